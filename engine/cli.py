@@ -1,0 +1,114 @@
+"""The command line: arguments in, exit status out. Each command is a module of `engine.commands`.
+
+Exit status: 0 all done, 2 what was asked cannot be done, 3 some files of several failed, 130 interrupted.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from importlib.metadata import version
+
+from tilewhisper.engine.errors import USER_ERRORS
+from tilewhisper.engine.policy import DEFAULT_POLICY
+from tilewhisper.models.catalog import DEFAULT_MODEL
+
+_ABOUT = "Transcribe speech with Whisper, every encoder matmul on the backend you choose."
+FORMATS = ("txt", "json")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    args = _parser().parse_args(arguments)
+    # A command is imported when it is asked for: torch and transformers take seconds.
+    command = import_module(f"tilewhisper.engine.commands.{args.command}")
+    try:
+        status: int = command.run(args)
+    except USER_ERRORS as e:
+        print(f"tilewhisper: error: {e}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("tilewhisper: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # The reader of our output went away (`| head`); that is its right. Keep the interpreter from saying so at exit.
+        sys.stdout = None
+        return 0
+    return status
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="tilewhisper", description=_ABOUT)
+    parser.add_argument("--version", action="version", version=f"tilewhisper {version('tilewhisper')}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    _add_transcribe(commands)
+    _add_layers(commands)
+    _add_bench(commands)
+    commands.add_parser("doctor", help="what this machine can run, and why not the rest")
+    return parser
+
+
+def _add_transcribe(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    p = commands.add_parser("transcribe", help="transcribe audio files and report the real-time factor")
+    p.add_argument("files", nargs="+", metavar="FILE", help="audio or video files")
+    _add_model(p)
+    _add_speech(p)
+    _add_policy(p)
+    _add_threads(p)
+    p.add_argument("--report", metavar="FILE", help="write what the run cost and what ran where as JSON")
+    p.add_argument(
+        "-f", "--output_format", "--output-format", choices=FORMATS, help="write a file of this format (default: txt)"
+    )
+    p.add_argument("-o", "--output_dir", "--output-dir", metavar="DIR", help="write the files here (default: .)")
+
+
+def _add_layers(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    p = commands.add_parser("layers", help="list the encoder's products, their sizes, and where a policy sends them")
+    _add_model(p)
+    _add_policy(p)
+
+
+def _add_bench(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    p = commands.add_parser("bench", help="measure policies side by side with transformers' own generate")
+    p.add_argument("files", nargs="+", metavar="FILE", help="audio or video files")
+    _add_model(p)
+    _add_speech(p)
+    p.add_argument(
+        "--policy", action="append", metavar="NAME|FILE", help=f"a policy; repeatable (default: {DEFAULT_POLICY})"
+    )
+    _add_threads(p)
+    p.add_argument("--runs", type=int, default=5, help="measured runs of each, after one that warms up (default: 5)")
+    p.add_argument("--peer", choices=("transformers", "none"), default="transformers", help="what to stand beside")
+    p.add_argument("--json", metavar="FILE", help="write the figures as JSON")
+
+
+def _add_model(p: argparse.ArgumentParser) -> None:
+    p.add_argument(
+        "--model",
+        default=DEFAULT_MODEL,
+        metavar="NAME|PATH",
+        help=f"an official size, a hub name, a folder or a weights file (default: {DEFAULT_MODEL})",
+    )
+
+
+def _add_speech(p: argparse.ArgumentParser) -> None:
+    p.add_argument("--language", help="code or English name; detected when not given")
+    p.add_argument("--task", choices=("transcribe", "translate"), default="transcribe", help="translate is to English")
+
+
+def _add_policy(p: argparse.ArgumentParser) -> None:
+    p.add_argument("--policy", default=DEFAULT_POLICY, metavar="NAME|FILE", help=f"(default: {DEFAULT_POLICY})")
+    p.add_argument(
+        "--backend",
+        action="append",
+        default=[],
+        metavar="SITES=NAME",
+        help="send these sites to this backend, on top of the policy; repeatable, the last one wins: 'layers.3.*=bf16'",
+    )
+
+
+def _add_threads(p: argparse.ArgumentParser) -> None:
+    p.add_argument("--threads", type=int, default=0, help="CPU threads (default: as many as torch takes)")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

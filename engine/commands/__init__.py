@@ -1,0 +1,1 @@
+"""One module a command, each with `run(args) -> exit status`. The only place that writes to the screen."""

@@ -1,0 +1,53 @@
+"""`tilewhisper bench`: real-time factors of policies and a peer, side by side."""
+
+import json
+from argparse import Namespace
+from pathlib import Path
+
+from tilewhisper.engine import policy as policies
+from tilewhisper.engine.commands.files import check_folder_of, write
+from tilewhisper.engine.commands.screen import console, say
+from tilewhisper.engine.errors import OptionError
+from tilewhisper.engine.policy import DEFAULT_POLICY
+from tilewhisper.models.locate import locate
+
+
+def run(args: Namespace) -> int:
+    if args.runs < 1:
+        raise OptionError(f"--runs must be at least 1, not {args.runs}")
+    check_folder_of(args.json)
+    names = args.policy or [DEFAULT_POLICY]
+    for name in names:
+        policies.load(name)
+    locate(args.model)
+
+    from tilewhisper.engine import benchmark, report, tables
+    from tilewhisper.engine.model import WhisperModel
+    from tilewhisper.engine.options import TranscriptionOptions
+    from tilewhisper.models import audio
+    from tilewhisper.models.transformers_path import TransformersWhisper
+
+    durations = [len(audio.load(file)) / audio.SAMPLE_RATE for file in args.files]
+    models = [WhisperModel(args.model, policy=name, cpu_threads=args.threads) for name in names]
+    models[0].check(TranscriptionOptions(language=args.language, task=args.task))
+    contenders: list[benchmark.Contender] = [benchmark.PolicyContender(model) for model in models]
+    if args.peer == "transformers":
+        contenders.append(benchmark.TransformersContender(TransformersWhisper(args.model)))
+    baseline = contenders[0] if args.peer == "none" else contenders[-1]
+    speech = benchmark.Speech(args.language, args.task)
+    rows = benchmark.measure(contenders, args.files, speech, args.runs, baseline)
+    result = benchmark.Benchmark(
+        model=models[0].checkpoint.name,
+        files=args.files,
+        audio_seconds=sum(durations),
+        speech=speech,
+        baseline=baseline.name,
+        rows=rows,
+        machine=report.machine(),
+    )
+    screen = console()
+    screen.print(tables.benchmark_table(result))
+    say(screen, tables.benchmark_line(result))
+    if args.json:
+        write(Path(args.json), json.dumps(result.to_json(), indent=1) + "\n")
+    return 0

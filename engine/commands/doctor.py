@@ -1,0 +1,65 @@
+"""`tilewhisper doctor`: versions, processor, backends, NPU and weights: what can run here, and why not the rest."""
+
+from argparse import Namespace
+from collections.abc import Iterator
+from pathlib import Path
+
+from tilewhisper.engine.commands.screen import console, say
+
+
+def run(args: Namespace) -> int:
+    from tilewhisper.engine import report, tables
+
+    machine = report.machine()
+    screen = console()
+    say(screen, f"CPU      {machine.cpu}, {machine.logical_cpus} logical, {machine.threads} threads in use")
+    say(screen, f"features {' '.join(_cpu_features()) or 'unknown'} (torch uses {machine.cpu_capability})")
+    say(screen, f"system   {machine.os}, Python {machine.python}")
+    say(screen, f"packages {', '.join(f'{name} {number}' for name, number in machine.packages.items())}")
+    for title, rows in (("backend", _backends()), ("NPU", _npu()), ("weights", _weights())):
+        screen.print()
+        screen.print(tables.plain_table((title, "usable", ""), rows))
+    return 0
+
+
+def _backends() -> Iterator[tuple[str, str, str]]:
+    from tilewhisper.kernels import registry
+
+    for cls in registry.all_classes():
+        reason = cls.why_unavailable()
+        yield cls.name, _usable(not reason), reason or cls.summary
+
+
+def _npu() -> Iterator[tuple[str, str, str]]:
+    from tilewhisper.kernels.xdna.probe import probe
+
+    found = probe()
+    for name, reason in (("driver", found.driver), ("device", found.device), ("pyxrt", found.pyxrt)):
+        yield name, _usable(not reason), reason or ""
+    yield "backend", _usable(False), "this version has no NPU backend yet"
+
+
+def _weights() -> Iterator[tuple[str, str, str]]:
+    from tilewhisper.models.catalog import PACKAGES
+    from tilewhisper.models.locate import installed
+
+    for name, package in PACKAGES.items():
+        source = installed(package)
+        yield name, _usable(bool(source)), source.origin if source else f"pip install 'tilewhisper[{package.extra}]'"
+
+
+def _usable(yes: bool) -> str:
+    return "yes" if yes else "no"
+
+
+def _cpu_features() -> list[str]:
+    """The vector extensions that matter to matrix products, of those the kernel lists."""
+    wanted = ("avx", "avx2", "fma", "f16c", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_tile", "asimd")
+    try:
+        with Path("/proc/cpuinfo").open(encoding="utf-8") as lines:
+            flags = next(
+                (line.split(":", 1)[1].split() for line in lines if line.startswith(("flags", "Features"))), []
+            )
+    except OSError:
+        return []
+    return [feature for feature in wanted if feature in flags]

@@ -1,0 +1,153 @@
+"""`tilewhisper transcribe`: text on standard output, everything else on standard error."""
+
+import json
+from argparse import Namespace
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.progress import Progress
+
+from tilewhisper.engine import policy as policies
+from tilewhisper.engine.commands.files import check_folder_of, write
+from tilewhisper.engine.commands.screen import console, say
+from tilewhisper.engine.errors import USER_ERRORS, OptionError
+from tilewhisper.models.audio import check_file
+from tilewhisper.models.locate import locate
+
+if TYPE_CHECKING:
+    from tilewhisper.engine.model import WhisperModel
+    from tilewhisper.engine.report import RunReport
+    from tilewhisper.engine.results import Segment
+
+LONG_SECONDS = 30.0
+"""A file with more than one window gets a progress bar."""
+
+
+@dataclass
+class _Outcome:
+    reports: "list[RunReport]" = field(default_factory=list)
+    failures: list[tuple[str, str]] = field(default_factory=list)
+
+    @property
+    def status(self) -> int:
+        if not self.failures:
+            return 0
+        return 3 if self.reports else 2
+
+
+def run(args: Namespace) -> int:
+    """Raises USER_ERRORS for what concerns all files; a file of several that fails is named and the rest goes on."""
+    out, err = console(), console(stderr=True)
+    outputs = _outputs(args)
+    check_folder_of(args.report)
+    # All that can be wrong without torch and transformers is said before they are imported (5 s).
+    locate(args.model)
+    policies.load(args.policy).with_overrides(args.backend)
+
+    outcome = _Outcome()
+    files = [file for file in args.files if _attempt(file, outcome, err, lambda file=file: check_file(file))]
+    if files:
+        with _load(args) as model:
+            for file in files:
+                _attempt(file, outcome, err, lambda file=file: _one(model, file, args, outputs, outcome, out, err))
+    if args.report:
+        write(Path(args.report), json.dumps(_report(outcome), indent=1) + "\n")
+    return outcome.status
+
+
+def _load(args: Namespace) -> "WhisperModel":
+    from tilewhisper.engine.model import WhisperModel
+    from tilewhisper.engine.options import TranscriptionOptions
+
+    model = WhisperModel(args.model, policy=args.policy, backends=args.backend, cpu_threads=args.threads)
+    model.check(TranscriptionOptions(language=args.language, task=args.task))
+    return model
+
+
+def _attempt(file: str, outcome: _Outcome, err: Console, work: Callable[[], Any]) -> bool:
+    try:
+        work()
+    except USER_ERRORS as e:
+        outcome.failures.append((file, str(e)))
+        say(err, f"tilewhisper: error: {e}")
+        return False
+    return True
+
+
+def _one(
+    model: "WhisperModel",
+    file: str,
+    args: Namespace,
+    outputs: dict[str, Path],
+    outcome: _Outcome,
+    out: Console,
+    err: Console,
+) -> None:
+    from tilewhisper.engine import tables, writers
+
+    if len(args.files) > 1:
+        err.rule(file, align="left")
+    with _progress(err) as progress:
+        transcription, info = model.transcribe(file, args.language, args.task, progress=progress)
+        segments = list(_shown(transcription, out))
+    if not segments:
+        say(err, f"{file}: no speech found")
+    if file in outputs:
+        write(outputs[file], writers.WRITERS[outputs[file].suffix[1:]](segments, info))
+    report = transcription.report()
+    outcome.reports.append(report)
+    err.print()
+    err.print(tables.stage_table(report))
+    err.print()
+    err.print(tables.backend_table(report))
+    err.print()
+    say(err, tables.setting_line(report))
+    say(err, tables.summary_line(report), "bold")
+
+
+def _shown(segments: "Iterator[Segment]", out: Console) -> "Iterator[Segment]":
+    for segment in segments:
+        say(out, segment.text.strip())
+        yield segment
+
+
+@contextmanager
+def _progress(err: Console) -> Iterator[Callable[[float, float], None]]:
+    """A bar for files of several windows, where there is a terminal to see it."""
+    with Progress(console=err, transient=True, disable=not err.is_terminal) as bar:
+        task = bar.add_task("transcribing", total=None, visible=False)
+
+        def update(done: float, total: float) -> None:
+            bar.update(task, completed=done, total=total, visible=total > LONG_SECONDS)
+
+        yield update
+
+
+def _outputs(args: Namespace) -> dict[str, Path]:
+    """The file each input is written to; empty when none was asked for. Raises OptionError where two would clash."""
+    if args.output_dir is None and args.output_format is None:
+        return {}
+    folder = Path(args.output_dir or ".")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as e:
+        raise OptionError(f"cannot make the output folder {folder}: {e.strerror}") from e
+    suffix = args.output_format or "txt"
+    outputs = {file: folder / f"{Path(file).stem}.{suffix}" for file in args.files}
+    taken: dict[Path, str] = {}
+    for file, path in outputs.items():
+        if path in taken:
+            raise OptionError(f"{taken[path]} and {file} would both be written to {path}; give them different names")
+        taken[path] = file
+    return outputs
+
+
+def _report(outcome: _Outcome) -> dict[str, Sequence[Any]]:
+    return {
+        "runs": [report.to_json() for report in outcome.reports],
+        "failures": [{"file": file, "error": error} for file, error in outcome.failures],
+    }

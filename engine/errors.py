@@ -1,0 +1,32 @@
+"""Everything that can be wrong with what a user asked for, in one place. Each text says what, and what to do.
+
+USER_ERRORS
+├── EngineError
+│   ├── PolicyError      a policy, rule or --backend that cannot be honoured
+│   ├── RoutingError     a routed product failed and no fallback was stated
+│   └── OptionError      an option out of its range
+├── models.ModelsError   audio, weights, languages
+└── kernels.KernelError  backends and devices
+"""
+
+from tilewhisper.kernels.base import KernelError
+from tilewhisper.models.errors import ModelsError
+
+
+class EngineError(Exception):
+    """Root of this room's errors."""
+
+
+class PolicyError(EngineError):
+    """A policy, rule or --backend that cannot be honoured."""
+
+
+class RoutingError(EngineError):
+    """A routed product failed and no fallback was stated."""
+
+
+class OptionError(EngineError):
+    """An option out of its range."""
+
+
+USER_ERRORS = (EngineError, ModelsError, KernelError)

@@ -1,0 +1,149 @@
+"""A loaded Whisper model with its encoder routed: the Python entrance.
+
+`WhisperModel` has faster-whisper's shape: `transcribe` returns (segments, info), the segments lazy. The segments
+object also has `report()`, what the run cost so far and what ran where. The way through a file is in `transcriber`.
+"""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tilewhisper.engine import policy as policies
+from tilewhisper.engine.decoder import Decoder
+from tilewhisper.engine.decoding import DecodedWindow, detect_language, greedy
+from tilewhisper.engine.encoder import Encoder
+from tilewhisper.engine.errors import OptionError
+from tilewhisper.engine.options import TranscriptionOptions
+from tilewhisper.engine.policy import DEFAULT_POLICY, Policy
+from tilewhisper.engine.report import Clock
+from tilewhisper.engine.results import TranscriptionInfo
+from tilewhisper.engine.routing import Counts, SitePlan, apply_policy
+from tilewhisper.engine.token_rules import TokenRules
+from tilewhisper.engine.transcriber import Transcription
+from tilewhisper.models import checkpoint
+from tilewhisper.models.catalog import DEFAULT_MODEL
+from tilewhisper.models.log_mel import log_mel
+
+
+class WhisperModel:
+    """A Whisper model whose encoder runs where a policy says.
+
+    Close it (or use it as a context manager) to release what its backends hold.
+    """
+
+    def __init__(
+        self,
+        model: str | Path = DEFAULT_MODEL,
+        *,
+        policy: str | Path | Policy = DEFAULT_POLICY,
+        backends: Sequence[str] = (),
+        cpu_threads: int = 0,
+    ) -> None:
+        """Load `model` (a name or a path) and route its encoder.
+
+        `policy` is a preset's name, a TOML file or a Policy; `backends` are `SITES=BACKEND` overrides on top of it.
+        `cpu_threads` sets torch's number of threads, which is the whole process's; 0 leaves it.
+        Raises ModelsError, KernelError and EngineError.
+        """
+        if cpu_threads < 0:
+            raise OptionError(f"the number of threads must not be negative, not {cpu_threads}")
+        if cpu_threads:
+            torch.set_num_threads(cpu_threads)
+        clock = Clock()
+        with clock("load"):
+            base = policy if isinstance(policy, Policy) else policies.load(policy)
+            self.policy = base.with_overrides(backends)
+            self.checkpoint = checkpoint.load(model)
+            modules: Any = self.checkpoint.model.model
+            self._routed = apply_policy(self.checkpoint.model, self.policy)
+            self._encoder = Encoder(modules.encoder, self._routed)
+            self._decoder = Decoder(modules.decoder)
+        self.load_stage = clock.stage("load")
+        self.overrides = tuple(backends)
+
+    @property
+    def is_multilingual(self) -> bool:
+        return self.checkpoint.tokenizer.is_multilingual
+
+    @property
+    def site_plans(self) -> Sequence[SitePlan]:
+        """Every routable product of the encoder: what was asked for, and where it starts."""
+        return tuple(self._routed.router.plans.values())
+
+    def transcribe(
+        self,
+        audio: Any,
+        language: str | None = None,
+        task: str = "transcribe",
+        *,
+        progress: Callable[[float, float], None] | None = None,
+        **options: Any,
+    ) -> tuple[Transcription, TranscriptionInfo]:
+        """Transcribe a path, a file object, or a float32 array (samples,) at 16 kHz.
+
+        `options` are the fields of TranscriptionOptions. The segments come as they are decoded; `progress` is called
+        after each window with the seconds done and the seconds in all. Raises ModelsError and EngineError.
+        """
+        asked = TranscriptionOptions(language=language, task=task, **options)
+        self.check(asked)
+        run = Transcription(self, audio, asked, progress)
+        return run, run.info
+
+    def check(self, options: TranscriptionOptions) -> None:
+        """Raise LanguageError or OptionError for what this model cannot do, before any work is done on the audio."""
+        tokenizer = self.checkpoint.tokenizer
+        tokenizer.prompt(options.language or "en", options.task, True)
+        options.suppressed(tokenizer, self.checkpoint.facts)
+
+    def log_mel(self, samples: Any) -> Tensor:
+        """Samples (n,) at 16 kHz to log-mel frames of 10 ms (n_mels, frames), silence after the end included."""
+        return log_mel(samples, self.checkpoint.model.config.num_mel_bins)
+
+    def encode(self, mel: Tensor, counts: Counts | None = None) -> Tensor:
+        """Log-mel windows (batch, n_mels, 3000) to states (batch, 1500, d_model). What runs is added to `counts`."""
+        if counts is None:
+            return self._encoder(mel)
+        with self._routed.router.counting(counts):
+            return self._encoder(mel)
+
+    def detect_language(self, states: Tensor) -> dict[str, float]:
+        """Language probabilities by code, likeliest first, from one window's states (1, 1500, d_model)."""
+        tokenizer = self.checkpoint.tokenizer
+        return detect_language(self._decoder, states, tokenizer.sot, tokenizer.languages)[0]
+
+    def decode(self, states: Tensor, options: TranscriptionOptions) -> DecodedWindow:
+        """The tokens of one window's states (1, 1500, d_model). `options.language` must be set if multilingual."""
+        tokenizer, facts = self.checkpoint.tokenizer, self.checkpoint.facts
+        rules = TokenRules.of(
+            tokenizer,
+            suppress=options.suppressed(tokenizer, facts),
+            suppress_first=options.suppressed_first(facts),
+            timestamps=not options.without_timestamps,
+            max_initial_timestamp_index=options.max_initial_timestamp_index,
+        )
+        (window,) = greedy(
+            self._decoder,
+            states,
+            tokenizer.prompt(options.language, options.task, not options.without_timestamps),
+            rules,
+            sot=tokenizer.sot,
+            no_speech=tokenizer.no_speech,
+            max_new_tokens=options.max_new_tokens or self._decoder.text_context // 2,
+        )
+        return window
+
+    def close(self) -> None:
+        """Release prepared weights and devices; the model cannot be used afterwards."""
+        self._routed.router.close()
+
+    def __enter__(self) -> "WhisperModel":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

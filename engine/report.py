@@ -1,0 +1,171 @@
+"""What a run cost and what ran where. Frozen records; `Clock` fills the stage times.
+
+Two numbers, never one word: `rtf` is processing time / audio time (lower is better), `speed` its inverse. Both leave
+out loading the model, which stands apart, and count everything else from opening the file to the last token.
+"""
+
+import os
+import platform
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tilewhisper.engine.options import TranscriptionOptions
+from tilewhisper.engine.routing import SiteCount, SitePlan, shape_of
+
+PACKAGES = ("tilewhisper", "torch", "transformers", "numpy", "librosa", "soundfile", "av", "tokenizers")
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage of a run."""
+
+    name: str
+    calls: int
+    wall_seconds: float
+    cpu_seconds: float
+    """Of all threads of the process."""
+    first_call_seconds: float
+    """Wall time of the first call, which pays for warming up; part of `wall_seconds`."""
+
+
+@dataclass(frozen=True)
+class SiteReport:
+    """One routable product: what the policy asked for, and what ran."""
+
+    site: str
+    shape: str
+    """(M, K) x (K, N) of one 30 s window, with the number of heads in front where there are several."""
+    rule: str
+    requested: str
+    used: dict[str, int]
+    """Calls by the backend that ran them."""
+    calls: int
+    seconds: float
+    """Wall time; where sites share a launch, this site's part of it by multiply-adds."""
+    launch: str
+    """The backend call the site is part of."""
+    fallback_reasons: list[str]
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Where it ran, and with which versions."""
+
+    cpu: str
+    cpu_capability: str
+    logical_cpus: int
+    threads: int
+    os: str
+    python: str
+    packages: dict[str, str]
+
+
+@dataclass(frozen=True)
+class RunReport:
+    """One file's transcription."""
+
+    file: str
+    model: str
+    weights: str
+    """Where the weights came from."""
+    policy: str
+    backend_overrides: list[str]
+    language: str
+    options: TranscriptionOptions
+    audio_seconds: float
+    rtf: float
+    speed: float
+    load: Stage
+    stages: list[Stage]
+    total: Stage
+    windows: int
+    tokens: int
+    tokens_per_second: float | None
+    """Decoded tokens in a second of the decode stage; None where nothing was decoded."""
+    peak_memory_bytes: int | None
+    """The largest resident size of the process so far; None where the system does not tell."""
+    sites: list[SiteReport]
+    machine: Machine
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain lists, dicts, strings and numbers."""
+        return asdict(self)
+
+
+class Clock:
+    """Adds up wall and CPU seconds by stage name."""
+
+    def __init__(self) -> None:
+        self._stages: dict[str, Stage] = {}
+
+    @contextmanager
+    def __call__(self, name: str) -> Iterator[None]:
+        wall, cpu = time.perf_counter(), time.process_time()
+        try:
+            yield
+        finally:
+            self._add(name, time.perf_counter() - wall, time.process_time() - cpu)
+
+    def stage(self, name: str) -> Stage:
+        return self._stages.get(name, Stage(name, 0, 0.0, 0.0, 0.0))
+
+    def _add(self, name: str, wall: float, cpu: float) -> None:
+        old = self.stage(name)
+        first = old.first_call_seconds if old.calls else wall
+        self._stages[name] = Stage(name, old.calls + 1, old.wall_seconds + wall, old.cpu_seconds + cpu, first)
+
+
+def site_report(plan: SitePlan, count: SiteCount) -> SiteReport:
+    site = plan.route.site
+    return SiteReport(
+        site=site.name,
+        shape=str(shape_of(site)),
+        rule=plan.route.rule,
+        requested=plan.route.backend,
+        used=dict(count.calls),
+        calls=count.calls.total(),
+        seconds=count.seconds,
+        launch=plan.launch,
+        fallback_reasons=[*([plan.refusal] if plan.refusal else []), *count.failures],
+    )
+
+
+def machine() -> Machine:
+    return Machine(
+        cpu=_cpu_name(),
+        cpu_capability=torch.backends.cpu.get_cpu_capability(),
+        logical_cpus=os.cpu_count() or 1,
+        threads=torch.get_num_threads(),
+        os=platform.platform(),
+        python=platform.python_version(),
+        packages=_versions(PACKAGES),
+    )
+
+
+def peak_memory_bytes() -> int | None:
+    try:
+        import resource
+    except ImportError:  # Windows has no such module
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def _versions(packages: Sequence[str]) -> dict[str, str]:
+    return {name: version(name) for name in packages}
+
+
+def _cpu_name() -> str:
+    try:
+        with Path("/proc/cpuinfo").open(encoding="utf-8") as lines:
+            return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()

@@ -1,0 +1,112 @@
+"""Reports as rich tables. Knows how things look, not how they came to be."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from tilewhisper.engine.benchmark import Benchmark
+    from tilewhisper.engine.policy import Route
+    from tilewhisper.engine.report import RunReport, SiteReport, Stage
+
+
+def stage_table(report: RunReport) -> Table:
+    """Wall and CPU seconds by stage."""
+    table = Table("stage", box=None, pad_edge=False)
+    for heading in ("calls", "wall s", "CPU s", "first call s"):
+        table.add_column(heading, justify="right")
+    for stage in (*report.stages, report.total):
+        table.add_row(*_stage_cells(stage), style="bold" if stage is report.total else None)
+    table.add_row(*_stage_cells(report.load), style="dim")
+    return table
+
+
+def backend_table(report: RunReport) -> Table:
+    """What was asked and what ran, sites of the same fate in one row."""
+    groups: defaultdict[tuple[str, str], list[SiteReport]] = defaultdict(list)
+    for site in report.sites:
+        groups[site.requested, ", ".join(site.used) or "nothing"].append(site)
+    table = Table("requested", "used", box=None, pad_edge=False)
+    for heading in ("sites", "calls", "wall s"):
+        table.add_column(heading, justify="right")
+    table.add_column("why not as requested")
+    for (requested, used), sites in groups.items():
+        calls, seconds = sum(site.calls for site in sites), sum(site.seconds for site in sites)
+        reasons = dict.fromkeys(reason for site in sites for reason in site.fallback_reasons)
+        table.add_row(requested, used, str(len(sites)), str(calls), f"{seconds:.3f}", "; ".join(reasons))
+    return table
+
+
+def summary_line(report: RunReport) -> str:
+    """The figures people ask for, on one line."""
+    rate = f", {report.tokens_per_second:.0f} tokens/s" if report.tokens_per_second else ""
+    memory = f", peak {report.peak_memory_bytes / 2**20:.0f} MiB" if report.peak_memory_bytes else ""
+    return (
+        f"RTF {report.rtf:.3f}, speed {report.speed:.1f}x real time: {report.audio_seconds:.1f} s of audio in "
+        f"{report.total.wall_seconds:.2f} s{rate}{memory}"
+    )
+
+
+def setting_line(report: RunReport) -> str:
+    """What made the figures."""
+    overrides = "".join(f" + {override}" for override in report.backend_overrides)
+    return (
+        f"model {report.model} ({report.weights}), policy {report.policy}{overrides}, language {report.language}, "
+        f"{report.machine.threads} threads of {report.machine.cpu}"
+    )
+
+
+def route_table(routes: Iterable[tuple[Route, str | None]]) -> Table:
+    """Routes with the reason why their backend cannot run, if it cannot."""
+    table = Table(box=None, pad_edge=False)
+    table.add_column("site", no_wrap=True)
+    for heading in ("heads", "M", "K", "N"):
+        table.add_column(heading, justify="right")
+    for heading in ("backend", "fallback", "decided by"):
+        table.add_column(heading)
+    for route, refusal in routes:
+        site = route.site
+        backend = f"{route.backend}: {refusal}" if refusal else route.backend
+        sizes = (str(site.batch) if site.batch > 1 else "", str(site.m), str(site.k), str(site.n))
+        table.add_row(site.name, *sizes, backend, route.fallback or "", route.rule)
+    return table
+
+
+def benchmark_table(result: Benchmark) -> Table:
+    """A row a contender: median, spread, ratio to the baseline, and whether it said the same."""
+    table = Table("", box=None, pad_edge=False)
+    for heading in ("RTF median", "min", "max", "speed", "ratio", "encode s", "decode s", "same text", "same tokens"):
+        table.add_column(heading, justify="right")
+    for row in result.rows:
+        stages = (f"{row.stages[name]:.3f}" if name in row.stages else "-" for name in ("encode", "decode"))
+        same = (f"{count}/{len(result.files)}" for count in (row.same_text, row.same_tokens))
+        rtfs = (f"{rtf:.4f}" for rtf in (row.rtf_median, row.rtf_min, row.rtf_max))
+        table.add_row(row.name, *rtfs, f"{row.speed:.1f}x", f"{row.ratio:.2f}", *stages, *same)
+    return table
+
+
+def benchmark_line(result: Benchmark) -> str:
+    """What made the figures."""
+    versions = ", ".join(f"{name} {result.machine.packages[name]}" for name in ("torch", "transformers"))
+    speech = f"language {result.speech.language or 'detected'}, {result.speech.task}, greedy, timestamps"
+    return (
+        f"model {result.model}; {result.audio_seconds:.1f} s of audio in {len(result.files)} file(s); {speech}; "
+        f"{len(result.rows[0].runs)} runs in turn after a warm-up; ratio and text against {result.baseline}; "
+        f"{result.machine.threads} threads of {result.machine.cpu}; {versions}"
+    )
+
+
+def plain_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
+    table = Table(*headings, box=None, pad_edge=False)
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
+def _stage_cells(stage: Stage) -> tuple[str, ...]:
+    seconds = (stage.wall_seconds, stage.cpu_seconds, stage.first_call_seconds)
+    return (stage.name, str(stage.calls), *(f"{value:.3f}" for value in seconds))

@@ -1,0 +1,170 @@
+"""The way of one file: audio -> log-mel -> windows -> encode -> decode -> segments, and the report of it."""
+
+import zlib
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from tilewhisper.engine.decoding import DecodedWindow
+from tilewhisper.engine.longform import Span, split_window
+from tilewhisper.engine.options import TranscriptionOptions
+from tilewhisper.engine.report import Clock, RunReport, machine, peak_memory_bytes, site_report
+from tilewhisper.engine.results import Segment, TranscriptionInfo
+from tilewhisper.engine.routing import Counts, SiteCount
+from tilewhisper.models import audio as audio_files
+from tilewhisper.models.audio import SAMPLE_RATE
+from tilewhisper.models.log_mel import FRAMES_PER_WINDOW, HOP_LENGTH, content_frames, window
+
+if TYPE_CHECKING:
+    from tilewhisper.engine.model import WhisperModel
+
+SECONDS_PER_FRAME = HOP_LENGTH / SAMPLE_RATE
+
+
+class Transcription(Iterator[Segment]):
+    """One file's segments, decoded as they are asked for, and the report of the run."""
+
+    def __init__(
+        self,
+        model: "WhisperModel",
+        audio: Any,
+        options: TranscriptionOptions,
+        progress: Callable[[float, float], None] | None = None,
+    ) -> None:
+        self._model = model
+        self._clock = Clock()
+        self._counts: Counts = defaultdict(SiteCount)
+        self._progress = progress
+        self._windows = self._tokens = 0
+        self._first_states: Tensor | None = None
+        self._file = str(audio) if isinstance(audio, str | Path) else f"<{type(audio).__name__}>"
+        with self._clock("total"):
+            with self._clock("decode audio"):
+                samples = audio_files.load(audio)
+            with self._clock("log-mel"):
+                self._mel = model.log_mel(samples)
+            self._frames = content_frames(len(samples))
+            self._seconds = len(samples) / SAMPLE_RATE
+            self.info = self._describe(options)
+        self._segments = self._decode_windows(self.info.transcription_options)
+
+    def __next__(self) -> Segment:
+        with self._clock("total"):
+            return next(self._segments)
+
+    def report(self) -> RunReport:
+        """What the run cost so far, and what ran where; complete once the segments are exhausted."""
+        model, total, decode = self._model, self._clock.stage("total"), self._clock.stage("decode")
+        return RunReport(
+            file=self._file,
+            model=model.checkpoint.name,
+            weights=model.checkpoint.source.origin,
+            policy=model.policy.name,
+            backend_overrides=list(model.overrides),
+            language=self.info.language,
+            options=self.info.transcription_options,
+            audio_seconds=self._seconds,
+            rtf=total.wall_seconds / self._seconds,
+            speed=self._seconds / total.wall_seconds,
+            load=model.load_stage,
+            stages=[self._clock.stage(name) for name in ("decode audio", "log-mel", "encode", "decode")],
+            total=total,
+            windows=self._windows,
+            tokens=self._tokens,
+            tokens_per_second=self._tokens / decode.wall_seconds if self._tokens else None,
+            peak_memory_bytes=peak_memory_bytes(),
+            sites=[site_report(plan, self._counts[plan.route.site.name]) for plan in model.site_plans],
+            machine=machine(),
+        )
+
+    def _describe(self, options: TranscriptionOptions) -> TranscriptionInfo:
+        """Settle the language, by the first window where none was given."""
+        tokenizer = self._model.checkpoint.tokenizer
+        found = None
+        if not tokenizer.is_multilingual:
+            language, probability = "en", 1.0
+        elif options.language is not None:
+            language, probability = tokenizer.language_code(options.language), 1.0
+        else:
+            states = self._first_states = self._encode(0)
+            with self._clock("decode"):
+                found = self._model.detect_language(states)
+            language, probability = next(iter(found.items()))
+        return TranscriptionInfo(
+            language=language,
+            language_probability=probability,
+            duration=self._seconds,
+            duration_after_vad=self._seconds,
+            all_language_probs=None if found is None else list(found.items()),
+            transcription_options=replace(options, language=language),
+        )
+
+    def _decode_windows(self, options: TranscriptionOptions) -> Iterator[Segment]:
+        """Window after window: each starts where the last timestamp of the one before says."""
+        tokenizer = self._model.checkpoint.tokenizer
+        seek = number = 0
+        while seek < self._frames:
+            frames = min(FRAMES_PER_WINDOW, self._frames - seek)
+            decoded = self._decode(self._encode(seek), options)
+            advance = frames
+            if not _is_silence(decoded, options):
+                cut = split_window(decoded.tokens, tokenizer.timestamp_begin, frames)
+                advance = cut.advance
+                for span in cut.spans:
+                    if segment := self._segment(number, seek, span, decoded):
+                        number += 1
+                        yield segment
+            seek += advance
+            if self._progress:
+                self._progress(min(seek * SECONDS_PER_FRAME, self._seconds), self._seconds)
+
+    def _encode(self, seek: int) -> Tensor:
+        """The states (1, 1500, d_model) of the window at frame `seek`."""
+        if seek == 0 and self._first_states is not None:
+            states, self._first_states = self._first_states, None
+            return states
+        self._windows += 1
+        with self._clock("encode"):
+            return self._model.encode(window(self._mel, seek)[None], self._counts)
+
+    def _decode(self, states: Tensor, options: TranscriptionOptions) -> DecodedWindow:
+        with self._clock("decode"):
+            decoded = self._model.decode(states, options)
+        self._tokens += len(decoded.tokens)
+        return decoded
+
+    def _segment(self, number: int, seek: int, span: Span, decoded: DecodedWindow) -> Segment | None:
+        """The segment of a span, its times cut to the file's; None where it has no text or no length."""
+        text = self._model.checkpoint.tokenizer.decode(span.tokens)
+        start, end = (min((seek + frame) * SECONDS_PER_FRAME, self._seconds) for frame in (span.start, span.end))
+        if not text.strip() or start >= end:
+            return None
+        return Segment(
+            id=number,
+            seek=seek,
+            start=start,
+            end=end,
+            text=text,
+            tokens=list(span.tokens),
+            avg_logprob=decoded.avg_logprob,
+            compression_ratio=compression_ratio(text),
+            no_speech_prob=decoded.no_speech_prob,
+            words=None,
+            temperature=0.0,
+        )
+
+
+def compression_ratio(text: str) -> float:
+    """How much shorter zlib makes the text: above 2.4 it repeats itself."""
+    data = text.encode()
+    return len(data) / len(zlib.compress(data))
+
+
+def _is_silence(decoded: DecodedWindow, options: TranscriptionOptions) -> bool:
+    if options.no_speech_threshold is None or decoded.no_speech_prob <= options.no_speech_threshold:
+        return False
+    return options.log_prob_threshold is None or decoded.avg_logprob < options.log_prob_threshold

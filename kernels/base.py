@@ -1,0 +1,96 @@
+"""What a backend is: a place where matrix products run.
+
+Layouts are torch's own. A linear layer's weight is (n, k) and its product (m, k) @ (k, n) + (n,); a plain product is
+(batch, m, k) @ (batch, k, n). Inputs and outputs are float32 tensors on the host; what a backend does in between
+(round, pad, upload) is its business and its prepared weights are opaque to the caller.
+
+Does not know layer names, models, or policies.
+
+    KernelError
+    ├── UnknownBackend        no backend of that name
+    ├── BackendUnavailable    the backend cannot run on this machine
+    └── ProductFailed         a product was started and did not finish well
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+if TYPE_CHECKING:  # errors and shapes are asked for before anything needs torch
+    from torch import Tensor
+
+
+class KernelError(Exception):
+    """Root of this room's errors. The text is for the user."""
+
+
+class UnknownBackend(KernelError):  # noqa: N818 (reads as the fact it states, like FileNotFoundError)
+    """No backend of that name."""
+
+
+class BackendUnavailable(KernelError):  # noqa: N818
+    """The backend cannot run on this machine; the text says why and what would help."""
+
+
+class ProductFailed(KernelError):  # noqa: N818
+    """A product was started and did not finish well (time-out, lost device). A stated fallback may take over."""
+
+
+@dataclass(frozen=True)
+class ProductShape:
+    """The size of one product (batch, m, k) @ (batch, k, n)."""
+
+    batch: int
+    m: int
+    k: int
+    n: int
+
+    @property
+    def multiply_adds(self) -> int:
+        return self.batch * self.m * self.k * self.n
+
+    def __str__(self) -> str:
+        size = f"({self.m}, {self.k}) x ({self.k}, {self.n})"
+        return size if self.batch == 1 else f"{self.batch} x {size}"
+
+
+class Backend(ABC):
+    """Runs products. One instance serves all sites that ask for it; it may hold a device until `close`."""
+
+    name: ClassVar[str]
+    summary: ClassVar[str]
+    """One line on the arithmetic, for tables."""
+
+    @classmethod
+    def why_unavailable(cls) -> str | None:
+        """Why this backend cannot run on this machine, or None when it can. Must be cheap: `doctor` asks every one."""
+        return None
+
+    def supports(self, shape: ProductShape) -> str | None:
+        """Why a product of this size cannot run here, or None when it can. A pure function of the shape."""
+        return None
+
+    @abstractmethod
+    def prepare(self, weight: Tensor, bias: Tensor | None) -> Any:
+        """Turn a weight (n, k) and bias (n,) into what `linear` wants: once, after loading. May share their memory."""
+
+    @abstractmethod
+    def linear(self, x: Tensor, prepared: Any) -> Tensor:
+        """x (..., k) times the prepared weight: a fresh float32 tensor (..., n). Raises ProductFailed."""
+
+    @abstractmethod
+    def matmul(self, a: Tensor, b: Tensor) -> Tensor:
+        """a (..., m, k) @ b (..., k, n): a fresh float32 tensor (..., m, n). Raises ProductFailed."""
+
+    def close(self) -> None:  # noqa: B027 (a host backend holds nothing)
+        """Give back what the backend holds. Nothing may be run afterwards."""
+
+
+class AttentionBackend(Backend):
+    """A backend that can also run both attention products and the softmax between them as one pass."""
+
+    @abstractmethod
+    def attention(self, q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
+        """softmax(scale * q k^T) v over (batch, heads, positions, head_dim) tensors; same shape as q."""

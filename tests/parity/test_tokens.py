@@ -1,0 +1,75 @@
+"""Greedy tokens against transformers' own `generate`, over real speech."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from tilewhisper.engine.options import TranscriptionOptions
+from tilewhisper.models import audio
+
+
+def clips(shared: Path) -> list[Path]:
+    return sorted((shared / "librispeech").glob("*.flac"))
+
+
+@pytest.mark.parametrize("name", ["tiny.en", "base"])
+def test_greedy_tokens_equal_transformers_on_at_least_58_of_60_clips(name, engine, oracle, shared):
+    options = TranscriptionOptions(language="en")
+    different = []
+    for clip in (files := clips(shared)):
+        samples = audio.load(clip)
+        mel = engine(name).log_mel(samples)[None]
+        window = engine(name).decode(engine(name).encode(mel), options)
+        if window.tokens != oracle(name).generate(samples, "en").tokens:
+            different.append(clip.name)
+    assert len(files) == 60
+    assert len(different) <= 2, different
+
+
+@pytest.mark.parametrize("name", ["tiny.en", "base"])
+def test_tokens_without_timestamps_equal_transformers(name, engine, oracle, shared):
+    options = TranscriptionOptions(language="en", without_timestamps=True)
+    for clip in clips(shared)[:6]:
+        samples = audio.load(clip)
+        window = engine(name).decode(engine(name).encode(engine(name).log_mel(samples)[None]), options)
+        assert window.tokens == oracle(name).generate(samples, "en", timestamps=False).tokens
+
+
+def test_translation_equals_transformers(engine, oracle, shared):
+    samples = audio.load(shared / "languages" / "es.wav")
+    model = engine("base")
+    window = model.decode(model.encode(model.log_mel(samples)[None]), TranscriptionOptions("es", "translate"))
+    assert window.tokens == oracle("base").generate(samples, "es", "translate").tokens
+
+
+@pytest.mark.parametrize("language", ["zh", "es", "de", "fr", "it", "ja", "ko", "pt"])
+def test_the_language_is_detected_as_transformers_does(language, engine, oracle, shared):
+    file = shared / "languages" / f"{language}.wav"
+    _, info = engine("base").transcribe(file)
+    assert info.language == oracle("base").detect_language(oracle("base").log_mel(audio.load(file)))
+    assert info.language == language
+    assert info.all_language_probs[0] == (info.language, info.language_probability)
+    assert sum(probability for _, probability in info.all_language_probs) == pytest.approx(1.0, abs=1e-5)
+
+
+def test_cached_steps_equal_one_pass_over_all_tokens(engine, oracle, shared):
+    """The decoder alone: logits of token after token against transformers' forward over the whole sequence."""
+    model, theirs = engine("tiny.en"), oracle("tiny.en")
+    states = model.encode(theirs.log_mel(audio.load(shared / "jfk.flac")))
+    tokens = torch.tensor([[50257, 50362, 843, 523, 616, 5891, 3399]])
+    decoder = model._decoder
+    state = decoder.start(states)
+    ours = [decoder.logits(decoder.step(tokens[:, :2], state))]
+    ours += [decoder.logits(decoder.step(tokens[:, i : i + 1], state)) for i in range(2, tokens.shape[1])]
+    with torch.inference_mode():
+        whole = theirs.model(encoder_outputs=(states,), decoder_input_ids=tokens).logits
+    torch.testing.assert_close(torch.cat(ours, dim=1), whole, rtol=1e-4, atol=1e-3)
+
+
+def test_a_full_text_context_is_refused(engine, oracle, shared):
+    model = engine("tiny.en")
+    state = model._decoder.start(model.encode(oracle("tiny.en").log_mel(audio.load(shared / "jfk.flac"))))
+    state.length = model._decoder.text_context
+    with pytest.raises(IndexError, match="text context of 448"):
+        model._decoder.step(torch.tensor([[843]]), state)

@@ -1,0 +1,123 @@
+"""Every backend against float64 numpy, within what its arithmetic allows and no more."""
+
+import numpy as np
+import pytest
+import torch
+
+from tilewhisper.kernels import registry
+from tilewhisper.kernels.base import AttentionBackend, ProductShape, UnknownBackend
+from tilewhisper.kernels.cpu.bf16 import round_to_bf16
+
+SHAPES = [(64, 64, 64), (100, 130, 70), (1, 384, 1536), (1500, 64, 3), (7, 1, 1), (33, 2048, 5)]
+
+INPUT_ROUNDING = {"torch": 0.0, "bf16": 2.0**-8, "reference": 0.0}
+"""Half a unit in the last place of what a backend rounds its inputs to."""
+SUM_ROUNDING = {"torch": 2.0**-24, "bf16": 2.0**-24, "reference": 0.0}
+
+
+def signed(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def bound(name: str, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Largest possible |error| of a @ b by element, plus the final rounding to float32."""
+    magnitude = np.abs(a) @ np.abs(b)
+    inputs = (1 + INPUT_ROUNDING[name]) ** 2 - 1
+    sums = a.shape[-1] * SUM_ROUNDING[name] * (1 + inputs)
+    return (inputs + sums + 2.0**-24) * magnitude + 1e-300
+
+
+@pytest.fixture(params=registry.names())
+def backend(request):
+    return registry.create(request.param)
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_linear_is_within_the_bound_of_its_arithmetic(backend, shape):
+    m, k, n = shape
+    x, weight, bias = signed(m, k), signed(n, k, seed=1), signed(n, seed=2)
+    y = backend.linear(x, backend.prepare(weight, bias))
+    a, b = x.double().numpy(), weight.double().numpy().T
+    exact = a @ b + bias.double().numpy()
+    allowed = bound(backend.name, a, b) + 2.0**-23 * np.abs(exact)
+    assert y.dtype == torch.float32
+    assert (np.abs(y.double().numpy() - exact) <= allowed).all()
+
+
+def test_linear_without_a_bias_and_with_leading_dimensions(backend):
+    x, weight = signed(2, 3, 5, 32), signed(8, 32, seed=1)
+    y = backend.linear(x, backend.prepare(weight, None))
+    assert y.shape == (2, 3, 5, 8)
+    a, b = x.double().numpy().reshape(-1, 32), weight.double().numpy().T
+    assert (np.abs(y.double().numpy().reshape(-1, 8) - a @ b) <= bound(backend.name, a, b)).all()
+
+
+def test_matmul_takes_transposed_views(backend):
+    a, b = signed(6, 50, 64), signed(6, 40, 64, seed=1).mT
+    y = backend.matmul(a, b)
+    x, z = a.double().numpy(), b.double().numpy()
+    assert (np.abs(y.double().numpy() - x @ z) <= bound(backend.name, x, z)).all()
+
+
+def test_fused_attention_equals_its_two_products_and_the_softmax_between():
+    for name in registry.names():
+        backend = registry.create(name)
+        if isinstance(backend, AttentionBackend):
+            q, k, v = (signed(2, 3, 90, 64, seed=seed) for seed in range(3))
+            scores = q.double() @ k.double().mT * 0.125
+            exact = scores.softmax(dim=-1) @ v.double()
+            # Float32 rounds each of 64 products of a score of up to ~5 and each of 90 terms of a mean of up to ~4.
+            assert (backend.attention(q, k, v, 0.125).double() - exact).abs().max() < 1e-5
+
+
+# The seed's five accuracy cases: (M, K, N), standard deviations of a and b, the seed's largest |error|. It does not say
+# how its numbers were drawn. At these scales inputs rounded to bf16 stay within its errors, and inputs cut off to bf16,
+# which doubles the error, do not: so the bounds tell a right tile from a slightly wrong one.
+SEED_CASES = {
+    "64x64": ((64, 64, 64), 0.16, 0.16, 0.002961),
+    "arbitrary": ((100, 130, 70), 0.17, 0.17, 0.003776),
+    "Q@K^T": ((1500, 64, 1500), 0.10, 0.10, 0.001493),
+    "attn@V": ((1500, 1500, 64), None, 0.75, 0.000518),
+    "x@W": ((1500, 512, 512), 0.07, 0.07, 0.001629),
+}
+
+
+def seed_case(name: str) -> tuple[torch.Tensor, torch.Tensor, np.ndarray, float]:
+    (m, k, n), a_scale, b_scale, largest = SEED_CASES[name]
+    a = signed(m, k).softmax(dim=-1) if a_scale is None else signed(m, k) * a_scale
+    b = signed(k, n, seed=1) * b_scale
+    return a, b, a.double().numpy() @ b.double().numpy(), largest
+
+
+@pytest.mark.parametrize("name", SEED_CASES)
+def test_the_accuracy_of_the_seed_is_kept(backend, name):
+    a, b, exact, largest = seed_case(name)
+    assert np.abs(backend.matmul(a, b).double().numpy() - exact).max() <= largest
+    through_linear = backend.linear(a, backend.prepare(b.T.contiguous(), None))
+    assert np.abs(through_linear.double().numpy() - exact).max() <= largest
+
+
+@pytest.mark.parametrize("name", SEED_CASES)
+def test_the_bounds_of_the_seed_are_tight_enough_to_fail(name):
+    def cut_off(x: torch.Tensor) -> torch.Tensor:
+        return (x.contiguous().view(torch.int32) & -65536).view(torch.float32)
+
+    a, b, exact, largest = seed_case(name)
+    assert np.abs((cut_off(a) @ cut_off(b)).double().numpy() - exact).max() > largest
+
+
+def test_an_unknown_backend_names_the_valid_ones():
+    with pytest.raises(UnknownBackend, match=r"'bf17' \(did you mean 'bf16'\?\); the backends are torch, bf16, reference"):
+        registry.create("bf17")
+
+
+def test_bf16_rounds_to_nearest_with_ties_to_even():
+    ulp = 2.0**-7  # between bf16 neighbours in [1, 2)
+    given = torch.tensor([1 + ulp / 2, 1 + 3 * ulp / 2, 1 + ulp * 0.51, -(1 + ulp / 2), 1 + ulp])
+    assert round_to_bf16(given).tolist() == [1.0, 1 + 2 * ulp, 1 + ulp, -1.0, 1 + ulp]
+
+
+def test_a_shape_counts_its_work_and_reads_well():
+    assert ProductShape(6, 1500, 64, 1500).multiply_adds == 6 * 1500 * 64 * 1500
+    assert str(ProductShape(6, 1500, 64, 1500)) == "6 x (1500, 64) x (64, 1500)"
+    assert str(ProductShape(1, 3001, 512, 512)) == "(3001, 512) x (512, 512)"

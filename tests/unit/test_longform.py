@@ -1,0 +1,52 @@
+"""Windows into segments. Timestamp token 100 is 0.00 s; one step is 0.02 s, two frames."""
+
+from tilewhisper.engine.longform import Span, split_window
+
+BEGIN = 100
+
+
+def split(*tokens: int, frames: int = 3000):
+    return split_window(tokens, BEGIN, frames)
+
+
+def test_closed_segments_and_the_next_window_at_the_last_pair():
+    cut = split(100, 1, 2, 150, 150, 3, 4, 400, 400, 5, 6)
+    assert cut.spans == (Span((100, 1, 2, 150), 0, 100), Span((150, 3, 4, 400), 100, 600))
+    assert cut.advance == 600
+
+
+def test_a_gap_between_segments_belongs_to_neither():
+    cut = split(100, 1, 150, 200, 2, 400, 400)
+    assert [(span.start, span.end) for span in cut.spans] == [(0, 100), (200, 600)]
+    assert cut.advance == 600
+
+
+def test_a_single_timestamp_at_the_end_means_silence_to_the_end_of_the_window():
+    cut = split(100, 1, 150, 150, 2, 400)
+    assert cut.spans == (Span((100, 1, 150), 0, 100), Span((150, 2, 400), 100, 600))
+    assert cut.advance == 3000
+
+
+def test_one_segment_closed_by_the_end():
+    cut = split(105, 1, 2, 400)
+    assert cut.spans == (Span((105, 1, 2, 400), 0, 600),)
+    assert cut.advance == 3000
+
+
+def test_text_that_is_never_closed_lasts_as_long_as_the_audio():
+    cut = split(100, 1, 2, frames=1100)
+    assert cut.spans == (Span((100, 1, 2), 0, 1100),)
+    assert cut.advance == 1100
+
+
+def test_tokens_without_timestamps_are_one_segment():
+    cut = split(1, 2, 3, frames=500)
+    assert cut.spans == (Span((1, 2, 3), 0, 500),)
+
+
+def test_nothing_said_still_moves_on():
+    assert split(frames=700).advance == 700
+
+
+def test_the_next_window_always_starts_later():
+    assert split(100, 100, 1).advance > 0
