@@ -122,11 +122,11 @@ class _DecoderLayer:
         if mask is not None:
             scores += mask
         attended = torch.bmm(scores.softmax(dim=-1), values)
-        return attended.unflatten(0, (-1, self._heads)).transpose(1, 2).flatten(2)
+        return torch.unflatten(attended, 0, (-1, self._heads)).transpose(1, 2).flatten(2)
 
     def _split(self, x: Tensor) -> Tensor:
         """(batch, tokens, d_model) -> (batch * heads, tokens, head_dim)"""
-        return x.unflatten(-1, (self._heads, self._head_dim)).transpose(1, 2).flatten(0, 1)
+        return torch.unflatten(x, -1, (self._heads, self._head_dim)).transpose(1, 2).flatten(0, 1)
 
 
 def _causal(start: int, end: int) -> Tensor | None:

@@ -21,7 +21,8 @@ from tilewhisper.engine.options import TranscriptionOptions
 from tilewhisper.engine.policy import DEFAULT_POLICY, Policy
 from tilewhisper.engine.report import Clock
 from tilewhisper.engine.results import TranscriptionInfo
-from tilewhisper.engine.routing import Counts, SitePlan, apply_policy
+from tilewhisper.engine.router import Counts, SitePlan
+from tilewhisper.engine.routing import apply_policy
 from tilewhisper.engine.token_rules import TokenRules
 from tilewhisper.engine.transcriber import Transcription
 from tilewhisper.models import checkpoint

@@ -186,7 +186,7 @@ def _check_keys(where: str, table: dict[str, Any], required: dict[str, type], op
             hint = f" (did you mean {near[0]!r}?)" if near else ""
             raise PolicyError(f"{where}: unknown key {key!r}{hint}; the keys are {', '.join(known)}")
         if not isinstance(value, known[key]):
-            wanted = {str: "a string", list: "[[rule]] tables"}[known[key]]
+            wanted = "a string" if known[key] is str else "[[rule]] tables"
             raise PolicyError(f"{where}: {key} must be {wanted}, not {value!r}")
     if missing := [key for key in required if key not in table]:
         raise PolicyError(f"{where}: {missing[0]!r} is missing")

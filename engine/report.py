@@ -18,9 +18,9 @@ from typing import Any
 import torch
 
 from tilewhisper.engine.options import TranscriptionOptions
-from tilewhisper.engine.routing import SiteCount, SitePlan, shape_of
+from tilewhisper.engine.router import SiteCount, SitePlan, shape_of
 
-PACKAGES = ("tilewhisper", "torch", "transformers", "numpy", "librosa", "soundfile", "av", "tokenizers")
+PACKAGES = ("tilewhisper", "torch", "transformers", "numpy", "soundfile", "soxr", "av", "tokenizers")
 
 
 @dataclass(frozen=True)

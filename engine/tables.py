@@ -19,9 +19,10 @@ def stage_table(report: RunReport) -> Table:
     table = Table("stage", box=None, pad_edge=False)
     for heading in ("calls", "wall s", "CPU s", "first call s"):
         table.add_column(heading, justify="right")
-    for stage in (*report.stages, report.total):
-        table.add_row(*_stage_cells(stage), style="bold" if stage is report.total else None)
-    table.add_row(*_stage_cells(report.load), style="dim")
+    for stage in report.stages:
+        table.add_row(stage.name, str(stage.calls), *_seconds(stage), f"{stage.first_call_seconds:.3f}")
+    table.add_row("total", "", *_seconds(report.total), style="bold")
+    table.add_row("load, apart", "", *_seconds(report.load), style="dim")
     return table
 
 
@@ -107,6 +108,5 @@ def plain_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> Table
     return table
 
 
-def _stage_cells(stage: Stage) -> tuple[str, ...]:
-    seconds = (stage.wall_seconds, stage.cpu_seconds, stage.first_call_seconds)
-    return (stage.name, str(stage.calls), *(f"{value:.3f}" for value in seconds))
+def _seconds(stage: Stage) -> tuple[str, str]:
+    return f"{stage.wall_seconds:.3f}", f"{stage.cpu_seconds:.3f}"

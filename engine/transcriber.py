@@ -14,15 +14,17 @@ from tilewhisper.engine.longform import Span, split_window
 from tilewhisper.engine.options import TranscriptionOptions
 from tilewhisper.engine.report import Clock, RunReport, machine, peak_memory_bytes, site_report
 from tilewhisper.engine.results import Segment, TranscriptionInfo
-from tilewhisper.engine.routing import Counts, SiteCount
+from tilewhisper.engine.router import Counts, SiteCount
 from tilewhisper.models import audio as audio_files
-from tilewhisper.models.audio import SAMPLE_RATE
+from tilewhisper.models.audio import MIN_SECONDS, SAMPLE_RATE
 from tilewhisper.models.log_mel import FRAMES_PER_WINDOW, HOP_LENGTH, content_frames, window
 
 if TYPE_CHECKING:
     from tilewhisper.engine.model import WhisperModel
 
 SECONDS_PER_FRAME = HOP_LENGTH / SAMPLE_RATE
+MIN_FRAMES = round(MIN_SECONDS / SECONDS_PER_FRAME)
+"""What is left of a file after its last timestamp is not worth a window below this."""
 
 
 class Transcription(Iterator[Segment]):
@@ -107,7 +109,7 @@ class Transcription(Iterator[Segment]):
         """Window after window: each starts where the last timestamp of the one before says."""
         tokenizer = self._model.checkpoint.tokenizer
         seek = number = 0
-        while seek < self._frames:
+        while self._frames - seek >= MIN_FRAMES:
             frames = min(FRAMES_PER_WINDOW, self._frames - seek)
             decoded = self._decode(self._encode(seek), options)
             advance = frames

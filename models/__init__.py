@@ -1,1 +1,1 @@
-"""What Whisper is made of: checkpoints, tokenizer, audio. The only room that imports transformers or librosa."""
+"""What Whisper is made of: checkpoints, tokenizer, audio. Only here is transformers or an audio library imported."""

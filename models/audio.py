@@ -1,7 +1,7 @@
 """A file, file object or array in; 16 kHz mono float32 out, as Whisper wants it.
 
 Files are read at their own rate by libsndfile (`soundfiles`) or else by libav (`containers`), channels are averaged,
-and other rates are resampled by librosa with soxr's high-quality filter. Nothing is normalised, trimmed or padded, and
+and other rates are resampled by soxr's high-quality filter. Nothing is normalised, trimmed or padded, and
 silence is audio. Everything that is no usable audio ends as `AudioError`.
 """
 
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Union
 
 import numpy as np
 import numpy.typing as npt
+import soxr
 
 from tilewhisper.models import containers, soundfiles
 from tilewhisper.models.errors import AudioError
@@ -151,9 +152,6 @@ def _refuse_unusable(recording: Recording, name: str) -> None:
 def _resampled(recording: Recording) -> Samples:
     if recording.rate == SAMPLE_RATE:
         return recording.samples
-    import librosa  # late: it takes 2 s to import, and most speech comes at 16 kHz
-
-    resampled: Samples = librosa.resample(
-        recording.samples, orig_sr=recording.rate, target_sr=SAMPLE_RATE, res_type="soxr_hq"
-    )
+    # What librosa.resample calls, bit for bit, without the 1.2 s that importing librosa takes.
+    resampled: Samples = soxr.resample(recording.samples, recording.rate, SAMPLE_RATE, quality="HQ")
     return resampled

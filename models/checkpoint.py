@@ -102,7 +102,7 @@ def _generation_config(weights: Weights) -> GenerationConfig:
         "lang_to_id": {f"<|{code}|>": token for code, token in tokenizer.languages.items()},
         "task_to_id": {"transcribe": tokenizer.transcribe, "translate": tokenizer.translate},
     }
-    return GenerationConfig(  # type: ignore[no-untyped-call]
+    return GenerationConfig(
         bos_token_id=tokenizer.eot,
         eos_token_id=tokenizer.eot,
         pad_token_id=tokenizer.eot,

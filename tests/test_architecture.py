@@ -16,13 +16,15 @@ MAY_IMPORT = {
     "models": {"models"},
     "scripts": {"engine", "kernels", "models"},
 }
+TABLES = {Path("engine/tables.py")}
 ONLY_IN = {
     "transformers": lambda path: path.parts[0] == "models",
     "librosa": lambda path: path.parts[0] == "models",
+    "soxr": lambda path: path.parts[0] == "models",
     "soundfile": lambda path: path.parts[0] == "models",
     "av": lambda path: path.parts[0] == "models",
     "pyxrt": lambda path: path == Path("kernels/xdna/xrt.py"),
-    "rich": lambda path: path == Path("engine/tables.py") or path.parts[:2] == ("engine", "commands"),
+    "rich": lambda path: path.parts[0] == "scripts" or path in TABLES or path.parts[:2] == ("engine", "commands"),
 }
 FOLDERS = (*ROOMS, "scripts")
 SOURCES = sorted(file.relative_to(ROOT) for folder in FOLDERS for file in (ROOT / folder).rglob("*.py"))

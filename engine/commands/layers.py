@@ -13,7 +13,7 @@ def run(args: Namespace) -> int:
     routes = policy.resolve(_sites(args.model))
 
     from tilewhisper.engine import tables
-    from tilewhisper.engine.routing import shape_of
+    from tilewhisper.engine.router import shape_of
     from tilewhisper.kernels import registry
 
     refusals = ((route, registry.why_not(route.backend, shape_of(route.site))) for route in routes)

@@ -5,6 +5,7 @@ from argparse import Namespace
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -49,11 +50,11 @@ def run(args: Namespace) -> int:
     policies.load(args.policy).with_overrides(args.backend)
 
     outcome = _Outcome()
-    files = [file for file in args.files if _attempt(file, outcome, err, lambda file=file: check_file(file))]
+    files = [file for file in args.files if _attempt(file, outcome, err, partial(check_file, file))]
     if files:
         with _load(args) as model:
             for file in files:
-                _attempt(file, outcome, err, lambda file=file: _one(model, file, args, outputs, outcome, out, err))
+                _attempt(file, outcome, err, partial(_one, model, file, args, outputs, outcome, out, err))
     if args.report:
         write(Path(args.report), json.dumps(_report(outcome), indent=1) + "\n")
     return outcome.status

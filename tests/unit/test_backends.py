@@ -107,7 +107,8 @@ def test_the_bounds_of_the_seed_are_tight_enough_to_fail(name):
 
 
 def test_an_unknown_backend_names_the_valid_ones():
-    with pytest.raises(UnknownBackend, match=r"'bf17' \(did you mean 'bf16'\?\); the backends are torch, bf16, reference"):
+    complaint = r"'bf17' \(did you mean 'bf16'\?\); the backends are torch, bf16, reference"
+    with pytest.raises(UnknownBackend, match=complaint):
         registry.create("bf17")
 
 

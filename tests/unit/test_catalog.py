@@ -18,9 +18,7 @@ def test_linear_sites_are_what_a_forward_pass_calls_in_this_order() -> None:
     for name, module in encoder.named_modules():
         if isinstance(module, torch.nn.Linear):
             module.register_forward_hook(
-                lambda m, inputs, output, name=name: called.append(
-                    (name, inputs[0].shape[-2], *m.weight.T.shape)
-                )
+                lambda m, inputs, output, name=name: called.append((name, inputs[0].shape[-2], *m.weight.T.shape))
             )
     encoder(torch.zeros(1, 80, 20))
     sites = catalog.sites_of(config)

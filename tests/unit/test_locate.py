@@ -59,6 +59,7 @@ def test_unknown_name_is_answered_at_once_with_near_names() -> None:
         locate("tiny.enn")
     assert time.monotonic() - started < 0.5
     assert "did you mean tiny.en" in answer_of(error)
+    assert "'tilewhisper[demo]' (tiny.en)" in str(error.value)
 
 
 @pytest.mark.parametrize("name", ["", "x" * 5000, "no\0pe"])

@@ -65,7 +65,8 @@ def test_the_route_says_which_rule_decided_and_what_may_take_over():
 
 
 def test_a_rule_that_matches_nothing_is_an_error_with_near_names():
-    with pytest.raises(PolicyError, match=r"'layers\.3\.self_attn\.qproj' matches no site.*layers\.3\.self_attn\.q_proj"):
+    complaint = r"'layers\.3\.self_attn\.qproj' matches no site.*layers\.3\.self_attn\.q_proj"
+    with pytest.raises(PolicyError, match=complaint):
         routed('default = "torch"', overrides=["layers.3.self_attn.qproj=bf16"])
 
 

@@ -13,7 +13,8 @@ from transformers import WhisperConfig, WhisperForConditionalGeneration
 from tilewhisper.engine import policy
 from tilewhisper.engine.encoder import Encoder
 from tilewhisper.engine.errors import PolicyError, RoutingError
-from tilewhisper.engine.routing import RoutedLinear, SiteCount, apply_policy, routed_linear
+from tilewhisper.engine.router import SiteCount
+from tilewhisper.engine.routing import RoutedLinear, apply_policy, routed_linear
 from tilewhisper.kernels import registry
 from tilewhisper.kernels.base import Backend, BackendUnavailable, ProductFailed, UnknownBackend
 

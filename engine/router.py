@@ -1,0 +1,211 @@
+"""Where products go: the backends a policy needs, the weights prepared for them, and the count of what ran.
+
+A *launch* is one call of a backend. Sites that share a launch run as one product; `routing` decides which can.
+Knows sites by name and shape; the model's modules are `routing`'s affair.
+"""
+
+import itertools
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+from weakref import WeakValueDictionary
+
+import torch
+from torch import Tensor
+
+from tilewhisper.engine.errors import PolicyError, RoutingError
+from tilewhisper.engine.policy import Route
+from tilewhisper.kernels import registry
+from tilewhisper.kernels.base import AttentionBackend, Backend, BackendUnavailable, ProductFailed, ProductShape
+from tilewhisper.models.catalog import Site
+
+_routers: WeakValueDictionary[str, "Router"] = WeakValueDictionary()
+_serial = itertools.count()
+
+
+@dataclass
+class SiteCount:
+    """What one site has run."""
+
+    calls: Counter[str] = field(default_factory=Counter)
+    """Calls by the backend that ran them."""
+    seconds: float = 0.0
+    """Wall time; a shared launch's time is split by multiply-adds."""
+    failures: Counter[str] = field(default_factory=Counter)
+    """Reasons for which a running call went to the fallback."""
+
+
+Counts = defaultdict[str, SiteCount]
+
+
+@dataclass
+class SitePlan:
+    """What one site asks for and where it starts."""
+
+    route: Route
+    launch: str
+    """The launch this site is part of; sites that share one run together."""
+    refusal: str | None = None
+    """Why the requested backend was never used, when a stated fallback took its place from the start."""
+
+    @property
+    def backend(self) -> str:
+        """The backend calls start at."""
+        return self.route.fallback if self.refusal and self.route.fallback else self.route.backend
+
+
+class Router:
+    """Holds the backends a policy needs, the weights prepared for them, and the count of what ran."""
+
+    def __init__(self, routes: Sequence[Route], create: Callable[[str], Backend] = registry.create) -> None:
+        """Raises UnknownBackend, BackendUnavailable, or PolicyError when a site's request cannot be met."""
+        self.key = f"router-{next(_serial)}"
+        self._create = create
+        self._backends: dict[str, Backend] = {}
+        self._prepared: dict[tuple[str, str], Any] = {}
+        self.plans: dict[str, SitePlan] = {}
+        self._launches: dict[str, tuple[SitePlan, ...]] = {}
+        self._counts: Counts = defaultdict(SiteCount)
+        for route in routes:
+            self._add(route)
+        _routers[self.key] = self
+
+    def share_launch(self, names: Sequence[str], shape: ProductShape | None = None) -> str | None:
+        """Make the named sites one launch: its name, or None where they start at different backends.
+
+        `shape` is that of the joint product; None too where the backend cannot take it.
+        """
+        plans = tuple(self.plans[name] for name in names)
+        if len({(plan.backend, plan.route.fallback) for plan in plans}) > 1:
+            return None
+        if shape and self._backend(plans[0].backend).supports(shape):
+            return None
+        parent = names[0].rpartition(".")[0]
+        launch = f"{parent}.{{{','.join(name.rpartition('.')[2] for name in names)}}}"
+        for plan in plans:
+            plan.launch = launch
+        self._launches[launch] = plans
+        return launch
+
+    def prepare(self, launch: str, weight: Tensor, bias: Tensor | None) -> None:
+        """Have the launch's weights (n, k) ready for its backend before the first call. Raises RoutingError."""
+        first, *_ = plans = self._launches[launch]
+        try:
+            self._weights_for(first.backend, launch, weight, bias)
+        except ProductFailed as e:
+            fallback = _fallback_after(e, launch, first)
+            for plan in plans:
+                plan.refusal = str(e)
+            self._weights_for(fallback, launch, weight, bias)
+
+    def linear(self, launch: str, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """x (..., k) -> (..., n), where the launch's route says. Raises RoutingError."""
+        return self._run(launch, lambda name: self._linear_on(name, launch, x, weight, bias))
+
+    def matmul(self, site: str, a: Tensor, b: Tensor) -> Tensor:
+        """a (..., m, k) @ b (..., k, n), where the site's route says. Raises RoutingError."""
+        return self._run(site, lambda name: self._backend(name).matmul(a, b))
+
+    def attention(self, launch: str, q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
+        """Both attention products of a shared launch as one pass. Raises RoutingError."""
+
+        def run(name: str) -> Tensor:
+            backend = self._backend(name)
+            if isinstance(backend, AttentionBackend):
+                return backend.attention(q, k, v, scale)
+            return backend.matmul(torch.softmax(backend.matmul(q, k.mT) * scale, dim=-1), v)
+
+        return self._run(launch, run)
+
+    def has_fused_attention(self, site: str) -> bool:
+        return isinstance(self._backend(self.plans[site].backend), AttentionBackend)
+
+    @contextmanager
+    def counting(self, counts: Counts) -> Iterator[None]:
+        """Count what runs inside by site name in `counts`."""
+        before, self._counts = self._counts, counts
+        try:
+            yield
+        finally:
+            self._counts = before
+
+    def close(self) -> None:
+        """Release prepared weights and devices."""
+        self._prepared.clear()
+        for backend in self._backends.values():
+            backend.close()
+        self._backends.clear()
+
+    def _add(self, route: Route) -> None:
+        if refusal := self._why_not(route.backend, route.site):
+            if route.fallback is None:
+                raise PolicyError(f"{route.site.name} ({route.rule}): {refusal}; no fallback is stated")
+            if second := self._why_not(route.fallback, route.site):
+                raise PolicyError(f"{route.site.name} ({route.rule}): {refusal}; nor can its fallback run: {second}")
+        plan = SitePlan(route, launch=route.site.name, refusal=refusal)
+        self.plans[route.site.name] = plan
+        self._launches[route.site.name] = (plan,)
+
+    def _why_not(self, backend: str, site: Site) -> str | None:
+        try:
+            reason = self._backend(backend).supports(shape_of(site))
+        except BackendUnavailable as e:
+            return str(e)
+        return f"backend {backend!r} cannot take it: {reason}" if reason else None
+
+    def _backend(self, name: str) -> Backend:
+        if name not in self._backends:
+            self._backends[name] = self._create(name)
+        return self._backends[name]
+
+    def _linear_on(self, name: str, launch: str, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        return self._backend(name).linear(x, self._weights_for(name, launch, weight, bias))
+
+    def _weights_for(self, name: str, launch: str, weight: Tensor, bias: Tensor | None) -> Any:
+        key = (name, launch)
+        if key not in self._prepared:
+            self._prepared[key] = self._backend(name).prepare(weight, bias)
+        return self._prepared[key]
+
+    def _run(self, launch: str, product: Callable[[str], Tensor]) -> Tensor:
+        plans = self._launches[launch]
+        ran = plans[0].backend
+        started = time.perf_counter()
+        try:
+            result = product(ran)
+        except ProductFailed as e:
+            ran = _fallback_after(e, launch, plans[0])
+            for plan in plans:
+                self._counts[plan.route.site.name].failures[str(e)] += 1
+            result = product(ran)
+        self._count(plans, ran, time.perf_counter() - started)
+        return result
+
+    def _count(self, plans: Sequence[SitePlan], ran: str, seconds: float) -> None:
+        work = [shape_of(plan.route.site).multiply_adds for plan in plans]
+        for plan, share in zip(plans, work, strict=True):
+            count = self._counts[plan.route.site.name]
+            count.calls[ran] += 1
+            count.seconds += seconds * share / sum(work)
+
+
+def _fallback_after(failure: ProductFailed, launch: str, plan: SitePlan) -> str:
+    """The backend that may take over from the one that failed. Raises RoutingError where the policy states none."""
+    fallback = plan.route.fallback
+    if fallback is None or fallback == plan.backend:
+        raise RoutingError(
+            f"{launch} failed on {plan.backend!r}: {failure}; the policy states no fallback"
+        ) from failure
+    return fallback
+
+
+def shape_of(site: Site) -> ProductShape:
+    return ProductShape(site.batch, site.m, site.k, site.n)
+
+
+def router_of(key: str) -> Router:
+    """The living router of that key: how a custom op, which takes strings, finds it."""
+    return _routers[key]

@@ -1,0 +1,120 @@
+"""Word error rate of this engine and of transformers' `generate` over a folder of clips, and how often they agree.
+
+    python scripts/accuracy.py ../shared/data/librispeech --model tiny.en --model base --language en
+
+The folder holds audio files and a `transcripts.tsv` with the columns `file` and `reference`. Both decode greedily, with
+timestamps, on the same weights; text is compared after Whisper's own English normalisation.
+"""
+
+import argparse
+import csv
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import jiwer
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from tilewhisper.engine import WhisperModel
+from tilewhisper.engine.errors import USER_ERRORS
+from tilewhisper.engine.options import TranscriptionOptions
+from tilewhisper.models import audio
+from tilewhisper.models.transformers_path import TransformersWhisper, normalizer
+
+
+@dataclass(frozen=True)
+class Clip:
+    file: Path
+    reference: str
+
+
+@dataclass(frozen=True)
+class Score:
+    """Over all clips of up to 30 s; error rates in percent."""
+
+    model: str
+    policy: str
+    clips: int
+    word_error_rate: float
+    transformers_word_error_rate: float
+    same_tokens: int
+    different: list[str]
+
+
+def main() -> int:
+    args = _parser().parse_args()
+    console = Console(highlight=False)
+    try:
+        clips = list(_clips(args.folder))
+        scores = [score(name, args.policy, args.language, clips) for name in args.model or ["tiny.en"]]
+    except (*USER_ERRORS, OSError, KeyError) as e:
+        print(f"accuracy: error: {e}", file=sys.stderr)
+        return 2
+    console.print(_table(scores))
+    for one in scores:
+        for file in one.different:
+            console.print(f"{one.model}: tokens differ on {file}")
+    if args.json:
+        args.json.write_text(json.dumps([asdict(one) for one in scores], indent=1) + "\n")
+    return 0
+
+
+def score(name: str, policy: str, language: str | None, clips: Sequence[Clip]) -> Score:
+    """Decode every clip both ways."""
+    normalize = normalizer()
+    theirs = TransformersWhisper(name)
+    options = TranscriptionOptions(language=language)
+    references, our_texts, their_texts, different = [], [], [], []
+    with WhisperModel(name, policy=policy) as model:
+        for clip in track(clips, description=name, console=Console(stderr=True), transient=True):
+            samples = audio.load(clip.file)
+            decoded = model.decode(model.encode(model.log_mel(samples)[None]), options)
+            generated = theirs.generate(samples, language)
+            references.append(normalize(clip.reference))
+            our_texts.append(normalize(model.checkpoint.tokenizer.decode(decoded.tokens)))
+            their_texts.append(normalize(generated.text))
+            if decoded.tokens != generated.tokens:
+                different.append(clip.file.name)
+    return Score(
+        model=name,
+        policy=policy,
+        clips=len(clips),
+        word_error_rate=100 * jiwer.wer(references, our_texts),
+        transformers_word_error_rate=100 * jiwer.wer(references, their_texts),
+        same_tokens=len(clips) - len(different),
+        different=different,
+    )
+
+
+def _clips(folder: Path) -> Iterator[Clip]:
+    with (folder / "transcripts.tsv").open(encoding="utf-8", newline="") as lines:
+        for row in csv.DictReader(lines, delimiter="\t", quoting=csv.QUOTE_NONE):
+            yield Clip(folder / row["file"], row["reference"])
+
+
+def _table(scores: Sequence[Score]) -> Table:
+    table = Table("model", "policy", box=None, pad_edge=False)
+    for heading in ("clips", "WER %", "transformers WER %", "same tokens"):
+        table.add_column(heading, justify="right")
+    for one in scores:
+        rates = (f"{one.word_error_rate:.2f}", f"{one.transformers_word_error_rate:.2f}")
+        table.add_row(one.model, one.policy, str(one.clips), *rates, f"{one.same_tokens}/{one.clips}")
+    return table
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--model", action="append", help="repeatable (default: tiny.en)")
+    parser.add_argument("--policy", default="torch", help="(default: torch)")
+    parser.add_argument("--language", default="en", help="(default: en)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures as JSON")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
