@@ -43,6 +43,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_transcribe(commands)
     _add_layers(commands)
     _add_bench(commands)
+    _add_plan(commands)
     commands.add_parser("doctor", help="what this machine can run, and why not the rest")
     return parser
 
@@ -81,7 +82,17 @@ def _add_bench(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     p.add_argument("--json", metavar="FILE", help="write the figures as JSON")
 
 
-def _add_model(p: argparse.ArgumentParser) -> None:
+def _add_plan(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    p = commands.add_parser("plan", help="predict how an NPU would cut an encoder's products, and what they would cost")
+    what = p.add_mutually_exclusive_group()
+    _add_model(what)
+    what.add_argument("--shape", metavar="M,K,N", help="one product (M, K) x (K, N) instead of a model's encoder")
+    p.add_argument("--geometry", default="whole-array", metavar="NAME", help="the cut (default: %(default)s)")
+    p.add_argument("--device", default="xdna1", metavar="NAME", help="whose costs to predict (default: %(default)s)")
+    p.add_argument("--json", metavar="FILE", help="write the plan as JSON")
+
+
+def _add_model(p: argparse._ActionsContainer) -> None:
     p.add_argument(
         "--model",
         default=DEFAULT_MODEL,

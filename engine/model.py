@@ -5,6 +5,7 @@ object also has `report()`, what the run cost so far and what ran where. The way
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -25,6 +26,8 @@ from tilewhisper.engine.router import Counts, SitePlan
 from tilewhisper.engine.routing import apply_policy
 from tilewhisper.engine.token_rules import TokenRules
 from tilewhisper.engine.transcriber import Transcription
+from tilewhisper.kernels import registry
+from tilewhisper.kernels.base import Settings
 from tilewhisper.models import checkpoint
 from tilewhisper.models.catalog import DEFAULT_MODEL
 from tilewhisper.models.log_mel import log_mel
@@ -43,10 +46,12 @@ class WhisperModel:
         policy: str | Path | Policy = DEFAULT_POLICY,
         backends: Sequence[str] = (),
         cpu_threads: int = 0,
+        settings: Settings = registry.DEFAULTS,
     ) -> None:
         """Load `model` (a name or a path) and route its encoder.
 
         `policy` is a preset's name, a TOML file or a Policy; `backends` are `SITES=BACKEND` overrides on top of it.
+        `settings` say which NPU is meant, if a policy names it.
         `cpu_threads` sets torch's number of threads, which is the whole process's; 0 leaves it.
         Raises ModelsError, KernelError and EngineError.
         """
@@ -60,7 +65,8 @@ class WhisperModel:
             self.policy = base.with_overrides(backends)
             self.checkpoint = checkpoint.load(model)
             modules: Any = self.checkpoint.model.model
-            self._routed = apply_policy(self.checkpoint.model, self.policy)
+            create = partial(registry.create, settings=settings)
+            self._routed = apply_policy(self.checkpoint.model, self.policy, create)
             self._encoder = Encoder(modules.encoder, self._routed)
             self._decoder = Decoder(modules.decoder)
         self.load_stage = clock.stage("load")

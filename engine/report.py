@@ -50,6 +50,10 @@ class SiteReport:
     calls: int
     seconds: float
     """Wall time; where sites share a launch, this site's part of it by multiply-adds."""
+    device_calls: int
+    """Kernel calls on a device, 0 on the host; those of a shared launch stand at each of its sites."""
+    device_seconds: float
+    """Of `seconds`, what the device took; the rest is the host's."""
     launch: str
     """The backend call the site is part of."""
     fallback_reasons: list[str]
@@ -133,6 +137,8 @@ def site_report(plan: SitePlan, count: SiteCount) -> SiteReport:
         used=dict(count.calls),
         calls=count.calls.total(),
         seconds=count.seconds,
+        device_calls=count.device_calls,
+        device_seconds=count.device_seconds,
         launch=plan.launch,
         fallback_reasons=[*([plan.refusal] if plan.refusal else []), *count.failures],
     )

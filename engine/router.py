@@ -19,7 +19,7 @@ from torch import Tensor
 from tilewhisper.engine.errors import PolicyError, RoutingError
 from tilewhisper.engine.policy import Route
 from tilewhisper.kernels import registry
-from tilewhisper.kernels.base import AttentionBackend, Backend, BackendUnavailable, ProductFailed, ProductShape
+from tilewhisper.kernels.base import AttentionBackend, Backend, BackendUnavailable, ProductFailed, ProductShape, Usage
 from tilewhisper.models.catalog import Site
 
 _routers: WeakValueDictionary[str, "Router"] = WeakValueDictionary()
@@ -33,7 +33,11 @@ class SiteCount:
     calls: Counter[str] = field(default_factory=Counter)
     """Calls by the backend that ran them."""
     seconds: float = 0.0
-    """Wall time; a shared launch's time is split by multiply-adds."""
+    """Wall time; a shared launch's times are split by multiply-adds."""
+    device_calls: int = 0
+    """Kernel calls on a device; those of a shared launch stand at each of its sites."""
+    device_seconds: float = 0.0
+    """Of `seconds`, what the device took."""
     failures: Counter[str] = field(default_factory=Counter)
     """Reasons for which a running call went to the fallback."""
 
@@ -173,23 +177,26 @@ class Router:
     def _run(self, launch: str, product: Callable[[str], Tensor]) -> Tensor:
         plans = self._launches[launch]
         ran = plans[0].backend
-        started = time.perf_counter()
+        started, before = time.perf_counter(), self._backend(ran).usage
         try:
             result = product(ran)
         except ProductFailed as e:
             ran = _fallback_after(e, launch, plans[0])
             for plan in plans:
                 self._counts[plan.route.site.name].failures[str(e)] += 1
+            before = self._backend(ran).usage
             result = product(ran)
-        self._count(plans, ran, time.perf_counter() - started)
+        self._count(plans, self._backend(ran), before, time.perf_counter() - started)
         return result
 
-    def _count(self, plans: Sequence[SitePlan], ran: str, seconds: float) -> None:
+    def _count(self, plans: Sequence[SitePlan], ran: Backend, before: Usage, seconds: float) -> None:
         work = [shape_of(plan.route.site).multiply_adds for plan in plans]
-        for plan, share in zip(plans, work, strict=True):
-            count = self._counts[plan.route.site.name]
-            count.calls[ran] += 1
-            count.seconds += seconds * share / sum(work)
+        for plan, part in zip(plans, work, strict=True):
+            count, share = self._counts[plan.route.site.name], part / sum(work)
+            count.calls[ran.label] += 1
+            count.seconds += seconds * share
+            count.device_calls += ran.usage.calls - before.calls
+            count.device_seconds += (ran.usage.device_seconds - before.device_seconds) * share
 
 
 def _fallback_after(failure: ProductFailed, launch: str, plan: SitePlan) -> str:

@@ -10,8 +10,22 @@ from rich.table import Table
 
 if TYPE_CHECKING:
     from tilewhisper.engine.benchmark import Benchmark
+    from tilewhisper.engine.planning import EncoderPlan, PlannedProduct, PlannedSite, SeedRow
     from tilewhisper.engine.policy import Route
     from tilewhisper.engine.report import RunReport, SiteReport, Stage
+    from tilewhisper.kernels.cost import Figure, Profile
+    from tilewhisper.kernels.tiling import Geometry
+
+NPU_LIMITS = (
+    "Before hoping for speed: a fast CPU does one projection of base, (1500, 512) x (512, 512), in about 1 ms. What an "
+    "NPU gives is free cores and less energy.",
+    "The best public result known here, whisper-xdna with the whole encoder of large-v3 on XDNA1, is 3.34 s a window "
+    "with a quarter of a core busy; 16 CPU threads took 6.94 s.",
+    "Not counted: fusing q, k and v, which share A, into one launch; run lists, which save about a quarter of the "
+    "launch overhead.",
+)
+PYTHON_BATCH = 8
+"""The batch of calls the seed tried."""
 
 
 def stage_table(report: RunReport) -> Table:
@@ -32,13 +46,16 @@ def backend_table(report: RunReport) -> Table:
     for site in report.sites:
         groups[site.requested, ", ".join(site.used) or "nothing"].append(site)
     table = Table("requested", "used", box=None, pad_edge=False)
-    for heading in ("sites", "calls", "wall s"):
+    on_device = any(site.device_calls for site in report.sites)
+    for heading in ("sites", "calls", "wall s", *(("device calls", "device s") if on_device else ())):
         table.add_column(heading, justify="right")
     table.add_column("why not as requested")
     for (requested, used), sites in groups.items():
         calls, seconds = sum(site.calls for site in sites), sum(site.seconds for site in sites)
         reasons = dict.fromkeys(reason for site in sites for reason in site.fallback_reasons)
-        table.add_row(requested, used, str(len(sites)), str(calls), f"{seconds:.3f}", "; ".join(reasons))
+        launches = {site.launch: site.device_calls for site in sites}
+        device = (str(sum(launches.values())), f"{sum(site.device_seconds for site in sites):.3f}") if on_device else ()
+        table.add_row(requested, used, str(len(sites)), str(calls), f"{seconds:.3f}", *device, "; ".join(reasons))
     return table
 
 
@@ -99,6 +116,136 @@ def benchmark_line(result: Benchmark) -> str:
         f"{len(result.rows[0].runs)} runs in turn after a warm-up; ratio and text against {result.baseline}; "
         f"{result.machine.threads} threads of {result.machine.cpu}; {versions}"
     )
+
+
+def plan_setting_line(geometry: Geometry, profile: Profile) -> str:
+    """What cuts and what times."""
+    return f"geometry {geometry.name}: {geometry.summary}; device {profile.name}: {profile.summary}"
+
+
+def planned_sites_table(encoder: EncoderPlan) -> Table:
+    """A row for each role in a layer; calls, bytes and time are of one site."""
+    groups: defaultdict[str, list[PlannedSite]] = defaultdict(list)
+    for planned in encoder.sites:
+        groups[planned.role].append(planned)
+    table = Table("site", box=None, pad_edge=False)
+    for heading in ("sites", "product", "core tile", "padding", "calls", "MB moved", "device ms", "host ms"):
+        table.add_column(heading, justify="right")
+    table.add_column("bound by")
+    for role, (planned, *rest) in groups.items():
+        plan, cost = planned.product.plan, planned.product.cost
+        table.add_row(
+            role,
+            str(1 + len(rest)),
+            str(plan.shape),
+            str(plan.core),
+            f"{plan.waste:.1%}",
+            f"{plan.calls:,}",
+            f"{plan.bytes_moved / 1e6:,.1f}",
+            f"{cost.device * 1e3:,.2f}",
+            f"{cost.host * 1e3:,.2f}",
+            cost.bound_by,
+        )
+    return table
+
+
+def scope_table(encoder: EncoderPlan, max_contexts: int) -> Table:
+    """What one window takes when these products of all layers, and nothing else, are on the NPU."""
+    table = Table("on the NPU", box=None, pad_edge=False)
+    for heading in ("sites", "of the work", "calls", "MB moved", "designs", "changes", "device s", "host s", "sum s"):
+        table.add_column(heading, justify="right")
+    table.add_column("speed at most", justify="right")
+    for scope in encoder.scopes:
+        table.add_row(
+            scope.name,
+            str(len(scope.sites)),
+            f"{scope.share:.0%}",
+            f"{scope.calls:,}",
+            f"{scope.bytes_moved / 1e6:,.0f}",
+            f"{scope.designs} of {max_contexts}",
+            str(scope.switches),
+            f"{scope.cost.device:,.3f}",
+            f"{scope.cost.host:,.3f}",
+            f"{scope.cost.seconds:,.3f}",
+            f"{scope.speed:.2g}x" if scope.speed < 10 else f"{scope.speed:,.0f}x",
+        )
+    return table
+
+
+def encoder_limits(encoder: EncoderPlan) -> tuple[str, ...]:
+    """What the predicted speed leaves out, in figures of this encoder."""
+    projections, with_ffn, _ = encoder.scopes
+    return (
+        f"The q, k, v and out projections are {projections.share:.0%} of the multiply-adds in this encoder's layers, "
+        f"{with_ffn.share:.0%} with fc1 and fc2. Each speed counts the products of its row alone: the rest of the "
+        "encoder, the decoder and the audio come on top.",
+        *NPU_LIMITS,
+    )
+
+
+def planned_product_table(planned: PlannedProduct) -> Table:
+    """One product, all that is known of it."""
+    p, cost = planned.plan, planned.cost
+    rows = [
+        ("padded", f"{p.padded}, {p.waste:.1%} of the work is padding"),
+        ("host calls", f"{p.calls:,} = {p.grid.rows} over M x {p.grid.depth} over K x {p.grid.columns} over N"),
+        ("a call", f"{p.launch}, in core tiles of {p.core} on {p.geometry.rows}x{p.geometry.columns} cores"),
+        ("moved", f"{p.bytes_moved:,} bytes: A {p.bytes_a:,}, B {p.bytes_b:,}, C {p.bytes_c:,}"),
+        ("L1 of a core", f"{p.l1_bytes:,} of {p.device.l1_bytes - p.device.stack_bytes:,} bytes"),
+        ("memory tile", f"{p.l2_bytes:,} of {p.device.l2_bytes:,} bytes"),
+        ("descriptors", f"{p.shim_descriptors} of {p.device.shim_descriptors} of a shim tile"),
+        ("time", f"{duration(cost.device)} on the device, {duration(cost.host)} on the host: {duration(cost.seconds)}"),
+        (
+            "device time",
+            f"overhead {duration(cost.overhead)}, transfer {duration(cost.transfer)}, "
+            f"compute {duration(cost.compute)}; bound by {cost.bound_by}",
+        ),
+    ]
+    if p.geometry.call:
+        groups = -(-p.calls // PYTHON_BATCH)
+        rows.append(("batched", f"by {PYTHON_BATCH} in Python: {groups:,} batches, and still {p.calls:,} calls"))
+    return plain_table(("product", str(p.shape)), rows)
+
+
+def seed_table(rows: Sequence[SeedRow]) -> Table:
+    """The seed's figures beside ours: one projection, and the encoder's of them."""
+    table = Table("the seed's (3001, 512) x (512, 512)", box=None, pad_edge=False)
+    many = f"x {rows[0].projections}"
+    headings = ("calls: seed says", "counted", "s: seed says", "flat", many, "scaled", many)
+    for heading in headings:
+        table.add_column(heading, justify="right")
+    for row in rows:
+        claim = f"{row.claim.seconds:.1f} {'measured' if row.claim.timed else 'claimed'}"
+        seconds = (row.flat_seconds, row.scaled_seconds)
+        times = (f"{factor * value:,.1f}" for value in seconds for factor in (1, row.projections))
+        table.add_row(row.geometry, f"{row.claim.calls:,}", f"{row.calls:,}", claim, *times)
+    return table
+
+
+def seed_lines(rows: Sequence[SeedRow]) -> tuple[str, ...]:
+    """How to read the two times, and why figures differ."""
+    return (
+        "flat: every call takes 54.4 ms, as the seed reckons. scaled: a call's compute grows with its multiply-adds, "
+        "which fewer, larger calls do not save.",
+        *(f"{row.geometry}: {row.claim.why}." for row in rows if row.claim.why),
+    )
+
+
+def figure_table(figures: Iterable[Figure]) -> Table:
+    """What a prediction rests on, and whose word each figure is."""
+    rows = ((figure.what, quantity(figure.value, figure.unit), figure.basis, figure.source) for figure in figures)
+    return plain_table(("figure", "value", "basis", "source"), rows)
+
+
+def quantity(value: float, unit: str) -> str:
+    if unit == "s":
+        return duration(value)
+    scale, prefix = (1e12, "T") if value >= 1e12 else (1e9, "G")
+    return f"{value / scale:g} {prefix}{'B/s' if unit == 'bytes/s' else 'op/s'}"
+
+
+def duration(seconds: float) -> str:
+    return f"{seconds:,.1f} s" if seconds >= 1 else f"{seconds * 1e3:.4g} ms"
 
 
 def plain_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:

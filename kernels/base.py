@@ -8,7 +8,9 @@ Does not know layer names, models, or policies.
 
     KernelError
     ├── UnknownBackend        no backend of that name
+    ├── UnknownTarget         no tile geometry or device profile of that name
     ├── BackendUnavailable    the backend cannot run on this machine
+    ├── UnsupportedShape      a product that a geometry, device or profile cannot take
     └── ProductFailed         a product was started and did not finish well
 """
 
@@ -30,8 +32,16 @@ class UnknownBackend(KernelError):  # noqa: N818 (reads as the fact it states, l
     """No backend of that name."""
 
 
+class UnknownTarget(KernelError):  # noqa: N818
+    """No tile geometry or device profile of that name."""
+
+
 class BackendUnavailable(KernelError):  # noqa: N818
     """The backend cannot run on this machine; the text says why and what would help."""
+
+
+class UnsupportedShape(KernelError):  # noqa: N818
+    """A product that a geometry, device or profile cannot take; the text names the limit with its figures."""
 
 
 class ProductFailed(KernelError):  # noqa: N818
@@ -56,6 +66,27 @@ class ProductShape:
         return size if self.batch == 1 else f"{self.batch} x {size}"
 
 
+@dataclass(frozen=True)
+class Usage:
+    """What a backend has used of a device so far; zeros for a host backend."""
+
+    calls: int = 0
+    """Kernel calls, of which one product may take many."""
+    device_seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a user may say about devices. Backends on the host take no notice."""
+
+    npu: str = "auto"
+    """`auto` is the real one, `emulated` an emulation of it: chosen by name, never as a substitute."""
+    npu_kernels: str | None = None
+    """The folder of built designs; None is the user's cache folder."""
+    npu_fault: str | None = None
+    """Of the emulated NPU, to try out fallbacks: `hang:N` or `lost:N` at its N-th run, or `contexts`."""
+
+
 class Backend(ABC):
     """Runs products. One instance serves all sites that ask for it; it may hold a device until `close`."""
 
@@ -64,9 +95,24 @@ class Backend(ABC):
     """One line on the arithmetic, for tables."""
 
     @classmethod
-    def why_unavailable(cls) -> str | None:
+    def why_unavailable(cls, settings: Settings) -> str | None:
         """Why this backend cannot run on this machine, or None when it can. Must be cheap: `doctor` asks every one."""
         return None
+
+    @classmethod
+    def create(cls, settings: Settings) -> Backend:
+        """A backend ready for work. Raises BackendUnavailable."""
+        return cls()
+
+    @property
+    def label(self) -> str:
+        """What reports call it: the name, and whether it is the real thing."""
+        return self.name
+
+    @property
+    def usage(self) -> Usage:
+        """Grows with every product."""
+        return Usage()
 
     def supports(self, shape: ProductShape) -> str | None:
         """Why a product of this size cannot run here, or None when it can. A pure function of the shape."""

@@ -4,13 +4,15 @@ from collections.abc import Iterator
 from difflib import get_close_matches
 from importlib import import_module
 
-from tilewhisper.kernels.base import Backend, BackendUnavailable, ProductShape, UnknownBackend
+from tilewhisper.kernels.base import Backend, BackendUnavailable, ProductShape, Settings, UnknownBackend
 
 _BACKENDS = {
     "torch": "tilewhisper.kernels.cpu.torch_f32:TorchBackend",
     "bf16": "tilewhisper.kernels.cpu.bf16:Bf16Backend",
     "reference": "tilewhisper.kernels.reference:ReferenceBackend",
 }
+
+DEFAULTS = Settings()
 
 
 def names() -> tuple[str, ...]:
@@ -29,18 +31,18 @@ def backend_class(name: str) -> type[Backend]:
     return found
 
 
-def create(name: str) -> Backend:
+def create(name: str, settings: Settings = DEFAULTS) -> Backend:
     """A fresh backend. Raises UnknownBackend, or BackendUnavailable when it cannot run on this machine."""
     cls = backend_class(name)
-    if reason := cls.why_unavailable():
+    if reason := cls.why_unavailable(settings):
         raise BackendUnavailable(f"backend {name!r} cannot run here: {reason}")
-    return cls()
+    return cls.create(settings)
 
 
 def why_not(name: str, shape: ProductShape) -> str | None:
     """Why the named backend cannot run a product of this size on this machine, or None when it can."""
     cls = backend_class(name)
-    return cls.why_unavailable() or cls().supports(shape)
+    return cls.why_unavailable(DEFAULTS) or cls.create(DEFAULTS).supports(shape)
 
 
 def all_classes() -> Iterator[type[Backend]]:

@@ -3,7 +3,8 @@
 The oracle the engine's tests hold against, and the peer its benchmark stands beside. Nothing here is routed.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor
 from transformers import WhisperFeatureExtractor
 from transformers.models.whisper.english_normalizer import EnglishTextNormalizer
+from transformers.utils import logging
 
 from tilewhisper.models import checkpoint
 from tilewhisper.models.audio import SAMPLE_RATE
@@ -69,17 +71,29 @@ class TransformersWhisper:
         """Greedy tokens of samples (n,) at 16 kHz; beyond 30 s by transformers' own sequential windows."""
         spoken: dict[str, Any] = {"language": language, "task": task} if self.tokenizer.is_multilingual else {}
         mel = self.log_mel(samples)
-        output = self.model.generate(
-            mel,
-            attention_mask=torch.ones(mel.shape[0], mel.shape[2], dtype=torch.long),
-            return_timestamps=timestamps,
-            num_beams=1,
-            do_sample=False,
-            max_new_tokens=max_new_tokens,
-            **spoken,
-        )
+        with _quiet():
+            output = self.model.generate(
+                mel,
+                attention_mask=torch.ones(mel.shape[0], mel.shape[2], dtype=torch.long),
+                return_timestamps=timestamps,
+                num_beams=1,
+                do_sample=False,
+                max_new_tokens=max_new_tokens,
+                **spoken,
+            )
         tokens = tuple(token for token in output[0].tolist() if token != self.tokenizer.eot)
         return Generated(tokens, self.tokenizer.decode(tokens))
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep `generate` from warning, at every call, of settings that it makes itself."""
+    before = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
 
 
 def normalizer() -> Callable[[str], str]:

@@ -26,7 +26,7 @@ def _backends() -> Iterator[tuple[str, str, str]]:
     from tilewhisper.kernels import registry
 
     for cls in registry.all_classes():
-        reason = cls.why_unavailable()
+        reason = cls.why_unavailable(registry.DEFAULTS)
         yield cls.name, _usable(not reason), reason or cls.summary
 
 

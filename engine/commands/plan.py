@@ -1,0 +1,80 @@
+"""`tilewhisper plan`: how an NPU would cut a model's encoder or one product, and what that would cost. Runs nothing."""
+
+import json
+from argparse import Namespace
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from tilewhisper.engine import planning, tables
+from tilewhisper.engine.commands.files import check_folder_of, write
+from tilewhisper.engine.commands.screen import console, say
+from tilewhisper.kernels.cost import Profile
+from tilewhisper.kernels.tiling import Geometry
+from tilewhisper.kernels.xdna.geometries import find_geometry
+from tilewhisper.kernels.xdna.profiles import SEED_CLAIMS, find_profile
+
+
+def run(args: Namespace) -> int:
+    profile = find_profile(args.device)
+    geometry = find_geometry(args.geometry, profile.device)
+    check_folder_of(args.json)
+    screen = console()
+    show = _encoder if args.shape is None else _product
+    result = show(screen, args, geometry, profile)
+    if geometry.name in SEED_CLAIMS:
+        _seed(screen)
+        result["seed"] = [row.to_json() for row in planning.seed_rows()]
+    _sources(screen, profile)
+    if args.json:
+        write(Path(args.json), json.dumps(result | _setting(geometry, profile), indent=1) + "\n")
+    return 0
+
+
+def _encoder(screen: Console, args: Namespace, geometry: Geometry, profile: Profile) -> dict[str, Any]:
+    encoder = planning.plan_encoder(args.model, planning.sites_of_model(args.model), geometry, profile)
+    say(screen, f"encoder of {args.model}; {tables.plan_setting_line(geometry, profile)}")
+    screen.print()
+    screen.print(tables.planned_sites_table(encoder))
+    screen.print()
+    screen.print(tables.scope_table(encoder, profile.device.max_contexts))
+    screen.print()
+    for line in tables.encoder_limits(encoder):
+        say(screen, line)
+    return encoder.to_json()
+
+
+def _product(screen: Console, args: Namespace, geometry: Geometry, profile: Profile) -> dict[str, Any]:
+    planned = planning.plan_product(planning.parse_shape(args.shape), geometry, profile)
+    say(screen, tables.plan_setting_line(geometry, profile))
+    screen.print()
+    screen.print(tables.planned_product_table(planned))
+    screen.print()
+    for line in tables.NPU_LIMITS:
+        say(screen, line)
+    return planned.to_json()
+
+
+def _seed(screen: Console) -> None:
+    rows = planning.seed_rows()
+    screen.print()
+    screen.print(tables.seed_table(rows))
+    for line in tables.seed_lines(rows):
+        say(screen, line)
+
+
+def _sources(screen: Console, profile: Profile) -> None:
+    screen.print()
+    screen.print(tables.figure_table(profile.figures))
+    say(screen, "Every time above is a prediction from these figures; this project measured none of them.")
+
+
+def _setting(geometry: Geometry, profile: Profile) -> dict[str, Any]:
+    return {
+        "geometry": asdict(geometry),
+        "device": profile.name,
+        "figures": [asdict(figure) for figure in profile.figures],
+        "prediction": True,
+    }

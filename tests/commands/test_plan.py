@@ -1,0 +1,146 @@
+"""`tilewhisper plan` as a user meets it."""
+
+import json
+import re
+
+import pytest
+
+from tilewhisper.engine.cli import main
+from tilewhisper.engine.planning import plan_encoder
+from tilewhisper.kernels.xdna.geometries import find_geometry
+from tilewhisper.kernels.xdna.profiles import XDNA1_PROFILE
+from tilewhisper.models.catalog import SIZES, encoder_sites
+
+
+@pytest.fixture
+def run(capsys):
+    def _run(*arguments: str) -> tuple[int, str, str]:
+        status = main(["plan", *arguments])
+        return status, *capsys.readouterr()
+
+    return _run
+
+
+def cells(text: str, first: str) -> list[str]:
+    """The cells of the table row that starts with `first`."""
+    return next(re.split(r"\s{2,}", line.strip()) for line in text.splitlines() if line.startswith(first + " "))
+
+
+@pytest.mark.parametrize(
+    ("geometry", "calls"), [("seed-64x64", "3,008"), ("seed-64x512", "376"), ("seed-128x512", "192")]
+)
+def test_the_seeds_product(run, geometry, calls):
+    status, out, err = run("--shape", "3001,512,512", "--geometry", geometry, "--device", "seed")
+    assert (status, err) == (0, "")
+    assert cells(out, "host calls")[1].startswith(f"{calls} = ")
+    assert cells(out, "batched")[1].endswith(f"and still {calls} calls")
+
+
+def test_the_seeds_time_for_one_projection_and_for_its_encoder(run):
+    _, out, _ = run("--shape", "3001,512,512", "--geometry", "seed-64x64", "--device", "seed")
+    assert cells(out, "time")[1].endswith(": 163.7 s")
+    assert cells(out, "seed-64x64")[1:] == ["3,008", "3,008", "163.7 measured", "163.7", "3,928.8", "163.7", "3,928.8"]
+
+
+@pytest.mark.parametrize("what", [("--shape", "64,64,64"), ("--model", "base")])
+def test_a_seed_geometry_shows_the_seeds_claims_beside_the_scaled_truth(run, what):
+    _, out, _ = run(*what, "--geometry", "seed-128x512", "--device", "seed-scaled")
+    assert cells(out, "seed-64x512")[1:] == ["376", "376", "20.4 claimed", "20.5", "491.1", "157.4", "3,777.2"]
+    assert cells(out, "seed-128x512")[1:5] == ["188", "192", "10.2 claimed", "10.4"]
+    assert "24 blocks of 128" in out
+    assert "seed says" not in run(*what)[1]
+
+
+def test_an_encoder_is_listed_by_role_and_summed_up(run):
+    status, out, err = run("--model", "base")
+    assert (status, err) == (0, "")
+    assert cells(out, "q_proj")[1:] == [
+        "6", "(1500, 512) x (512, 512)", "64x64x32", "2.3%", "1", "12.6", "0.72", "0.47", "transfer",
+    ]  # fmt: skip
+    assert cells(out, "qk")[1:3] == ["6", "8 x (1500, 64) x (64, 1500)"]
+    assert cells(out, "projections")[1:] == [
+        "24", "22%", "24", "302", "1 of 6", "0", "0.017", "0.011", "0.029", "1,050x",
+    ]  # fmt: skip
+    assert cells(out, "and qk, av: all")[1:4] == ["48", "100%", "132"]
+    assert "22% of the multiply-adds" in out
+    assert "67% with fc1 and fc2" in out
+    assert "free cores" in out
+
+
+@pytest.mark.parametrize("device", ["xdna1", "xdna2"])
+@pytest.mark.parametrize("model", SIZES)
+def test_every_size_is_planned_on_both_devices(run, model, device):
+    status, _, err = run("--model", model, "--device", device)
+    assert (status, err) == (0, "")
+
+
+def test_the_source_of_every_figure_is_shown_and_that_none_is_ours(run):
+    _, out, _ = run("--device", "xdna2")
+    assert cells(out, "bf16 rate") == ["bf16 rate", "8.5 Top/s", "measured", "mlir-air, 2048x2048x2048"]
+    assert cells(out, "launch")[1:3] == ["0.06 ms", "derived"]
+    assert "this project measured none of them" in out
+
+
+def test_shares_totals_and_speed_follow_from_the_sites():
+    sites = encoder_sites(layers=2, d_model=512, heads=8, ffn=2048)
+    encoder = plan_encoder("two layers", sites, find_geometry("whole-array", XDNA1_PROFILE.device), XDNA1_PROFILE)
+    projections, with_ffn, everything = encoder.scopes
+    d, rows = 512, 1500
+    work = 4 * d * d * rows + 8 * d * d * rows + 2 * rows * rows * d
+    assert projections.share == pytest.approx(4 * d * d * rows / work)
+    assert with_ffn.share == pytest.approx(12 * d * d * rows / work)
+    assert everything.share == 1
+    # Per layer: to K = 64, to 1536, back to 512, to 2048, back to 512 of the next layer or window.
+    assert (everything.switches, with_ffn.switches, projections.switches) == (2 * 5, 2 * 2, 0)
+    alone = sum(site.product.cost.device for site in encoder.sites)
+    assert everything.cost.device == pytest.approx(alone + 10 * 1.4e-3)
+    assert everything.speed == pytest.approx(30 / everything.cost.seconds)
+    assert [len(scope.sites) for scope in encoder.scopes] == [8, 12, 16]
+
+
+def test_the_plan_as_json_has_every_site_and_every_figure(run, tmp_path):
+    file = tmp_path / "plan.json"
+    status, _, _ = run("--model", "large-v3", "--device", "xdna2", "--json", str(file))
+    data = json.loads(file.read_text())
+    assert status == 0
+    assert len(data["sites"]) == 32 * 8
+    assert data["sites"][3]["site"] == "layers.0.self_attn.qk"
+    assert data["sites"][3]["calls"] == 20
+    assert data["totals"][-1]["speed_limit"] == pytest.approx(30 / data["totals"][-1]["seconds"]["total"])
+    assert {figure["basis"] for figure in data["figures"]} == {"measured", "derived"}
+    assert (data["device"], data["geometry"]["columns"], data["prediction"]) == ("xdna2", 8, True)
+    assert "seed" not in data
+    run("--shape", "3001,512,512", "--geometry", "seed-128x512", "--device", "seed", "--json", str(file))
+    data = json.loads(file.read_text())
+    assert (data["calls"], data["seed"][2]["calls"], data["seed"][2]["claim"]["calls"]) == (192, 192, 188)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (("--geometry", "seed-64x65"), "unknown geometry 'seed-64x65' (did you mean 'seed-64x64'?)"),
+        (("--device", "xdna3"), "unknown device 'xdna3'"),
+        (("--model", "bse"), "unknown model 'bse'"),
+        (("--shape", ""), "cannot read --shape '': expected three whole numbers M,K,N"),
+        (("--shape", "1,2"), "cannot read --shape '1,2'"),
+        (("--shape", "0,1,2"), "cannot read --shape '0,1,2'"),
+        (("--shape", "-1,1,2"), "cannot read --shape '-1,1,2'"),
+        (("--shape", "1.5,1,2"), "cannot read --shape '1.5,1,2'"),
+        (("--shape", "²,1,2"), "cannot read --shape '²,1,2'"),
+        (("--shape", "1500,512,51865"), "whole-array on xdna1 cannot take (1500, 512) x (512, 51865): moving A"),
+        (("--device", "seed"), "profile seed times host calls of one tile"),
+        (("--json", "/no/such/folder/x.json"), "there is no folder /no/such/folder"),
+    ],
+)
+def test_what_cannot_be_planned_is_one_clear_line(run, arguments, complaint):
+    status, out, err = run(*arguments) if arguments[0] != "--shape" else run(f"--shape={arguments[1]}")
+    assert (status, out) == (2, "")
+    assert err.startswith("tilewhisper: error: ")
+    assert complaint in err
+    assert err.count("\n") == 1
+
+
+def test_a_model_and_a_shape_are_not_asked_for_together(run):
+    with pytest.raises(SystemExit) as stopped:
+        run("--model", "base", "--shape", "1,2,3")
+    assert stopped.value.code == 2
