@@ -54,6 +54,7 @@ def _add_transcribe(commands: "argparse._SubParsersAction[argparse.ArgumentParse
     _add_model(p)
     _add_speech(p)
     _add_policy(p)
+    _add_npu(p)
     _add_threads(p)
     p.add_argument("--report", metavar="FILE", help="write what the run cost and what ran where as JSON")
     p.add_argument(
@@ -66,6 +67,7 @@ def _add_layers(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     p = commands.add_parser("layers", help="list the encoder's products, their sizes, and where a policy sends them")
     _add_model(p)
     _add_policy(p)
+    _add_npu(p)
 
 
 def _add_bench(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -76,6 +78,7 @@ def _add_bench(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     p.add_argument(
         "--policy", action="append", metavar="NAME|FILE", help=f"a policy; repeatable (default: {DEFAULT_POLICY})"
     )
+    _add_npu(p)
     _add_threads(p)
     p.add_argument("--runs", type=int, default=5, help="measured runs of each, after one that warms up (default: 5)")
     p.add_argument("--peer", choices=("transformers", "none"), default="transformers", help="what to stand beside")
@@ -114,6 +117,22 @@ def _add_policy(p: argparse.ArgumentParser) -> None:
         default=[],
         metavar="SITES=NAME",
         help="send these sites to this backend, on top of the policy; repeatable, the last one wins: 'layers.3.*=bf16'",
+    )
+
+
+def _add_npu(p: argparse.ArgumentParser) -> None:
+    p.add_argument(
+        "--npu",
+        choices=("auto", "emulated"),
+        default="auto",
+        help="which NPU a policy's `npu` means: the real one (auto) or an emulation of it, far slower (default: auto)",
+    )
+    p.add_argument("--npu_kernels", "--npu-kernels", metavar="DIR", help="folder of built designs (see docs/npu.md)")
+    p.add_argument(
+        "--npu_fault",
+        "--npu-fault",
+        metavar="FAULT",
+        help="make the emulated NPU fail, to try out a fallback: hang:N[,N...] or lost:N at its N-th run, or contexts",
     )
 
 

@@ -33,7 +33,9 @@ class Decoder:
     """The decoder of one transformers Whisper model (its `WhisperDecoder`)."""
 
     def __init__(self, modules: Any) -> None:
-        self._embedding = _column_major(modules.embed_tokens.weight)
+        embedding: Tensor = modules.embed_tokens.weight
+        embedding.data = _column_major(embedding.data)
+        self._embedding = embedding
         self._positions: Tensor = modules.embed_positions.weight
         self._norm = modules.layer_norm
         self._layers = [_DecoderLayer(layer) for layer in modules.layers]
@@ -82,8 +84,10 @@ class _DecoderLayer:
 
     def __init__(self, layer: Any) -> None:
         own, cross = layer.self_attn, layer.encoder_attn
-        self._qkv = fuse([own.q_proj, own.k_proj, own.v_proj])
+        self._qkv = fuse([own.q_proj, own.k_proj, own.v_proj], _column_major)
         self._cross_kv = fuse([cross.k_proj, cross.v_proj])
+        for linear in (own.out_proj, cross.q_proj, cross.out_proj, layer.fc1, layer.fc2):
+            linear.weight.data = _column_major(linear.weight.data)
         self._layer = layer
         self._heads: int = own.num_heads
         self._head_dim: int = own.head_dim
@@ -94,7 +98,8 @@ class _DecoderLayer:
 
     def cross_keys_and_values(self, states: Tensor) -> tuple[Tensor, Tensor]:
         keys, values = F.linear(states, *self._cross_kv).chunk(2, dim=-1)
-        return self._split(keys), self._split(values)
+        # Every step reads them whole, head by head: laid out for that once.
+        return self._split(keys).contiguous(), self._split(values).contiguous()
 
     def __call__(self, x: Tensor, state: DecoderState, index: int, end: int) -> Tensor:
         """x (batch, new, d_model), whose last token is number `end` of the window; the same shape."""
@@ -137,9 +142,9 @@ def _causal(start: int, end: int) -> Tensor | None:
 
 
 def _column_major(weight: Tensor) -> Tensor:
-    """Re-lay a weight (n, k) column by column, in place of the old memory; its values and shape stay.
+    """The same weight (n, k), laid out column by column.
 
-    Scoring one token against base's vocabulary took 4.5 ms in this layout, 10.5 ms row by row (torch 2.13, 2 cores).
+    For a product with one token that is the faster layout, since torch spreads it over the cores: base's vocabulary
+    took 4.5 ms against 10.5 ms row by row, the weights of its 6 layers 6.3 against 8.1 (torch 2.13, 2 cores).
     """
-    weight.data = weight.data.T.contiguous().T
-    return weight
+    return weight.T.contiguous().T

@@ -25,6 +25,9 @@ from tilewhisper.models.catalog import Site
 _routers: WeakValueDictionary[str, "Router"] = WeakValueDictionary()
 _serial = itertools.count()
 
+TROUBLE = (ProductFailed, BackendUnavailable)
+"""What a stated fallback may stand in for: a device may turn out to be unusable only when it is first used."""
+
 
 @dataclass
 class SiteCount:
@@ -99,7 +102,7 @@ class Router:
         first, *_ = plans = self._launches[launch]
         try:
             self._weights_for(first.backend, launch, weight, bias)
-        except ProductFailed as e:
+        except TROUBLE as e:
             fallback = _fallback_after(e, launch, first)
             for plan in plans:
                 plan.refusal = str(e)
@@ -180,7 +183,7 @@ class Router:
         started, before = time.perf_counter(), self._backend(ran).usage
         try:
             result = product(ran)
-        except ProductFailed as e:
+        except TROUBLE as e:
             ran = _fallback_after(e, launch, plans[0])
             for plan in plans:
                 self._counts[plan.route.site.name].failures[str(e)] += 1
@@ -199,7 +202,7 @@ class Router:
             count.device_seconds += (ran.usage.device_seconds - before.device_seconds) * share
 
 
-def _fallback_after(failure: ProductFailed, launch: str, plan: SitePlan) -> str:
+def _fallback_after(failure: Exception, launch: str, plan: SitePlan) -> str:
     """The backend that may take over from the one that failed. Raises RoutingError where the policy states none."""
     fallback = plan.route.fallback
     if fallback is None or fallback == plan.backend:

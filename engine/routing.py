@@ -70,12 +70,15 @@ class FusedLinear(nn.Module):
         return torch.split(y, self.sizes, dim=-1)
 
 
-def fuse(parts: Sequence[nn.Linear | RoutedLinear]) -> tuple[Tensor, Tensor]:
+def fuse(
+    parts: Sequence[nn.Linear | RoutedLinear], layout: Callable[[Tensor], Tensor] = torch.Tensor.contiguous
+) -> tuple[Tensor, Tensor]:
     """Join layers of one input into one weight (sum of n, k) and bias (sum of n), zeros where a part has none.
 
     The parts' parameters are re-pointed at slices of the result: same names, same values, and no second copy.
+    `layout` may lay the weight out otherwise than row by row.
     """
-    weight = torch.cat([part.weight.data for part in parts])
+    weight = layout(torch.cat([part.weight.data for part in parts]))
     bias = torch.cat([part.weight.new_zeros(len(part.weight)) if part.bias is None else part.bias for part in parts])
     row = 0
     for part in parts:

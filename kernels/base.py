@@ -84,7 +84,7 @@ class Settings:
     npu_kernels: str | None = None
     """The folder of built designs; None is the user's cache folder."""
     npu_fault: str | None = None
-    """Of the emulated NPU, to try out fallbacks: `hang:N` or `lost:N` at its N-th run, or `contexts`."""
+    """Of the emulated NPU, to try out fallbacks: `hang:N[,N…]` or `lost:N` at its N-th run, or `contexts`."""
 
 
 class Backend(ABC):

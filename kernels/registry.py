@@ -10,6 +10,7 @@ _BACKENDS = {
     "torch": "tilewhisper.kernels.cpu.torch_f32:TorchBackend",
     "bf16": "tilewhisper.kernels.cpu.bf16:Bf16Backend",
     "reference": "tilewhisper.kernels.reference:ReferenceBackend",
+    "npu": "tilewhisper.kernels.xdna.backend:XdnaBackend",
 }
 
 DEFAULTS = Settings()
@@ -39,10 +40,10 @@ def create(name: str, settings: Settings = DEFAULTS) -> Backend:
     return cls.create(settings)
 
 
-def why_not(name: str, shape: ProductShape) -> str | None:
+def why_not(name: str, shape: ProductShape, settings: Settings = DEFAULTS) -> str | None:
     """Why the named backend cannot run a product of this size on this machine, or None when it can."""
     cls = backend_class(name)
-    return cls.why_unavailable(DEFAULTS) or cls.create(DEFAULTS).supports(shape)
+    return cls.why_unavailable(settings) or cls.create(settings).supports(shape)
 
 
 def all_classes() -> Iterator[type[Backend]]:

@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -89,6 +90,12 @@ def test_only_the_commands_print(path):
         return
     calls = (node for node in ast.walk(ast.parse((ROOT / path).read_text("utf-8"))) if isinstance(node, ast.Call))
     assert not [call.lineno for call in calls if ast.unparse(call.func) == "print"]
+
+
+def test_every_package_is_installed():
+    listed = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["setuptools"]["packages"]
+    there = {f"tilewhisper.{'.'.join(path.parent.parts)}" for path in SOURCES if path.name == "__init__.py"}
+    assert set(listed) == there
 
 
 def test_whisper_can_still_be_imported_from_the_root_of_the_repository():

@@ -5,7 +5,8 @@ from argparse import Namespace
 from pathlib import Path
 
 from tilewhisper.engine import policy as policies
-from tilewhisper.engine.commands.files import check_folder_of, write
+from tilewhisper.engine.commands.files import check_writable, write
+from tilewhisper.engine.commands.npu import settings
 from tilewhisper.engine.commands.screen import console, say
 from tilewhisper.engine.errors import OptionError
 from tilewhisper.engine.policy import DEFAULT_POLICY
@@ -15,8 +16,8 @@ from tilewhisper.models.locate import locate
 def run(args: Namespace) -> int:
     if args.runs < 1:
         raise OptionError(f"--runs must be at least 1, not {args.runs}")
-    check_folder_of(args.json)
-    names = args.policy or [DEFAULT_POLICY]
+    check_writable(args.json)
+    names = list(dict.fromkeys(args.policy or [DEFAULT_POLICY]))
     for name in names:
         policies.load(name)
     locate(args.model)
@@ -28,7 +29,9 @@ def run(args: Namespace) -> int:
     from tilewhisper.models.transformers_path import TransformersWhisper
 
     durations = [len(audio.load(file)) / audio.SAMPLE_RATE for file in args.files]
-    models = [WhisperModel(args.model, policy=name, cpu_threads=args.threads) for name in names]
+    models = [
+        WhisperModel(args.model, policy=name, cpu_threads=args.threads, settings=settings(args)) for name in names
+    ]
     models[0].check(TranscriptionOptions(language=args.language, task=args.task))
     contenders: list[benchmark.Contender] = [benchmark.PolicyContender(model) for model in models]
     if args.peer == "transformers":

@@ -1,14 +1,22 @@
 """Files that commands write: checked before the work, written whole after it."""
 
+import os
 from pathlib import Path
 
 from tilewhisper.engine.errors import OptionError
 
 
-def check_folder_of(file: str | None) -> None:
-    """Raise OptionError where `file` could not be written for want of a folder."""
-    if file and not Path(file).absolute().parent.is_dir():
-        raise OptionError(f"cannot write {file}: there is no folder {Path(file).parent}")
+def check_writable(file: str | Path | None) -> None:
+    """Raise OptionError where `file`, if one is asked for, could not be written."""
+    if not file:
+        return
+    folder = Path(file).absolute().parent
+    if Path(file).is_dir():
+        raise OptionError(f"cannot write {file}: it is a directory; expected a file name")
+    if not folder.is_dir():
+        raise OptionError(f"cannot write {file}: there is no folder {folder}")
+    if not os.access(folder, os.W_OK):
+        raise OptionError(f"cannot write {file}: no permission to write in {folder}")
 
 
 def write(path: Path, text: str) -> None:

@@ -3,6 +3,7 @@
 from argparse import Namespace
 
 from tilewhisper.engine import policy as policies
+from tilewhisper.engine.commands.npu import settings
 from tilewhisper.engine.commands.screen import console
 from tilewhisper.engine.planning import sites_of_model
 
@@ -15,6 +16,7 @@ def run(args: Namespace) -> int:
     from tilewhisper.engine.router import shape_of
     from tilewhisper.kernels import registry
 
-    refusals = ((route, registry.why_not(route.backend, shape_of(route.site))) for route in routes)
+    chosen = settings(args)
+    refusals = ((route, registry.why_not(route.backend, shape_of(route.site), chosen)) for route in routes)
     console().print(tables.route_table(refusals))
     return 0

@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Console
 
 from tilewhisper.engine import planning, tables
-from tilewhisper.engine.commands.files import check_folder_of, write
+from tilewhisper.engine.commands.files import check_writable, write
 from tilewhisper.engine.commands.screen import console, say
 from tilewhisper.kernels.cost import Profile
 from tilewhisper.kernels.tiling import Geometry
@@ -20,7 +20,7 @@ from tilewhisper.kernels.xdna.profiles import SEED_CLAIMS, find_profile
 def run(args: Namespace) -> int:
     profile = find_profile(args.device)
     geometry = find_geometry(args.geometry, profile.device)
-    check_folder_of(args.json)
+    check_writable(args.json)
     screen = console()
     show = _encoder if args.shape is None else _product
     result = show(screen, args, geometry, profile)

@@ -7,8 +7,13 @@ from rich.text import Text
 _PIPE_WIDTH = 240
 
 
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError  # by itself rich ends the process with status 1; what a closed pipe means, `cli` says
+
+
 def console(*, stderr: bool = False) -> Console:
-    screen = Console(stderr=stderr, highlight=False, markup=False)
+    screen = _Console(stderr=stderr, highlight=False, markup=False)
     if not screen.is_terminal:
         screen.width = _PIPE_WIDTH
     return screen

@@ -13,7 +13,8 @@ from rich.console import Console
 from rich.progress import Progress
 
 from tilewhisper.engine import policy as policies
-from tilewhisper.engine.commands.files import check_folder_of, write
+from tilewhisper.engine.commands.files import check_writable, write
+from tilewhisper.engine.commands.npu import settings
 from tilewhisper.engine.commands.screen import console, say
 from tilewhisper.engine.errors import USER_ERRORS, OptionError
 from tilewhisper.models.audio import check_file
@@ -44,7 +45,7 @@ def run(args: Namespace) -> int:
     """Raises USER_ERRORS for what concerns all files; a file of several that fails is named and the rest goes on."""
     out, err = console(), console(stderr=True)
     outputs = _outputs(args)
-    check_folder_of(args.report)
+    check_writable(args.report)
     # All that can be wrong without torch and transformers is said before they are imported (5 s).
     locate(args.model)
     policies.load(args.policy).with_overrides(args.backend)
@@ -64,7 +65,9 @@ def _load(args: Namespace) -> "WhisperModel":
     from tilewhisper.engine.model import WhisperModel
     from tilewhisper.engine.options import TranscriptionOptions
 
-    model = WhisperModel(args.model, policy=args.policy, backends=args.backend, cpu_threads=args.threads)
+    model = WhisperModel(
+        args.model, policy=args.policy, backends=args.backend, cpu_threads=args.threads, settings=settings(args)
+    )
     model.check(TranscriptionOptions(language=args.language, task=args.task))
     return model
 
@@ -129,14 +132,13 @@ def _progress(err: Console) -> Iterator[Callable[[float, float], None]]:
 
 
 def _outputs(args: Namespace) -> dict[str, Path]:
-    """The file each input is written to; empty when none was asked for. Raises OptionError where two would clash."""
+    """The file each input is written to; empty when none was asked for.
+
+    Raises OptionError where two inputs would go to one file, or a file could not be written.
+    """
     if args.output_dir is None and args.output_format is None:
         return {}
     folder = Path(args.output_dir or ".")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as e:
-        raise OptionError(f"cannot make the output folder {folder}: {e.strerror}") from e
     suffix = args.output_format or "txt"
     outputs = {file: folder / f"{Path(file).stem}.{suffix}" for file in args.files}
     taken: dict[Path, str] = {}
@@ -144,6 +146,12 @@ def _outputs(args: Namespace) -> dict[str, Path]:
         if path in taken:
             raise OptionError(f"{taken[path]} and {file} would both be written to {path}; give them different names")
         taken[path] = file
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as e:
+        raise OptionError(f"cannot make the output folder {folder}: {e.strerror}") from e
+    for path in taken:
+        check_writable(path)
     return outputs
 
 

@@ -31,6 +31,11 @@ XDNA2 = Device(
 
 _BOTH = (XDNA1.name, XDNA2.name)
 
+_XRT_NAMES = {
+    XDNA1.name: ("npu1", "phoenix", "hawk"),
+    XDNA2.name: ("npu4", "npu5", "npu6", "strix", "krackan"),
+}
+
 # 64x64x32 and not 64x64x64: C stays float32 over the k-steps, and that much of it does not fit twice in 64 KiB.
 _CORE = Tile(64, 64, 32)
 
@@ -94,6 +99,16 @@ def find_geometry(name: str, device: Device) -> Geometry:
         if geometry.name == name and device.name in geometry.devices:
             return geometry
     raise unknown("geometry", "geometries", name, geometry_names())
+
+
+def device_called(xrt_name: str) -> Device:
+    """The device that XRT calls so ("NPU Phoenix", "RyzenAI-npu1"). Raises UnknownTarget."""
+    for device, words in _XRT_NAMES.items():
+        if any(word in xrt_name.lower() for word in words):
+            return {XDNA1.name: XDNA1, XDNA2.name: XDNA2}[device]
+    raise UnknownTarget(
+        f"the NPU {xrt_name!r} is none this version has designs for: Phoenix, Hawk Point, Strix, Krackan"
+    )
 
 
 def unknown(what: str, plural: str, name: str, names: tuple[str, ...]) -> UnknownTarget:

@@ -1,0 +1,9 @@
+"""The flags about the NPU as settings for the backends."""
+
+from argparse import Namespace
+
+from tilewhisper.kernels.base import Settings
+
+
+def settings(args: Namespace) -> Settings:
+    return Settings(npu=args.npu, npu_kernels=args.npu_kernels, npu_fault=args.npu_fault)

@@ -1,0 +1,249 @@
+"""What a built design is on disk, for the real device and the emulated one alike.
+
+A root folder holds one folder per `tiling.Design`, named by `folder_name`, and in it:
+
+    design.xclbin          the binary of one (device, rows, columns, K, core tile, dtypes)
+    insts_{M}x{N}.bin      the instruction stream of one padded launch, little-endian 32-bit words
+    manifest.json          `Manifest`: what the above are, with the size and SHA-256 of each
+
+K is the binary's own: one built for another K runs, reports success and gives garbage, so nothing is handed to the
+device before `find` has compared the manifest with the plan and the files with the manifest.
+
+Does not know how a design is built, what is inside the files, `pyxrt` or tensors.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from tilewhisper.kernels.base import BackendUnavailable
+from tilewhisper.kernels.tiling import WORD_BYTES, Design, Tile, TilePlan
+
+Target = Literal["hardware", "emulated"]
+InstructionUnit = Literal["bytes", "words"]
+MN = tuple[int, int]
+"""A launch: its padded M and N."""
+
+KERNEL = "MLIR_AIE"
+XCLBIN = "design.xclbin"
+MANIFEST = "manifest.json"
+
+_FORMAT = 1
+
+
+@dataclass(frozen=True)
+class FileRecord:
+    name: str
+    size: int
+    """Bytes."""
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a folder holds."""
+
+    design: Design
+    launches: Mapping[MN, str]
+    """(M, N) -> the instruction file's name."""
+    files: tuple[FileRecord, ...]
+    target: Target
+    tools: Mapping[str, str]
+    """What built it -> its version."""
+    instruction_unit: InstructionUnit = "bytes"
+    """What the kernel's third argument counts."""
+    kernel: str = KERNEL
+    """Its name inside the xclbin."""
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A design on disk that has been checked against a plan."""
+
+    folder: Path
+    manifest: Manifest
+    xclbin: Path
+    instructions: Path
+    """The stream of the plan's launch."""
+
+    @property
+    def instruction_count(self) -> int:
+        """The kernel's third argument: the stream's length in the unit its tools use."""
+        size = self.instructions.stat().st_size
+        return size if self.manifest.instruction_unit == "bytes" else size // WORD_BYTES
+
+
+def folder_name(design: Design) -> str:
+    """`xdna1_4x4_k384_64x64x32_bf16_f32`: device, rows x columns, K, core tile, dtypes."""
+    array = f"{design.rows}x{design.columns}"
+    return f"{design.device}_{array}_k{design.k}_{design.core}_{design.dtype_in}_{design.dtype_out}"
+
+
+def instruction_file(m: int, n: int) -> str:
+    return f"insts_{m}x{n}.bin"
+
+
+def write(
+    root: Path,
+    design: Design,
+    xclbin: bytes,
+    instructions: Mapping[MN, bytes],
+    *,
+    target: Target,
+    tools: Mapping[str, str],
+    instruction_unit: InstructionUnit = "bytes",
+    kernel: str = KERNEL,
+) -> Path:
+    """Write a design's folder under `root` and return it. One that was there is replaced; the manifest comes last."""
+    folder = root / folder_name(design)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / MANIFEST).unlink(missing_ok=True)
+    launches = {launch: instruction_file(*launch) for launch in instructions}
+    contents = {XCLBIN: xclbin} | {launches[launch]: data for launch, data in instructions.items()}
+    for name, data in contents.items():
+        (folder / name).write_bytes(data)
+    files = tuple(FileRecord(name, len(data), hashlib.sha256(data).hexdigest()) for name, data in contents.items())
+    manifest = Manifest(design, launches, files, target, dict(tools), instruction_unit, kernel)
+    (folder / MANIFEST).write_text(json.dumps(_to_json(manifest), indent=2) + "\n", "utf-8")
+    return folder
+
+
+def find(root: Path, plan: TilePlan, *, target: Target | None = None) -> Artifact:
+    """The design under `root` that takes one launch of the plan, all its files intact.
+
+    `target` refuses designs of the other kind; None takes both. Raises BackendUnavailable: what does not fit, and how
+    to mend it.
+    """
+    folder = root / folder_name(plan.design)
+    if not folder.is_dir():
+        raise BackendUnavailable(f"{_why_missing(root, plan.design)}; {_mend(plan.design)}")
+    manifest = read_manifest(folder, plan.design)
+    launch = (plan.launch.m, plan.launch.n)
+    reasons = (
+        *_design_reasons(manifest.design, plan.design),
+        *_target_reasons(manifest, target),
+        *_launch_reasons(manifest, launch),
+        *_file_reasons(folder, manifest),
+    )
+    if reasons:
+        raise BackendUnavailable(f"the design in {folder} does not fit: {reasons[0]}; {_mend(plan.design)}")
+    return Artifact(folder, manifest, folder / XCLBIN, folder / manifest.launches[launch])
+
+
+def read_manifest(folder: Path, wanted: Design) -> Manifest:
+    """A folder's manifest. Raises BackendUnavailable where there is none or it is no manifest."""
+    path = folder / MANIFEST
+    try:
+        return _from_json(json.loads(path.read_text("utf-8")))
+    except OSError as missing:
+        raise BackendUnavailable(f"{path} cannot be read ({missing.strerror}); {_mend(wanted)}") from missing
+    except (ValueError, KeyError, TypeError, AttributeError) as broken:
+        raise BackendUnavailable(f"{path} is not a manifest this version reads; {_mend(wanted)}") from broken
+
+
+def designs_in(root: Path) -> tuple[Design, ...]:
+    """Every design that has a readable manifest under `root`."""
+    return tuple(design for folder in sorted(root.glob("*/")) if (design := _design_in(folder)))
+
+
+def _design_in(folder: Path) -> Design | None:
+    try:
+        return _from_json(json.loads((folder / MANIFEST).read_text("utf-8"))).design
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
+def _why_missing(root: Path, wanted: Design) -> str:
+    """No design of that name: what the nearest there differs in."""
+    there = [(design, list(_design_reasons(design, wanted))) for design in designs_in(root)] if root.is_dir() else []
+    if not there:
+        return f"no design has been built in {root}"
+    nearest, reasons = min(there, key=lambda item: len(item[1]))
+    if not reasons:
+        return f"the design {folder_name(wanted)} is in a folder of another name"
+    return f"no design in {root} fits, and the nearest, {folder_name(nearest)}, differs: {reasons[0]}"
+
+
+def _design_reasons(built: Design, wanted: Design) -> Iterator[str]:
+    if built.device != wanted.device:
+        yield f"built for {built.device.upper()}, this is {wanted.device.upper()}"
+    if (built.rows, built.columns) != (wanted.rows, wanted.columns):
+        yield f"built for {built.rows}x{built.columns} cores, not {wanted.rows}x{wanted.columns}"
+    if built.k != wanted.k:
+        yield f"built for K = {built.k}, not {wanted.k}"
+    if built.core != wanted.core:
+        yield f"built with core tiles of {built.core}, not {wanted.core}"
+    made, asked = (f"{design.dtype_in} -> {design.dtype_out}" for design in (built, wanted))
+    if made != asked:
+        yield f"built for {made}, not {asked}"
+
+
+def _target_reasons(manifest: Manifest, target: Target | None) -> Iterator[str]:
+    if target and manifest.target != target:
+        kinds = {"hardware": "a real device", "emulated": "the emulated device"}
+        yield f"built for {kinds[manifest.target]}, this is {kinds[target]}"
+
+
+def _launch_reasons(manifest: Manifest, launch: MN) -> Iterator[str]:
+    if launch not in manifest.launches:
+        there = ", ".join(f"{m}x{n}" for m, n in sorted(manifest.launches)) or "none"
+        yield f"no instruction stream for M x N = {launch[0]}x{launch[1]} (there is {there})"
+
+
+def _file_reasons(folder: Path, manifest: Manifest) -> Iterator[str]:
+    recorded = {record.name for record in manifest.files}
+    for name in (XCLBIN, *manifest.launches.values()):
+        if name not in recorded:
+            yield f"the manifest has no digest of {name}"
+    for record in manifest.files:
+        path = folder / record.name
+        if not path.is_file():
+            yield f"{record.name} is missing"
+        elif (size := path.stat().st_size) != record.size:
+            state = "truncated" if size < record.size else "too long"
+            yield f"{record.name} is {state}: {size:,} bytes of {record.size:,}"
+        elif hashlib.sha256(path.read_bytes()).hexdigest() != record.sha256:
+            yield f"{record.name} is not the file that was built: its SHA-256 differs"
+
+
+def _mend(wanted: Design) -> str:
+    return f"run scripts/build_kernels.py --device {wanted.device}"
+
+
+def _to_json(manifest: Manifest) -> dict[str, Any]:
+    launches = [{"m": m, "n": n, "file": name} for (m, n), name in manifest.launches.items()]
+    return {"format": _FORMAT, **asdict(manifest), "launches": launches}
+
+
+def _from_json(data: dict[str, Any]) -> Manifest:
+    """Raises ValueError, KeyError, TypeError or AttributeError on anything that is not one."""
+    if data["format"] != _FORMAT:
+        raise ValueError(f"format {data['format']}")
+    design = data["design"]
+    return Manifest(
+        design=Design(**{**design, "core": Tile(**design["core"])}),
+        launches={(int(item["m"]), int(item["n"])): _plain_name(item["file"]) for item in data["launches"]},
+        files=tuple(FileRecord(_plain_name(f["name"]), int(f["size"]), f["sha256"]) for f in data["files"]),
+        target=_one_of(data["target"], ("hardware", "emulated")),
+        tools=dict(data["tools"]),
+        instruction_unit=_one_of(data["instruction_unit"], ("bytes", "words")),
+        kernel=str(data["kernel"]),
+    )
+
+
+def _plain_name(name: str) -> str:
+    """Files lie in the manifest's own folder and nowhere else."""
+    if Path(name).name != name:
+        raise ValueError(f"not a file's name: {name!r}")
+    return name
+
+
+def _one_of(value: Any, known: tuple[str, ...]) -> Any:
+    if value not in known:
+        raise ValueError(f"{value!r} is none of {known}")
+    return value

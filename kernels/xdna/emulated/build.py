@@ -1,0 +1,41 @@
+"""The "compiler" of the emulation: plans in, the folders of `artifacts` out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from importlib.metadata import version
+from pathlib import Path
+
+from tilewhisper.kernels.base import UnsupportedShape
+from tilewhisper.kernels.tiling import Design, TilePlan
+from tilewhisper.kernels.xdna import artifacts
+from tilewhisper.kernels.xdna.emulated.container import pack
+from tilewhisper.kernels.xdna.emulated.program import program_of
+from tilewhisper.kernels.xdna.sequence import encode, runtime_sequence
+
+
+def build(plans: Iterable[TilePlan], folder: Path) -> tuple[Path, ...]:
+    """Write a folder under `folder` for each design of the plans, with the instructions of all their launches.
+
+    Returns those folders. Raises UnsupportedShape on dtypes that the emulated datapath has not.
+    """
+    of_design: dict[Design, dict[artifacts.MN, TilePlan]] = {}
+    for plan in plans:
+        of_design.setdefault(plan.design, {})[plan.launch.m, plan.launch.n] = plan
+    return tuple(_build(design, launches, folder) for design, launches in of_design.items())
+
+
+def _build(design: Design, launches: dict[artifacts.MN, TilePlan], folder: Path) -> Path:
+    if (design.dtype_in, design.dtype_out) != ("bf16", "f32"):
+        raise UnsupportedShape(
+            f"the emulated device computes bf16 -> f32 only, not {design.dtype_in} -> {design.dtype_out}"
+        )
+    program = program_of(next(iter(launches.values())))
+    return artifacts.write(
+        folder,
+        design,
+        pack(program, artifacts.KERNEL),
+        {launch: encode(runtime_sequence(plan)).tobytes() for launch, plan in launches.items()},
+        target="emulated",
+        tools={"tilewhisper": version("tilewhisper")},
+    )

@@ -1,0 +1,70 @@
+"""The emulated device's binary: a file that begins like an xclbin and holds a `Program` as JSON.
+
+8 bytes     "xclbin2" and a zero, as a real one; a real XRT finds nothing else it knows and refuses it
+16          UUID, of the payload
+4           length of the payload, little-endian
+32          SHA-256 of the payload
+the rest    payload: JSON
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import struct
+from dataclasses import asdict, dataclass
+from uuid import UUID, uuid5
+
+from tilewhisper.kernels.tiling import Design, Tile
+from tilewhisper.kernels.xdna.emulated.program import Layout, Program
+
+_MAGIC = b"xclbin2\0"
+_HEADER = struct.Struct("<8s16sI32s")
+_NAMESPACE = UUID("5b6a43b1-6f0e-4a5e-9e46-0f1b3d6d7a10")
+
+
+@dataclass(frozen=True)
+class Binary:
+    """What a container holds."""
+
+    uuid: UUID
+    kernel: str
+    arguments: int
+    """Of the kernel: opcode, instructions, their length, and buffers."""
+    program: Program
+
+
+def pack(program: Program, kernel: str, arguments: int = 8) -> bytes:
+    """The container's bytes. mlir-aie declares five buffers whatever the design, thus 8 arguments."""
+    payload = json.dumps({"kernel": kernel, "arguments": arguments, "program": asdict(program)}).encode()
+    uuid = uuid5(_NAMESPACE, payload.decode())
+    return _HEADER.pack(_MAGIC, uuid.bytes, len(payload), hashlib.sha256(payload).digest()) + payload
+
+
+def unpack(data: bytes) -> Binary:
+    """Raises ValueError where the bytes are no container, or not a whole one."""
+    if len(data) < _HEADER.size:
+        raise ValueError("too short for a container")
+    magic, uuid, length, digest = _HEADER.unpack_from(data)
+    payload = data[_HEADER.size :]
+    if magic != _MAGIC or len(payload) != length or hashlib.sha256(payload).digest() != digest:
+        raise ValueError("not a container of the emulated device, or a damaged one")
+    content = json.loads(payload)
+    program = content["program"]
+    design = program["design"]
+    return Binary(
+        uuid=UUID(bytes=uuid),
+        kernel=content["kernel"],
+        arguments=content["arguments"],
+        program=Program(
+            design=Design(**{**design, "core": Tile(**design["core"])}),
+            micro=Tile(**program["micro"]),
+            a=_layout(program["a"]),
+            b=_layout(program["b"]),
+            c=_layout(program["c"]),
+        ),
+    )
+
+
+def _layout(data: dict[str, list[int]]) -> Layout:
+    return Layout(tuple(data["sizes"]), tuple(data["strides"]))

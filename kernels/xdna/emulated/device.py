@@ -1,0 +1,85 @@
+"""A device that executes a design: buffers as bytes and an instruction stream in, C written in its buffer.
+
+What stands in the binary (`Program`): the array, K, core tile, and the layouts its memory tiles make. What stands in
+the instruction stream: the shim descriptors, thus M, N and every address in the buffers. Each is followed as an index
+map (`index_maps`), so a wrong offset, size, stride or layout gives a wrong product, and nothing is taken from the one
+that belongs in the other: the core program sums K / k steps of the *binary's* K over whatever arrives.
+
+What goes wrong goes wrong as on the chip, as far as that is known: `DeviceFault` for an address outside a buffer or a
+descriptor overwritten while it runs, `DeviceHang` where a transfer waits for data that never comes (a binary of larger
+K), and silent garbage for all else (a binary of smaller K, wrong strides, a C nobody waited for).
+
+Tiers: `exact` is `datapath.matmul_exact`, the chip bit for bit on AIE2; on AIE2P, whose unit differs, a stand-in.
+`fast` is `datapath.matmul_fast`, within `datapath.fast_error_bound` of it. Both follow the same index maps.
+
+Not modelled: time, the depth of FIFOs and so deadlocks by back pressure, and what a run that broke off leaves behind.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from tilewhisper.kernels.tiling import Device
+from tilewhisper.kernels.xdna.datapath import matmul_exact, matmul_fast
+from tilewhisper.kernels.xdna.emulated.index_maps import Gather, Route, compose
+from tilewhisper.kernels.xdna.emulated.program import DeviceFault, DeviceHang, Program
+from tilewhisper.kernels.xdna.sequence import Instruction, decode
+
+Tier = Literal["exact", "fast"]
+Bytes = npt.NDArray[np.uint8]
+
+_MATMUL = {"exact": matmul_exact, "fast": matmul_fast}
+
+
+class EmulatedDevice:
+    """Executes programs. Between launches it keeps nothing but composed index maps."""
+
+    def __init__(self, device: Device, tier: Tier = "fast") -> None:
+        self.device = device
+        self._matmul = _MATMUL[tier]
+        self._routes: dict[tuple[Program, bytes], Route] = {}
+
+    def execute(self, program: Program, instructions: bytes, a: Bytes, b: Bytes, c: Bytes) -> None:
+        """One launch: whole buffers of bf16 bits a and b, and of float32 c, which is written.
+
+        Raises DeviceFault and DeviceHang.
+        """
+        key = (program, instructions)
+        if key not in self._routes:
+            self._routes[key] = compose(program, self.device, _decoded(instructions))
+        self._run(
+            self._routes[key], _whole(a, 2).view(np.uint16), _whole(b, 2).view(np.uint16), _whole(c, 4).view(np.float32)
+        )
+
+    def _run(
+        self, route: Route, a: npt.NDArray[np.uint16], b: npt.NDArray[np.uint16], c: npt.NDArray[np.float32]
+    ) -> None:
+        for operand, needed, there in zip("ABC", route.extents, (a.size, b.size, c.size), strict=True):
+            if needed > there:
+                raise DeviceFault(f"element {needed - 1:,} of {operand} is outside its buffer of {there:,}")
+        products = [self._matmul(_read(g.a, a), _read(g.b, b)).reshape(-1) for g in route.groups]
+        if route.scatter is None:
+            c[: products[0].size] = products[0]
+        elif products:
+            c[route.scatter.destination] = np.concatenate(products)[route.scatter.source]
+
+
+def _decoded(instructions: bytes) -> tuple[Instruction, ...]:
+    try:
+        return decode(np.frombuffer(instructions[: len(instructions) // 4 * 4], "<u4"))
+    except ValueError as broken:  # the firmware reads on into whatever follows
+        raise DeviceHang(str(broken)) from broken
+
+
+def _read(matrix: Gather, buffer: npt.NDArray[np.uint16]) -> npt.NDArray[np.uint16]:
+    rows, columns = matrix.shape
+    flat = buffer[: rows * columns] if matrix.addresses is None else buffer[matrix.addresses]
+    return flat.reshape(matrix.shape)
+
+
+def _whole(buffer: Bytes, size: int) -> Bytes:
+    """The bytes that make whole elements."""
+    return buffer[: len(buffer) // size * size]

@@ -1,0 +1,45 @@
+"""Designs for the emulated device, built when a plan first asks for them, in a folder that goes with this object."""
+
+from __future__ import annotations
+
+import tempfile
+from collections import defaultdict
+from pathlib import Path
+
+from tilewhisper.kernels.base import BackendUnavailable
+from tilewhisper.kernels.tiling import Design, TilePlan
+from tilewhisper.kernels.xdna import artifacts
+from tilewhisper.kernels.xdna.artifacts import MN, Artifact
+from tilewhisper.kernels.xdna.emulated.build import build
+from tilewhisper.kernels.xdna.emulated.pyxrt import Faults
+
+
+class DesignsOnDemand:
+    """Called with a plan, gives its design: what `artifacts.find` does for folders that were built before."""
+
+    def __init__(self) -> None:
+        self._folder = tempfile.TemporaryDirectory(prefix="tilewhisper-emulated-")
+        self._plans: defaultdict[Design, dict[MN, TilePlan]] = defaultdict(dict)
+
+    def __call__(self, plan: TilePlan) -> Artifact:
+        plans, launch = self._plans[plan.design], (plan.launch.m, plan.launch.n)
+        folder = Path(self._folder.name)
+        if launch not in plans:
+            plans[launch] = plan
+            build(tuple(plans.values()), folder)
+        return artifacts.find(folder, plan, target="emulated")
+
+
+def parse_fault(text: str | None) -> Faults:
+    """`hang:N[,N…]`, `lost:N` or `contexts` as faults of the emulated device. Raises BackendUnavailable."""
+    if text is None:
+        return Faults()
+    kind, _, number = text.partition(":")
+    if kind == "contexts" and not number:
+        return Faults(out_of_contexts=True)
+    numbers = tuple(int(n) for n in number.split(",") if n.isdigit() and int(n))
+    if kind == "hang" and len(numbers) == 1 + number.count(","):
+        return Faults(hang_at=numbers)
+    if kind == "lost" and len(numbers) == 1:
+        return Faults(lost_at=numbers[0])
+    raise BackendUnavailable(f"cannot read the fault {text!r}: expected hang:N[,N...], lost:N (N from 1) or contexts")

@@ -1,0 +1,63 @@
+"""Runs the command in this process, or as the installed program where the process is the point."""
+
+import io
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tilewhisper.engine.cli import main
+
+
+@dataclass(frozen=True)
+class Finished:
+    """What a command left: exit status, and both streams."""
+
+    status: int
+    out: str
+    err: str
+    seconds: float = 0.0
+
+    @property
+    def errors(self) -> list[str]:
+        return [line for line in self.err.splitlines() if line.startswith("tilewhisper: error: ")]
+
+
+@pytest.fixture(scope="session")
+def tilewhisper() -> Callable[..., Finished]:
+    """`tilewhisper ARGUMENTS` in this process."""
+
+    def run(*arguments: object) -> Finished:
+        out, err = io.StringIO(), io.StringIO()
+        with redirect_stdout(out), redirect_stderr(err):
+            try:
+                status = main([str(argument) for argument in arguments])
+            except SystemExit as e:  # argparse's way of refusing
+                status = e.code
+        return Finished(status, out.getvalue(), err.getvalue())
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def installed() -> Callable[..., Finished]:
+    """The installed `tilewhisper` as a process of its own, with the time it took."""
+    program = Path(sys.executable).with_name("tilewhisper")
+    command = str(program) if program.exists() else shutil.which("tilewhisper")
+    if command is None:
+        pytest.skip("the command tilewhisper is not installed beside this Python")
+
+    def run(*arguments: object, **options: object) -> Finished:
+        started = time.monotonic()
+        done = subprocess.run(
+            [command, *map(str, arguments)], capture_output=True, text=True, timeout=100, check=False, **options
+        )
+        return Finished(done.returncode, done.stdout, done.stderr, time.monotonic() - started)
+
+    return run

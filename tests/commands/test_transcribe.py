@@ -1,0 +1,298 @@
+"""`tilewhisper transcribe` as a user meets it: streams, files, exit status, and the report against what really ran."""
+
+import json
+from collections import Counter
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from conftest import SAMPLE, SAMPLE_WORDS, require_weights
+
+from tilewhisper.engine.encoder import Encoder
+from tilewhisper.models.catalog import SIZES, encoder_sites
+
+SITES = [site.name for site in encoder_sites(4, 384, 6, 1536)]
+STAGES = ["decode audio", "log-mel", "encode", "decode"]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _weights():
+    require_weights("tiny.en")
+
+
+@pytest.fixture
+def encoded(monkeypatch):
+    """The number of windows that went through the encoder, counted beside the engine's own books."""
+    windows = Counter()
+    original = Encoder.__call__
+
+    def counted(self, mel):
+        windows["all"] += len(mel)
+        return original(self, mel)
+
+    monkeypatch.setattr(Encoder, "__call__", counted)
+    return windows
+
+
+@pytest.fixture(scope="module")
+def ran(tilewhisper, tmp_path_factory):
+    """The sample with layer 0 in bf16: how the command finished, and its report."""
+    report = tmp_path_factory.mktemp("report") / "r.json"
+    finished = tilewhisper("transcribe", SAMPLE, "--backend", "layers.0.*=bf16", "--report", report)
+    return finished, json.loads(report.read_text())
+
+
+def the_run(path):
+    content = json.loads(path.read_text())
+    assert content["failures"] == []
+    (run,) = content["runs"]
+    return run
+
+
+def test_the_text_is_all_that_is_on_stdout(ran):
+    finished, _ = ran
+    assert finished.status == 0
+    assert SAMPLE_WORDS in finished.out
+    assert finished.out.startswith("Thank you for coming to the meeting.")
+    assert finished.out.count("\n") == len(finished.out.strip().splitlines())
+    assert not [word for word in ("RTF", "torch", "encode", "\x1b") if word in finished.out]
+
+
+def test_the_real_time_factor_and_what_ran_are_on_stderr(ran):
+    finished, content = ran
+    run = content["runs"][0]
+    assert f"RTF {run['rtf']:.3f}, speed {run['speed']:.1f}x real time: 7.3 s of audio" in finished.err
+    assert f"model tiny.en ({run['weights']}), policy cpu + layers.0.*=bf16, language en" in finished.err
+    assert finished.errors == []
+    rows = [line.split()[:4] for line in finished.err.splitlines()]
+    assert ["bf16", "bf16", "8", "8"] in rows
+    assert ["torch", "torch", "24", "24"] in rows
+    assert SAMPLE_WORDS not in finished.err
+
+
+def test_the_report_says_for_each_site_what_was_asked_and_what_ran(ran):
+    run = ran[1]["runs"][0]
+    assert [site["site"] for site in run["sites"]] == SITES
+    for site in run["sites"]:
+        first = site["site"].startswith("layers.0.")
+        name = "bf16" if first else "torch"
+        assert (site["requested"], site["used"], site["calls"]) == (name, {name: 1}, 1), site["site"]
+        assert site["rule"] == ("layers.0.* = bf16" if first else "default")
+        assert site["fallback_reasons"] == []
+        assert site["seconds"] > 0
+    assert run["backend_overrides"] == ["layers.0.*=bf16"]
+    assert ran[1]["failures"] == []
+
+
+def test_sites_that_ran_as_one_call_say_so(ran):
+    launches = {site["site"]: site["launch"] for site in ran[1]["runs"][0]["sites"]}
+    joint = {
+        f"layers.{i}.self_attn.{leaf}": f"layers.{i}.self_attn.{{q_proj,k_proj,v_proj}}"
+        for i in range(4)
+        for leaf in ("q_proj", "k_proj", "v_proj")
+    }
+    # Fused attention is torch's; bf16 has the two products apart.
+    joint |= {f"layers.{i}.self_attn.{leaf}": f"layers.{i}.self_attn.{{qk,av}}" for i in (1, 2, 3) for leaf in ("qk", "av")}
+    assert launches == {name: joint.get(name, name) for name in SITES}
+
+
+def test_the_shapes_are_those_of_one_window(ran):
+    shapes = {site["site"]: site["shape"] for site in ran[1]["runs"][0]["sites"]}
+    assert shapes["layers.2.fc1"] == "(1500, 384) x (384, 1536)"
+    assert shapes["layers.2.self_attn.qk"] == "6 x (1500, 64) x (64, 1500)"
+
+
+def test_the_times_of_the_report_add_up(ran):
+    run = ran[1]["runs"][0]
+    assert [stage["name"] for stage in run["stages"]] == STAGES
+    total, parts = run["total"]["wall_seconds"], sum(stage["wall_seconds"] for stage in run["stages"])
+    assert parts <= total <= 1.1 * parts + 0.05
+    assert run["audio_seconds"] == pytest.approx(7.283, abs=1e-3)
+    assert run["rtf"] == pytest.approx(total / run["audio_seconds"])
+    assert run["rtf"] * run["speed"] == pytest.approx(1)
+    encode = next(stage for stage in run["stages"] if stage["name"] == "encode")
+    assert encode["calls"] == 1
+    assert 0 < sum(site["seconds"] for site in run["sites"]) <= encode["wall_seconds"]
+    assert all(0 <= stage["first_call_seconds"] <= stage["wall_seconds"] for stage in run["stages"])
+    decode = next(stage for stage in run["stages"] if stage["name"] == "decode")
+    assert run["tokens_per_second"] == pytest.approx(run["tokens"] / decode["wall_seconds"])
+    assert run["tokens"] > 20
+
+
+def test_loading_is_told_and_not_counted(tilewhisper, tmp_path, monkeypatch):
+    """A load slower by a second shows in `load` and nowhere else."""
+    from tilewhisper.models import checkpoint
+
+    original = checkpoint.load
+
+    def slow(name):
+        import time
+
+        time.sleep(1)
+        return original(name)
+
+    monkeypatch.setattr(checkpoint, "load", slow)
+    assert tilewhisper("transcribe", SAMPLE, "--report", tmp_path / "r.json").status == 0
+    run = the_run(tmp_path / "r.json")
+    assert run["load"]["wall_seconds"] > 1
+    parts = sum(stage["wall_seconds"] for stage in run["stages"])
+    assert run["total"]["wall_seconds"] < parts + 0.5
+
+
+def test_the_report_says_what_made_the_figures(ran):
+    run = ran[1]["runs"][0]
+    assert (run["model"], run["policy"], run["language"], run["file"]) == ("tiny.en", "cpu", "en", str(SAMPLE))
+    assert run["options"]["task"] == "transcribe"
+    machine = run["machine"]
+    assert machine["packages"]["torch"] == torch.__version__
+    assert {"tilewhisper", "transformers", "numpy"} <= set(machine["packages"])
+    assert machine["threads"] == torch.get_num_threads()
+    assert machine["logical_cpus"] >= 1
+    assert machine["cpu"]
+    assert machine["python"]
+    assert run["peak_memory_bytes"] > 100e6
+
+
+def test_every_site_is_called_once_for_every_encoded_window(tilewhisper, encoded, shared, tmp_path):
+    finished = tilewhisper("transcribe", shared / "long" / "61-52s.wav", "--report", tmp_path / "r.json")
+    run = the_run(tmp_path / "r.json")
+    assert finished.status == 0
+    assert encoded["all"] >= 2
+    assert run["windows"] == encoded["all"]
+    assert {site["calls"] for site in run["sites"]} == {encoded["all"]}
+    assert [stage["calls"] for stage in run["stages"]] == [1, 1, encoded["all"], encoded["all"]]
+
+
+def test_detecting_the_language_encodes_the_first_window_once(tilewhisper, encoded, tmp_path):
+    require_weights("base")
+    finished = tilewhisper("transcribe", SAMPLE, "--model", "base", "--report", tmp_path / "r.json")
+    run = the_run(tmp_path / "r.json")
+    assert SAMPLE_WORDS in finished.out
+    assert run["language"] == "en"
+    assert encoded["all"] == 1
+    assert [site["calls"] for site in run["sites"]] == [1] * 8 * SIZES["base"].encoder_layers
+
+
+@pytest.mark.parametrize("language", ["en", "English"])
+def test_the_language_goes_by_code_and_by_name(tilewhisper, tmp_path, language):
+    finished = tilewhisper("transcribe", SAMPLE, "--language", language, "--report", tmp_path / "r.json")
+    assert finished.status == 0
+    assert SAMPLE_WORDS in finished.out
+    assert the_run(tmp_path / "r.json")["language"] == "en"
+
+
+def test_the_number_of_threads_is_what_was_asked(tilewhisper, tmp_path):
+    before = torch.get_num_threads()
+    try:
+        finished = tilewhisper("transcribe", SAMPLE, "--threads", "1", "--report", tmp_path / "r.json")
+        assert torch.get_num_threads() == 1
+    finally:
+        torch.set_num_threads(before)
+    assert SAMPLE_WORDS in finished.out
+    assert the_run(tmp_path / "r.json")["machine"]["threads"] == 1
+    assert "1 threads of" in finished.err
+
+
+def test_no_file_is_written_unasked(tilewhisper, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert tilewhisper("transcribe", SAMPLE).status == 0
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_txt_is_written_to_a_folder_made_for_it(tilewhisper, tmp_path):
+    folder = tmp_path / "not" / "yet"
+    finished = tilewhisper("transcribe", SAMPLE, "-o", folder)
+    assert finished.status == 0
+    assert [path.name for path in folder.iterdir()] == ["sample.txt"]
+    assert (folder / "sample.txt").read_text() == finished.out
+
+
+def test_json_is_written_here_in_openais_shape(tilewhisper, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    finished = tilewhisper("transcribe", SAMPLE, "-f", "json")
+    assert [path.name for path in tmp_path.iterdir()] == ["sample.json"]
+    text = (tmp_path / "sample.json").read_text()
+    content = json.loads(text)
+    assert "\n" not in text
+    assert list(content) == ["text", "segments", "language"]
+    assert content["language"] == "en"
+    assert [segment["text"].strip() for segment in content["segments"]] == finished.out.splitlines()
+    assert content["text"] == "".join(segment["text"] for segment in content["segments"])
+    assert [segment["id"] for segment in content["segments"]] == list(range(len(content["segments"])))
+    keys = "id seek start end text tokens temperature avg_logprob compression_ratio no_speech_prob"
+    assert list(content["segments"][0]) == keys.split()
+
+
+def test_two_inputs_for_one_output_are_refused_before_any_work(tilewhisper, encoded, tmp_path):
+    other = tmp_path / "sample.wav"
+    soundfile.write(other, np.zeros(16000), 16000)
+    finished = tilewhisper("transcribe", SAMPLE, other, "-o", tmp_path / "out")
+    assert finished.status == 2
+    (error,) = finished.errors
+    assert str(SAMPLE) in error
+    assert str(other) in error
+    assert not encoded
+    assert not (tmp_path / "out").exists()
+
+
+def test_several_files_each_get_their_own(tilewhisper, tmp_path):
+    other = tmp_path / "other.wav"
+    samples, rate = soundfile.read(SAMPLE)
+    soundfile.write(other, samples[: int(2.3 * rate)], rate)
+    finished = tilewhisper("transcribe", SAMPLE, other, "-o", tmp_path, "--report", tmp_path / "r.json")
+    assert finished.status == 0
+    assert SAMPLE_WORDS in (tmp_path / "sample.txt").read_text()
+    assert "coming to the meeting" in (tmp_path / "other.txt").read_text()
+    assert SAMPLE_WORDS not in (tmp_path / "other.txt").read_text()
+    assert finished.out == (tmp_path / "sample.txt").read_text() + (tmp_path / "other.txt").read_text()
+    runs = json.loads((tmp_path / "r.json").read_text())["runs"]
+    assert [run["file"] for run in runs] == [str(SAMPLE), str(other)]
+    assert all(site["calls"] == 1 for run in runs for site in run["sites"])
+
+
+def test_a_bad_file_among_good_ones_is_named_and_the_rest_is_done(tilewhisper, tmp_path):
+    missing, malformed = tmp_path / "missing.wav", tmp_path / "malformed.wav"
+    malformed.write_bytes(b"this is no audio at all" * 40)
+    finished = tilewhisper("transcribe", missing, malformed, SAMPLE, "-o", tmp_path, "--report", tmp_path / "r.json")
+    assert finished.status == 3
+    assert SAMPLE_WORDS in finished.out
+    assert SAMPLE_WORDS in (tmp_path / "sample.txt").read_text()
+    assert not (tmp_path / "malformed.txt").exists()
+    content = json.loads((tmp_path / "r.json").read_text())
+    assert [run["file"] for run in content["runs"]] == [str(SAMPLE)]
+    assert [failure["file"] for failure in content["failures"]] == [str(missing), str(malformed)]
+    assert [f"tilewhisper: error: {failure['error']}" for failure in content["failures"]] == finished.errors
+    assert "no such file" in content["failures"][0]["error"]
+
+
+def test_nothing_but_bad_files_is_status_2_and_still_reported(tilewhisper, tmp_path):
+    finished = tilewhisper("transcribe", tmp_path / "a.wav", tmp_path / "b.wav", "--report", tmp_path / "r.json")
+    assert finished.status == 2
+    assert len(finished.errors) == 2
+    assert finished.out == ""
+    content = json.loads((tmp_path / "r.json").read_text())
+    assert content["runs"] == []
+    assert len(content["failures"]) == 2
+
+
+def test_a_policy_file_decides(tilewhisper, tmp_path):
+    policy = tmp_path / "mine.toml"
+    policy.write_text('default = "torch"\n[[rule]]\nsites = "layers.*.fc2"\nbackend = "bf16"\n')
+    finished = tilewhisper("transcribe", SAMPLE, "--policy", policy, "--report", tmp_path / "r.json")
+    assert SAMPLE_WORDS in finished.out
+    run = the_run(tmp_path / "r.json")
+    assert {site["site"] for site in run["sites"] if "bf16" in site["used"]} == {f"layers.{i}.fc2" for i in range(4)}
+    assert run["policy"] == str(policy)
+
+
+def test_the_installed_command(installed, tmp_path):
+    """From an empty folder: text on stdout, nothing left behind."""
+    finished = installed("transcribe", SAMPLE, cwd=tmp_path)
+    assert finished.status == 0
+    assert SAMPLE_WORDS in finished.out
+    assert finished.out.count("\n") == 1
+    assert "RTF" in finished.err
+    assert "Traceback" not in finished.err
+    assert "Warning" not in finished.err
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,68 @@
+"""Options are checked where they enter, and what they stand for is spelled out."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from tilewhisper.engine.errors import OptionError
+from tilewhisper.engine.options import TranscriptionOptions
+from tilewhisper.models.facts import GenerationFacts
+
+TOKENIZER = SimpleNamespace(n_vocab=100)
+
+
+@pytest.fixture
+def facts():
+    return SimpleNamespace(suppress_tokens=(7, 3, 50), begin_suppress_tokens=(4, 99))
+
+
+def test_the_defaults_are_whispers():
+    options = TranscriptionOptions()
+    assert (options.language, options.task, options.without_timestamps) == (None, "transcribe", False)
+    assert (options.suppress_blank, tuple(options.suppress_tokens)) == (True, (-1,))
+    assert (options.max_initial_timestamp, options.no_speech_threshold, options.log_prob_threshold) == (1.0, 0.6, -1.0)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"task": "sing"}, "'sing'.*transcribe and translate"),
+        ({"max_new_tokens": 0}, "max_new_tokens must be at least 1, not 0"),
+        ({"max_initial_timestamp": -0.5}, "max_initial_timestamp must not be negative, not -0.5"),
+    ],
+)
+def test_a_value_out_of_range_is_refused(wrong, words):
+    with pytest.raises(OptionError, match=words):
+        TranscriptionOptions(**wrong)
+
+
+def test_minus_one_stands_for_the_models_own_list(facts):
+    assert TranscriptionOptions().suppressed(TOKENIZER, facts) == (3, 7, 50)
+    assert TranscriptionOptions(suppress_tokens=[-1, 9, 7]).suppressed(TOKENIZER, facts) == (3, 7, 9, 50)
+    assert TranscriptionOptions(suppress_tokens=[9, 1]).suppressed(TOKENIZER, facts) == (1, 9)
+
+
+@pytest.mark.parametrize("none", [None, [], ()])
+def test_nothing_need_be_suppressed(facts, none):
+    assert TranscriptionOptions(suppress_tokens=none).suppressed(TOKENIZER, facts) == ()
+
+
+@pytest.mark.parametrize("token", [-2, 100])
+def test_an_id_outside_the_vocabulary_is_refused(facts, token):
+    with pytest.raises(OptionError, match=rf"suppress_tokens: {token} is no token id; they run from 0 to 99"):
+        TranscriptionOptions(suppress_tokens=[-1, token]).suppressed(TOKENIZER, facts)
+    assert TranscriptionOptions(suppress_tokens=[99]).suppressed(TOKENIZER, facts) == (99,)
+
+
+def test_blank_is_suppressed_first_or_not_at_all(facts):
+    assert TranscriptionOptions().suppressed_first(facts) == (4, 99)
+    assert TranscriptionOptions(suppress_blank=False).suppressed_first(facts) == ()
+
+
+@pytest.mark.parametrize(("seconds", "index"), [(1.0, 50), (0.0, 0), (0.5, 25), (0.06, 3), (30.0, 1500)])
+def test_the_initial_timestamp_in_tokens_of_a_fiftieth_of_a_second(seconds, index):
+    assert TranscriptionOptions(max_initial_timestamp=seconds).max_initial_timestamp_index == index
+
+
+def test_the_facts_used_are_facts_there_are():
+    assert {"suppress_tokens", "begin_suppress_tokens"} <= set(GenerationFacts.__dataclass_fields__)

@@ -1,0 +1,160 @@
+"""The clock's arithmetic, and reports that hold what was counted and read back from JSON as they were."""
+
+import json
+import time
+from collections import Counter
+
+import pytest
+
+from tilewhisper.engine import report, tables
+from tilewhisper.engine.options import TranscriptionOptions
+from tilewhisper.engine.policy import Route
+from tilewhisper.engine.report import Clock, RunReport, Stage, machine, peak_memory_bytes, site_report
+from tilewhisper.engine.router import SiteCount, SitePlan
+from tilewhisper.models.catalog import encoder_sites
+
+SITES = {site.name: site for site in encoder_sites(2, 64, 4, 256)}
+
+
+@pytest.fixture
+def hands(monkeypatch):
+    """The two clocks, set by hand."""
+    now = {"wall": 100.0, "cpu": 10.0}
+    monkeypatch.setattr(report.time, "perf_counter", lambda: now["wall"])
+    monkeypatch.setattr(report.time, "process_time", lambda: now["cpu"])
+
+    def forward(wall, cpu):
+        now["wall"] += wall
+        now["cpu"] += cpu
+
+    return forward
+
+
+def test_a_stage_adds_up_and_remembers_its_first_call(hands):
+    clock = Clock()
+    for wall, cpu in ((3.0, 5.0), (1.0, 2.0), (0.5, 0.5)):
+        with clock("encode"):
+            hands(wall, cpu)
+        hands(7.0, 7.0)  # outside
+    assert clock.stage("encode") == Stage("encode", calls=3, wall_seconds=4.5, cpu_seconds=7.5, first_call_seconds=3.0)
+
+
+def test_stages_are_apart_and_may_lie_in_each_other(hands):
+    clock = Clock()
+    with clock("total"):
+        hands(1.0, 1.0)
+        with clock("decode"):
+            hands(2.0, 4.0)
+    assert (clock.stage("total").wall_seconds, clock.stage("decode").wall_seconds) == (3.0, 2.0)
+    assert (clock.stage("total").cpu_seconds, clock.stage("decode").cpu_seconds) == (5.0, 4.0)
+
+
+def test_a_stage_that_never_ran_is_zero():
+    assert Clock().stage("encode") == Stage("encode", 0, 0.0, 0.0, 0.0)
+
+
+def test_a_stage_that_fails_is_counted(hands):
+    clock = Clock()
+    with pytest.raises(KeyError), clock("encode"):
+        hands(2.0, 1.0)
+        raise KeyError
+    assert (clock.stage("encode").calls, clock.stage("encode").wall_seconds) == (1, 2.0)
+
+
+def test_cpu_seconds_are_of_the_process_and_not_of_waiting():
+    clock = Clock()
+    with clock("asleep"):
+        time.sleep(0.2)
+    assert clock.stage("asleep").wall_seconds >= 0.2
+    assert clock.stage("asleep").cpu_seconds < 0.1
+
+
+def plan(name: str, refusal: str | None = None) -> SitePlan:
+    return SitePlan(Route(SITES[name], "bf16", "torch", "layers.* = bf16"), launch="some.launch", refusal=refusal)
+
+
+def test_a_site_that_ran_as_asked():
+    count = SiteCount(calls=Counter(bf16=3), seconds=0.5)
+    site = site_report(plan("layers.1.fc1"), count)
+    assert (site.site, site.requested, site.used, site.calls) == ("layers.1.fc1", "bf16", {"bf16": 3}, 3)
+    assert (site.seconds, site.launch, site.rule) == (0.5, "some.launch", "layers.* = bf16")
+    assert site.shape == "(1500, 64) x (64, 256)"
+    assert site.fallback_reasons == []
+
+
+def test_a_site_that_fell_back_says_why():
+    count = SiteCount(calls=Counter(bf16=2, torch=1), failures=Counter({"the device was lost": 1}))
+    site = site_report(plan("layers.0.self_attn.qk"), count)
+    assert (site.used, site.calls) == ({"bf16": 2, "torch": 1}, 3)
+    assert site.fallback_reasons == ["the device was lost"]
+    assert site.shape == "4 x (1500, 16) x (16, 1500)"
+    never = site_report(plan("layers.0.fc2", refusal="K is too long"), SiteCount(calls=Counter(torch=3)))
+    assert never.fallback_reasons == ["K is too long"]
+
+
+def test_a_site_that_did_not_run():
+    site = site_report(plan("layers.0.fc1"), SiteCount())
+    assert (site.used, site.calls, site.seconds) == ({}, 0, 0.0)
+
+
+def a_report(**values) -> RunReport:
+    stages = [Stage(name, 1, seconds, seconds, seconds) for name, seconds in (("encode", 1.5), ("decode", 0.5))]
+    counts = {"layers.0.fc1": SiteCount(Counter(bf16=1), 0.25), "layers.0.fc2": SiteCount(Counter(torch=1), 0.125)}
+    plain = {
+        "file": "a.wav", "model": "tiny.en", "weights": "a package", "policy": "cpu", "backend_overrides": ["*=bf16"],
+        "language": "en", "options": TranscriptionOptions(language="en"), "audio_seconds": 8.0, "rtf": 0.25,
+        "speed": 4.0, "load": Stage("load", 1, 9.0, 9.0, 9.0), "stages": stages,
+        "total": Stage("total", 2, 2.0, 2.5, 1.0), "windows": 1, "tokens": 25, "tokens_per_second": 50.0,
+        "peak_memory_bytes": 512 * 2**20, "machine": machine(),
+        "sites": [site_report(plan(name, "K is too long" if name.endswith("2") else None), count)
+                  for name, count in counts.items()],
+    }  # fmt: skip
+    return RunReport(**(plain | values))
+
+
+def test_json_holds_all_there_is():
+    wanted = a_report()
+    content = json.loads(json.dumps(wanted.to_json(), allow_nan=False))
+    assert set(content) == set(RunReport.__dataclass_fields__)
+    assert content["total"] == {
+        "name": "total", "calls": 2, "wall_seconds": 2.0, "cpu_seconds": 2.5, "first_call_seconds": 1.0,
+    }  # fmt: skip
+    assert content["sites"][0]["used"] == {"bf16": 1}
+    assert content["options"]["language"] == "en"
+    assert content["machine"]["packages"]["torch"]
+
+
+def shown(table) -> list[list[str]]:
+    """The rows of a rich table."""
+    return [list(cells) for cells in zip(*(column.cells for column in table.columns), strict=True)]
+
+
+def test_the_summary_line_tells_rtf_and_speed_apart():
+    assert tables.summary_line(a_report()) == (
+        "RTF 0.250, speed 4.0x real time: 8.0 s of audio in 2.00 s, 50 tokens/s, peak 512 MiB"
+    )
+    bare = tables.summary_line(a_report(tokens_per_second=None, peak_memory_bytes=None))
+    assert bare == "RTF 0.250, speed 4.0x real time: 8.0 s of audio in 2.00 s"
+
+
+def test_the_stage_table_has_load_and_total_as_rows_of_their_own():
+    rows = shown(tables.stage_table(a_report()))
+    assert [row[0] for row in rows] == ["encode", "decode", "total", "load"]
+    assert rows[0] == ["encode", "1", "1.500", "1.500", "1.500"]
+    assert rows[2] == ["total", "2", "2.000", "2.500", "1.000"]
+
+
+def test_the_backend_table_shows_a_fallback_beside_what_was_asked():
+    rows = shown(tables.backend_table(a_report()))
+    assert rows == [["bf16", "bf16", "1", "1", "0.250", ""], ["bf16", "torch", "1", "1", "0.125", "K is too long"]]
+
+
+def test_the_machine_and_its_memory():
+    found = machine()
+    assert found.threads >= 1
+    assert found.cpu
+    assert set(found.packages) == set(report.PACKAGES)
+    before = peak_memory_bytes()
+    if before is not None:
+        block = bytearray(b"x" * (before + 64 * 2**20))
+        assert peak_memory_bytes() >= len(block)
