@@ -26,9 +26,9 @@ SECONDS_PER_FRAME = HOP_LENGTH / SAMPLE_RATE
 MIN_FRAMES = round(MIN_SECONDS / SECONDS_PER_FRAME)
 """What is left of a file after its last timestamp is not worth a window below this."""
 
-MUTE_PEAK = 2.0**-14
-"""Of full scale, -84 dB: two steps of 16 bits, a dithered silence. Whisper hears "you" in it, and so sure of itself
-(log-probability -0.7 with tiny.en, -0.8 with base) that its own rule for silence lets that pass."""
+MUTE_PEAK = 2.0**-12
+"""Of full scale, -72 dB: eight steps of 16 bits, a silence with its dither. Whisper hears "you" in it, and so sure of
+itself (log-probability -0.7 with tiny.en, -0.8 with base) that its own rule for silence lets that pass."""
 
 
 class Transcription(Iterator[Segment]):

@@ -16,10 +16,10 @@ Two tiers. `matmul_exact` is the chip; `matmul_fast` is a float32 product within
 256 x 512 x 512 on one thread (EPYC, AVX-512, numpy 2.4): 0.49e9 multiply-adds a second exact, 0.3e9 beside busy
 neighbours, 0.02e9 where a block holds an infinity or NaN; 45e9 fast.
 
-Validated by readings off a Phoenix chip (XDNA1). In all of them the accumulator starts at zero and no result underflows,
-so these rest on the specification alone: the accumulator's own alignment, denormal accumulators, the flush, and what a
-NaN already accumulated leaves of its fraction. Not valid for AIE2P (XDNA2), whose unit differs. Knows nothing of tiles,
-buffers or devices.
+Validated by readings off a Phoenix chip (XDNA1). In all of them the accumulator starts at zero and no result
+underflows, so these rest on the specification alone: the accumulator's own alignment, denormal accumulators, the flush,
+what a NaN already accumulated leaves of its fraction. Nor do they tell half to even from half up. Not valid for AIE2P
+(XDNA2), whose unit differs. Knows nothing of tiles, buffers or devices.
 """
 
 from enum import Enum
@@ -72,7 +72,8 @@ def bf16_bits(x: Floats, rounding: Rounding) -> Bits:
     else:
         stored = (bits + (0x7FFF + (high & 1))) >> 16
     nan = high | (high & 0x7F == 0)
-    return np.where(np.isnan(x), nan, stored).astype(np.uint16).reshape(x.shape)
+    out: Bits = np.where(np.isnan(x), nan, stored).astype(np.uint16).reshape(x.shape)
+    return out
 
 
 def bf16_values(bits: Bits) -> Floats:
@@ -108,7 +109,7 @@ def _unpack(bits: npt.NDArray[np.unsignedinteger], fraction: int) -> _Unpacked:
     wide = bits.astype(np.int64)
     exponent = (wide >> fraction) & 0xFF
     magnitude = (wide & ((1 << fraction) - 1)) | ((exponent != 0).astype(np.int64) << fraction)
-    return _Unpacked(np.where(wide >> (fraction + 8) == 1, -magnitude, magnitude), np.maximum(exponent, 1))
+    return _Unpacked(np.where(wide >> (fraction + 8) == 1, -magnitude, magnitude), exponent)
 
 
 def _unpack_bf16(bits: Bits) -> _Unpacked:
@@ -117,7 +118,9 @@ def _unpack_bf16(bits: Bits) -> _Unpacked:
 
 def _round_shift(x: Ints, shift: Ints) -> Ints:
     """x / 2^shift to nearest even, for shifts from 1."""
-    return (x + ((1 << (shift - 1)) - 1) + ((x >> shift) & 1)) >> shift
+    below_half = (1 << (shift - 1)) - 1
+    rounded: Ints = (x + below_half + ((x >> shift) & 1)) >> shift
+    return rounded
 
 
 def _align(mantissa: Ints, fraction: int, distance: Ints) -> Ints:
@@ -149,8 +152,8 @@ def _normalise(total: Ints, top: Ints, verdict: Doubles) -> Floats:
 def matmul_exact(a_bits: Bits, b_bits: Bits, acc: Floats | None = None) -> Floats:
     """acc + a (M, K) @ b (K, N) as the chip computes it, steps of 8 in order of k: a fresh float32 (M, N).
 
-    Working memory is bounded by the operands in float64 and a block of 8,192 lanes. Raises ValueError on shapes or
-    types that do not fit, and on a K that is no multiple of 8.
+    Working memory is a block of at most 8,192 lanes and its operands in float64. Raises ValueError on shapes or types
+    that do not fit, and on a K that is no multiple of 8.
     """
     out = _accumulator(a_bits, b_bits, acc)
     if a_bits.shape[1] % STEP:
@@ -169,9 +172,9 @@ def matmul_fast(a_bits: Bits, b_bits: Bits, acc: Floats | None = None) -> Floats
     """acc + a (M, K) @ b (K, N) in float32: exact products of bf16 values, sums in the host's order; float32 (M, N).
 
     Within `fast_error_bound` of `matmul_exact` where neither overflows: at most (17 K / 8 + 1) 2^-24 of the sum of the
-    terms' magnitudes T, to first order. Observed at K = 512, 16,384 lanes each, in ulps of the result (median, 99 %) and
-    in 2^-24 T (largest): Gaussian 2, 64, 2; positive 2, 8, 15; heavy tails 3, 105, 21; sums that cancel to 2^-7 of
-    their terms 192, 15,000, 1.8. So ulps mean little where terms cancel; against T the two are always close.
+    terms' magnitudes T, to first order. Observed at K = 512, 16,384 lanes each, in ulps of the result (median, 99 %)
+    and in 2^-24 T (largest): Gaussian 2, 64, 2; positive 2, 8, 15; heavy tails 3, 105, 21; sums that cancel to 2^-7
+    of their terms 192, 15,000, 1.8. So ulps mean little where terms cancel; against T the two are always close.
 
     Not the chip's: NaN fractions, which partial sum overflows first, and the flush of tiny results. Any K. Raises
     ValueError on shapes or types that do not fit.
@@ -287,7 +290,7 @@ def _step_in_doubles(acc: Floats, products: Doubles, exponents: npt.NDArray[np.i
     total -= units
     total += np.add.reduce(products, axis=0)
 
-    result = total.astype(np.float32)
+    result: Floats = total.astype(np.float32)
     result *= np.abs(total) >= _LEAST_SUM
     result += np.float32(0)  # -0 becomes +0
     return result

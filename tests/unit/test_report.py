@@ -3,6 +3,7 @@
 import json
 import time
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
@@ -139,9 +140,11 @@ def test_the_summary_line_tells_rtf_and_speed_apart():
 
 def test_the_stage_table_has_load_and_total_as_rows_of_their_own():
     rows = shown(tables.stage_table(a_report()))
-    assert [row[0] for row in rows] == ["encode", "decode", "total", "load"]
+    assert [row[0] for row in rows[:3]] == ["encode", "decode", "total"]
+    assert rows[3][0].startswith("load")
+    assert rows[3][2] == "9.000"
     assert rows[0] == ["encode", "1", "1.500", "1.500", "1.500"]
-    assert rows[2] == ["total", "2", "2.000", "2.500", "1.000"]
+    assert rows[2] == ["total", "", "2.000", "2.500", ""]
 
 
 def test_the_backend_table_shows_a_fallback_beside_what_was_asked():
@@ -149,12 +152,17 @@ def test_the_backend_table_shows_a_fallback_beside_what_was_asked():
     assert rows == [["bf16", "bf16", "1", "1", "0.250", ""], ["bf16", "torch", "1", "1", "0.125", "K is too long"]]
 
 
-def test_the_machine_and_its_memory():
+def test_the_machine():
     found = machine()
     assert found.threads >= 1
     assert found.cpu
     assert set(found.packages) == set(report.PACKAGES)
-    before = peak_memory_bytes()
-    if before is not None:
-        block = bytearray(b"x" * (before + 64 * 2**20))
-        assert peak_memory_bytes() >= len(block)
+
+
+def test_peak_memory_is_what_the_kernel_says():
+    status = Path("/proc/self/status")
+    if not status.exists():
+        pytest.skip("the kernel's own figure is in /proc, which is not here")
+    lines = status.read_text().splitlines()
+    kilobytes = next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
+    assert peak_memory_bytes() == pytest.approx(kilobytes * 1024, rel=0.02)

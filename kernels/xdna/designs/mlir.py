@@ -1,0 +1,198 @@
+"""One design and one launch as MLIR-AIE text, in MLIR's generic form, and the check of such a text.
+
+Generic form because every MLIR parser reads it without knowing the dialects. Spelled for the `aie` and `aiex`
+dialects of mlir-aie 1.x (its `aie.runtime_sequence` was `aiex.runtime_sequence` before, and device numbers moved).
+Everything in the text comes from `structure_of(plan)` and `runtime_sequence(plan)`; nothing is decided here.
+
+The text has never been through mlir-aie itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from itertools import chain
+
+from tilewhisper.kernels.tiling import TilePlan
+from tilewhisper.kernels.xdna.designs.check import check
+from tilewhisper.kernels.xdna.designs.names import DEVICES, PORTS, TYPES
+from tilewhisper.kernels.xdna.designs.structure import (
+    Acquire,
+    Block,
+    Call,
+    Core,
+    Fifo,
+    Function,
+    Link,
+    Loop,
+    Place,
+    Port,
+    Release,
+    Step,
+    Structure,
+    shim_fifo,
+    structure_of,
+)
+from tilewhisper.kernels.xdna.sequence import OPERANDS, Descriptor, Instruction, Wait, runtime_sequence
+
+__all__ = ["check", "generate"]
+
+Lines = Iterator[str]
+
+
+def generate(plan: TilePlan) -> str:
+    """The module for one launch of the plan."""
+    structure = structure_of(plan)
+    blocks = {fifo.name: fifo.block for fifo in structure.fifos}
+    body = chain(
+        chain.from_iterable(map(_function, structure.functions)),
+        map(_tile, structure.tiles),
+        map(_fifo, structure.fifos),
+        map(_link, structure.links),
+        chain.from_iterable(_core(core, blocks) for core in structure.cores),
+        _sequence(structure, runtime_sequence(plan)),
+        ('"aie.end"() : () -> ()',),
+    )
+    device = (
+        f'"aie.device"() <{{device = {DEVICES[structure.device]} : i32, sym_name = "main"}}> ({{',
+        *_indented(body),
+        "}) : () -> ()",
+    )
+    return "\n".join(('"builtin.module"() ({', *_indented(device), "}) : () -> ()", ""))
+
+
+def _function(function: Function) -> Lines:
+    yield (
+        f'"func.func"() <{{function_type = ({_types(function.arguments)}) -> (), sym_name = "{function.name}", '
+        'sym_visibility = "private"}> ({'
+    )
+    yield "}) : () -> ()"
+
+
+def _tile(place: Place) -> str:
+    return f'{_at(place)} = "aie.tile"() <{{col = {place.column} : i32, row = {place.row} : i32}}> : () -> index'
+
+
+def _fifo(fifo: Fifo) -> str:
+    places = (fifo.producer, *fifo.consumers)
+    dimensions = ", ".join(f"<size = {size}, stride = {stride}>" for size, stride in fifo.to_stream)
+    as_it_comes = ", ".join("[]" for _ in fifo.consumers)
+    return (
+        f'"aie.objectfifo"({", ".join(map(_at, places))}) <{{'
+        f"dimensionsFromStreamPerConsumer = #aie<bd_dim_layout_array_array[{as_it_comes}]>, "
+        f"dimensionsToStream = #aie<bd_dim_layout_array[{dimensions}]>, disable_synchronization = false, "
+        f"elemNumber = {fifo.depth} : i32, elemType = !aie.objectfifo<{_type(fifo.block)}>, plio = false, "
+        f'sym_name = "{fifo.name}", via_DMA = false}}> : ({", ".join("index" for _ in places)}) -> ()'
+    )
+
+
+def _link(link: Link) -> str:
+    return (
+        f'"aie.objectfifo.link"() <{{dst_offsets = {_numbers(link.output_offsets)}, fifoIns = {_symbols(link.inputs)}, '
+        f"fifoOuts = {_symbols(link.outputs)}, src_offsets = {_numbers(link.input_offsets)}}}> : () -> ()"
+    )
+
+
+def _core(core: Core, blocks: dict[str, Block]) -> Lines:
+    yield (
+        f'%core_{core.place.column}_{core.place.row} = "aie.core"({_at(core.place)}) '
+        f'<{{link_with = "{core.object_file}", stack_size = {core.stack_bytes} : i32}}> ({{'
+    )
+    yield from _indented(
+        chain(
+            (_constant("zero", 0), _constant("one", 1)),
+            _steps(core.program, blocks, 0),
+            ('"aie.end"() : () -> ()',),
+        )
+    )
+    yield "}) : (index) -> index"
+
+
+def _steps(program: Iterable[Step], blocks: dict[str, Block], level: int) -> Lines:
+    for step in program:
+        match step:
+            case Loop(times, body):
+                yield _constant(f"times_{level}", times)
+                yield f'"scf.for"(%zero, %times_{level}, %one) ({{'
+                yield f"^body(%i_{level}: index):"
+                yield from _indented(chain(_steps(body, blocks, level + 1), ('"scf.yield"() : () -> ()',)))
+                yield "}) : (index, index, index) -> ()"
+            case Acquire(fifo, port):
+                block = _type(blocks[fifo])
+                yield f'%{fifo}_view = "aie.objectfifo.acquire"() {_use(fifo, port)} : () -> {_view(block)}'
+                yield (
+                    f'%{fifo} = "aie.objectfifo.subview.access"(%{fifo}_view) <{{index = 0 : i32}}> '
+                    f": ({_view(block)}) -> {block}"
+                )
+            case Call(function, fifos):
+                arguments = ", ".join(f"%{fifo}" for fifo in fifos)
+                types = ", ".join(_type(blocks[fifo]) for fifo in fifos)
+                yield f'"func.call"({arguments}) <{{callee = @{function}}}> : ({types}) -> ()'
+            case Release(fifo, port):
+                yield f'"aie.objectfifo.release"() {_use(fifo, port)} : () -> ()'
+
+
+def _sequence(structure: Structure, sequence: Iterable[Instruction]) -> Lines:
+    sequence = tuple(sequence)
+    types = dict(zip(OPERANDS, map(_type, structure.arguments), strict=True))
+    tokens = {item.operand for item in sequence if isinstance(item, Wait)}
+    yield '"aie.runtime_sequence"() <{sym_name = "sequence"}> ({'
+    yield f"^body({', '.join(f'%{operand}: {type_}' for operand, type_ in types.items())}):"
+    yield from _indented(
+        _wait(item) if isinstance(item, Wait) else _transfer(item, types[item.operand], item.operand in tokens)
+        for item in sequence
+    )
+    yield "}) : () -> ()"
+
+
+def _transfer(item: Descriptor, type_: str, token: bool) -> str:
+    return (
+        f'"aiex.npu.dma_memcpy_nd"(%{item.operand}) <{{id = {item.id} : i64, issue_token = {str(token).lower()}, '
+        f"metadata = @{shim_fifo(item.operand, item.column)}, operandSegmentSizes = array<i32: 1, 0, 0, 0>, "
+        f"static_offsets = {_array((0, 0, 0, item.offset))}, static_sizes = {_array(item.sizes)}, "
+        f"static_strides = {_array(item.strides)}}}> : ({type_}) -> ()"
+    )
+
+
+def _wait(item: Wait) -> str:
+    return f'"aiex.npu.dma_wait"() <{{symbol = @{shim_fifo(item.operand, item.column)}}}> : () -> ()'
+
+
+def _constant(name: str, value: int) -> str:
+    return f'%{name} = "arith.constant"() <{{value = {value} : index}}> : () -> index'
+
+
+def _use(fifo: str, port: Port) -> str:
+    return f"<{{objFifo_name = @{fifo}, port = {PORTS[port]} : i32, size = 1 : i32}}>"
+
+
+def _at(place: Place) -> str:
+    return f"%tile_{place.column}_{place.row}"
+
+
+def _type(block: Block) -> str:
+    return f"memref<{'x'.join(map(str, block.shape))}x{TYPES[block.dtype]}>"
+
+
+def _types(blocks: Iterable[Block]) -> str:
+    return ", ".join(map(_type, blocks))
+
+
+def _view(type_: str) -> str:
+    return f"!aie.objectfifosubview<{type_}>"
+
+
+def _array(numbers: Iterable[int]) -> str:
+    return f"array<i64: {', '.join(map(str, numbers))}>"
+
+
+def _numbers(numbers: Iterable[int]) -> str:
+    return f"[{', '.join(map(str, numbers))}]"
+
+
+def _symbols(names: Iterable[str]) -> str:
+    return f"[{', '.join(f'@{name}' for name in names)}]"
+
+
+def _indented(lines: Iterable[str]) -> Lines:
+    """Labels of blocks stay where their operation is."""
+    return (line if line.startswith("^") else f"  {line}" for line in lines)

@@ -1,0 +1,12 @@
+"""What mlir-aie calls things: the enumerations of its dialects as they stand in generic form."""
+
+from collections.abc import Mapping
+
+from tilewhisper.kernels.xdna.designs.structure import Port
+
+DEVICES: Mapping[str, int] = {"xdna1": 4, "xdna2": 8}
+"""`npu1` and `npu2` of `AIEDevice`: the whole array of four, of eight columns."""
+
+TYPES: Mapping[str, str] = {"bf16": "bf16", "f32": "f32", "int8": "i8", "int32": "i32"}
+
+PORTS: Mapping[Port, int] = {"produce": 0, "consume": 1}

@@ -1,0 +1,328 @@
+"""A design's text, parsed and verified by xDSL, as the data it was made from: `Structure` and runtime sequence.
+
+Nothing of a plan is known here: what comes out is what stands in the text. xDSL is told of `aie.device`, a symbol
+table, and of `aie.core`, so that it verifies calls against the functions declared; the other operations of the `aie`
+and `aiex` dialects are unregistered to it, and their attributes are read here.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from tilewhisper.kernels.base import BackendUnavailable, KernelError
+from tilewhisper.kernels.xdna.designs.names import DEVICES, PORTS, TYPES
+from tilewhisper.kernels.xdna.designs.structure import (
+    SHIM_ROW,
+    Acquire,
+    Block,
+    Call,
+    Core,
+    Fifo,
+    Function,
+    Layout,
+    Link,
+    Loop,
+    Place,
+    Release,
+    Step,
+    Structure,
+)
+from tilewhisper.kernels.xdna.sequence import OPERANDS, Descriptor, Instruction, Operand, Wait
+
+if TYPE_CHECKING:
+    from xdsl.context import Context
+    from xdsl.dialects.builtin import ModuleOp
+    from xdsl.ir import Operation
+
+_DEVICE_NAMES = {number: name for name, number in DEVICES.items()}
+_DTYPES = {spelled: dtype for dtype, spelled in TYPES.items()}
+_PORT_NAMES = {number: port for port, number in PORTS.items()}
+_MEMREF = re.compile(r"memref<((?:\d+x)+)(\w+)>")
+_DIMENSION = re.compile(r"<\s*size\s*=\s*(\d+)\s*,\s*stride\s*=\s*(\d+)\s*>")
+
+
+class DesignError(KernelError):
+    """A text that is no sound design; says what is wrong and where."""
+
+
+@dataclass(frozen=True)
+class ReadDesign:
+    """What a text says."""
+
+    structure: Structure
+    sequence: tuple[Instruction, ...]
+
+
+def read(text: str) -> ReadDesign:
+    """Raises DesignError on what xDSL refuses or is no design, BackendUnavailable where xDSL is not installed."""
+    device = _only(_operations(_parse(text).body.block.ops), "aie.device")
+    inside = _operations(device.regions[0].block.ops)
+    try:
+        return _design(device, inside)
+    except (KeyError, IndexError, ValueError, AttributeError, TypeError) as broken:
+        raise DesignError(f"an operation lacks what it needs or has it in another form: {broken!r}") from broken
+
+
+def _parse(text: str) -> ModuleOp:
+    try:
+        from xdsl.parser import Parser
+        from xdsl.utils.exceptions import DiagnosticException, ParseError, VerifyException
+    except ImportError as missing:
+        raise BackendUnavailable(
+            "checking a design needs xDSL, which is not installed: pip install 'tilewhisper[npu]'"
+        ) from missing
+    try:
+        module = Parser(_context(), text).parse_module()
+        module.verify()
+    except (ParseError, VerifyException, DiagnosticException) as refused:
+        reason = " ".join(str(refused).split())
+        raise DesignError(f"xDSL refuses the text: {reason}") from refused
+    return module
+
+
+@cache
+def _context() -> Context:
+    from xdsl.context import Context
+    from xdsl.dialects import arith, builtin, func, scf
+    from xdsl.ir import Dialect
+    from xdsl.irdl import (
+        IRDLOperation,
+        irdl_op_definition,
+        operand_def,
+        prop_def,
+        region_def,
+        result_def,
+        traits_def,
+    )
+    from xdsl.traits import IsolatedFromAbove, SymbolTable
+
+    @irdl_op_definition
+    class DeviceOp(IRDLOperation):
+        name = "aie.device"
+        device = prop_def(builtin.IntegerAttr)
+        sym_name = prop_def(builtin.StringAttr)
+        body = region_def("single_block")
+        traits = traits_def(SymbolTable(), IsolatedFromAbove())
+
+    @irdl_op_definition
+    class CoreOp(IRDLOperation):
+        name = "aie.core"
+        tile = operand_def(builtin.IndexType)
+        stack_size = prop_def(builtin.IntegerAttr)
+        link_with = prop_def(builtin.StringAttr)
+        body = region_def("single_block")
+        result = result_def(builtin.IndexType)
+
+    context = Context(allow_unregistered=True)
+    for dialect in (builtin.Builtin, func.Func, scf.Scf, arith.Arith, Dialect("aie", [DeviceOp, CoreOp])):
+        context.load_dialect(dialect)
+    return context
+
+
+_Operations = list[tuple[str, "Operation"]]
+
+
+def _operations(operations: Any) -> _Operations:
+    """With their names, an unregistered one's too."""
+    return [(_name(operation), operation) for operation in operations]
+
+
+def _name(operation: Operation) -> str:
+    return str(operation.op_name.data) if hasattr(operation, "op_name") else operation.name
+
+
+def _of(operations: _Operations, name: str) -> list[Operation]:
+    return [operation for found, operation in operations if found == name]
+
+
+def _only(operations: _Operations, name: str) -> Operation:
+    found = _of(operations, name)
+    if len(found) != 1:
+        raise DesignError(f"there must be one {name}, and there are {len(found)}")
+    return found[0]
+
+
+def _design(device: Operation, inside: _Operations) -> ReadDesign:
+    known = {
+        "func.func", "aie.tile", "aie.objectfifo", "aie.objectfifo.link", "aie.core", "aie.runtime_sequence", "aie.end",
+    }  # fmt: skip
+    if strange := next((name for name, _ in inside if name not in known), None):
+        raise DesignError(f"{strange} has no place in a design")
+    number = _integer(device, "device")
+    if number not in _DEVICE_NAMES:
+        raise DesignError(f"device {number} is none this version has designs for: {DEVICES}")
+    places = {tile.results[0]: Place(_integer(tile, "col"), _integer(tile, "row")) for tile in _of(inside, "aie.tile")}
+    fifos = tuple(_fifo(operation, places) for operation in _of(inside, "aie.objectfifo"))
+    by_name = {fifo.name: fifo for fifo in fifos}
+    launch = _only(inside, "aie.runtime_sequence").regions[0].block
+    return ReadDesign(
+        Structure(
+            device=_DEVICE_NAMES[number],
+            functions=tuple(map(_function, _of(inside, "func.func"))),
+            tiles=tuple(places.values()),
+            fifos=fifos,
+            links=tuple(map(_link, _of(inside, "aie.objectfifo.link"))),
+            cores=tuple(_core(operation, places, by_name) for operation in _of(inside, "aie.core")),
+            arguments=tuple(_block(argument.type) for argument in launch.args),
+        ),
+        tuple(_sequence(launch, by_name)),
+    )
+
+
+def _function(operation: Operation) -> Function:
+    return Function(_text(operation, "sym_name"), tuple(map(_block, _get(operation, "function_type").inputs)))
+
+
+def _fifo(operation: Operation, places: Mapping[Any, Place]) -> Fifo:
+    producer, *consumers = (places[operand] for operand in operation.operands)
+    name = _text(operation, "sym_name")
+    if _layout(_get(operation, "dimensionsFromStreamPerConsumer")):
+        raise DesignError(f"the FIFO {name} rearranges at its consumers, which no design here does")
+    block = _block(_get(operation, "elemType"))
+    layout = _layout(_get(operation, "dimensionsToStream"))
+    return Fifo(name, producer, tuple(consumers), block, layout, _integer(operation, "elemNumber"))
+
+
+def _layout(attribute: Any) -> Layout:
+    return tuple((int(size), int(stride)) for size, stride in _DIMENSION.findall(str(attribute)))
+
+
+def _link(operation: Operation) -> Link:
+    return Link(
+        inputs=tuple(name.string_value() for name in _get(operation, "fifoIns").data),
+        outputs=tuple(name.string_value() for name in _get(operation, "fifoOuts").data),
+        input_offsets=tuple(number.value.data for number in _get(operation, "src_offsets").data),
+        output_offsets=tuple(number.value.data for number in _get(operation, "dst_offsets").data),
+    )
+
+
+def _core(operation: Operation, places: Mapping[Any, Place], fifos: Mapping[str, Fifo]) -> Core:
+    place = places[operation.operands[0]]
+    return Core(
+        place,
+        tuple(_steps(operation.regions[0].block, place, fifos, {})),
+        _integer(operation, "stack_size"),
+        _text(operation, "link_with"),
+    )
+
+
+def _steps(block: Any, place: Place, fifos: Mapping[str, Fifo], held: dict[Any, str]) -> Iterator[Step]:
+    """`held`: the value of each object at hand -> its FIFO."""
+    for name, operation in _operations(block.ops):
+        match name:
+            case "aie.objectfifo.acquire" | "aie.objectfifo.release":
+                fifo, port = _symbol(operation, "objFifo_name"), _PORT_NAMES[_integer(operation, "port")]
+                _expect_fifo(fifo, fifos, f"the core at {place}")
+                if _integer(operation, "size") != 1:
+                    raise DesignError(f"the core at {place} takes several objects of {fifo} at once")
+                if name.endswith("release"):
+                    yield Release(fifo, port)
+                    continue
+                held[operation.results[0]] = fifo
+                _expect_block(operation.results[0].type, fifos[fifo], place)
+                yield Acquire(fifo, port)
+            case "aie.objectfifo.subview.access":
+                held[operation.results[0]] = fifo = held[operation.operands[0]]
+                _expect_block(operation.results[0].type, fifos[fifo], place)
+            case "func.call":
+                yield Call(_symbol(operation, "callee"), tuple(held[operand] for operand in operation.operands))
+            case "scf.for":
+                start, end, step = (_constant(operand) for operand in operation.operands)
+                if (start, step) != (0, 1):
+                    raise DesignError(f"a loop of the core at {place} does not count from 0 by 1")
+                yield Loop(end, tuple(_steps(operation.regions[0].block, place, fifos, held)))
+            case "arith.constant" | "scf.yield" | "aie.end":
+                pass
+            case _:
+                raise DesignError(f"{name} has no place in the core at {place}")
+
+
+def _sequence(block: Any, fifos: Mapping[str, Fifo]) -> Iterator[Instruction]:
+    arguments: dict[Any, Operand] = dict(zip(block.args, OPERANDS, strict=True))
+    operands: dict[str, Operand] = {}
+    for name, operation in _operations(block.ops):
+        match name:
+            case "aiex.npu.dma_memcpy_nd":
+                fifo, operand = _symbol(operation, "metadata"), arguments[operation.operands[0]]
+                _expect_fifo(fifo, fifos, "a transfer")
+                if operands.setdefault(fifo, operand) != operand:
+                    raise DesignError(f"{fifo} carries both {operands[fifo]} and {operand}")
+                yield _descriptor(operation, operand, fifos[fifo])
+            case "aiex.npu.dma_wait":
+                fifo = _symbol(operation, "symbol")
+                _expect_fifo(fifo, fifos, "a wait")
+                if fifo not in operands:
+                    raise DesignError(f"a wait for {fifo}, through which nothing was sent before")
+                yield Wait(_shim(fifos[fifo]).column, operands[fifo])
+            case _:
+                raise DesignError(f"{name} has no place in the runtime sequence")
+
+
+def _descriptor(operation: Operation, operand: Operand, fifo: Fifo) -> Descriptor:
+    """Offsets count in steps of their strides."""
+    offsets, sizes, strides = (
+        tuple(_get(operation, f"static_{what}").get_values()) for what in ("offsets", "sizes", "strides")
+    )
+    if not len(offsets) == len(sizes) == len(strides) == 4:
+        raise DesignError(f"a transfer of {operand} has not 4 offsets, sizes and strides")
+    shim = _shim(fifo)
+    if fifo.producer != shim and not _get(operation, "issue_token").value.data:
+        raise DesignError(f"a transfer of {operand} through {fifo.name} gives no token to wait for")
+    return Descriptor(
+        operand=operand,
+        column=shim.column,
+        direction="to array" if fifo.producer == shim else "from array",
+        offset=sum(offset * stride for offset, stride in zip(offsets, strides, strict=True)),
+        sizes=(sizes[0], sizes[1], sizes[2], sizes[3]),
+        strides=(strides[0], strides[1], strides[2], strides[3]),
+        id=_integer(operation, "id"),
+    )
+
+
+def _shim(fifo: Fifo) -> Place:
+    shims = [place for place in (fifo.producer, *fifo.consumers) if place.row == SHIM_ROW]
+    if len(shims) != 1:
+        raise DesignError(f"the FIFO {fifo.name} does not go through one shim tile")
+    return shims[0]
+
+
+def _expect_fifo(name: str, fifos: Mapping[str, Fifo], who: str) -> None:
+    if name not in fifos:
+        raise DesignError(f"{who} uses @{name}, and there is no FIFO of that name")
+
+
+def _expect_block(type_: Any, fifo: Fifo, place: Place) -> None:
+    if (found := _block(type_)) != fifo.block:
+        raise DesignError(f"the core at {place} takes {found} from {fifo.name}, which holds {fifo.block}")
+
+
+def _constant(value: Any) -> int:
+    return _integer(value.owner, "value")
+
+
+def _block(type_: Any) -> Block:
+    """A memref, or the one in an object FIFO's type."""
+    found = _MEMREF.search(str(type_))
+    if not found or found[2] not in _DTYPES:
+        raise DesignError(f"{type_} is no block of {', '.join(_DTYPES)}")
+    return Block(tuple(int(size) for size in found[1].rstrip("x").split("x")), _DTYPES[found[2]])
+
+
+def _get(operation: Operation, name: str) -> Any:
+    return operation.properties[name] if name in operation.properties else operation.attributes[name]
+
+
+def _integer(operation: Operation, name: str) -> int:
+    return int(_get(operation, name).value.data)
+
+
+def _text(operation: Operation, name: str) -> str:
+    return str(_get(operation, name).data)
+
+
+def _symbol(operation: Operation, name: str) -> str:
+    return str(_get(operation, name).string_value())

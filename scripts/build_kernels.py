@@ -1,0 +1,246 @@
+"""Write the NPU designs that a model's encoder needs, check them, and compile them where the mlir-aie tools are.
+
+    python scripts/build_kernels.py --device xdna1 --model tiny.en
+    python scripts/build_kernels.py --device xdna2 --model base --policy-sites all --compile -o kernels
+
+One `.mlir` a design and launch: the linear layers, q, k and v as one product, and with `--policy-sites all` the two
+products of the attention. What is compiled goes with a manifest into the same folder, where the backend finds it.
+Exit status: 0 written and checked (and compiled, where the tools are), 2 an error, or `--compile` and no tools.
+"""
+
+import argparse
+import importlib.metadata
+import shutil
+import subprocess
+import sys
+import sysconfig
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from tilewhisper.engine.errors import USER_ERRORS
+from tilewhisper.engine.planning import sites_of_model
+from tilewhisper.kernels.base import KernelError, ProductShape
+from tilewhisper.kernels.tiling import Design, TilePlan, plan
+from tilewhisper.kernels.xdna import artifacts
+from tilewhisper.kernels.xdna.backend import KERNELS_FOLDER
+from tilewhisper.kernels.xdna.designs import mlir
+from tilewhisper.kernels.xdna.geometries import XDNA1, XDNA2, find_geometry, geometry_names
+from tilewhisper.models.catalog import Site, official_names
+
+DEVICES = {device.name: device for device in (XDNA1, XDNA2)}
+FUSED = ("q_proj", "k_proj", "v_proj")
+TARGETS = {"xdna1": "aie2", "xdna2": "aie2p"}
+"""What Peano and mlir-aie's folder of kernels call the cores."""
+TIMEOUT = 1800
+"""Seconds, of one run of a compiler."""
+
+
+class ToolError(KernelError):
+    """A compiler is missing or failed."""
+
+
+@dataclass(frozen=True)
+class Tools:
+    """The mlir-aie wheel and the Peano wheel (llvm-aie), a pair of matching versions."""
+
+    aiecc: Path
+    mlir_aie: Path
+    peano: Path
+
+    @property
+    def versions(self) -> dict[str, str]:
+        return {name: _version(name) for name in ("mlir_aie", "llvm-aie", "tilewhisper")}
+
+
+@dataclass(frozen=True)
+class Launch:
+    """One design and one padded M x N, with the sites it serves."""
+
+    plan: TilePlan
+    sites: tuple[str, ...]
+
+    @property
+    def mn(self) -> artifacts.MN:
+        return self.plan.launch.m, self.plan.launch.n
+
+    @property
+    def file(self) -> Path:
+        m, n = self.mn
+        return Path(artifacts.folder_name(self.plan.design)) / f"design_{m}x{n}.mlir"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    args = _parser().parse_args(arguments)
+    console = Console(highlight=False, soft_wrap=True)
+    try:
+        launches = launches_of(sites_of_model(args.model), args.policy_sites, args.device, args.geometry)
+        texts = write(launches, args.output)
+        tools, missing = find_tools(args.peano)
+        if tools:
+            compile_all(launches, args.output, tools)
+    except (*USER_ERRORS, OSError) as e:
+        print(f"build_kernels: error: {e}", file=sys.stderr)
+        return 2
+    console.print(_table(launches, texts, compiled=tools is not None))
+    designs = len({launch.plan.design for launch in launches})
+    console.print(f"{len(launches)} files, {designs} designs, in {args.output}: written and checked as MLIR")
+    if tools:
+        console.print("compiled; not run on hardware by this script")
+        return 0
+    print(f"build_kernels: {'error: ' if args.compile else ''}not compiled: {missing}", file=sys.stderr)
+    return 2 if args.compile else 0
+
+
+def launches_of(sites: Iterable[Site], scope: str, device: str, geometry: str) -> tuple[Launch, ...]:
+    """Each design and launch once. Raises KernelError where the geometry does not take a product."""
+    found: dict[tuple[Design, artifacts.MN], tuple[TilePlan, list[str]]] = {}
+    target = DEVICES[device]
+    for role, shape in dict.fromkeys(_products(sites, scope)):
+        cut = plan(shape, find_geometry(geometry, target), target)
+        roles = found.setdefault((cut.design, (cut.launch.m, cut.launch.n)), (cut, []))[1]
+        roles.append(role)
+    return tuple(Launch(cut, tuple(roles)) for cut, roles in found.values())
+
+
+def _products(sites: Iterable[Site], scope: str) -> Iterator[tuple[str, ProductShape]]:
+    for site in sites:
+        role = site.name.rpartition(".")[2]
+        if site.kind == "linear" or scope == "all":
+            yield role, ProductShape(1, site.m, site.k, site.n)
+        if role == FUSED[0]:
+            yield "q+k+v", ProductShape(1, site.m, site.k, len(FUSED) * site.n)
+
+
+def write(launches: Sequence[Launch], folder: Path) -> tuple[str, ...]:
+    """The texts, checked before they are written. Raises DesignError."""
+    texts = []
+    for launch in track(launches, description="designs", console=Console(stderr=True), transient=True):
+        text = mlir.generate(launch.plan)
+        mlir.check(text)
+        path = folder / launch.file
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, "utf-8")
+        texts.append(text)
+    return tuple(texts)
+
+
+def find_tools(peano: Path | None) -> tuple[Tools | None, str]:
+    """The tools, or None and what to install."""
+    packages = Path(sysconfig.get_path("purelib"))
+    aiecc = shutil.which("aiecc.py")
+    peano = peano or packages / "llvm-aie"
+    if not aiecc:
+        return None, (
+            "aiecc.py is not on PATH; install the wheels mlir_aie and llvm-aie (Peano), a pair of matching versions, "
+            "from the GitHub releases of Xilinx/mlir-aie and Xilinx/llvm-aie (see docs/npu.md)"
+        )
+    if not (peano / "bin" / "clang++").exists():
+        return None, (
+            f"there is no Peano compiler in {peano}; install the wheel llvm-aie that belongs to your mlir_aie, from "
+            "the GitHub releases of Xilinx/llvm-aie, or say where it is with --peano"
+        )
+    return Tools(Path(aiecc).resolve(), Path(aiecc).resolve().parents[1], peano.resolve()), ""
+
+
+def compile_all(launches: Sequence[Launch], folder: Path, tools: Tools) -> None:
+    """Raises ToolError. A design's manifest is written when all its launches have been compiled."""
+    of_design: dict[Design, list[Launch]] = {}
+    for launch in launches:
+        of_design.setdefault(launch.plan.design, []).append(launch)
+    for design, served in track(of_design.items(), description="compiling", console=Console(stderr=True)):
+        work = (folder / served[0].file).parent / "build"
+        work.mkdir(exist_ok=True)
+        _compile_micro_kernel(design, work, tools)
+        instructions = {launch.mn: _compile(folder / launch.file, work, tools) for launch in served}
+        # M and N live in the instructions alone, so the last launch's binary is every launch's.
+        xclbin = (work / artifacts.XCLBIN).read_bytes()
+        artifacts.write(folder, design, xclbin, instructions, target="hardware", tools=tools.versions)
+
+
+def _compile_micro_kernel(design: Design, work: Path, tools: Tools) -> None:
+    """mlir-aie's own matrix kernel for this core tile and these dtypes."""
+    target, core = TARGETS[design.device], design.core
+    include = tools.mlir_aie / "include"
+    _run(
+        [
+            str(tools.peano / "bin" / "clang++"),
+            *(f"--target={target}-none-unknown-elf", "-O2", "-std=c++20", "-DNDEBUG", f"-I{include}"),
+            *(f"-DDIM_M={core.m}", f"-DDIM_K={core.k}", f"-DDIM_N={core.n}"),
+            f"-D{design.dtype_in}_{design.dtype_out}_ONLY",
+            *("-c", str(include / "aie_kernels" / target / "mm.cc"), "-o", f"mm_{core}.o"),
+        ],
+        work,
+    )
+
+
+def _compile(text: Path, work: Path, tools: Tools) -> bytes:
+    """The instructions of one launch; the binary is left in `work`."""
+    instructions = work / f"{text.stem}.bin"
+    _run(
+        [
+            *(sys.executable, str(tools.aiecc), "--no-xchesscc", "--no-xbridge", "--peano", str(tools.peano)),
+            *("--aie-generate-xclbin", f"--xclbin-name={artifacts.XCLBIN}"),
+            *("--aie-generate-npu-insts", f"--npu-insts-name={instructions.name}", str(text.resolve())),
+        ],
+        work,
+    )
+    return instructions.read_bytes()
+
+
+def _run(command: Sequence[str], folder: Path) -> None:
+    try:
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=TIMEOUT, check=False)
+    except subprocess.TimeoutExpired as slow:
+        raise ToolError(f"{Path(command[0]).name} took longer than {TIMEOUT} s in {folder}") from slow
+    if done.returncode:
+        last = (done.stderr or done.stdout).strip().splitlines()[-1:] or ["it said nothing"]
+        raise ToolError(f"{' '.join(command[:2])} failed in {folder}: {last[0]}")
+
+
+def _version(name: str) -> str:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return "unknown"
+
+
+def _table(launches: Sequence[Launch], texts: Sequence[str], *, compiled: bool) -> Table:
+    table = Table("design", "launch", "sites", box=None, pad_edge=False)
+    for heading in ("lines", "L1 bytes", "MLIR", "binary"):
+        table.add_column(heading, justify="right")
+    for launch, text in zip(launches, texts, strict=True):
+        m, n = launch.mn
+        binary = "compiled" if compiled else "none"
+        figures = (f"{text.count(chr(10)):,}", f"{launch.plan.l1_bytes:,}", "checked", binary)
+        table.add_row(launch.file.parent.name, f"{m}x{n}", ", ".join(launch.sites), *figures)
+    return table
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", required=True, choices=DEVICES)
+    parser.add_argument("--model", default="tiny.en", metavar="NAME", help=f"one of {', '.join(official_names())}")
+    parser.add_argument("--geometry", default="whole-array", choices=geometry_names(), help="(default: whole-array)")
+    parser.add_argument(
+        "--policy-sites",
+        default="linear",
+        choices=("linear", "all"),
+        help="linear: layers with weights, and q, k, v as one product; all: the attention's products too",
+    )
+    parser.add_argument(
+        "-o", "--output", type=Path, default=KERNELS_FOLDER, metavar="DIR", help="(default: %(default)s)"
+    )
+    parser.add_argument("--compile", action="store_true", help="an error where the tools to compile are missing")
+    parser.add_argument(
+        "--peano", type=Path, metavar="DIR", help="folder of the llvm-aie wheel (default: beside pip's)"
+    )
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
