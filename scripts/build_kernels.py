@@ -24,11 +24,12 @@ from rich.table import Table
 
 from tilewhisper.engine.errors import USER_ERRORS
 from tilewhisper.engine.planning import sites_of_model
-from tilewhisper.kernels.base import KernelError, ProductShape
+from tilewhisper.kernels.base import BackendUnavailable, KernelError, ProductShape
 from tilewhisper.kernels.tiling import Design, TilePlan, plan
 from tilewhisper.kernels.xdna import artifacts
 from tilewhisper.kernels.xdna.backend import KERNELS_FOLDER
 from tilewhisper.kernels.xdna.designs import mlir
+from tilewhisper.kernels.xdna.designs.names import TYPES
 from tilewhisper.kernels.xdna.geometries import XDNA1, XDNA2, find_geometry, geometry_names
 from tilewhisper.models.catalog import Site, official_names
 
@@ -36,6 +37,8 @@ DEVICES = {device.name: device for device in (XDNA1, XDNA2)}
 FUSED = ("q_proj", "k_proj", "v_proj")
 TARGETS = {"xdna1": "aie2", "xdna2": "aie2p"}
 """What Peano and mlir-aie's folder of kernels call the cores."""
+KERNEL_SOURCES = Path("include/aie_kernels")
+"""In the mlir_aie wheel."""
 TIMEOUT = 1800
 """Seconds, of one run of a compiler."""
 
@@ -79,14 +82,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     console = Console(highlight=False, soft_wrap=True)
     try:
         launches = launches_of(sites_of_model(args.model), args.policy_sites, args.device, args.geometry)
-        texts = write(launches, args.output)
+        write(launches, args.output)
         tools, missing = find_tools(args.peano)
         if tools:
             compile_all(launches, args.output, tools)
     except (*USER_ERRORS, OSError) as e:
         print(f"build_kernels: error: {e}", file=sys.stderr)
         return 2
-    console.print(_table(launches, texts, compiled=tools is not None))
+    console.print(_table(launches, compiled=tools is not None))
     designs = len({launch.plan.design for launch in launches})
     console.print(f"{len(launches)} files, {designs} designs, in {args.output}: written and checked as MLIR")
     if tools:
@@ -116,35 +119,35 @@ def _products(sites: Iterable[Site], scope: str) -> Iterator[tuple[str, ProductS
             yield "q+k+v", ProductShape(1, site.m, site.k, len(FUSED) * site.n)
 
 
-def write(launches: Sequence[Launch], folder: Path) -> tuple[str, ...]:
-    """The texts, checked before they are written. Raises DesignError."""
-    texts = []
+def write(launches: Sequence[Launch], folder: Path) -> None:
+    """Each text is checked before it is written. Raises DesignError."""
     for launch in track(launches, description="designs", console=Console(stderr=True), transient=True):
         text = mlir.generate(launch.plan)
         mlir.check(text)
         path = folder / launch.file
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, "utf-8")
-        texts.append(text)
-    return tuple(texts)
 
 
 def find_tools(peano: Path | None) -> tuple[Tools | None, str]:
     """The tools, or None and what to install."""
     packages = Path(sysconfig.get_path("purelib"))
-    aiecc = shutil.which("aiecc.py")
+    wheels = (
+        "the wheels mlir_aie and llvm-aie (Peano), a pair of matching versions, from the GitHub releases of "
+        "Xilinx/mlir-aie and Xilinx/llvm-aie (see docs/npu.md)"
+    )
+    found = shutil.which("aiecc.py")
+    if not found:
+        return None, f"aiecc.py is not on PATH; install {wheels}"
+    # The wheel's own bin folder, or the environment's.
+    aiecc = Path(found).resolve()
+    mlir_aie = next((f for f in (aiecc.parents[1], packages / "mlir_aie") if (f / KERNEL_SOURCES).is_dir()), None)
+    if not mlir_aie:
+        return None, f"{aiecc} has no {KERNEL_SOURCES} beside it; install {wheels}"
     peano = peano or packages / "llvm-aie"
-    if not aiecc:
-        return None, (
-            "aiecc.py is not on PATH; install the wheels mlir_aie and llvm-aie (Peano), a pair of matching versions, "
-            "from the GitHub releases of Xilinx/mlir-aie and Xilinx/llvm-aie (see docs/npu.md)"
-        )
     if not (peano / "bin" / "clang++").exists():
-        return None, (
-            f"there is no Peano compiler in {peano}; install the wheel llvm-aie that belongs to your mlir_aie, from "
-            "the GitHub releases of Xilinx/llvm-aie, or say where it is with --peano"
-        )
-    return Tools(Path(aiecc).resolve(), Path(aiecc).resolve().parents[1], peano.resolve()), ""
+        return None, f"there is no Peano compiler in {peano}; say where it is with --peano, or install {wheels}"
+    return Tools(aiecc, mlir_aie, peano.resolve()), ""
 
 
 def compile_all(launches: Sequence[Launch], folder: Path, tools: Tools) -> None:
@@ -159,7 +162,20 @@ def compile_all(launches: Sequence[Launch], folder: Path, tools: Tools) -> None:
         instructions = {launch.mn: _compile(folder / launch.file, work, tools) for launch in served}
         # M and N live in the instructions alone, so the last launch's binary is every launch's.
         xclbin = (work / artifacts.XCLBIN).read_bytes()
+        instructions = _built_before(folder, design, tools) | instructions
         artifacts.write(folder, design, xclbin, instructions, target="hardware", tools=tools.versions)
+
+
+def _built_before(folder: Path, design: Design, tools: Tools) -> dict[artifacts.MN, bytes]:
+    """Another model's launches of the same design, where the same tools made them."""
+    home = folder / artifacts.folder_name(design)
+    try:
+        manifest = artifacts.read_manifest(home, design)
+    except BackendUnavailable:
+        return {}
+    if (manifest.design, manifest.target, manifest.tools) != (design, "hardware", tools.versions):
+        return {}
+    return {mn: (home / name).read_bytes() for mn, name in manifest.launches.items() if (home / name).is_file()}
 
 
 def _compile_micro_kernel(design: Design, work: Path, tools: Tools) -> None:
@@ -171,8 +187,8 @@ def _compile_micro_kernel(design: Design, work: Path, tools: Tools) -> None:
             str(tools.peano / "bin" / "clang++"),
             *(f"--target={target}-none-unknown-elf", "-O2", "-std=c++20", "-DNDEBUG", f"-I{include}"),
             *(f"-DDIM_M={core.m}", f"-DDIM_K={core.k}", f"-DDIM_N={core.n}"),
-            f"-D{design.dtype_in}_{design.dtype_out}_ONLY",
-            *("-c", str(include / "aie_kernels" / target / "mm.cc"), "-o", f"mm_{core}.o"),
+            f"-D{TYPES[design.dtype_in]}_{TYPES[design.dtype_out]}_ONLY",
+            *("-c", str(tools.mlir_aie / KERNEL_SOURCES / target / "mm.cc"), "-o", f"mm_{core}.o"),
         ],
         work,
     )
@@ -209,15 +225,14 @@ def _version(name: str) -> str:
         return "unknown"
 
 
-def _table(launches: Sequence[Launch], texts: Sequence[str], *, compiled: bool) -> Table:
-    table = Table("design", "launch", "sites", box=None, pad_edge=False)
-    for heading in ("lines", "L1 bytes", "MLIR", "binary"):
-        table.add_column(heading, justify="right")
-    for launch, text in zip(launches, texts, strict=True):
-        m, n = launch.mn
-        binary = "compiled" if compiled else "none"
-        figures = (f"{text.count(chr(10)):,}", f"{launch.plan.l1_bytes:,}", "checked", binary)
-        table.add_row(launch.file.parent.name, f"{m}x{n}", ", ".join(launch.sites), *figures)
+def _table(launches: Sequence[Launch], *, compiled: bool) -> Table:
+    table = Table(box=None, pad_edge=False)
+    for heading in ("design", "M x N", "MLIR", "binary"):
+        table.add_column(heading, no_wrap=True)
+    table.add_column("sites")
+    for launch in launches:
+        design, size = launch.file.parent.name, "x".join(map(str, launch.mn))
+        table.add_row(design, size, "checked", "compiled" if compiled else "none", ", ".join(launch.sites))
     return table
 
 

@@ -40,7 +40,7 @@ def imported(tree: ast.AST) -> Iterator[str]:
             assert node.level == 0, "imports are absolute"
             yield node.module or ""
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
-        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith("import_module"):
+        elif isinstance(node, ast.Call) and node.args and ast.unparse(node.func).endswith("import_module"):
             yield ast.unparse(node.args[0]).strip("'\"")
 
 

@@ -31,12 +31,17 @@ def _backends() -> Iterator[tuple[str, str, str]]:
 
 
 def _npu() -> Iterator[tuple[str, str, str]]:
+    from tilewhisper.kernels.xdna.artifacts import designs_in
+    from tilewhisper.kernels.xdna.backend import KERNELS_FOLDER
     from tilewhisper.kernels.xdna.probe import probe
 
     found = probe()
     for name, reason in (("driver", found.driver), ("device", found.device), ("pyxrt", found.pyxrt)):
         yield name, _usable(not reason), reason or ""
-    yield "backend", _usable(False), "this version has no NPU backend yet"
+    built = len(designs_in(KERNELS_FOLDER))
+    how = f"{built} in {KERNELS_FOLDER}" if built else f"none in {KERNELS_FOLDER}; scripts/build_kernels.py makes them"
+    yield "designs", _usable(bool(built)), how
+    yield "emulation", _usable(True), "--npu emulated: the same backend before an emulated device, far slower"
 
 
 def _weights() -> Iterator[tuple[str, str, str]]:

@@ -109,7 +109,7 @@ def _unpack(bits: npt.NDArray[np.unsignedinteger], fraction: int) -> _Unpacked:
     wide = bits.astype(np.int64)
     exponent = (wide >> fraction) & 0xFF
     magnitude = (wide & ((1 << fraction) - 1)) | ((exponent != 0).astype(np.int64) << fraction)
-    return _Unpacked(np.where(wide >> (fraction + 8) == 1, -magnitude, magnitude), exponent)
+    return _Unpacked(np.where(wide >> (fraction + 8) == 1, -magnitude, magnitude), np.maximum(exponent, 1))
 
 
 def _unpack_bf16(bits: Bits) -> _Unpacked:

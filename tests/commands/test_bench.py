@@ -64,7 +64,18 @@ def test_what_made_the_figures(ran):
 
 
 def test_without_a_peer_the_first_policy_is_the_baseline(tilewhisper, tmp_path):
-    arguments = ("--policy", "torch", "--policy", "torch", "--peer", "none", "--runs", "2", "--json", tmp_path / "b.json")
+    arguments = (
+        "--policy",
+        "torch",
+        "--policy",
+        "torch",
+        "--peer",
+        "none",
+        "--runs",
+        "2",
+        "--json",
+        tmp_path / "b.json",
+    )
     finished = tilewhisper("bench", SAMPLE, *arguments)
     content = json.loads((tmp_path / "b.json").read_text())
     assert finished.status == 0

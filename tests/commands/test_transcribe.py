@@ -93,7 +93,9 @@ def test_sites_that_ran_as_one_call_say_so(ran):
         for leaf in ("q_proj", "k_proj", "v_proj")
     }
     # Fused attention is torch's; bf16 has the two products apart.
-    joint |= {f"layers.{i}.self_attn.{leaf}": f"layers.{i}.self_attn.{{qk,av}}" for i in (1, 2, 3) for leaf in ("qk", "av")}
+    joint |= {
+        f"layers.{i}.self_attn.{leaf}": f"layers.{i}.self_attn.{{qk,av}}" for i in (1, 2, 3) for leaf in ("qk", "av")
+    }
     assert launches == {name: joint.get(name, name) for name in SITES}
 
 

@@ -305,7 +305,7 @@ def test_the_flush_looks_at_the_rounded_sum() -> None:
 
 
 def test_a_denormal_accumulator_aligns_as_exponent_1() -> None:
-    # Its grid is 2^-149, so two products of 2^-150 are lost and the sum stays below 2^-126; on 2^-150 it would reach it.
+    # On its grid of 2^-149 two products of 2^-150 are lost and the sum stays below 2^-126; a grid of 2^-150 keeps them.
     small = _values([2.0**-75] * 2)
     assert _both(small, small, 2.0**-126 - 2.0**-149) == 0
 

@@ -42,7 +42,9 @@ def test_a_malformed_file_is_refused(engine, shared):
 
 
 def test_one_utterance_in_three_containers_is_one_text(engine, shared):
-    texts = {heard(engine("base"), shared / "formats" / f"1272-141231-0002.{ending}") for ending in ("flac", "mp3", "wav")}
+    texts = {
+        heard(engine("base"), shared / "formats" / f"1272-141231-0002.{ending}") for ending in ("flac", "mp3", "wav")
+    }
     assert len(texts) == 1
 
 

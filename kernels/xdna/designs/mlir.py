@@ -14,7 +14,7 @@ from itertools import chain
 
 from tilewhisper.kernels.tiling import TilePlan
 from tilewhisper.kernels.xdna.designs.check import check
-from tilewhisper.kernels.xdna.designs.names import DEVICES, PORTS, TYPES
+from tilewhisper.kernels.xdna.designs.names import DEVICES, PORTS, TYPES, Port
 from tilewhisper.kernels.xdna.designs.structure import (
     Acquire,
     Block,
@@ -25,7 +25,6 @@ from tilewhisper.kernels.xdna.designs.structure import (
     Link,
     Loop,
     Place,
-    Port,
     Release,
     Step,
     Structure,

@@ -1,8 +1,9 @@
 """What mlir-aie calls things: the enumerations of its dialects as they stand in generic form."""
 
 from collections.abc import Mapping
+from typing import Literal
 
-from tilewhisper.kernels.xdna.designs.structure import Port
+Port = Literal["produce", "consume"]
 
 DEVICES: Mapping[str, int] = {"xdna1": 4, "xdna2": 8}
 """`npu1` and `npu2` of `AIEDevice`: the whole array of four, of eight columns."""

@@ -13,9 +13,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from math import prod
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from tilewhisper.kernels.tiling import DTYPE_BYTES, TilePlan, transfers
+from tilewhisper.kernels.xdna.designs.names import TYPES, Port
 from tilewhisper.kernels.xdna.sequence import a_column, a_rows
 
 SHIM_ROW, MEMORY_ROW, FIRST_CORE_ROW = 0, 1, 2
@@ -24,7 +25,6 @@ DEPTH = 2
 
 FOR_EVER = 2**63 - 1
 
-Port = Literal["produce", "consume"]
 Layout = tuple[tuple[int, int], ...]
 """(size, stride) of each dimension; empty where the object is sent as it lies."""
 
@@ -138,8 +138,8 @@ def structure_of(plan: TilePlan) -> Structure:
     g, core, launch = plan.geometry, plan.core, plan.launch
     a, b = Block((core.m, core.k), g.dtype_in), Block((core.k, core.n), g.dtype_in)
     c = Block((core.m, core.n), g.dtype_out)
-    zero = Function(f"zero_{g.dtype_out}", (c,))
-    matmul = Function(f"matmul_{g.dtype_in}_{g.dtype_out}", (a, b, c))
+    zero = Function(f"zero_{TYPES[g.dtype_out]}", (c,))
+    matmul = Function(f"matmul_{TYPES[g.dtype_in]}_{TYPES[g.dtype_out]}", (a, b, c))
     return Structure(
         device=plan.device.name,
         functions=(zero, matmul),
