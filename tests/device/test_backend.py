@@ -46,6 +46,21 @@ def test_linear_equals_float64_within_bf16(device, m, k, n):
     assert_product(npu.linear(x, npu.prepare(weight, bias)) - bias, x, weight.T)
 
 
+WIDTHS = (384, 512, 768, 1024, 1280)
+"""d_model of tiny, base, small, medium and large."""
+ENCODER_PRODUCTS = sorted(
+    {(64, 1500), (1500, 64)} | {kn for d in WIDTHS for kn in ((d, d), (d, 3 * d), (d, 4 * d), (4 * d, d))}
+)
+"""(K, N) of q,k,v together, the projections, fc1, fc2, qk and av, of every Whisper size."""
+
+
+@pytest.mark.parametrize("device", [XDNA1, XDNA2], ids=lambda device: device.name)
+@pytest.mark.parametrize(("k", "n"), ENCODER_PRODUCTS)
+def test_every_design_of_every_whisper_size_gives_the_product(device, k, n):
+    npu, x, weight = backend(device), signed(70, k), signed(n, k, seed=1)
+    assert_product(npu.linear(x, npu.prepare(weight, None)), x, weight.T)
+
+
 def test_the_sign_and_order_of_bf16_bytes_are_right():
     npu = backend()
     x = torch.tensor([[1.0, -2.0, 0.5, -0.25] * 16])
