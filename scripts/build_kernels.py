@@ -17,6 +17,7 @@ import sysconfig
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from rich.console import Console
 from rich.progress import track
@@ -32,6 +33,8 @@ from tilewhisper.kernels.xdna.designs import mlir
 from tilewhisper.kernels.xdna.designs.names import TYPES
 from tilewhisper.kernels.xdna.geometries import XDNA1, XDNA2, find_geometry, geometry_names
 from tilewhisper.models.catalog import Site, official_names
+
+T = TypeVar("T")
 
 DEVICES = {device.name: device for device in (XDNA1, XDNA2)}
 FUSED = ("q_proj", "k_proj", "v_proj")
@@ -121,7 +124,7 @@ def _products(sites: Iterable[Site], scope: str) -> Iterator[tuple[str, ProductS
 
 def write(launches: Sequence[Launch], folder: Path) -> None:
     """Each text is checked before it is written. Raises DesignError."""
-    for launch in track(launches, description="designs", console=Console(stderr=True), transient=True):
+    for launch in _progress(launches, "designs"):
         text = mlir.generate(launch.plan)
         mlir.check(text)
         path = folder / launch.file
@@ -155,7 +158,7 @@ def compile_all(launches: Sequence[Launch], folder: Path, tools: Tools) -> None:
     of_design: dict[Design, list[Launch]] = {}
     for launch in launches:
         of_design.setdefault(launch.plan.design, []).append(launch)
-    for design, served in track(of_design.items(), description="compiling", console=Console(stderr=True)):
+    for design, served in _progress(list(of_design.items()), "compiling"):
         work = (folder / served[0].file).parent / "build"
         work.mkdir(exist_ok=True)
         _compile_micro_kernel(design, work, tools)
@@ -216,6 +219,12 @@ def _run(command: Sequence[str], folder: Path) -> None:
     if done.returncode:
         last = (done.stderr or done.stdout).strip().splitlines()[-1:] or ["it said nothing"]
         raise ToolError(f"{' '.join(command[:2])} failed in {folder}: {last[0]}")
+
+
+def _progress(items: Sequence[T], what: str) -> Iterable[T]:
+    """With a bar where somebody looks."""
+    console = Console(stderr=True)
+    return track(items, description=what, console=console, transient=True, disable=not console.is_terminal)
 
 
 def _version(name: str) -> str:
