@@ -28,7 +28,6 @@ from tilewhisper.engine.planning import sites_of_model
 from tilewhisper.kernels.base import BackendUnavailable, KernelError, ProductShape
 from tilewhisper.kernels.tiling import Design, TilePlan, plan
 from tilewhisper.kernels.xdna import artifacts
-from tilewhisper.kernels.xdna.backend import KERNELS_FOLDER
 from tilewhisper.kernels.xdna.designs import mlir
 from tilewhisper.kernels.xdna.designs.names import TYPES
 from tilewhisper.kernels.xdna.geometries import XDNA1, XDNA2, find_geometry, geometry_names
@@ -84,17 +83,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = _parser().parse_args(arguments)
     console = Console(highlight=False, soft_wrap=True)
     try:
+        folder = args.output or _cache_folder()
         launches = launches_of(sites_of_model(args.model), args.policy_sites, args.device, args.geometry)
-        write(launches, args.output)
+        write(launches, folder)
         tools, missing = find_tools(args.peano)
         if tools:
-            compile_all(launches, args.output, tools)
+            compile_all(launches, folder, tools)
     except (*USER_ERRORS, OSError) as e:
         print(f"build_kernels: error: {e}", file=sys.stderr)
         return 2
     console.print(_table(launches, compiled=tools is not None))
     designs = len({launch.plan.design for launch in launches})
-    console.print(f"{len(launches)} files, {designs} designs, in {args.output}: written and checked as MLIR")
+    console.print(f"{len(launches)} files, {designs} designs, in {folder}: written and checked as MLIR")
     if tools:
         console.print("compiled; not run on hardware by this script")
         return 0
@@ -221,6 +221,12 @@ def _run(command: Sequence[str], folder: Path) -> None:
         raise ToolError(f"{' '.join(command[:2])} failed in {folder}: {last[0]}")
 
 
+def _cache_folder() -> Path:
+    from tilewhisper.kernels.xdna.backend import KERNELS_FOLDER  # late: it imports torch
+
+    return KERNELS_FOLDER
+
+
 def _progress(items: Sequence[T], what: str) -> Iterable[T]:
     """With a bar where somebody looks."""
     console = Console(stderr=True)
@@ -256,9 +262,7 @@ def _parser() -> argparse.ArgumentParser:
         choices=("linear", "all"),
         help="linear: layers with weights, and q, k, v as one product; all: the attention's products too",
     )
-    parser.add_argument(
-        "-o", "--output", type=Path, default=KERNELS_FOLDER, metavar="DIR", help="(default: %(default)s)"
-    )
+    parser.add_argument("-o", "--output", type=Path, metavar="DIR", help="(default: where the backend looks)")
     parser.add_argument("--compile", action="store_true", help="an error where the tools to compile are missing")
     parser.add_argument(
         "--peano", type=Path, metavar="DIR", help="folder of the llvm-aie wheel (default: beside pip's)"

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from dataclasses import fields, is_dataclass
 from itertools import chain, zip_longest
 from math import prod
 from typing import Any
@@ -102,7 +103,16 @@ def _plan_reasons(design: ReadDesign) -> Reasons:
 def _differences(what: str, wanted: Iterable[Any], found: Iterable[Any]) -> Reasons:
     for i, (expected, there) in enumerate(zip_longest(wanted, found)):
         if expected != there:
-            yield f"{what}: number {i} is {there}, and the plan asks for {expected}"
+            yield f"{what}: number {i} {_difference(expected, there)}"
+
+
+def _difference(expected: Any, there: Any) -> str:
+    """The fields that differ, where both are of one kind."""
+    if type(expected) is not type(there) or not is_dataclass(expected):
+        return f"is {there}, and the plan asks for {expected}"
+    names = [f.name for f in fields(expected) if getattr(expected, f.name) != getattr(there, f.name)]
+    parts = (f"has {name} {getattr(there, name)}, and the plan asks for {getattr(expected, name)}" for name in names)
+    return "; ".join(parts)
 
 
 def _own_reasons(design: ReadDesign, device: Device) -> Reasons:
