@@ -11,6 +11,7 @@ Does not know layer names, models, or policies.
     ├── UnknownTarget         no tile geometry or device profile of that name
     ├── BackendUnavailable    the backend cannot run on this machine
     ├── UnsupportedShape      a product that a geometry, device or profile cannot take
+    ├── DesignError           a text that is no sound NPU design (in xdna/designs)
     └── ProductFailed         a product was started and did not finish well
 """
 

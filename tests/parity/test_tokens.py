@@ -13,18 +13,19 @@ def clips(shared: Path) -> list[Path]:
     return sorted((shared / "librispeech").glob("*.flac"))
 
 
-@pytest.mark.parametrize("name", ["tiny.en", "base"])
-def test_greedy_tokens_equal_transformers_on_at_least_58_of_60_clips(name, engine, oracle, shared):
+@pytest.mark.parametrize(("name", "step", "may_differ"), [("tiny.en", 1, 2), ("base", 3, 1)])
+def test_greedy_tokens_equal_transformers(name, step, may_differ, engine, oracle, shared):
+    """tiny.en on all 60 clips, base on every third: all 60 take it 150 s. scripts/accuracy.py runs both on all."""
     options = TranscriptionOptions(language="en")
     different = []
-    for clip in (files := clips(shared)):
+    for clip in (files := clips(shared)[::step]):
         samples = audio.load(clip)
         mel = engine(name).log_mel(samples)[None]
         window = engine(name).decode(engine(name).encode(mel), options)
         if window.tokens != oracle(name).generate(samples, "en").tokens:
             different.append(clip.name)
-    assert len(files) == 60
-    assert len(different) <= 2, different
+    assert len(files) == 60 // step
+    assert len(different) <= may_differ, different
 
 
 @pytest.mark.parametrize("name", ["tiny.en", "base"])

@@ -59,7 +59,7 @@ def test_blank_is_suppressed_first_or_not_at_all(facts):
     assert TranscriptionOptions(suppress_blank=False).suppressed_first(facts) == ()
 
 
-@pytest.mark.parametrize(("seconds", "index"), [(1.0, 50), (0.0, 0), (0.5, 25), (0.06, 3), (30.0, 1500)])
+@pytest.mark.parametrize(("seconds", "index"), [(1.0, 50), (0.0, 0), (0.5, 25), (0.58, 29), (30.0, 1500)])
 def test_the_initial_timestamp_in_tokens_of_a_fiftieth_of_a_second(seconds, index):
     assert TranscriptionOptions(max_initial_timestamp=seconds).max_initial_timestamp_index == index
 
