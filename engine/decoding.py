@@ -17,6 +17,8 @@ class DecodedWindow:
     tokens: tuple[int, ...]
     avg_logprob: float
     """Mean log-probability a token under the rules, the end-of-text counted."""
+    text_logprob: float
+    """The same over the text alone, without timestamps and end-of-text; -inf where there is none."""
     no_speech_prob: float
     """Probability of the no-speech token right after start-of-transcript."""
 
@@ -54,7 +56,7 @@ def greedy(
     no_speech_probs = decoder.logits(hidden[:, list(prompt).index(sot)]).softmax(dim=-1)[:, no_speech].tolist()
 
     rows: list[list[int]] = [[] for _ in range(batch)]
-    logprobs = [0.0] * batch
+    logprobs: list[list[float]] = [[] for _ in range(batch)]
     open_rows = set(range(batch))
     limit = min(max_new_tokens, decoder.text_context - len(prompt))
     for count in range(1, limit + 1):
@@ -63,7 +65,7 @@ def greedy(
         chosen = logits.argmax(dim=-1)
         chosen_logprobs = (logits.gather(1, chosen[:, None])[:, 0] - logits.logsumexp(dim=-1)).tolist()
         for i in sorted(open_rows):
-            logprobs[i] += chosen_logprobs[i]
+            logprobs[i].append(chosen_logprobs[i])
             if (token := int(chosen[i])) == rules.eot:
                 open_rows.discard(i)
             else:
@@ -72,6 +74,15 @@ def greedy(
             break
         hidden = decoder.step(chosen[:, None], state)
     return [
-        DecodedWindow(tuple(row), logprob / (len(row) + 1), no_speech_prob)
-        for row, logprob, no_speech_prob in zip(rows, logprobs, no_speech_probs, strict=True)
+        DecodedWindow(
+            tokens=tuple(row),
+            avg_logprob=sum(scores) / (len(row) + 1),
+            text_logprob=_mean([s for token, s in zip(row, scores, strict=False) if token < rules.eot]),
+            no_speech_prob=no_speech_prob,
+        )
+        for row, scores, no_speech_prob in zip(rows, logprobs, no_speech_probs, strict=True)
     ]
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values) if values else float("-inf")

@@ -254,13 +254,24 @@ def test_silence_gives_no_text(tilewhisper, tmp_path, model, seconds):
     assert '"text": "", "segments": []' in (tmp_path / "silence.json").read_text()
 
 
-@pytest.mark.parametrize("level", [1 / 32768, 1e-3, 0.1])
+@pytest.mark.parametrize("level", [1 / 32768, 3e-4, 1e-3, 0.1])
 def test_noise_gives_no_text(tilewhisper, tmp_path, level):
     """From the last bit's dither up to a roar."""
     finished = tilewhisper("transcribe", wav(tmp_path / "noise.wav", 5, level), "--model", require_weights("tiny.en"))
     assert finished.status == 0
     assert finished.out == ""
     assert "no speech found" in finished.err
+
+
+@pytest.mark.parametrize(
+    "sound",
+    [0.05 * np.sin(2 * np.pi * 50 * np.arange(80_000) / 16_000), np.where(np.arange(80_000) == 40_000, 0.5, 0.0)],
+    ids=["mains hum", "click"],
+)
+def test_what_is_no_speech_gives_no_text(tilewhisper, tmp_path, sound):
+    soundfile.write(tmp_path / "sound.wav", sound, 16_000)
+    finished = tilewhisper("transcribe", tmp_path / "sound.wav", "--model", require_weights("tiny.en"))
+    assert (finished.status, finished.out) == (0, "")
 
 
 def test_silence_after_speech_adds_no_text(tilewhisper, tmp_path):

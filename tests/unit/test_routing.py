@@ -2,6 +2,7 @@
 
 import copy
 import gc
+import itertools
 import weakref
 from collections import defaultdict
 
@@ -165,10 +166,13 @@ def test_a_model_can_be_routed_anew(model, mel):
     assert torch.equal(first, again)
 
 
-def test_shared_time_is_split_by_work(model, mel):
+def test_shared_time_is_split_by_work(model, mel, monkeypatch):
+    ticks = itertools.count()
+    monkeypatch.setattr("tilewhisper.engine.router.time.perf_counter", lambda: float(next(ticks)))
     _, counts, _ = encode(model, mel, rules())
     q, k, v = (counts[f"layers.0.self_attn.{leaf}_proj"].seconds for leaf in "qkv")
-    assert q == k == v > 0
+    assert q == k == v
+    assert q + k + v == pytest.approx(1.0)
 
 
 def test_a_refused_shape_goes_to_the_stated_fallback_and_says_why(model, mel):
