@@ -12,6 +12,7 @@ from tilewhisper.kernels import registry
 from tilewhisper.kernels.base import ProductShape, Settings
 from tilewhisper.kernels.tiling import plan
 from tilewhisper.kernels.xdna.geometries import XDNA1, find_geometry
+from tilewhisper.models import checkpoint
 
 PROJECTIONS = ("q_proj", "k_proj", "v_proj", "out_proj")
 WITH_FALLBACK = """
@@ -107,14 +108,14 @@ def test_without_the_word_emulated_nothing_is_emulated(transcribe):
     assert "cannot run here" in err
 
 
-def test_the_encoder_lets_go_of_the_device(engine):
+def test_the_encoder_lets_go_of_the_device():
     backends = []
 
     def create(name: str):
         backends.append(registry.create(name, Settings(npu="emulated")))
         return backends[-1]
 
-    model = engine("tiny.en").checkpoint.model
+    model = checkpoint.load(require_weights("tiny.en")).model
     policy = Policy("one", "torch", (Rule("layers.0.fc1", "npu"),))
     routed = apply_policy(model, policy, lambda name: create(name) if name == "npu" else registry.create(name))
     machine = backends[0]._xrt.pyxrt.emulation

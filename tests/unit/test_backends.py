@@ -5,14 +5,14 @@ import pytest
 import torch
 
 from tilewhisper.kernels import registry
-from tilewhisper.kernels.base import AttentionBackend, ProductShape, UnknownBackend
+from tilewhisper.kernels.base import AttentionBackend, ProductShape, Settings, UnknownBackend
 from tilewhisper.kernels.cpu.bf16 import round_to_bf16
 
 SHAPES = [(64, 64, 64), (100, 130, 70), (1, 384, 1536), (1500, 64, 3), (7, 1, 1), (33, 2048, 5)]
 
-INPUT_ROUNDING = {"torch": 0.0, "bf16": 2.0**-8, "reference": 0.0}
+INPUT_ROUNDING = {"torch": 0.0, "bf16": 2.0**-8, "npu": 2.0**-8, "reference": 0.0}
 """Half a unit in the last place of what a backend rounds its inputs to."""
-SUM_ROUNDING = {"torch": 2.0**-24, "bf16": 2.0**-24, "reference": 0.0}
+SUM_ROUNDING = {"torch": 2.0**-24, "bf16": 2.0**-24, "npu": 2.0**-24, "reference": 0.0}
 
 
 def signed(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -27,9 +27,12 @@ def bound(name: str, a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return (inputs + sums + 2.0**-24) * magnitude + 1e-300
 
 
+EMULATED = Settings(npu="emulated")
+
+
 @pytest.fixture(params=registry.names())
 def backend(request):
-    return registry.create(request.param)
+    return registry.create(request.param, EMULATED)
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
@@ -61,7 +64,7 @@ def test_matmul_takes_transposed_views(backend):
 
 def test_fused_attention_equals_its_two_products_and_the_softmax_between():
     for name in registry.names():
-        backend = registry.create(name)
+        backend = registry.create(name, EMULATED)
         if isinstance(backend, AttentionBackend):
             q, k, v = (signed(2, 3, 90, 64, seed=seed) for seed in range(3))
             scores = q.double() @ k.double().mT * 0.125
