@@ -46,7 +46,7 @@ class PolicyContender:
     """This engine under one policy."""
 
     def __init__(self, model: WhisperModel) -> None:
-        self.name = f"tilewhisper, policy {model.policy.name}"
+        self.name = f"tilewhisper, policy {model.policy.name} on {', '.join(model.backend_labels)}"
         self._model = model
 
     def transcribe(self, file: str, speech: Speech) -> Pass:

@@ -81,6 +81,11 @@ class WhisperModel:
         """Every routable product of the encoder: what was asked for, and where it starts."""
         return tuple(self._routed.router.plans.values())
 
+    @property
+    def backend_labels(self) -> tuple[str, ...]:
+        """What reports call the backends in use; an emulated one says so."""
+        return self._routed.router.labels()
+
     def transcribe(
         self,
         audio: Any,

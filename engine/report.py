@@ -81,6 +81,8 @@ class RunReport:
     weights: str
     """Where the weights came from."""
     policy: str
+    backends: list[str]
+    """In use; an emulated one says so."""
     backend_overrides: list[str]
     language: str
     options: TranscriptionOptions

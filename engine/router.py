@@ -127,6 +127,10 @@ class Router:
 
         return self._run(launch, run)
 
+    def labels(self) -> tuple[str, ...]:
+        """What reports call the backends in use."""
+        return tuple(self._backend(name).label for name in dict.fromkeys(plan.backend for plan in self.plans.values()))
+
     def has_fused_attention(self, site: str) -> bool:
         return isinstance(self._backend(self.plans[site].backend), AttentionBackend)
 

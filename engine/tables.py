@@ -71,24 +71,23 @@ def summary_line(report: RunReport) -> str:
 
 def setting_line(report: RunReport) -> str:
     """What made the figures."""
-    overrides = "".join(f" + {override}" for override in report.backend_overrides)
+    policy = " + ".join((report.policy, *report.backend_overrides))
     return (
-        f"model {report.model} ({report.weights}), policy {report.policy}{overrides}, language {report.language}, "
-        f"{report.machine.threads} threads of {report.machine.cpu}"
+        f"model {report.model} ({report.weights}), policy {policy} on {', '.join(report.backends)}, "
+        f"language {report.language}, {report.machine.threads} threads of {report.machine.cpu}"
     )
 
 
-def route_table(routes: Iterable[tuple[Route, str | None]]) -> Table:
-    """Routes with the reason why their backend cannot run, if it cannot."""
+def route_table(routes: Iterable[tuple[Route, str]]) -> Table:
+    """Routes, each with what is to be said of its backend."""
     table = Table(box=None, pad_edge=False)
     table.add_column("site", no_wrap=True)
     for heading in ("heads", "M", "K", "N"):
         table.add_column(heading, justify="right")
     for heading in ("backend", "fallback", "decided by"):
         table.add_column(heading)
-    for route, refusal in routes:
+    for route, backend in routes:
         site = route.site
-        backend = f"{route.backend}: {refusal}" if refusal else route.backend
         sizes = (str(site.batch) if site.batch > 1 else "", str(site.m), str(site.k), str(site.n))
         table.add_row(site.name, *sizes, backend, route.fallback or "", route.rule)
     return table

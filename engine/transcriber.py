@@ -66,6 +66,7 @@ class Transcription(Iterator[Segment]):
             model=model.checkpoint.name,
             weights=model.checkpoint.source.origin,
             policy=model.policy.name,
+            backends=list(model.backend_labels),
             backend_overrides=list(model.overrides),
             language=self.info.language,
             options=self.info.transcription_options,

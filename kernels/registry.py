@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from difflib import get_close_matches
 from importlib import import_module
 
-from tilewhisper.kernels.base import Backend, BackendUnavailable, ProductShape, Settings, UnknownBackend
+from tilewhisper.kernels.base import Backend, BackendUnavailable, Settings, UnknownBackend
 
 _BACKENDS = {
     "torch": "tilewhisper.kernels.cpu.torch_f32:TorchBackend",
@@ -38,12 +38,6 @@ def create(name: str, settings: Settings = DEFAULTS) -> Backend:
     if reason := cls.why_unavailable(settings):
         raise BackendUnavailable(f"backend {name!r} cannot run here: {reason}")
     return cls.create(settings)
-
-
-def why_not(name: str, shape: ProductShape, settings: Settings = DEFAULTS) -> str | None:
-    """Why the named backend cannot run a product of this size on this machine, or None when it can."""
-    cls = backend_class(name)
-    return cls.why_unavailable(settings) or cls.create(settings).supports(shape)
 
 
 def all_classes() -> Iterator[type[Backend]]:

@@ -6,6 +6,8 @@ from tilewhisper.engine import policy as policies
 from tilewhisper.engine.commands.npu import settings
 from tilewhisper.engine.commands.screen import console
 from tilewhisper.engine.planning import sites_of_model
+from tilewhisper.engine.policy import Route
+from tilewhisper.kernels.base import Backend, BackendUnavailable, Settings
 
 
 def run(args: Namespace) -> int:
@@ -13,10 +15,28 @@ def run(args: Namespace) -> int:
     routes = policy.resolve(sites_of_model(args.model))
 
     from tilewhisper.engine import tables
-    from tilewhisper.engine.router import shape_of
-    from tilewhisper.kernels import registry
 
     chosen = settings(args)
-    refusals = ((route, registry.why_not(route.backend, shape_of(route.site), chosen)) for route in routes)
-    console().print(tables.route_table(refusals))
+    backends = {name: _backend(name, chosen) for name in dict.fromkeys(route.backend for route in routes)}
+    console().print(tables.route_table((route, _where(route, backends[route.backend])) for route in routes))
     return 0
+
+
+def _backend(name: str, chosen: Settings) -> Backend | str:
+    """The backend, or why there is none. Raises UnknownBackend."""
+    from tilewhisper.kernels import registry
+
+    try:
+        return registry.create(name, chosen)
+    except BackendUnavailable as e:
+        return str(e)
+
+
+def _where(route: Route, backend: Backend | str) -> str:
+    """What reports would call the backend, and why it cannot take the site, if it cannot."""
+    from tilewhisper.engine.router import shape_of
+
+    if isinstance(backend, str):
+        return f"{route.backend}: {backend}"
+    refusal = backend.supports(shape_of(route.site))
+    return f"{backend.label}: {refusal}" if refusal else backend.label

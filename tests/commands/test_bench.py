@@ -22,7 +22,7 @@ def ran(tilewhisper, tmp_path_factory):
     return finished, json.loads(file.read_text())
 
 
-NAMES = ["tilewhisper, policy torch", "tilewhisper, policy bf16", "transformers generate"]
+NAMES = ["tilewhisper, policy torch on torch", "tilewhisper, policy bf16 on bf16", "transformers generate"]
 
 
 def test_a_row_for_each_policy_and_the_peer(ran):

@@ -63,7 +63,7 @@ def test_the_real_time_factor_and_what_ran_are_on_stderr(ran):
     finished, content = ran
     run = content["runs"][0]
     assert f"RTF {run['rtf']:.3f}, speed {run['speed']:.1f}x real time: 7.3 s of audio" in finished.err
-    assert f"model tiny.en ({run['weights']}), policy cpu + layers.0.*=bf16, language en" in finished.err
+    assert f"model tiny.en ({run['weights']}), policy cpu + layers.0.*=bf16 on bf16, torch, language en" in finished.err
     assert finished.errors == []
     rows = [line.split()[:4] for line in finished.err.splitlines()]
     assert ["bf16", "bf16", "8", "8"] in rows
