@@ -103,7 +103,8 @@ def a_report(**values) -> RunReport:
     counts = {"layers.0.fc1": SiteCount(Counter(bf16=1), 0.25), "layers.0.fc2": SiteCount(Counter(torch=1), 0.125)}
     plain = {
         "file": "a.wav", "model": "tiny.en", "weights": "a package", "policy": "cpu",
-        "backends": ["torch", "bf16"], "backend_overrides": ["*=bf16"], "language": "en", "options": TranscriptionOptions(language="en"), "audio_seconds": 8.0, "rtf": 0.25,
+        "backends": ["torch", "bf16"], "backend_overrides": ["*=bf16"], "language": "en",
+        "options": TranscriptionOptions(language="en"), "audio_seconds": 8.0, "rtf": 0.25,
         "speed": 4.0, "load": Stage("load", 1, 9.0, 9.0, 9.0), "stages": stages,
         "total": Stage("total", 2, 2.0, 2.5, 1.0), "windows": 1, "tokens": 25, "tokens_per_second": 50.0,
         "peak_memory_bytes": 512 * 2**20, "machine": machine(),
