@@ -54,7 +54,6 @@ class PlannedProduct:
             "call_tile": asdict(p.launch),
             "grid": asdict(p.grid),
             "calls": p.calls,
-            "launches": p.launches,
             "core_steps": p.core_steps,
             "bytes_moved": {"a": p.bytes_a, "b": p.bytes_b, "c": p.bytes_c, "total": p.bytes_moved},
             "host_bytes": {"a": p.host_bytes_a, "b": p.host_bytes_b, "c": p.host_bytes_c},

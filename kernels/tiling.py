@@ -193,11 +193,6 @@ class TilePlan:
         return self.shape.batch * self.grid.rows * self.grid.depth * self.grid.columns
 
     @property
-    def launches(self) -> int:
-        """Starts of the device: no geometry here shares one between calls."""
-        return self.calls
-
-    @property
     def core_steps(self) -> int:
         """Core tiles multiplied, over all cores."""
         return self.padded.multiply_adds // self.core.multiply_adds
