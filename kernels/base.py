@@ -127,6 +127,16 @@ class Backend(ABC):
     def linear(self, x: Tensor, prepared: Any) -> Tensor:
         """x (..., k) times the prepared weight: a fresh float32 tensor (..., n). Raises ProductFailed."""
 
+    def linear_gelu(self, x: Tensor, prepared: Any) -> Tensor:
+        """`linear`, then the exact (erf) GELU: (..., n)."""
+        import torch.nn.functional as F
+
+        return F.gelu(self.linear(x, prepared))
+
+    def linear_add(self, x: Tensor, prepared: Any, residual: Tensor) -> Tensor:
+        """`linear` plus a residual of its result's shape: (..., n)."""
+        return residual + self.linear(x, prepared)
+
     @abstractmethod
     def matmul(self, a: Tensor, b: Tensor) -> Tensor:
         """a (..., m, k) @ b (..., k, n): a fresh float32 tensor (..., m, n). Raises ProductFailed."""
@@ -139,5 +149,9 @@ class AttentionBackend(Backend):
     """A backend that can also run both attention products and the softmax between them as one pass."""
 
     @abstractmethod
-    def attention(self, q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
-        """softmax(scale * q k^T) v over (batch, heads, positions, head_dim) tensors; same shape as q."""
+    def attention(self, q: Tensor, k: Tensor, v: Tensor, scale: float, bias: Tensor | None = None) -> Tensor:
+        """softmax(scale * q k^T + bias) v for q (batch, heads, m, head_dim) and k, v (batch, heads, n, head_dim).
+
+        `bias` (n,) is added to every row of scores: -inf hides a key, log(c) lets it stand for c of its kind.
+        The result has q's shape, any strides.
+        """

@@ -26,5 +26,5 @@ class TorchBackend(AttentionBackend):
     def matmul(self, a: Tensor, b: Tensor) -> Tensor:
         return a @ b
 
-    def attention(self, q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
-        return F.scaled_dot_product_attention(q, k, v, scale=scale)
+    def attention(self, q: Tensor, k: Tensor, v: Tensor, scale: float, bias: Tensor | None = None) -> Tensor:
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=bias, scale=scale)
