@@ -43,7 +43,9 @@ def _parser() -> argparse.ArgumentParser:
     _add_transcribe(commands)
     _add_layers(commands)
     _add_bench(commands)
+    _add_tune(commands)
     _add_plan(commands)
+    _add_build(commands)
     commands.add_parser("doctor", help="what this machine can run, and why not the rest")
     return parser
 
@@ -85,6 +87,31 @@ def _add_bench(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     p.add_argument("--json", metavar="FILE", help="write the figures as JSON")
 
 
+def _add_tune(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    p = commands.add_parser("tune", help="measure the backends on this machine and write the fastest policy of them")
+    _add_model(p)
+    p.add_argument("-o", "--output", required=True, metavar="FILE", help="the policy to write, TOML")
+    p.add_argument(
+        "--audio",
+        nargs="+",
+        default=[],
+        metavar="FILE",
+        help="measure the error on the first 30 s of each of these (default: a synthetic sound like speech)",
+    )
+    p.add_argument(
+        "--bound", type=float, default=5e-3, metavar="REL", help="on the error of encoder states (default: %(default)s)"
+    )
+    p.add_argument(
+        "--candidate",
+        action="append",
+        metavar="NAME",
+        help="a backend to try beside torch; repeatable (default: those made for speed that can run here)",
+    )
+    _add_npu(p)
+    _add_threads(p)
+    p.add_argument("--rounds", type=int, default=7, help="timed rounds, after one that warms up (default: 7)")
+
+
 def _add_plan(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     p = commands.add_parser("plan", help="predict how an NPU would cut an encoder's products, and what they would cost")
     what = p.add_mutually_exclusive_group()
@@ -93,6 +120,11 @@ def _add_plan(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
     p.add_argument("--geometry", default="whole-array", metavar="NAME", help="the cut (default: %(default)s)")
     p.add_argument("--device", default="xdna1", metavar="NAME", help="whose costs to predict (default: %(default)s)")
     p.add_argument("--json", metavar="FILE", help="write the plan as JSON")
+
+
+def _add_build(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    p = commands.add_parser("build", help="compile the native CPU kernels now instead of on first use")
+    p.add_argument("--force", action="store_true", help="even when they are there already")
 
 
 def _add_model(p: argparse._ActionsContainer) -> None:

@@ -24,7 +24,7 @@ from tilewhisper.kernels.xdna.profiles import (
     SEED_SHAPE,
     SeedClaim,
 )
-from tilewhisper.models.catalog import Site, encoder_sites, official
+from tilewhisper.models.catalog import Site, encoder_sites, official, stem_sites
 from tilewhisper.models.locate import locate
 
 POSITION_SECONDS = 0.02
@@ -162,7 +162,7 @@ def plan_product(shape: ProductShape, geometry: Geometry, profile: Profile) -> P
 
 def plan_encoder(model: str, sites: Sequence[Site], geometry: Geometry, profile: Profile) -> EncoderPlan:
     """Raises KernelError as `plan_product`."""
-    planned = tuple(_plan_site(site, geometry, profile) for site in sites)
+    planned = tuple(_plan_site(site, geometry, profile) for site in sites if site.kind != "conv")
     return EncoderPlan(model, planned, tuple(_scope(name, planned, profile) for name in SCOPES))
 
 
@@ -174,7 +174,9 @@ def seed_rows() -> tuple[SeedRow, ...]:
 def sites_of_model(model: str) -> tuple[Site, ...]:
     """An official size needs no weights: its sites follow from its dimensions. Raises ModelsError for what is none."""
     if size := official(model):
-        return encoder_sites(size.encoder_layers, size.d_model, size.heads, 4 * size.d_model)
+        return stem_sites(size.n_mels, size.d_model) + encoder_sites(
+            size.encoder_layers, size.d_model, size.heads, 4 * size.d_model
+        )
     locate(model)
     from tilewhisper.models import checkpoint
     from tilewhisper.models.catalog import sites_of

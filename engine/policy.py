@@ -3,6 +3,7 @@
 A policy file is TOML:
 
     description = "…"              # optional
+    machine = "…"                  # optional: the machine it was measured on, as `engine.fingerprint` words it
     default = "torch"              # the backend of every site that no rule takes
     [[rule]]                       # rules in order: the first that matches a site decides
     sites = "layers.*.fc?"         # a glob on the whole site name; `*` also spans dots
@@ -102,6 +103,8 @@ class Policy:
     default: str
     rules: tuple[Rule, ...] = ()
     description: str = ""
+    machine: str = ""
+    """The machine it was measured on; empty where it is anyone's."""
 
     def with_overrides(self, overrides: Sequence[str]) -> "Policy":
         """Put `GLOB=BACKEND` rules on top; the last one given comes first. Raises PolicyError on another form."""
@@ -154,9 +157,10 @@ def parse(text: str, name: str) -> Policy:
         table = tomllib.loads(text)
     except tomllib.TOMLDecodeError as e:
         raise PolicyError(f"policy {name} is not valid TOML: {e}") from e
-    _check_keys(f"policy {name}", table, required={"default": str}, optional={"description": str, "rule": list})
+    optional: dict[str, type] = {"description": str, "machine": str, "rule": list}
+    _check_keys(f"policy {name}", table, required={"default": str}, optional=optional)
     rules = tuple(_parse_rule(name, i, entry) for i, entry in enumerate(table.get("rule", []), start=1))
-    return Policy(name, table["default"], rules, table.get("description", ""))
+    return Policy(name, table["default"], rules, table.get("description", ""), table.get("machine", ""))
 
 
 def _parse_rule(policy: str, number: int, entry: Any) -> Rule:

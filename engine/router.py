@@ -98,7 +98,8 @@ class Router:
         return launch
 
     def prepare(self, launch: str, weight: Tensor, bias: Tensor | None) -> None:
-        """Have the launch's weights (n, k) ready for its backend before the first call. Raises RoutingError."""
+        """Have the launch's weights ready for its backend before the first call: (n, k), or (n, channels, taps) of a
+        convolution. Raises RoutingError."""
         first, *_ = plans = self._launches[launch]
         try:
             self._weights_for(first.backend, launch, weight, bias)
@@ -110,7 +111,20 @@ class Router:
 
     def linear(self, launch: str, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """x (..., k) -> (..., n), where the launch's route says. Raises RoutingError."""
-        return self._run(launch, lambda name: self._linear_on(name, launch, x, weight, bias))
+        return self._weighted(launch, weight, bias, lambda backend, w: backend.linear(x, w))
+
+    def linear_gelu(self, launch: str, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """`linear`, then GELU. Raises RoutingError."""
+        return self._weighted(launch, weight, bias, lambda backend, w: backend.linear_gelu(x, w))
+
+    def linear_add(self, launch: str, x: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor) -> Tensor:
+        """`linear` plus a residual (..., n). Raises RoutingError."""
+        return self._weighted(launch, weight, bias, lambda backend, w: backend.linear_add(x, w, residual))
+
+    def conv_gelu(self, launch: str, x: Tensor, weight: Tensor, bias: Tensor | None, stride: int) -> Tensor:
+        """x (batch, positions, channels) -> GELU of its convolution (batch, positions / stride, n). Raises RoutingError."""
+        taps = weight.shape[-1]
+        return self._weighted(launch, weight, bias, lambda backend, w: backend.conv_gelu(x, w, taps, stride))
 
     def matmul(self, site: str, a: Tensor, b: Tensor) -> Tensor:
         """a (..., m, k) @ b (..., k, n), where the site's route says. Raises RoutingError."""
@@ -172,13 +186,20 @@ class Router:
             self._backends[name] = self._create(name)
         return self._backends[name]
 
-    def _linear_on(self, name: str, launch: str, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        return self._backend(name).linear(x, self._weights_for(name, launch, weight, bias))
+    def _weighted(
+        self, launch: str, weight: Tensor, bias: Tensor | None, product: Callable[[Backend, Any], Tensor]
+    ) -> Tensor:
+        """Run a product of prepared weights."""
+        return self._run(
+            launch, lambda name: product(self._backend(name), self._weights_for(name, launch, weight, bias))
+        )
 
     def _weights_for(self, name: str, launch: str, weight: Tensor, bias: Tensor | None) -> Any:
         key = (name, launch)
         if key not in self._prepared:
-            self._prepared[key] = self._backend(name).prepare(weight, bias)
+            backend = self._backend(name)
+            prepare = backend.prepare_conv if weight.dim() == 3 else backend.prepare
+            self._prepared[key] = prepare(weight, bias)
         return self._prepared[key]
 
     def _run(self, launch: str, product: Callable[[str], Tensor]) -> Tensor:

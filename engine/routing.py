@@ -1,8 +1,8 @@
 """Put a router into a transformers Whisper model: swap the encoder's projections, share the weights.
 
 `apply_policy(model, policy)` swaps the encoder's projections for `RoutedLinear` modules that hold the very parameters
-of the layers they replace, so the state dict stays as it was. A projection is one call of the custom op
-`tilewhisper::linear`; the two attention products call the router directly. Where the q, k and v projections of a layer
+of the layers they replace, so the state dict stays as it was. A projection is one call of a custom op
+(`tilewhisper::linear`, `linear_gelu`, `linear_add`); convolutions and attention products call the router directly. Where the q, k and v projections of a layer
 go to the same backend they share a launch, and so do the two attention products where that backend fuses them.
 """
 
@@ -26,9 +26,29 @@ def routed_linear(x: Tensor, weight: Tensor, bias: Tensor | None, router: str, l
     return router_of(router).linear(launch, x, weight, bias)
 
 
+@torch.library.custom_op("tilewhisper::linear_gelu", mutates_args=())
+def routed_linear_gelu(x: Tensor, weight: Tensor, bias: Tensor | None, router: str, launch: str) -> Tensor:
+    """`routed_linear`, then GELU."""
+    return router_of(router).linear_gelu(launch, x, weight, bias)
+
+
+@torch.library.custom_op("tilewhisper::linear_add", mutates_args=())
+def routed_linear_add(
+    x: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor, router: str, launch: str
+) -> Tensor:
+    """`routed_linear` plus a residual (..., n)."""
+    return router_of(router).linear_add(launch, x, weight, bias, residual)
+
+
 @routed_linear.register_fake
+@routed_linear_gelu.register_fake
 def _(x: Tensor, weight: Tensor, bias: Tensor | None, router: str, launch: str) -> Tensor:
     return x.new_empty((*x.shape[:-1], weight.shape[0]))
+
+
+@routed_linear_add.register_fake
+def _(x: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor, router: str, launch: str) -> Tensor:
+    return torch.empty_like(residual)
 
 
 class RoutedLinear(nn.Module):
@@ -48,6 +68,16 @@ class RoutedLinear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """x (..., k) -> (..., n)"""
         y: Tensor = routed_linear(x, self.weight, self.bias, self.router.key, self.launch)
+        return y
+
+    def gelu(self, x: Tensor) -> Tensor:
+        """x (..., k) -> GELU of (..., n)"""
+        y: Tensor = routed_linear_gelu(x, self.weight, self.bias, self.router.key, self.launch)
+        return y
+
+    def add(self, x: Tensor, residual: Tensor) -> Tensor:
+        """x (..., k) -> (..., n) plus a residual of that shape"""
+        y: Tensor = routed_linear_add(x, self.weight, self.bias, residual, self.router.key, self.launch)
         return y
 
     def extra_repr(self) -> str:
@@ -101,9 +131,11 @@ class LayerRoutes:
 
 @dataclass(frozen=True)
 class RoutedEncoder:
-    """An encoder's router, and its layers' products."""
+    """An encoder's router, and its products."""
 
     router: Router
+    stem: tuple[Callable[[Tensor], Tensor], ...]
+    """The convolutions with their GELU: (batch, positions, channels) -> the same of the next"""
     layers: tuple[LayerRoutes, ...]
 
 
@@ -115,8 +147,15 @@ def apply_policy(model: Any, policy: Policy, create: Callable[[str], Backend] = 
     """
     encoder = model.model.encoder
     router = Router(policy.resolve(sites_of(model.config)), create)
+    stem = tuple(_route_conv(getattr(encoder, name), name, router) for name in ("conv1", "conv2"))
     layers = tuple(_route_layer(layer, f"layers.{i}", router) for i, layer in enumerate(encoder.layers))
-    return RoutedEncoder(router, layers)
+    return RoutedEncoder(router, stem, layers)
+
+
+def _route_conv(conv: nn.Conv1d, site: str, router: Router) -> Callable[[Tensor], Tensor]:
+    (stride,) = conv.stride
+    router.prepare(site, conv.weight, conv.bias)
+    return lambda x: router.conv_gelu(site, x, conv.weight, conv.bias, stride)
 
 
 def _route_layer(layer: Any, name: str, router: Router) -> LayerRoutes:

@@ -94,6 +94,8 @@ class Backend(ABC):
     name: ClassVar[str]
     summary: ClassVar[str]
     """One line on the arithmetic, for tables."""
+    for_speed: ClassVar[bool] = True
+    """Whether it is there to be fast: what the autotuner tries without being asked to."""
 
     @classmethod
     def why_unavailable(cls, settings: Settings) -> str | None:
@@ -136,6 +138,24 @@ class Backend(ABC):
     def linear_add(self, x: Tensor, prepared: Any, residual: Tensor) -> Tensor:
         """`linear` plus a residual of its result's shape: (..., n)."""
         return residual + self.linear(x, prepared)
+
+    def prepare_conv(self, weight: Tensor, bias: Tensor | None) -> Any:
+        """Turn a convolution's weight (n, channels, taps) and bias (n,) into what `conv_gelu` wants."""
+        return self.prepare(weight.transpose(1, 2).flatten(1), bias)
+
+    def conv_gelu(self, x: Tensor, prepared: Any, taps: int, stride: int) -> Tensor:
+        """GELU of the convolution of x (batch, positions, channels) with itself padded by zeros: (batch, ..., n).
+
+        Here it is one product: `taps` neighbouring positions, end to end, are a row of its left side.
+        """
+        import torch.nn.functional as F
+
+        batch, positions, channels = x.shape
+        padded = F.pad(x, (0, 0, taps // 2, taps // 2))
+        rows = padded.as_strided(
+            (batch, (positions - 1) // stride + 1, taps * channels), (padded.stride(0), stride * channels, 1)
+        )
+        return self.linear_gelu(rows, prepared)
 
     @abstractmethod
     def matmul(self, a: Tensor, b: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ class _Weights(NamedTuple):
 class ReferenceBackend(Backend):
     name = "reference"
     summary = "float64 inputs, products and sums; the oracle, slow"
+    for_speed = False
 
     def prepare(self, weight: Tensor, bias: Tensor | None) -> _Weights:
         return _Weights(weight.double().T.contiguous(), None if bias is None else bias.double())

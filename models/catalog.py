@@ -182,7 +182,8 @@ class Site:
     """One routable product of the encoder: (batch, m, k) @ (batch, k, n), for one audio window.
 
     `name` is the checkpoint's own module name from the encoder's root, or `...self_attn.qk` / `.av` for the two
-    products of activations; `kind` is "linear" where the right side is a weight, "matmul" where it is not.
+    products of activations; `kind` is "linear" where the right side is a weight, "matmul" where it is not, "conv" for
+    a convolution of three taps as the product it amounts to: a row of the left side is three frames end to end.
     """
 
     name: str
@@ -190,11 +191,19 @@ class Site:
     m: int
     k: int
     n: int
-    kind: Literal["linear", "matmul"]
+    kind: Literal["linear", "matmul", "conv"]
+
+
+def stem_sites(n_mels: int, d_model: int, positions: int = 1500) -> tuple[Site, ...]:
+    """The two convolutions before the layers, the second of stride 2."""
+    return (
+        Site("conv1", 1, 2 * positions, 3 * n_mels, d_model, "conv"),
+        Site("conv2", 1, positions, 3 * d_model, d_model, "conv"),
+    )
 
 
 def encoder_sites(layers: int, d_model: int, heads: int, ffn: int, positions: int = 1500) -> tuple[Site, ...]:
-    """Every routable product in execution order; `positions` is the encoder's context (1500 for 30 s)."""
+    """Every routable product of the layers in execution order; `positions` is the encoder's context (1500 for 30 s)."""
     head_size, rest = divmod(d_model, heads)
     if rest:
         raise ValueError(f"d_model {d_model} does not divide into {heads} heads")
@@ -213,8 +222,8 @@ def encoder_sites(layers: int, d_model: int, heads: int, ffn: int, positions: in
 
 
 def sites_of(config: WhisperConfig) -> tuple[Site, ...]:
-    """`encoder_sites` of a transformers Whisper configuration."""
-    return encoder_sites(
+    """`stem_sites` and `encoder_sites` of a transformers Whisper configuration."""
+    return stem_sites(config.num_mel_bins, config.d_model, config.max_source_positions) + encoder_sites(
         layers=config.encoder_layers,
         d_model=config.d_model,
         heads=config.encoder_attention_heads,

@@ -116,7 +116,7 @@ def launches_of(sites: Iterable[Site], scope: str, device: str, geometry: str) -
 def _products(sites: Iterable[Site], scope: str) -> Iterator[tuple[str, ProductShape]]:
     for site in sites:
         role = site.name.rpartition(".")[2]
-        if site.kind == "linear" or scope == "all":
+        if site.kind == "linear" or (site.kind == "matmul" and scope == "all"):
             yield role, ProductShape(1, site.m, site.k, site.n)
         if role == FUSED[0]:
             yield "q+k+v", ProductShape(1, site.m, site.k, len(FUSED) * site.n)

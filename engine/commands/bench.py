@@ -23,6 +23,7 @@ def run(args: Namespace) -> int:
     locate(args.model)
 
     from tilewhisper.engine import benchmark, report, tables
+    from tilewhisper.engine.fingerprint import other_machine
     from tilewhisper.engine.model import WhisperModel
     from tilewhisper.engine.options import TranscriptionOptions
     from tilewhisper.models import audio
@@ -32,6 +33,9 @@ def run(args: Namespace) -> int:
     models = [
         WhisperModel(args.model, policy=name, cpu_threads=args.threads, settings=settings(args)) for name in names
     ]
+    for model in models:
+        if word := other_machine(model.policy):
+            say(console(stderr=True), word)
     models[0].check(TranscriptionOptions(language=args.language, task=args.task))
     contenders: list[benchmark.Contender] = [benchmark.PolicyContender(model) for model in models]
     if args.peer == "transformers":

@@ -16,9 +16,10 @@ def run(args: Namespace) -> int:
     say(screen, f"features {' '.join(_cpu_features()) or 'unknown'} (torch uses {machine.cpu_capability})")
     say(screen, f"system   {machine.os}, Python {machine.python}")
     say(screen, f"packages {', '.join(f'{name} {number}' for name, number in machine.packages.items())}")
-    for title, rows in (("backend", _backends()), ("NPU", _npu()), ("weights", _weights())):
+    parts = {"backend": _backends, "native kernels": _native, "NPU": _npu, "weights": _weights}
+    for title, rows in parts.items():
         screen.print()
-        screen.print(tables.plain_table((title, "usable", ""), rows))
+        screen.print(tables.plain_table((title, "usable", ""), rows()))
     return 0
 
 
@@ -28,6 +29,23 @@ def _backends() -> Iterator[tuple[str, str, str]]:
     for cls in registry.all_classes():
         reason = cls.why_unavailable(registry.DEFAULTS)
         yield cls.name, _usable(not reason), reason or cls.summary
+
+
+def _native() -> Iterator[tuple[str, str, str]]:
+    from tilewhisper.kernels.base import BackendUnavailable
+    from tilewhisper.kernels.cpu import build, compiler
+
+    try:
+        yield "compiler", _usable(True), str(compiler.find_compiler())
+    except BackendUnavailable as e:
+        yield "compiler", _usable(False), str(e)
+    try:
+        # Loaded only where it is there: compiling is not this command's business.
+        library = build.find()
+        what = f"{library}: {', '.join(build.instruction_sets())}" if library else build.why_unavailable()
+    except BackendUnavailable as e:
+        library, what = None, str(e)
+    yield "library", _usable(bool(library)), what or "not compiled yet; the first use does it, or `tilewhisper build`"
 
 
 def _npu() -> Iterator[tuple[str, str, str]]:

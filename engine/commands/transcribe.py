@@ -53,7 +53,7 @@ def run(args: Namespace) -> int:
     outcome = _Outcome()
     files = [file for file in args.files if _attempt(file, outcome, err, partial(check_file, file))]
     if files:
-        with _load(args) as model:
+        with _load(args, err) as model:
             for file in files:
                 _attempt(file, outcome, err, partial(_one, model, file, args, outputs, outcome, out, err))
     if args.report:
@@ -61,7 +61,8 @@ def run(args: Namespace) -> int:
     return outcome.status
 
 
-def _load(args: Namespace) -> "WhisperModel":
+def _load(args: Namespace, err: Console) -> "WhisperModel":
+    from tilewhisper.engine.fingerprint import other_machine
     from tilewhisper.engine.model import WhisperModel
     from tilewhisper.engine.options import TranscriptionOptions
 
@@ -69,6 +70,8 @@ def _load(args: Namespace) -> "WhisperModel":
         args.model, policy=args.policy, backends=args.backend, cpu_threads=args.threads, settings=settings(args)
     )
     model.check(TranscriptionOptions(language=args.language, task=args.task))
+    if word := other_machine(model.policy):
+        say(err, word)
     return model
 
 

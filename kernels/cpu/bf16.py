@@ -30,6 +30,7 @@ class _Weights(NamedTuple):
 class Bf16Backend(Backend):
     name = "bf16"
     summary = "inputs rounded to bf16, exact products, float32 sums (an NPU tile's arithmetic)"
+    for_speed = False
 
     def prepare(self, weight: Tensor, bias: Tensor | None) -> _Weights:
         return _Weights(round_to_bf16(weight), bias)

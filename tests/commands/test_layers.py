@@ -21,8 +21,10 @@ def rows(finished) -> dict[str, list[str]]:
 
 
 def test_a_row_for_every_site_with_its_size(tilewhisper):
-    table = rows(tilewhisper("layers", "--model", require_weights("tiny.en")))
-    assert list(table) == [f"layers.{i}.{leaf}" for i in range(4) for leaf in SITE]
+    table = rows(tilewhisper("layers", "--model", require_weights("tiny.en"), "--policy", "torch"))
+    assert list(table) == ["conv1", "conv2"] + [f"layers.{i}.{leaf}" for i in range(4) for leaf in SITE]
+    assert table["conv1"] == ["3000", "240", "384", "torch", "default"]
+    assert table["conv2"] == ["1500", "1152", "384", "torch", "default"]
     for i in range(4):
         for leaf in ("q_proj", "k_proj", "v_proj", "out_proj"):
             assert table[f"layers.{i}.self_attn.{leaf}"] == ["1500", "384", "384", "torch", "default"]
@@ -34,7 +36,7 @@ def test_a_row_for_every_site_with_its_size(tilewhisper):
 
 def test_an_official_size_needs_no_weights(tilewhisper):
     table = rows(tilewhisper("layers", "--model", "large-v3"))
-    assert len(table) == 32 * 8
+    assert len(table) == 2 + 32 * 8
     assert table["layers.31.self_attn.q_proj"][:3] == ["1500", "1280", "1280"]
     assert table["layers.31.self_attn.qk"][:4] == ["20", "1500", "64", "1500"]
     assert table["layers.31.fc1"][:3] == ["1500", "1280", "5120"]
@@ -55,7 +57,7 @@ def test_a_folder_has_the_sizes_of_its_own(tilewhisper, tmp_path):
     tokenizer = installed(PACKAGES["tiny.en"]).folder / "tokenizer.json"
     (tmp_path / "tokenizer.json").write_bytes(tokenizer.read_bytes())
     table = rows(tilewhisper("layers", "--model", tmp_path))
-    assert len(table) == 2 * 8
+    assert len(table) == 2 + 2 * 8
     assert table["layers.1.fc2"][:3] == ["1500", "96", "64"]
     assert table["layers.1.self_attn.qk"][:4] == ["2", "1500", "32", "1500"]
 
@@ -83,7 +85,7 @@ def test_an_override_is_bound_to_its_layer(tilewhisper):
 
 @pytest.mark.parametrize("name", ["cpu", "torch", "bf16", "reference", "hybrid-bf16"])
 def test_every_preset_can_be_shown(tilewhisper, name):
-    assert len(rows(tilewhisper("layers", "--model", "base", "--policy", name))) == 6 * 8
+    assert len(rows(tilewhisper("layers", "--model", "base", "--policy", name))) == 2 + 6 * 8
 
 
 def test_a_reader_that_goes_away_is_no_error():

@@ -2,10 +2,10 @@ import pytest
 
 from tilewhisper.engine import policy
 from tilewhisper.engine.errors import PolicyError
-from tilewhisper.models.catalog import encoder_sites
+from tilewhisper.models.catalog import encoder_sites, stem_sites
 
-TINY = encoder_sites(layers=4, d_model=384, heads=6, ffn=1536)
-LARGE = encoder_sites(layers=32, d_model=1280, heads=20, ffn=5120)
+TINY = stem_sites(80, 384) + encoder_sites(layers=4, d_model=384, heads=6, ffn=1536)
+LARGE = stem_sites(128, 1280) + encoder_sites(layers=32, d_model=1280, heads=20, ffn=5120)
 
 
 def routed(text: str, sites=TINY, overrides=()) -> dict[str, str]:
@@ -15,7 +15,7 @@ def routed(text: str, sites=TINY, overrides=()) -> dict[str, str]:
 
 def test_every_site_takes_the_default_where_no_rule_matches():
     table = routed('default = "torch"')
-    assert len(table) == 4 * 8
+    assert len(table) == 2 + 4 * 8
     assert set(table.values()) == {"torch"}
 
 
@@ -97,13 +97,13 @@ def test_an_override_of_another_form_is_refused(text):
 def test_every_preset_resolves_for_the_smallest_and_the_largest_model():
     for preset in policy.presets().values():
         assert preset.description
-        assert len(preset.resolve(TINY)) == 32
-        assert len(preset.resolve(LARGE)) == 256
+        assert len(preset.resolve(TINY)) == 34
+        assert len(preset.resolve(LARGE)) == 258
 
 
 def test_the_hybrid_preset_leaves_the_attention_products_where_they_are():
     table = {route.site.name: route.backend for route in policy.load("hybrid-bf16").resolve(TINY)}
-    assert {name for name, backend in table.items() if backend == "torch"} == {
+    assert {name for name, backend in table.items() if backend == "torch"} == {"conv1", "conv2"} | {
         f"layers.{i}.self_attn.{product}" for i in range(4) for product in ("qk", "av")
     }
 

@@ -131,9 +131,9 @@ def test_a_weight_is_shared_and_not_copied(model):
 def test_q_k_and_v_run_as_one_product_where_they_go_to_one_backend(model, mel):
     troubled = TroubledBackend()
     _, counts, routed = encode(model, mel, rules(default="troubled"), with_troubled(troubled))
-    # Per layer: q, k, v as one; qk; av; out; fc1; fc2.
-    assert troubled.products == 2 * 6
-    assert troubled.prepared == 2 * 4
+    # Two convolutions. Per layer: q, k, v as one; qk; av; out; fc1; fc2.
+    assert troubled.products == 2 + 2 * 6
+    assert troubled.prepared == 2 + 2 * 4
     assert all(counts[name].calls == {"troubled": 1} for name in routed.router.plans)
     assert routed.router.plans["layers.0.self_attn.k_proj"].launch == "layers.0.self_attn.{q_proj,k_proj,v_proj}"
 

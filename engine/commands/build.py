@@ -1,0 +1,22 @@
+"""`tilewhisper build`: compile the native kernels now instead of on first use, and prove that they load."""
+
+import time
+from argparse import Namespace
+
+from tilewhisper.engine.commands.screen import console, say
+from tilewhisper.kernels.cpu import build, compiler
+
+
+def run(args: Namespace) -> int:
+    """Raises BackendUnavailable where there is no compiler, or it failed, or what it made does not load."""
+    started = time.monotonic()
+    found = None if args.force else build.find()
+    library = build.library(force=args.force)
+    seconds = time.monotonic() - started
+    sets = build.instruction_sets()
+    screen = console()
+    say(screen, f"library           {library}, {'there already' if found else f'compiled in {seconds:.1f} s'}")
+    if not found:
+        say(screen, f"compiler          {compiler.find_compiler()}")
+    say(screen, f"instruction sets  {', '.join(sets)} (the first is used)")
+    return 0

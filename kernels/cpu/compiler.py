@@ -1,0 +1,156 @@
+"""The machine's C++ compiler: finding it, and turning a folder of sources into one library of torch operators.
+
+Sources are compiled against torch's stable ABI, and never with `-march=native`: each instruction set is a unit of its
+own with its own flags, `isa_<name>.cpp`, and what runs is chosen at run time, so that a library serves any processor
+of its architecture. Units of other architectures are left out; the rest sees `TILEWHISPER_<NAME>` for those within.
+
+Knows nothing of caches, and does not import torch.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.metadata
+import importlib.util
+import os
+import platform
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from tilewhisper.kernels.base import BackendUnavailable
+
+COMPILERS = ("g++", "clang++", "c++")
+HOW_TO_INSTALL = "`apt install g++`, `dnf install gcc-c++`, `apk add g++` or `xcode-select --install`"
+
+FLAGS = ("-std=c++20", "-O3", "-fPIC", "-fvisibility=hidden", "-DTORCH_TARGET_VERSION=0x020d000000000000")
+"""Of every unit. The version is 2.13, the oldest torch whose stable ABI the sources may use."""
+
+_AVX2 = ("-mavx2", "-mfma")
+_X86 = {"avx2": _AVX2, "avx512": (*_AVX2, *(f"-mavx512{part}" for part in ("f", "bw", "vl", "dq", "vnni")))}
+INSTRUCTION_SETS = {"x86_64": _X86, "AMD64": _X86}
+"""Flags of the units beyond the portable one, by what `platform.machine` says."""
+
+TIMEOUT = 600
+"""Seconds, of one run of the compiler: whoever waits for it must not wait for ever."""
+
+
+class CompileError(Exception):
+    """The compiler is there and gave up. `log` is all it said."""
+
+    def __init__(self, first: str, log: str) -> None:
+        super().__init__(first)
+        self.log = log
+
+
+@dataclass(frozen=True)
+class Compiler:
+    command: tuple[str, ...]
+    """The program, by its full path, and what comes with it: `CXX` may be "ccache g++"."""
+    version: str
+    """The first line of what it says of itself."""
+
+    def __str__(self) -> str:
+        return f"{shlex.join(self.command)} ({self.version})"
+
+
+def find_compiler() -> Compiler:
+    """What `CXX` names, else the first of COMPILERS on PATH. Raises BackendUnavailable.
+
+    `CXX` is no setting of this library: it is how a user tells every build which compiler this machine has.
+    """
+    if sys.platform == "win32":
+        raise BackendUnavailable("the native kernels cannot be compiled on Windows yet; WSL will do")
+    if named := shlex.split(os.environ.get("CXX", "")):
+        if program := shutil.which(named[0]):
+            return _ask_version(program, *named[1:])
+        raise BackendUnavailable(
+            f"the C++ compiler {named[0]!r}, which CXX names, is not there; correct CXX or unset it"
+        )
+    if program := next(filter(None, map(shutil.which, COMPILERS)), None):
+        return _ask_version(program)
+    names = ", ".join(COMPILERS)
+    raise BackendUnavailable(f"no C++ compiler: none of {names} is on PATH; install one with {HOW_TO_INSTALL}")
+
+
+@functools.cache
+def _ask_version(*command: str) -> Compiler:
+    try:
+        said = _run([*command, "--version"])
+    except CompileError as e:
+        raise BackendUnavailable(f"the C++ compiler {shlex.join(command)} does not work: {e}") from e
+    return Compiler(command, said.partition("\n")[0].strip())
+
+
+def torch_version() -> str:
+    return importlib.metadata.version("torch")
+
+
+def unit_flags(sources: Path) -> dict[Path, tuple[str, ...]]:
+    """The units (.cpp) that this machine's architecture takes, each with the flags that not all have in common."""
+    sets = {"portable": (), **INSTRUCTION_SETS.get(platform.machine(), {})}
+    defined = tuple(f"-DTILEWHISPER_{name.upper()}" for name in sets if (sources / f"isa_{name}.cpp").is_file())
+    flags: dict[Path, tuple[str, ...]] = {}
+    for unit in sorted(sources.glob("*.cpp")):
+        kind, _, name = unit.stem.partition("_")
+        if kind != "isa":
+            flags[unit] = defined
+        elif name in sets:
+            flags[unit] = sets[name]
+    return flags
+
+
+def compile_library(compiler: Compiler, sources: Path, extra_flags: Sequence[str], scratch: Path) -> Path:
+    """All units of `sources` as one shared object in the folder `scratch`, beside its parts. Raises CompileError."""
+    torch = _torch_folder()
+
+    def compile_unit(item: tuple[Path, tuple[str, ...]]) -> str:
+        unit, flags = item
+        target = str(scratch / f"{unit.stem}.o")
+        include = f"-isystem{torch / 'include'}"
+        _run([*compiler.command, *FLAGS, *flags, *extra_flags, include, "-c", str(unit), "-o", target])
+        return target
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        parts = list(pool.map(compile_unit, unit_flags(sources).items()))
+    library = scratch / "library.so"
+    # torch's own libraries are in the process by the time this one is loaded, so it needs no path to them.
+    _run([*compiler.command, "-shared", *extra_flags, *parts, f"-L{torch / 'lib'}", "-ltorch_cpu", "-o", str(library)])
+    return library
+
+
+def _torch_folder() -> Path:
+    """Of the installed torch, found without the 2 s of its import."""
+    spec = importlib.util.find_spec("torch")
+    if spec is None or not spec.submodule_search_locations:
+        raise BackendUnavailable("torch is not installed")
+    return Path(next(iter(spec.submodule_search_locations)))
+
+
+def _run(command: Sequence[str]) -> str:
+    """What the compiler says, on both streams. Raises CompileError."""
+    try:
+        # In English, whatever the user's language: the first error is looked for by name.
+        environment = {**os.environ, "LC_ALL": "C"}
+        done = subprocess.run(
+            command, capture_output=True, text=True, errors="replace", timeout=TIMEOUT, env=environment, check=False
+        )
+    except subprocess.TimeoutExpired as e:
+        raise CompileError(f"{command[0]} took longer than {TIMEOUT} s", shlex.join(command)) from e
+    except OSError as e:
+        raise CompileError(f"{command[0]} cannot be run: {e.strerror}", shlex.join(command)) from e
+    said = done.stdout + done.stderr
+    if done.returncode:
+        raise CompileError(_first_error(said), f"{shlex.join(command)}\n{said}")
+    return said
+
+
+def _first_error(said: str) -> str:
+    """The line to show: the compiler's or linker's first complaint, not what surrounds it."""
+    lines = said.strip().splitlines() or ["the compiler said nothing"]
+    return next((line for line in lines if "error:" in line or "ld: " in line), lines[-1]).strip()

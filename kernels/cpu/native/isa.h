@@ -1,0 +1,16 @@
+// The table of one unit's kernels.
+#pragma once
+
+#include "attention.h"
+#include "kernels.h"
+#include "product.h"
+#include "quantize.h"
+#include "step.h"
+
+namespace tilewhisper::ISA {
+
+constexpr Kernels kernels(const char* name) {
+    return {name, BLOCK, quantize, product, attention, attend_rows, pack_keys, pack_values};
+}
+
+}  // namespace tilewhisper::ISA

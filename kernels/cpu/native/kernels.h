@@ -1,0 +1,76 @@
+// What every instruction set provides: plain functions on plain memory, for one thread. ops.cpp shares the work out.
+#pragma once
+
+#include <cstdint>
+
+namespace tilewhisper {
+
+// Rows of numbers: row i starts at data + i * stride.
+struct FloatRows {
+    const float* data;
+    int64_t stride;
+};
+
+// Rows of 16-bit numbers with a scale each: element j of row i stands for data[i * stride + j] * scale[i].
+struct ShortRows {
+    int16_t* data;
+    int64_t stride;
+    float* scale;
+};
+
+// A packed weight (see panels.h): n columns of k, a scale a column (panels_of(n) * PANEL of them).
+struct Weight {
+    const void* panels;
+    bool bytes;  // 8-bit entries, else 16-bit
+    const float* scale;
+    int64_t k;
+    int64_t n;
+};
+
+// What happens to a sum before it is stored: + bias, GELU, + residual. A null pointer leaves a step out.
+struct Epilogue {
+    const float* bias;      // (n,)
+    bool gelu;
+    const float* residual;  // laid out as the result
+};
+
+// Keys and values of one head, packed by `pack_keys` and `pack_values`.
+struct KeysValues {
+    const int16_t* keys;       // panels of n columns, head_dim long
+    const float* key_scale;    // (panels_of(n) * PANEL,)
+    const int16_t* values;     // panels of head_dim columns, n long
+    const float* value_scale;  // (head_dim,)
+    int64_t n;
+    int64_t head_dim;
+};
+
+struct Kernels {
+    const char* name;
+    int64_t block;  // rows at a time that keep every register busy
+
+    // Rows [0, rows) of x (k long) in 16-bit numbers of at most `limit`. Writes pairs_of(k) * 2 numbers a row. A row with
+    // a NaN or an infinity gets the scale NaN.
+    void (*quantize)(FloatRows x, int64_t rows, int64_t k, int32_t limit, ShortRows to);
+
+    // out[i * n + j] for the given rows and panels of columns.
+    void (*product)(ShortRows x, int64_t rows, Weight w, int64_t first_panel, int64_t last_panel, Epilogue then, float* out);
+
+    // softmax(scale * q k^T + bias) v for `rows` queries; `bias` has panels_of(n) * PANEL entries, -inf beyond n.
+    // `scratch` is attention_scratch(n) bytes, aligned to 64.
+    void (*attention)(FloatRows q, int64_t rows, KeysValues kv, float scale, const float* bias, void* scratch, float* out,
+                      int64_t out_stride);
+
+    // softmax(scale * q keys^T) values for one float32 query over n dense rows of keys and values; `scores` has room for
+    // panels_of(n) * PANEL numbers.
+    void (*attend_rows)(const float* q, const float* keys, const float* values, int64_t n, int64_t head_dim, float scale,
+                        float* scores, float* out);
+
+    void (*pack_keys)(FloatRows k, int64_t n, int64_t head_dim, int16_t* panels, float* scale);
+    void (*pack_values)(FloatRows v, int64_t n, int64_t head_dim, int16_t* panels, float* scale);
+};
+
+extern const Kernels portable_kernels;
+extern const Kernels avx2_kernels;
+extern const Kernels avx512_kernels;
+
+}  // namespace tilewhisper

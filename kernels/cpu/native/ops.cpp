@@ -1,0 +1,326 @@
+// The kernels as torch operators, on torch's own threads. Everything a caller could get wrong is checked here.
+//
+// x is float32 with its last dimension dense; results are fresh and dense. Bits do not depend on the number of threads:
+// work is shared out by rows or columns, never by the length of a sum.
+
+#include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/ops.h>
+#include <torch/csrc/stable/tensor.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cmath>
+#include <cstdlib>
+#include <limits>
+#include <memory>
+#include <optional>
+#include <string>
+#include <tuple>
+#include <vector>
+
+#include "kernels.h"
+#include "panels.h"
+
+namespace tilewhisper {
+namespace {
+
+using torch::headeronly::ScalarType;
+using torch::stable::Tensor;
+
+// ---------------------------------------------------------------- which kernels
+
+std::vector<const Kernels*> usable_kernels() {
+    std::vector<const Kernels*> usable;
+#ifdef TILEWHISPER_AVX512
+    if (__builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
+        __builtin_cpu_supports("avx512dq"))
+        usable.push_back(&avx512_kernels);
+#endif
+#ifdef TILEWHISPER_AVX2
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) usable.push_back(&avx2_kernels);
+#endif
+    usable.push_back(&portable_kernels);
+    return usable;
+}
+
+std::atomic<const Kernels*> chosen{usable_kernels().front()};
+
+const Kernels& kernels() { return *chosen.load(std::memory_order_relaxed); }
+
+// Names of the instruction sets this processor can run, best first, joined by spaces.
+std::string instruction_sets() {
+    std::string names;
+    for (const Kernels* k : usable_kernels()) names.append(names.empty() ? "" : " ").append(k->name);
+    return names;
+}
+
+std::string instruction_set() { return kernels().name; }
+
+void use_instruction_set(std::string name) {
+    for (const Kernels* k : usable_kernels())
+        if (name == k->name) return chosen.store(k);
+    STD_TORCH_CHECK(false, "no instruction set '", name, "' here; there is ", instruction_sets());
+}
+
+// ---------------------------------------------------------------- memory and threads
+
+struct Free {
+    void operator()(void* p) const { std::free(p); }
+};
+
+// Memory of this thread's own that grows and is kept: aligned to a cache line, contents undefined.
+void* scratch(int64_t bytes) {
+    thread_local std::unique_ptr<void, Free> memory;
+    thread_local int64_t size = 0;
+    if (size < bytes) {
+        memory.reset(std::aligned_alloc(64, (bytes + 63) / 64 * 64));
+        size = memory ? bytes : 0;
+        STD_TORCH_CHECK(memory, "out of memory: ", bytes, " bytes");
+    }
+    return memory.get();
+}
+
+// run(first, last) over [0, total) in at most as many parts as there are threads.
+template <class Run>
+void share(int64_t total, int64_t least, const Run& run) {
+    torch::stable::parallel_for(0, total, least, run);
+}
+
+Tensor make(std::initializer_list<int64_t> sizes, ScalarType type = ScalarType::Float) {
+    const std::vector<int64_t> shape(sizes);
+    return torch::stable::empty({shape.data(), shape.size()}, type);
+}
+
+void check_floats(const Tensor& t, int64_t dims, const char* name) {
+    STD_TORCH_CHECK(t.is_cpu() && t.scalar_type() == ScalarType::Float, name, " must be float32 on the CPU");
+    STD_TORCH_CHECK(t.dim() == dims, name, " must have ", dims, " dimensions, not ", t.dim());
+    STD_TORCH_CHECK(t.size(dims - 1) <= 1 || t.stride(dims - 1) == 1, name, "'s last dimension must be dense");
+}
+
+const float* floats(const Tensor& t) { return static_cast<const float*>(t.data_ptr()); }
+
+const float* dense_or_null(const std::optional<Tensor>& t, int64_t numel, const char* name) {
+    if (!t) return nullptr;
+    STD_TORCH_CHECK(t->is_cpu() && t->scalar_type() == ScalarType::Float, name, " must be float32 on the CPU");
+    STD_TORCH_CHECK(t->is_contiguous() && t->numel() == numel, name, " must be dense and hold ", numel, " numbers");
+    return floats(*t);
+}
+
+// ---------------------------------------------------------------- linear layers
+
+// A weight (n, k) as panels of `bits` = 16 (12 of them used) or 8, and a scale a row, zeros up to whole panels.
+std::tuple<Tensor, Tensor> pack_weight(Tensor weight, int64_t bits) {
+    check_floats(weight, 2, "weight");
+    STD_TORCH_CHECK(bits == 16 || bits == 8, "bits must be 16 or 8");
+    const int64_t n = weight.size(0), k = weight.size(1), count = pairs_of(k);
+    STD_TORCH_CHECK(n > 0 && k > 0, "weight must not be empty");
+    Tensor panels = make({panels_of(n) * count * PANEL * 2}, bits == 16 ? ScalarType::Short : ScalarType::Char);
+    Tensor scales = make({panels_of(n) * PANEL});
+    auto* scale = static_cast<float*>(scales.data_ptr());
+    const auto write = [&](auto* to) {
+        share(panels_of(n), 16, [&](int64_t first, int64_t last) {
+            auto* row = static_cast<int16_t*>(scratch(count * 4));
+            for (int64_t column = first * PANEL; column < last * PANEL; ++column) {
+                if (column < n)
+                    kernels().quantize({floats(weight) + column * weight.stride(0), 0}, 1, k,
+                                       bits == 16 ? LIMIT : LIMIT_8, {row, 0, scale + column});
+                else
+                    std::fill_n(row, count * 2, int16_t{0}), scale[column] = 0;
+                auto* at = to + column / PANEL * count * PANEL * 2 + column % PANEL * 2;
+                for (int64_t i = 0; i < count * 2; ++i)
+                    at[i / 2 * PANEL * 2 + i % 2] = static_cast<std::remove_reference_t<decltype(*to)>>(row[i]);
+            }
+        });
+    };
+    if (bits == 16)
+        write(static_cast<int16_t*>(panels.data_ptr()));
+    else
+        write(static_cast<int8_t*>(panels.data_ptr()));
+    return {panels, scales};
+}
+
+// Rows of x that a thread takes at a time: enough to use a panel well while it is in the cache, few enough that
+// the threads finish together.
+constexpr int64_t ROWS_AT_A_TIME = 96;
+
+// x (batch, m, k) times a packed weight of n columns, + bias, GELU, + residual: (batch, m, n).
+Tensor linear(Tensor x, Tensor panels, Tensor scales, std::optional<Tensor> bias, int64_t n, bool gelu,
+              std::optional<Tensor> residual) {
+    check_floats(x, 3, "x");
+    const int64_t batch = x.size(0), m = x.size(1), k = x.size(2), rows = batch * m;
+    const bool bytes = panels.scalar_type() == ScalarType::Char;
+    STD_TORCH_CHECK(bytes || panels.scalar_type() == ScalarType::Short, "panels must be packed by pack_weight");
+    STD_TORCH_CHECK(panels.numel() == panels_of(n) * pairs_of(k) * PANEL * 2 && scales.numel() == panels_of(n) * PANEL,
+                    "x has ", k, " columns, which the weight does not fit");
+    const Weight weight{panels.data_ptr(), bytes, floats(scales), k, n};
+    const Epilogue then{dense_or_null(bias, panels_of(n) * PANEL, "bias"), gelu,
+                        dense_or_null(residual, rows * n, "residual")};
+    Tensor out = make({batch, m, n});
+    auto* to = static_cast<float*>(out.data_ptr());
+    const int64_t stride = pairs_of(k) * 2 + 32;  // not a power of two, so that rows do not share cache sets
+    const int32_t limit = bytes ? LIMIT_16 : LIMIT;
+    const Kernels& run = kernels();
+    const auto quantized = [&](int64_t first, int64_t last) {
+        auto* memory = static_cast<char*>(scratch((last - first) * (stride * 2 + 4)));
+        const ShortRows here{reinterpret_cast<int16_t*>(memory + (last - first) * 4), stride, reinterpret_cast<float*>(memory)};
+        for (int64_t row = first; row < last;) {  // as far as rows are evenly spaced
+            const int64_t upto = std::min(last, (row / m + 1) * m), done = row - first;
+            run.quantize({floats(x) + row / m * x.stride(0) + row % m * x.stride(1), x.stride(1)}, upto - row, k, limit,
+                         {here.data + done * stride, stride, here.scale + done});
+            row = upto;
+        }
+        return here;
+    };
+    if (rows <= run.block) {  // too few rows to share: share the columns
+        const ShortRows all = quantized(0, rows);
+        share(panels_of(n), 16, [&](int64_t first, int64_t last) { run.product(all, rows, weight, first, last, then, to); });
+        return out;
+    }
+    const int64_t blocks = (rows + ROWS_AT_A_TIME - 1) / ROWS_AT_A_TIME;
+    share(blocks, 1, [&](int64_t first_block, int64_t last_block) {
+        for (int64_t b = first_block; b < last_block; ++b) {
+            const int64_t first = b * ROWS_AT_A_TIME, last = std::min(rows, first + ROWS_AT_A_TIME);
+            Epilogue here = then;
+            if (here.residual) here.residual += first * n;
+            run.product(quantized(first, last), last - first, weight, 0, panels_of(n), here, to + first * n);
+        }
+    });
+    return out;
+}
+
+// ---------------------------------------------------------------- attention
+
+struct Heads {
+    int64_t batch, heads, n, head_dim;
+    int64_t all() const { return batch * heads; }
+};
+
+Heads heads_of(const Tensor& t, const char* name) {
+    check_floats(t, 4, name);
+    const Heads h{t.size(0), t.size(1), t.size(2), t.size(3)};
+    STD_TORCH_CHECK(h.head_dim % PANEL == 0 && h.head_dim > 0 && h.head_dim <= MAX_HEAD_DIM, name,
+                    "'s head size must be a multiple of 16 up to 256, not ", h.head_dim);
+    STD_TORCH_CHECK(h.n > 0 && h.n < 1 << 20, name, " must have between 1 and 2^20 positions");
+    return h;
+}
+
+FloatRows head_of(const Tensor& t, int64_t head) {
+    const int64_t heads = t.size(1);
+    return {floats(t) + head / heads * t.stride(0) + head % heads * t.stride(1), t.stride(2)};
+}
+
+// Keys and values (batch, heads, n, head_dim), packed for `attend`: keys, their scales, values, their scales.
+std::tuple<Tensor, Tensor, Tensor, Tensor> pack_keys_values(Tensor k, Tensor v) {
+    const Heads h = heads_of(k, "k"), same = heads_of(v, "v");
+    STD_TORCH_CHECK(h.batch == same.batch && h.heads == same.heads && h.n == same.n && h.head_dim == same.head_dim,
+                    "k and v must have the same shape");
+    Tensor keys = make({h.batch, h.heads, panels_of(h.n) * PANEL * h.head_dim}, ScalarType::Short);
+    Tensor key_scale = make({h.batch, h.heads, panels_of(h.n) * PANEL});
+    Tensor values = make({h.batch, h.heads, pairs_of(h.n) * 2 * h.head_dim}, ScalarType::Short);
+    Tensor value_scale = make({h.batch, h.heads, h.head_dim});
+    share(h.all(), 1, [&](int64_t first, int64_t last) {
+        for (int64_t i = first; i < last; ++i) {
+            kernels().pack_keys(head_of(k, i), h.n, h.head_dim,
+                                static_cast<int16_t*>(keys.data_ptr()) + i * keys.size(2),
+                                static_cast<float*>(key_scale.data_ptr()) + i * key_scale.size(2));
+            kernels().pack_values(head_of(v, i), h.n, h.head_dim,
+                                  static_cast<int16_t*>(values.data_ptr()) + i * values.size(2),
+                                  static_cast<float*>(value_scale.data_ptr()) + i * h.head_dim);
+        }
+    });
+    return {keys, key_scale, values, value_scale};
+}
+
+// softmax(scale * q k^T + bias) v of packed keys and values, n of them; q and result (batch, heads, m, head_dim), the
+// result's memory laid out as (batch, m, heads, head_dim), so that joining the heads again is free.
+Tensor attend(Tensor q, Tensor keys, Tensor key_scale, Tensor values, Tensor value_scale, int64_t n, double scale,
+              std::optional<Tensor> bias) {
+    const Heads h = heads_of(q, "q");
+    const int64_t padded = panels_of(n) * PANEL;
+    STD_TORCH_CHECK(keys.numel() == h.all() * padded * h.head_dim && values.numel() == h.all() * pairs_of(n) * 2 * h.head_dim,
+                    "q does not fit the packed keys and values");
+    std::vector<float> added(padded, -std::numeric_limits<float>::infinity());
+    if (const float* given = dense_or_null(bias, n, "bias"))
+        std::copy_n(given, n, added.begin());
+    else
+        std::fill_n(added.begin(), n, 0.0f);
+    Tensor out = make({h.batch, h.n, h.heads, h.head_dim});
+    const Kernels& run = kernels();
+    const int64_t step = 4 * MAX_BLOCK, steps = (h.n + step - 1) / step;
+    share(h.all() * steps, 1, [&](int64_t first, int64_t last) {
+        void* memory = scratch(attention_scratch(n));
+        for (int64_t i = first; i < last; ++i) {
+            const int64_t head = i / steps, row = i % steps * step;
+            const KeysValues kv{static_cast<const int16_t*>(keys.data_ptr()) + head * padded * h.head_dim,
+                                floats(key_scale) + head * padded,
+                                static_cast<const int16_t*>(values.data_ptr()) + head * pairs_of(n) * 2 * h.head_dim,
+                                floats(value_scale) + head * h.head_dim, n, h.head_dim};
+            FloatRows queries = head_of(q, head);
+            queries.data += row * queries.stride;
+            auto* to = static_cast<float*>(out.data_ptr()) +
+                       ((head / h.heads * h.n + row) * h.heads + head % h.heads) * h.head_dim;
+            run.attention(queries, std::min(step, h.n - row), kv, static_cast<float>(scale), added.data(), memory, to,
+                          h.heads * h.head_dim);
+        }
+    });
+    return torch::stable::transpose(out, 1, 2);
+}
+
+// Self-attention of new tokens: qkv (batch, new, 3 * heads * head_dim) joins the caches (batch, heads, context, head_dim)
+// at row `length`, and each token attends to itself and all before it: (batch, new, heads * head_dim).
+Tensor self_attend(Tensor qkv, Tensor keys, Tensor values, int64_t length, double scale) {
+    check_floats(qkv, 3, "qkv");
+    const Heads h = heads_of(keys, "keys"), same = heads_of(values, "values");
+    const int64_t fresh = qkv.size(1), width = h.heads * h.head_dim, context = h.n;
+    STD_TORCH_CHECK(keys.is_contiguous() && values.is_contiguous() && same.all() == h.all() && same.n == context,
+                    "keys and values must be dense and of the same shape");
+    STD_TORCH_CHECK(qkv.size(0) == h.batch && qkv.size(2) == 3 * width && same.head_dim == h.head_dim,
+                    "qkv does not fit the caches");
+    STD_TORCH_CHECK(length >= 0 && length + fresh <= context, length + fresh, " tokens do not fit a cache of ", context);
+    Tensor out = make({h.batch, fresh, width});
+    auto *k = static_cast<float*>(keys.data_ptr()), *v = static_cast<float*>(values.data_ptr());
+    share(h.all(), 1, [&](int64_t first, int64_t last) {
+        auto* scores = static_cast<float*>(scratch(panels_of(context) * PANEL * 4));
+        for (int64_t head = first; head < last; ++head)
+            for (int64_t i = 0; i < fresh; ++i) {
+                const int64_t row = length + i, cache = head * context * h.head_dim, at = head % h.heads * h.head_dim;
+                const float* token = floats(qkv) + head / h.heads * qkv.stride(0) + i * qkv.stride(1) + at;
+                std::copy_n(token + width, h.head_dim, k + cache + row * h.head_dim);
+                std::copy_n(token + 2 * width, h.head_dim, v + cache + row * h.head_dim);
+                auto* to = static_cast<float*>(out.data_ptr()) + (head / h.heads * fresh + i) * width + at;
+                kernels().attend_rows(token, k + cache, v + cache, row + 1, h.head_dim, static_cast<float>(scale), scores, to);
+            }
+    });
+    return out;
+}
+
+}  // namespace
+
+STABLE_TORCH_LIBRARY(tilewhisper_native, m) {
+    m.def("instruction_sets() -> str");
+    m.def("instruction_set() -> str");
+    m.def("use_instruction_set(str name) -> ()");
+    m.def("pack_weight(Tensor weight, int bits) -> (Tensor, Tensor)");
+    m.def("linear(Tensor x, Tensor panels, Tensor scales, Tensor? bias, int n, bool gelu, Tensor? residual) -> Tensor");
+    m.def("pack_keys_values(Tensor k, Tensor v) -> (Tensor, Tensor, Tensor, Tensor)");
+    m.def(
+        "attend(Tensor q, Tensor keys, Tensor key_scale, Tensor values, Tensor value_scale, int n, float scale, "
+        "Tensor? bias) -> Tensor");
+    m.def("self_attend(Tensor qkv, Tensor(a!) keys, Tensor(b!) values, int length, float scale) -> Tensor");
+}
+
+STABLE_TORCH_LIBRARY_IMPL(tilewhisper_native, CompositeExplicitAutograd, m) {
+    m.impl("instruction_sets", TORCH_BOX(&instruction_sets));
+    m.impl("instruction_set", TORCH_BOX(&instruction_set));
+    m.impl("use_instruction_set", TORCH_BOX(&use_instruction_set));
+}
+
+STABLE_TORCH_LIBRARY_IMPL(tilewhisper_native, CPU, m) {
+    m.impl("pack_weight", TORCH_BOX(&pack_weight));
+    m.impl("linear", TORCH_BOX(&linear));
+    m.impl("pack_keys_values", TORCH_BOX(&pack_keys_values));
+    m.impl("attend", TORCH_BOX(&attend));
+    m.impl("self_attend", TORCH_BOX(&self_attend));
+}
+
+}  // namespace tilewhisper

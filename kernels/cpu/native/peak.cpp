@@ -1,0 +1,159 @@
+// What this machine reaches at most, on torch's own threads: multiply-adds of one kind of instruction, and bytes read from
+// memory. A kernel's speed is held against these.
+//
+//     peak(kind, isa) -> GOP/s, two a multiply-add; kind: float32, int16, int8; isa: avx2, avx512, or "" for the fastest
+//     read_bandwidth() -> GB/s from memory, past the caches
+//
+// 0 is "unknown": a machine, kind or instruction set that is not in the table below.
+#include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/ops.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cstdint>
+#include <cstring>
+#include <memory>
+#include <string>
+#include <vector>
+
+namespace {
+
+// The best of many short tries counts: whatever else runs here only takes away.
+constexpr int TRIES = 25;
+constexpr double TRY_SECONDS = 0.002;
+
+double now() {
+    return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+// run(index) for each of `threads` indices, one on each thread of torch's pool.
+template <class Run>
+void on_every_thread(int64_t threads, const Run& run) {
+    torch::stable::parallel_for(0, threads, 1, [&](int64_t first, int64_t last) {
+        for (int64_t index = first; index < last; ++index) run(index);
+    });
+}
+
+struct Instructions {
+    const char* kind;
+    const char* isa;
+    bool available;
+    int64_t operations;  // of one burst
+    void (*burst)();
+};
+
+#if defined(__x86_64__)
+
+constexpr int REPEATS = 2048;
+constexpr int SUMS = 12;  // independent ones: two pipelines with a latency of five cycles want ten
+
+// Assembly, since a compiler would drop or reorder what nobody reads. All numbers are zero: no step can overflow, or be slowed
+// down by a denormal number. 12 and 13 are left for what a step needs between its instructions.
+#define EACH_SUM(step) \
+    step(0) step(1) step(2) step(3) step(4) step(5) step(6) step(7) step(8) step(9) step(10) step(11)
+#define ZERO(r) "vpxor %%xmm" #r ", %%xmm" #r ", %%xmm" #r "\n"
+#define BURST(step)                                                                                                   \
+    [] {                                                                                                              \
+        int repeats = REPEATS;                                                                                        \
+        asm volatile(EACH_SUM(ZERO) ZERO(14) ZERO(15) "1:\n" EACH_SUM(step) "decl %0\n jnz 1b\n vzeroupper\n"         \
+                     : "+r"(repeats)::"cc", "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7", "xmm8",   \
+                       "xmm9", "xmm10", "xmm11", "xmm12", "xmm13", "xmm14", "xmm15");                                 \
+    }
+
+#define FLOAT32_AVX2(r) "vfmadd231ps %%ymm14, %%ymm15, %%ymm" #r "\n"
+#define FLOAT32_AVX512(r) "vfmadd231ps %%zmm14, %%zmm15, %%zmm" #r "\n"
+#define INT16_AVX2(r) "vpmaddwd %%ymm14, %%ymm15, %%ymm13\n vpaddd %%ymm13, %%ymm" #r ", %%ymm" #r "\n"
+#define INT16_AVX512(r) "vpdpwssd %%zmm14, %%zmm15, %%zmm" #r "\n"
+#define INT8_AVX2(r)                                                              \
+    "vpmaddubsw %%ymm14, %%ymm15, %%ymm12\n vpmaddwd %%ymm12, %%ymm15, %%ymm13\n" \
+    "vpaddd %%ymm13, %%ymm" #r ", %%ymm" #r "\n"
+#define INT8_AVX512(r) "vpdpbusd %%zmm14, %%zmm15, %%zmm" #r "\n"
+
+// Operations of a burst of steps that take `bytes` of each operand, in entries of `size` bytes.
+constexpr int64_t operations(int64_t bytes, int64_t size) { return int64_t{REPEATS} * SUMS * bytes / size * 2; }
+
+std::vector<Instructions> table() {
+    const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+    const bool avx512 = __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vnni");
+    return {
+        {"float32", "avx2", avx2, operations(32, 4), BURST(FLOAT32_AVX2)},
+        {"float32", "avx512", avx512, operations(64, 4), BURST(FLOAT32_AVX512)},
+        {"int16", "avx2", avx2, operations(32, 2), BURST(INT16_AVX2)},
+        {"int16", "avx512", avx512, operations(64, 2), BURST(INT16_AVX512)},
+        {"int8", "avx2", avx2, operations(32, 1), BURST(INT8_AVX2)},
+        {"int8", "avx512", avx512, operations(64, 1), BURST(INT8_AVX512)},
+    };
+}
+
+#else
+
+std::vector<Instructions> table() { return {}; }
+
+#endif
+
+// Operations in a second on all threads at once, each by its own clock.
+double rate(const Instructions& instructions) {
+    const int64_t threads = torch::stable::get_num_threads();
+    std::vector<double> rates(threads);
+    on_every_thread(threads, [&](int64_t thread) {
+        const double started = now();
+        double seconds = 0;
+        for (int64_t bursts = 1; seconds < TRY_SECONDS; ++bursts) {
+            instructions.burst();
+            seconds = now() - started;
+            rates[thread] = double(bursts) * double(instructions.operations) / seconds;
+        }
+    });
+    double total = 0;
+    for (const double each : rates) total += each;
+    return total;
+}
+
+double peak(std::string kind, std::string isa) {
+    double best = 0;
+    for (const Instructions& row : table())
+        if (row.available && row.kind == kind && (isa.empty() || row.isa == isa))
+            for (int i = 0; i < TRIES; ++i) best = std::max(best, rate(row));
+    return best / 1e9;
+}
+
+// Sixteen numbers: as wide a read as any machine has, and a plain one where it is narrower.
+typedef uint32_t Line __attribute__((vector_size(64)));
+constexpr int64_t TRY_LINES = int64_t{1} << 19;  // 32 MiB
+constexpr int64_t LINES = 8 * TRY_LINES;  // beyond the caches: a try reads what was last touched 224 MiB ago
+
+uint32_t sum(const Line* from, int64_t lines) {
+    Line a{}, b{}, c{}, d{};
+    for (int64_t i = 0; i + 4 <= lines; i += 4) a += from[i], b += from[i + 1], c += from[i + 2], d += from[i + 3];
+    a += b + c + d;
+    uint32_t total = 0;
+    for (int i = 0; i < 16; ++i) total += a[i];
+    return total;
+}
+
+double read_bandwidth() {
+    const std::unique_ptr<Line[]> memory(new Line[LINES]);
+    std::memset(static_cast<void*>(memory.get()), 1, LINES * sizeof(Line));
+    const int64_t threads = torch::stable::get_num_threads(), part = TRY_LINES / threads;
+    std::vector<uint32_t> sums(threads);
+    double best = 0;
+    for (int i = 0; i < TRIES; ++i) {
+        const Line* from = &memory[i * TRY_LINES % LINES];
+        const double started = now();
+        on_every_thread(threads, [&](int64_t thread) { sums[thread] = sum(from + thread * part, part); });
+        best = std::max(best, double(part * threads * sizeof(Line)) / (now() - started));
+    }
+    return best / 1e9;
+}
+
+}  // namespace
+
+STABLE_TORCH_LIBRARY_FRAGMENT(tilewhisper_native, m) {
+    m.def("peak(str kind, str isa='') -> float");
+    m.def("read_bandwidth() -> float");
+}
+
+STABLE_TORCH_LIBRARY_IMPL(tilewhisper_native, CompositeExplicitAutograd, m) {
+    m.impl("peak", TORCH_BOX(&peak));
+    m.impl("read_bandwidth", TORCH_BOX(&read_bandwidth));
+}

@@ -1,0 +1,117 @@
+// Vectors of one instruction set, in the compiler's own vector types: arithmetic on them is plain C++.
+//
+// A unit that includes this is compiled for one set (see isa_*.cpp) and everything below lives in that set's namespace:
+// two units' inline functions must never be merged by the linker, or the portable path would run AVX-512 code. For the
+// same reason no template of the standard library is used in such a unit.
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+
+#if defined(__AVX512VNNI__) && defined(__AVX512BW__) && defined(__AVX512VL__) && defined(__AVX512DQ__)
+#include <immintrin.h>
+#define ISA avx512
+#define ISA_LANES 16
+#elif defined(__AVX2__) && defined(__FMA__)
+#include <immintrin.h>
+#define ISA avx2
+#define ISA_LANES 8
+#else
+#define ISA portable
+#define ISA_LANES 4
+#endif
+
+namespace tilewhisper::ISA {
+
+inline constexpr int64_t LANES = ISA_LANES;  // 32-bit lanes of a vector
+
+typedef float Floats __attribute__((vector_size(4 * ISA_LANES)));
+typedef int32_t Ints __attribute__((vector_size(4 * ISA_LANES)));
+typedef int16_t Shorts __attribute__((vector_size(2 * ISA_LANES)));       // as many as there are lanes
+typedef int16_t ShortPairs __attribute__((vector_size(4 * ISA_LANES)));   // two a lane
+typedef int8_t BytePairs __attribute__((vector_size(2 * ISA_LANES)));
+
+template <class V>
+inline V load(const void* from) {
+    V v;
+    std::memcpy(&v, from, sizeof v);
+    return v;
+}
+
+template <class V>
+inline void store(void* to, V v) {
+    std::memcpy(to, &v, sizeof v);
+}
+
+inline Floats all(float x) { return x - Floats{}; }
+inline Ints all(int32_t x) { return x - Ints{}; }
+
+inline Floats to_float(Ints v) { return __builtin_convertvector(v, Floats); }
+inline Floats larger(Floats a, Floats b) { return a > b ? a : b; }
+inline Floats magnitude(Floats v) { return (Floats)((Ints)v & all(0x7fffffff)); }
+
+// To the nearest whole number, ties to even, for |v| < 2^22: adding 1.5 * 2^23 leaves no bits below the unit.
+inline Ints round(Floats v) {
+    const float shift = 12582912.0f;
+    return (Ints)(v + shift) - (Ints)all(shift);
+}
+
+inline float sum(Floats v) {
+    float total = 0;
+    for (int i = 0; i < LANES; ++i) total += v[i];
+    return total;
+}
+
+inline float largest(Floats v) {
+    float most = v[0];
+    for (int i = 1; i < LANES; ++i) most = v[i] > most ? v[i] : most;
+    return most;
+}
+
+// Sixteen-bit pairs of a panel, whether stored as such or as bytes.
+inline Ints pairs(const int16_t* from) { return load<Ints>(from); }
+inline Ints pairs(const int8_t* from) { return (Ints)__builtin_convertvector(load<BytePairs>(from), ShortPairs); }
+
+// sums + low(a) * low(b) + high(a) * high(b) in every lane, a lane holding two 16-bit numbers.
+inline Ints add_products(Ints sums, Ints a, Ints b) {
+#if ISA_LANES == 16
+    return (Ints)_mm512_dpwssd_epi32((__m512i)sums, (__m512i)a, (__m512i)b);
+#elif ISA_LANES == 8
+    return sums + (Ints)_mm256_madd_epi16((__m256i)a, (__m256i)b);
+#else
+    return sums + ((a << 16) >> 16) * ((b << 16) >> 16) + (a >> 16) * (b >> 16);
+#endif
+}
+
+// e^x for x <= 0, to 2e-7 relative; 0 or the least normal number below -87.
+inline Floats exp(Floats x) {
+    x = larger(x, all(-87.0f));
+    const Ints n = round(x * 1.44269504f);
+    const Floats whole = to_float(n);
+    const Floats r = x - whole * 0.693359375f + whole * 2.12194440e-4f;  // ln 2 in two parts (Cody and Waite)
+    // The Taylor polynomial of degree 7: |r| <= ln(2)/2, so what is cut off is below 0.3466^8 / 8! = 5e-9.
+    Floats p = all(1.0f / 5040);
+    p = p * r + 1.0f / 720;
+    p = p * r + 1.0f / 120;
+    p = p * r + 1.0f / 24;
+    p = p * r + 1.0f / 6;
+    p = p * r + 0.5f;
+    p = p * r + 1.0f;
+    p = p * r + 1.0f;
+    return (Floats)((Ints)p + (n << 23));
+}
+
+// x * Phi(x), with erf by Abramowitz and Stegun 7.1.26 (|error| <= 1.5e-7).
+inline Floats gelu(Floats x) {
+    const Floats z = magnitude(x) * 0.70710678f;
+    const Floats t = 1.0f / (1.0f + 0.3275911f * z);
+    Floats p = all(1.061405429f);
+    p = p * t - 1.453152027f;
+    p = p * t + 1.421413741f;
+    p = p * t - 0.284496736f;
+    p = p * t + 0.254829592f;
+    const Floats tail = 0.5f * p * t * exp(-z * z);  // 1 - Phi(|x|)
+    return x > 0.0f ? x - x * tail : x * tail;
+}
+
+}  // namespace tilewhisper::ISA

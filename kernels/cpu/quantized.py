@@ -1,0 +1,99 @@
+"""Products of 16-bit numbers by this project's own kernels: `int16` and `int8`.
+
+Activations are quantised row by row as they come, weights once, row by row too; the products are exact, their sums are
+int32 over at most 512 terms and float32 beyond. With u half a unit of the last place of a row's largest magnitude,
+
+    int16: 12 bits with sign on both sides,                 u = max|row| / 4094
+    int8:  8 bits of weight, 16 of activation,              u = max|row| / 254 and / 65534
+
+    |error of one product| <= sum_k (|x_k| u_w + |w_k| u_x + u_x u_w)
+
+which for normally distributed rows is 6.5e-4 (int16) and 7.5e-3 (int8) of a result's size. Attention is the same on
+both: scores from 13 bits, a float32 softmax, weights of up to 15 bits against values of 12.
+
+The kernels (native/) are compiled on first use; see build.py. They run on torch's threads, AVX-512 with VNNI, AVX2 or
+plain C++, whichever the processor has; bits do not depend on the number of threads.
+"""
+
+from typing import ClassVar, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from tilewhisper.kernels.base import AttentionBackend, Backend, Settings
+from tilewhisper.kernels.cpu import build
+
+_native = torch.ops.tilewhisper_native
+
+
+class PackedWeight(NamedTuple):
+    """A weight (n, k) as the kernels read it; see native/panels.h."""
+
+    panels: Tensor  # int16 or int8
+    scales: Tensor  # float32, one a row and zeros up to whole panels
+    bias: Tensor | None  # float32, padded likewise
+    n: int
+
+
+def pack(weight: Tensor, bias: Tensor | None, bits: int) -> PackedWeight:
+    """Pack a float32 weight (n, k) and bias (n,) with `bits` = 16 (12 of them used) or 8."""
+    panels, scales = _native.pack_weight(weight, bits)
+    padded = None if bias is None else F.pad(bias, (0, len(scales) - len(bias)))
+    return PackedWeight(panels, scales, padded, len(weight))
+
+
+def linear(x: Tensor, weight: PackedWeight, *, gelu: bool = False, residual: Tensor | None = None) -> Tensor:
+    """x (..., k) times a packed weight, + bias, GELU, + residual (..., n): a fresh float32 tensor (..., n)."""
+    rows = x if x.dim() == 3 else x.reshape(1, -1, x.shape[-1])
+    y: Tensor = _native.linear(rows, *weight[:3], weight.n, gelu, residual)
+    return y.view(*x.shape[:-1], weight.n)
+
+
+class _Quantized(AttentionBackend):
+    """What the two precisions share: all but the weights' bits."""
+
+    bits: ClassVar[int]
+
+    @classmethod
+    def why_unavailable(cls, settings: Settings) -> str | None:
+        return build.why_unavailable()
+
+    @classmethod
+    def create(cls, settings: Settings) -> Backend:
+        build.load()
+        return cls()
+
+    def prepare(self, weight: Tensor, bias: Tensor | None) -> PackedWeight:
+        return pack(weight, bias, self.bits)
+
+    def linear(self, x: Tensor, prepared: PackedWeight) -> Tensor:
+        return linear(x, prepared)
+
+    def linear_gelu(self, x: Tensor, prepared: PackedWeight) -> Tensor:
+        return linear(x, prepared, gelu=True)
+
+    def linear_add(self, x: Tensor, prepared: PackedWeight, residual: Tensor) -> Tensor:
+        return linear(x, prepared, residual=residual.contiguous())
+
+    def matmul(self, a: Tensor, b: Tensor) -> Tensor:
+        batch = torch.broadcast_shapes(a.shape[:-2], b.shape[:-2])
+        left, right = (t.expand(*batch, *t.shape[-2:]).reshape(-1, *t.shape[-2:]) for t in (a, b))
+        products = [linear(x, pack(y.T.contiguous(), None, 16)) for x, y in zip(left, right, strict=True)]
+        return torch.stack(products).view(*batch, a.shape[-2], b.shape[-1])
+
+    def attention(self, q: Tensor, k: Tensor, v: Tensor, scale: float, bias: Tensor | None = None) -> Tensor:
+        attended: Tensor = _native.attend(q, *_native.pack_keys_values(k, v), k.shape[2], scale, bias)
+        return attended
+
+
+class Int16Backend(_Quantized):
+    name = "int16"
+    summary = "12-bit rows in int16, exact products, int32 and float32 sums; native code"
+    bits = 16
+
+
+class Int8Backend(_Quantized):
+    name = "int8"
+    summary = "8-bit weight rows, 16-bit activation rows, int32 and float32 sums; native code"
+    bits = 8
