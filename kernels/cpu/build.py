@@ -63,7 +63,7 @@ class Build:
         return f"native-{digest.hexdigest()[:16]}"
 
     def log(self, compiler: cxx.Compiler) -> Path:
-        """What the compiler said when it failed. While this is there, `why_unavailable` says so and no backend tries."""
+        """What the compiler said when it failed. While it is there, `why_unavailable` says so and no backend tries."""
         return self.cache / f"{self.stem}-{_digest_of(compiler)}.log"
 
 

@@ -85,7 +85,7 @@ inline Ints add_products(Ints sums, Ints a, Ints b) {
 
 // e^x for x <= 0, to 2e-7 relative; 0 or the least normal number below -87.
 inline Floats exp(Floats x) {
-    x = larger(x, all(-87.0f));
+    x = x < -87.0f ? all(-87.0f) : x;  // a NaN stays
     const Ints n = round(x * 1.44269504f);
     const Floats whole = to_float(n);
     const Floats r = x - whole * 0.693359375f + whole * 2.12194440e-4f;  // ln 2 in two parts (Cody and Waite)

@@ -1,0 +1,187 @@
+"""The native kernels on every instruction set this processor has: sums that cannot overflow, any shape, any threads.
+
+test_backends.py holds the backends against their error bounds; here is what is peculiar to this arithmetic.
+"""
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from tilewhisper.kernels import registry
+from tilewhisper.kernels.cpu import build, quantized
+
+if reason := build.why_unavailable():
+    pytest.skip(reason, allow_module_level=True)
+
+build.load()
+native = torch.ops.tilewhisper_native
+
+SHAPES = [(1, 1, 1), (3, 5, 7), (11, 33, 17), (13, 256, 16), (13, 257, 31), (97, 1031, 33), (1501, 65, 48)]
+
+
+@pytest.fixture(params=build.instruction_sets())
+def instruction_set(request):
+    before = native.instruction_set()
+    native.use_instruction_set(request.param)
+    yield request.param
+    native.use_instruction_set(before)
+
+
+@pytest.fixture(params=["int16", "int8"])
+def backend(request):
+    return registry.create(request.param)
+
+
+def normal(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def relative(found: torch.Tensor, exact: torch.Tensor) -> float:
+    return float((found.double() - exact).norm() / exact.norm())
+
+
+@pytest.mark.parametrize("k", [2, 255, 256, 257, 512, 4096])
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_the_largest_possible_sum_of_a_product_fits(instruction_set, backend, k, sign):
+    """Every number the largest its row allows, all products of one sign: the exact sum, up to float32's rounding."""
+    x, weight = torch.full((13, k), 3.0), torch.full((17, k), sign * 0.5)
+    y = backend.linear(x, backend.prepare(weight, None))
+    assert torch.allclose(y, torch.full((13, 17), sign * 1.5 * k), rtol=1e-5)
+
+
+@pytest.mark.parametrize("n", [1, 33, 1500, 20_001])
+def test_the_largest_possible_sums_of_attention_fit(instruction_set, backend, n):
+    """Keys all alike, so that every weight is the largest there is; values all the largest of their column."""
+    q, k = torch.full((1, 1, 13, 64), 2.0), torch.full((1, 1, n, 64), -2.0)
+    v = torch.full((1, 1, n, 64), -7.0)
+    assert torch.allclose(backend.attention(q, k, v, 1.0), torch.tensor(-7.0), rtol=1e-5)
+
+
+def test_one_key_that_takes_all_is_taken_whole(instruction_set, backend):
+    q = torch.full((1, 1, 5, 64), 3.0)
+    k, v = torch.zeros(1, 1, 1500, 64), normal(1, 1, 1500, 64)
+    k[:, :, 777] = 3.0
+    step = v.abs().amax(dim=2) / 2896
+    assert ((backend.attention(q, k, v, 0.125) - v[:, :, 777:778]).abs() <= 0.51 * step[:, :, None]).all()
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize(("name", "error"), [("int16", 1e-3), ("int8", 1.2e-2)])
+def test_shapes_that_fit_no_block(instruction_set, shape, name, error):
+    backend, (m, k, n) = registry.create(name), shape
+    x, weight, bias, residual = normal(m, k), normal(n, k, seed=1), normal(n, seed=2), normal(m, n, seed=3)
+    prepared = backend.prepare(weight, bias)
+    exact = x.double() @ weight.double().T + bias.double()
+    assert relative(backend.linear(x, prepared), exact) < error
+    assert relative(backend.linear_gelu(x, prepared), F.gelu(exact)) < error
+    assert relative(backend.linear_add(x, prepared, residual), exact + residual.double()) < error
+
+
+@pytest.mark.parametrize("positions", [1, 2, 1499, 1500])
+def test_attention_over_any_number_of_positions(instruction_set, backend, positions):
+    q, k, v = (normal(1, 2, positions, 64, seed=seed) for seed in range(3))
+    exact = F.scaled_dot_product_attention(q.double(), k.double(), v.double())
+    # Values of 2896 steps a column whose largest is ~3.3 sigma: 0.29 / 2896 * 3.3 = 3.3e-4 of a value's size, as much a
+    # mean of n values as the mean itself shrinks; scores and weights are finer.
+    assert relative(backend.attention(q, k, v, 0.125), exact) < 1e-3
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize("fresh", [1, 4])
+def test_self_attention_of_a_step_is_causal_attention_over_the_cache(instruction_set, batch, fresh):
+    heads, context, length = 3, 40, 17
+    keys, values = normal(batch, heads, context, 64), normal(batch, heads, context, 64, seed=1)
+    before = keys.clone(), values.clone()
+    qkv = normal(batch, fresh, 3 * heads * 64, seed=2)
+    y = native.self_attend(qkv, keys, values, length, 0.125)
+    q, k, v = (part.view(batch, fresh, heads, 64).transpose(1, 2) for part in qkv.chunk(3, dim=-1))
+    for cache, old, new in ((keys, before[0], k), (values, before[1], v)):
+        assert torch.equal(cache[:, :, length : length + fresh], new)
+        cache[:, :, length : length + fresh] = old[:, :, length : length + fresh]
+        assert torch.equal(cache, old)
+        cache[:, :, length : length + fresh] = new
+    visible = torch.ones(fresh, length + fresh, dtype=torch.bool).tril(length)
+    seen = (t[:, :, : length + fresh].double() for t in (keys, values))
+    exact = F.scaled_dot_product_attention(q.double(), *seen, attn_mask=visible, scale=0.125)
+    assert relative(y, exact.transpose(1, 2).flatten(2)) < 1e-6
+
+
+def everything(backend) -> list[torch.Tensor]:
+    """One result of each kernel, at shapes whose work is shared out by rows and by columns."""
+    results = []
+    for m, k, n in [(1, 100, 700), (7, 33, 500), (500, 64, 33)]:
+        prepared = backend.prepare(normal(n, k, seed=1), normal(n, seed=2))
+        x = normal(m, k)
+        results += [*prepared[:2], backend.linear_gelu(x, prepared), backend.linear_add(x, prepared, normal(m, n, seed=3))]
+    q, k, v = (normal(1, 3, 201, 64, seed=seed) for seed in range(3))
+    results.append(backend.attention(q, k, v, 0.125))
+    results.append(native.self_attend(normal(1, 2, 576), k.contiguous(), v.contiguous(), 50, 0.125))
+    return results
+
+
+def test_one_thread_and_two_give_the_same_bits(instruction_set, backend):
+    one_thread, two_threads = [], []
+    try:
+        for threads, results in ((1, one_thread), (2, two_threads)):
+            torch.set_num_threads(threads)
+            results += everything(backend)
+    finally:
+        torch.set_num_threads(2)
+    assert all(torch.equal(one, two) for one, two in zip(one_thread, two_threads, strict=True))
+
+
+def test_instruction_sets_agree_but_for_float32s_own_rounding(backend):
+    before, results = native.instruction_set(), []
+    try:
+        for name in build.instruction_sets():
+            native.use_instruction_set(name)
+            results.append(everything(backend))
+    finally:
+        native.use_instruction_set(before)
+    for others in results[1:]:
+        for one, other in zip(results[0], others, strict=True):
+            if one.dtype == torch.float32:
+                # A row's step is rounded alike everywhere, but a number half way between two steps may not be.
+                assert relative(other, one.double()) < 1e-4
+            else:
+                assert (one.int() - other.int()).abs().max() <= 1
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_what_is_no_number_stays_none_and_stays_in_its_row(instruction_set, backend, bad):
+    x, prepared = normal(20, 40), backend.prepare(normal(18, 40, seed=1), None)
+    x[3, 39] = bad
+    y = backend.linear(x, prepared)
+    assert y[3].isnan().all() and y[[i for i in range(20) if i != 3]].isfinite().all()
+    q, k, v = (normal(1, 1, 30, 64, seed=seed) for seed in range(3))
+    q[0, 0, 4, 63] = bad
+    y = backend.attention(q, k, v, 0.125)
+    assert y[0, 0, 4].isnan().all() and y[0, 0, [i for i in range(30) if i != 4]].isfinite().all()
+    k[0, 0, 29, 0] = bad
+    assert backend.attention(q, k, v, 0.125).isnan().all()
+
+
+def test_rows_of_zeros_are_zeros(instruction_set, backend):
+    prepared = backend.prepare(torch.cat([torch.zeros(1, 40), normal(5, 40)]), None)
+    y = backend.linear(torch.cat([torch.zeros(1, 40), normal(2, 40)]), prepared)
+    assert (y[0] == 0).all() and (y[:, 0] == 0).all() and (y[1:, 1:] != 0).all()
+
+
+@pytest.mark.parametrize(
+    ("call", "complaint"),
+    [
+        (lambda w: native.linear(normal(1, 2, 9), *w[:3], 16, False, None), "9 columns, which the weight does not fit"),
+        (lambda w: native.linear(normal(2, 8), *w[:3], 16, False, None), "must have 3 dimensions"),
+        (lambda w: native.linear(normal(1, 2, 8).double(), *w[:3], 16, False, None), "must be float32"),
+        (lambda w: native.linear(normal(1, 2, 8), *w[:3], 16, False, normal(1, 2, 15)), "must be dense and hold 32"),
+        (lambda w: native.pack_weight(normal(4, 4), 12), "bits must be 16 or 8"),
+        (lambda w: native.pack_keys_values(normal(1, 1, 5, 24), normal(1, 1, 5, 24)), "multiple of 16"),
+        (lambda w: native.self_attend(normal(1, 2, 192), *(torch.zeros(1, 1, 5, 64),) * 2, 4, 1.0), "do not fit a cache"),
+        (lambda w: native.use_instruction_set("mmx"), "no instruction set 'mmx'"),
+    ],
+)
+def test_what_the_kernels_cannot_take_is_refused(call, complaint):
+    with pytest.raises(RuntimeError, match=complaint):
+        call(quantized.pack(normal(16, 8), None, 16))
