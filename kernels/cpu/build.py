@@ -142,11 +142,12 @@ def _load(build: Build) -> Path:
 
 def _compile(build: Build, compiler: cxx.Compiler) -> Path:
     _log.warning("compiling tilewhisper's native kernels with %s, once: some 10 seconds", compiler.command[0])
+    # Named by the sources as they were before: what is edited meanwhile is another build.
     log = build.log(compiler)
     try:
         with tempfile.TemporaryDirectory(prefix="tilewhisper-") as scratch:
             made = cxx.compile_library(compiler, build.sources, build.extra_flags, Path(scratch))
-            return _keep(made, build, f"{build.stem}-{_digest_of(compiler)}-{_digest_of_file(made)}.so")
+            return _keep(made, build, f"{log.stem}-{_digest_of_file(made)}.so")
     except cxx.CompileError as e:
         reason = f"the native kernels could not be compiled: {e}"
         try:

@@ -1,0 +1,100 @@
+"""`tilewhisper build`, and what `doctor` says of the native kernels, with and without a compiler."""
+
+import pytest
+
+from tilewhisper.kernels.base import BackendUnavailable
+from tilewhisper.kernels.cpu import build, compiler
+
+
+@pytest.fixture
+def hidden(tmp_path):
+    """The environment of a user with no compiler and nothing compiled."""
+    return {"PATH": "/nowhere", "HOME": str(tmp_path), "OMP_NUM_THREADS": "1"}
+
+
+def native(text: str) -> list[str]:
+    (block,) = (block for block in text.split("\n\n") if block.startswith("native kernels"))
+    return block.splitlines()[1:]
+
+
+def test_build_without_a_compiler_is_one_clear_line(installed, hidden):
+    finished = installed("build", env=hidden)
+    assert finished.status == 2
+    assert finished.out == ""
+    (line,) = finished.err.splitlines()
+    assert line.startswith("tilewhisper: error: no C++ compiler: none of g++, clang++, c++ is on PATH")
+    assert "apt install g++" in line
+
+
+def test_doctor_without_a_compiler(installed, hidden):
+    finished = installed("doctor", env=hidden)
+    assert finished.status == 0
+    assert finished.err == ""
+    tools, library = native(finished.out)
+    assert tools.split()[:2] == ["compiler", "no"]
+    assert "apt install g++" in tools
+    assert library.split()[:2] == ["library", "no"]
+    assert "no C++ compiler" in library
+
+
+def test_a_compiler_that_fails_is_one_clear_line(installed, hidden, tmp_path):
+    broken = tmp_path / "c++"
+    broken.write_text('#!/bin/sh\n[ "$1" = --version ] && exit\necho "ops.cpp:1:1: fatal error: no luck"; exit 1\n')
+    broken.chmod(0o755)
+    finished = installed("build", env={**hidden, "PATH": str(tmp_path)})
+    assert finished.status == 2
+    compiling, error = finished.err.splitlines()
+    assert compiling.startswith("compiling tilewhisper's native kernels")
+    assert "fatal error: no luck (log: " in error
+
+
+@pytest.fixture
+def possible():
+    if reason := build.why_unavailable():
+        pytest.skip(reason)
+
+
+def test_build_makes_it_or_says_that_it_is_there(tilewhisper, possible):
+    build.library()
+    finished = tilewhisper("build")
+    assert finished.status == 0
+    assert f"{build.find()}, there already" in finished.out
+    assert "portable (" in finished.out
+    assert finished.err == ""
+    _, library = native(tilewhisper("doctor").out)
+    assert library.split()[:2] == ["library", "yes"]
+    assert str(build.find()) in library
+    assert "portable" in library
+
+
+def test_force_compiles_what_is_there(tilewhisper, possible, monkeypatch):
+    asked = []
+    library = build.library()
+    monkeypatch.setattr(build, "library", lambda *, force: asked.append(force) or library)
+    finished = tilewhisper("build", "--force")
+    assert asked == [True]
+    assert "compiled in " in finished.out
+    assert str(compiler.find_compiler()) in finished.out
+
+
+def test_doctor_before_the_first_use_compiles_nothing(tilewhisper, monkeypatch):
+    def compiled(*_, **__):
+        raise AssertionError("doctor compiles")
+
+    monkeypatch.setattr(build, "find", lambda *_: None)
+    monkeypatch.setattr(build, "library", compiled)
+    monkeypatch.setattr(build, "why_unavailable", lambda *_: None)
+    _, library = native(tilewhisper("doctor").out)
+    assert "not compiled yet" in library
+    assert "`tilewhisper build`" in library
+
+
+def test_doctor_names_a_library_that_does_not_load(tilewhisper, monkeypatch, tmp_path):
+    def failed():
+        raise BackendUnavailable("the native kernels cannot be loaded: no such symbol")
+
+    monkeypatch.setattr(build, "find", lambda *_: tmp_path / "native.so")
+    monkeypatch.setattr(build, "instruction_sets", failed)
+    finished = tilewhisper("doctor")
+    assert finished.status == 0
+    assert "no such symbol" in native(finished.out)[1]

@@ -1,0 +1,395 @@
+"""The loader of the native kernels: its cache, its words, and what it survives.
+
+The cache is tested with a stand-in for the compiler, a shell script, and so without one; the flags with the real one.
+"""
+
+import ctypes
+import errno
+import hashlib
+import logging
+import os
+import platform
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from tilewhisper.kernels.base import BackendUnavailable
+from tilewhisper.kernels.cpu import build as builds
+from tilewhisper.kernels.cpu import compiler as cxx
+from tilewhisper.kernels.cpu.build import Build
+
+STAND_IN = """#!/bin/sh
+case "$*" in *--version*) echo "stand-in ${version:-1}"; exit;; esac
+echo "$*" >> "$0.runs"
+sleep ${pause:-0}
+if [ -e "$0.broken" ]; then
+  echo "In file included from a:"; echo "a.cpp:1:1: error: no luck"; echo "compilation terminated."; exit 1
+fi
+while [ $# -gt 1 ]; do [ "$1" = -o ] && echo made > "$2"; shift; done
+"""
+
+EXPORTED = 'extern "C" __attribute__((visibility("default")))'
+
+
+@pytest.fixture
+def build(tmp_path):
+    sources = tmp_path / "sources"
+    sources.mkdir()
+    (sources / "answer.h").write_text("#define ANSWER 42\n")
+    (sources / "ops.cpp").write_text(f'#include "answer.h"\n{EXPORTED} int answer() {{ return ANSWER; }}\n')
+    return Build(sources, cache=tmp_path / "cache" / "native")
+
+
+@pytest.fixture
+def stand_in(tmp_path, monkeypatch):
+    script = tmp_path / "stand-in"
+    script.write_text(STAND_IN)
+    script.chmod(0o755)
+    monkeypatch.setenv("CXX", str(script))
+    return script
+
+
+@pytest.fixture
+def compiler(monkeypatch):
+    monkeypatch.delenv("CXX", raising=False)
+    try:
+        return cxx.find_compiler()
+    except BackendUnavailable as e:
+        pytest.skip(str(e))
+
+
+@pytest.fixture(autouse=True)
+def _nothing_loaded(monkeypatch):
+    monkeypatch.setattr(builds, "_loaded", None)
+
+
+@pytest.fixture(autouse=True)
+def _no_folder_of_this_process():
+    builds._folder_of_this_process.cache_clear()
+    yield
+    builds._folder_of_this_process.cache_clear()
+
+
+def links(script: Path) -> int:
+    """How often a library was made from start to end."""
+    runs = script.with_name(f"{script.name}.runs")
+    return runs.read_text().count("-shared") if runs.exists() else 0
+
+
+def words(caplog) -> str:
+    return "\n".join(record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING)
+
+
+def another_process(build: Build, **options) -> "subprocess.Popen[str]":
+    code = (
+        "import sys; from pathlib import Path; from tilewhisper.kernels.cpu.build import Build, library\n"
+        "sources, cache = map(Path, sys.argv[1:]); print(library(Build(sources, cache=cache)))"
+    )
+    command = [sys.executable, "-c", code, str(build.sources), str(build.cache)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
+
+
+# ---------------------------------------------------------------- the cache
+
+
+def test_built_once_with_a_word(build, stand_in, caplog):
+    assert builds.find(build) is None
+    path = builds.library(build)
+    assert path.parent == build.cache
+    assert path.read_text() == "made\n"
+    assert "compiling tilewhisper's native kernels" in words(caplog)
+    caplog.clear()
+    assert builds.library(build) == builds.find(build) == path
+    assert links(stand_in) == 1
+    assert words(caplog) == ""
+
+
+def test_force_builds_again(build, stand_in):
+    assert builds.library(build) == builds.library(build, force=True)
+    assert links(stand_in) == 2
+
+
+def test_whatever_the_result_depends_on_is_in_the_name(build, stand_in, monkeypatch):
+    names = [builds.library(build).name]
+
+    def another_name() -> bool:
+        names.append(builds.library(build).name)
+        return len(set(names)) == len(names)
+
+    (build.sources / "answer.h").write_text("#define ANSWER 43\n")
+    assert another_name(), "a header"
+    (build.sources / "more.cpp").touch()
+    assert another_name(), "a new unit"
+    monkeypatch.setenv("version", "2")
+    cxx._ask_version.cache_clear()
+    assert another_name(), "the compiler's version"
+    monkeypatch.setattr(cxx, "torch_version", lambda: "2.13.9")
+    assert another_name(), "torch's version"
+    monkeypatch.setattr(platform, "machine", lambda: "riscv64")
+    assert another_name(), "the architecture"
+    build = replace(build, extra_flags=("-g",))
+    assert another_name(), "a flag"
+    assert links(stand_in) == len(names)
+    cxx._ask_version.cache_clear()
+
+
+def test_text_that_moves_from_one_source_to_the_next_is_a_change(build):
+    (build.sources / "b.h").write_text("12")
+    (build.sources / "c.h").write_text("3")
+    before = build.stem
+    (build.sources / "b.h").write_text("1")
+    (build.sources / "c.h").write_text("23")
+    assert build.stem != before
+
+
+def test_a_source_that_is_edited_while_it_is_compiled_is_compiled_again(build, stand_in, monkeypatch):
+    def compile_and_edit(*arguments):
+        made = compile_library(*arguments)
+        (build.sources / "answer.h").write_text("#define ANSWER 43\n")
+        return made
+
+    compile_library = cxx.compile_library
+    monkeypatch.setattr(cxx, "compile_library", compile_and_edit)
+    assert builds.library(build)
+    assert builds.find(build) is None
+
+
+@pytest.mark.parametrize("contents", [b"", b"mad", b"a text, no library", b"made\nand more"])
+def test_a_damaged_file_is_noticed_and_replaced(build, stand_in, caplog, contents):
+    path = builds.library(build)
+    path.write_bytes(contents)
+    assert builds.find(build) is None
+    caplog.clear()
+    assert builds.library(build).read_text() == "made\n"
+    assert f"{path} is damaged" in words(caplog)
+
+
+def test_only_the_latest_are_kept_and_nothing_else_is_touched(build, stand_in):
+    build.cache.mkdir(parents=True)
+    for name in ("notes.txt", "native.so", "other-1.so"):
+        (build.cache / name).touch()
+    built = []
+    for number in range(builds.KEPT + 2):
+        built.append(builds.library(replace(build, extra_flags=(f"-D{number}",))))
+        os.utime(built[-1], (number, number))
+    assert {path.name for path in build.cache.iterdir()} == {
+        "lock", "notes.txt", "native.so", "other-1.so", *(path.name for path in built[-builds.KEPT :])
+    }  # fmt: skip
+
+
+def test_a_built_cache_serves_where_there_is_no_compiler(build, stand_in, monkeypatch):
+    path = builds.library(build)
+    monkeypatch.delenv("CXX")
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert builds.library(build) == path
+    assert builds.why_unavailable(build) is None
+    (build.sources / "answer.h").write_text("#define ANSWER 43\n")
+    assert "no C++ compiler" in builds.why_unavailable(build)
+
+
+def test_a_cache_that_cannot_be_written(build, stand_in, caplog):
+    build.cache.parent.mkdir()
+    build.cache.write_text("a file where the folder should be")
+    path = builds.library(build)
+    assert path.read_text() == "made\n"
+    assert words(caplog).count(f"{build.cache} cannot be written (") == 1
+    assert builds.library(build) == path
+    assert links(stand_in) == 1
+    assert build.cache.is_file()
+
+
+def test_a_full_disk(build, stand_in, caplog, monkeypatch):
+    def copy(source, target):
+        if target.is_relative_to(build.cache):
+            target.write_text("ma")
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return copyfile(source, target)
+
+    copyfile = shutil.copyfile
+    monkeypatch.setattr(shutil, "copyfile", copy)
+    assert builds.library(build).read_text() == "made\n"
+    assert "No space left" in words(caplog)
+    assert links(stand_in) == 1
+    assert [path.name for path in build.cache.iterdir()] == ["lock"]
+
+
+def test_a_folder_of_this_process_goes_with_it(build, stand_in):
+    build.cache.parent.mkdir()
+    build.cache.touch()
+    out, err = another_process(build).communicate(timeout=30)
+    assert out.strip(), err
+    assert not Path(out.strip()).parent.exists()
+    assert "cannot be written" in err, "Python prints warnings without any set-up"
+
+
+# ---------------------------------------------------------------- several at once
+
+
+def test_processes_that_build_at_once_build_once(build, stand_in):
+    processes = [another_process(build, env={**os.environ, "pause": "0.3"}) for _ in range(3)]
+    ends = [process.communicate(timeout=30) for process in processes]
+    (path,) = {out.strip() for out, _ in ends}
+    assert Path(path).read_text() == "made\n"
+    assert links(stand_in) == 1
+    assert sum("compiling" in err and "another process" not in err for _, err in ends) == 1
+
+
+def test_a_killed_builder_holds_nobody_up(build, stand_in):
+    killed = another_process(build, env={**os.environ, "pause": "20"}, start_new_session=True)
+    try:
+        runs = stand_in.with_name(f"{stand_in.name}.runs")
+        deadline = time.monotonic() + 20
+        while not runs.exists() and time.monotonic() < deadline:
+            time.sleep(0.02)
+        killed.kill()  # its compiler lives on
+        killed.wait(timeout=10)
+        (build.cache / "native-0.part").write_text("ma")
+        assert builds.library(build).read_text() == "made\n"
+        assert sorted(path.suffix for path in build.cache.iterdir()) == ["", ".so"]
+        assert os.killpg(killed.pid, 0) is None, "the compiler had ended: this proved nothing"
+    finally:
+        os.killpg(killed.pid, signal.SIGKILL)
+        killed.communicate()
+
+
+def test_threads_that_load_at_once_load_one_library(build, compiler):
+    with ThreadPoolExecutor(4) as pool:
+        loaded = set(pool.map(builds.load, [build] * 4))
+    assert len(loaded) == 1
+    assert builds.load(replace(build, extra_flags=("-g",))) in loaded, "a process has one set of operators"
+
+
+# ---------------------------------------------------------------- no compiler, or one that fails
+
+
+def test_without_a_compiler(build, monkeypatch):
+    monkeypatch.delenv("CXX", raising=False)
+    monkeypatch.setenv("PATH", "/nowhere")
+    reason = builds.why_unavailable(build)
+    assert "none of g++, clang++, c++ is on PATH" in reason
+    assert "apt install g++" in reason
+    with pytest.raises(BackendUnavailable, match=r"no C\+\+ compiler"):
+        builds.load(build)
+    assert not build.cache.exists()
+
+
+def test_a_compiler_that_is_named_and_not_there_has_no_substitute(build, monkeypatch):
+    monkeypatch.setenv("CXX", "no-such-compiler -m64")
+    assert "'no-such-compiler', which CXX names, is not there" in builds.why_unavailable(build)
+
+
+def test_a_compiler_that_does_not_start(build, monkeypatch, tmp_path):
+    broken = tmp_path / "broken"
+    broken.write_text("#!/bin/sh\nexit 1\n")
+    broken.chmod(0o755)
+    monkeypatch.setenv("CXX", str(broken))
+    assert f"{broken} does not work" in builds.why_unavailable(build)
+
+
+def test_a_build_that_fails_is_told_and_not_repeated_until_asked_for(build, stand_in):
+    broken = stand_in.with_name(f"{stand_in.name}.broken")
+    broken.touch()
+    with pytest.raises(BackendUnavailable) as failed:
+        builds.library(build)
+    (log,) = build.cache.glob("*.log")
+    assert "could not be compiled: a.cpp:1:1: error: no luck" in str(failed.value)
+    assert str(log) in str(failed.value)
+    assert "\n" not in str(failed.value)
+    assert "In file included from a:" in log.read_text()
+    assert "-std=c++20" in log.read_text(), "the command"
+    reason = builds.why_unavailable(build)
+    assert "error: no luck" in reason
+    assert "`tilewhisper build` tries again" in reason
+    broken.unlink()
+    assert builds.library(build)
+    assert builds.why_unavailable(build) is None
+    assert not log.exists()
+
+
+def test_a_file_that_does_not_load_is_replaced(build, compiler, caplog):
+    """Of another system's libraries, say: sound in itself."""
+    good = builds.library(build)
+    foreign = b"\x7fELF of a machine unknown"
+    digest = hashlib.sha256(foreign).hexdigest()[:16]
+    good.rename(good.with_name(f"{good.stem.rpartition('-')[0]}-{digest}.so")).write_bytes(foreign)
+    caplog.clear()
+    loaded = builds.load(build)
+    assert ctypes.CDLL(str(loaded)).answer() == 42
+    assert "cannot be loaded" in words(caplog)
+    assert list(build.cache.glob("*.so")) == [loaded]
+
+
+def test_what_can_never_be_loaded_is_an_error_not_a_loop(build, stand_in):
+    with pytest.raises(BackendUnavailable, match=r"cannot be loaded: .*file too short"):
+        builds.load(build)
+    assert links(stand_in) == 2
+
+
+# ---------------------------------------------------------------- flags
+
+
+def test_a_changed_source_is_what_runs(build, compiler):
+    first = ctypes.CDLL(str(builds.library(build)))
+    (build.sources / "answer.h").write_text("#define ANSWER 43\n")
+    assert (first.answer(), ctypes.CDLL(str(builds.library(build))).answer()) == (42, 43)
+
+
+def test_words_after_the_compiler_in_cxx_go_with_it(build, compiler, monkeypatch):
+    monkeypatch.setenv("CXX", f"{compiler.command[0]} -DANSWER_TOO=1")
+    (build.sources / "ops.cpp").write_text(f"{EXPORTED} int answer() {{ return ANSWER_TOO; }}\n")
+    assert ctypes.CDLL(str(builds.library(build))).answer() == 1
+
+
+@pytest.mark.skipif(platform.machine() not in cxx.INSTRUCTION_SETS, reason="no instruction sets to choose from")
+def test_each_unit_has_its_own_instructions(build, compiler):
+    def wants(yes: str, *no: str) -> str:
+        conditions = " && ".join((f"defined({yes})", *(f"!defined({macro})" for macro in no)))
+        return f"#if !({conditions})\n#error wrong flags\n#endif\n"
+
+    (build.sources / "ops.cpp").write_text(
+        wants("TILEWHISPER_AVX512", "__AVX2__") + wants("TILEWHISPER_AVX2", "__AVX512F__")
+    )
+    (build.sources / "isa_portable.cpp").write_text(wants("__x86_64__", "__AVX__"))
+    (build.sources / "isa_avx2.cpp").write_text(wants("__FMA__", "__AVX512F__") + wants("__AVX2__"))
+    (build.sources / "isa_avx512.cpp").write_text(wants("__AVX512VNNI__") + wants("__AVX512BW__"))
+    assert builds.library(build)
+
+
+def test_other_architectures_take_the_portable_unit_only(build, monkeypatch):
+    for name in ("portable", "avx2", "avx512"):
+        (build.sources / f"isa_{name}.cpp").touch()
+    monkeypatch.setattr(platform, "machine", lambda: "riscv64")
+    flags = cxx.unit_flags(build.sources)
+    assert {unit.name for unit in flags} == {"ops.cpp", "isa_portable.cpp"}
+    assert not any("AVX" in flag for its_own in flags.values() for flag in its_own)
+
+
+def test_an_operator_of_the_stable_abi_runs_on_torchs_threads(build, compiler):
+    (build.sources / "ops.cpp").write_text("""
+        #include <torch/csrc/stable/library.h>
+        #include <torch/csrc/stable/ops.h>
+        #include <torch/csrc/stable/tensor.h>
+        torch::stable::Tensor threads(torch::stable::Tensor x) {
+            auto y = torch::stable::empty_like(x);
+            auto* to = static_cast<float*>(y.data_ptr());
+            torch::stable::parallel_for(0, x.numel(), 1, [&](int64_t first, int64_t last) {
+                uint32_t thread = 0;
+                torch_get_thread_idx(&thread);
+                for (; first < last; ++first) to[first] = thread;
+            });
+            return y;
+        }
+        STABLE_TORCH_LIBRARY(tilewhisper_test, m) { m.def("threads(Tensor x) -> Tensor"); }
+        STABLE_TORCH_LIBRARY_IMPL(tilewhisper_test, CPU, m) { m.impl("threads", TORCH_BOX(&threads)); }
+    """)
+    builds.load(replace(build, extra_flags=("-O0",)))
+    used = torch.ops.tilewhisper_test.threads(torch.zeros(64))
+    assert set(used.tolist()) == set(range(torch.get_num_threads()))
