@@ -26,6 +26,9 @@ DEFAULT_ROUNDS = 7
 WRONG = 0.1
 """Relative error of the states above which a kernel is taken for broken, whatever the bound: 8 bits bring less."""
 
+WORTHWHILE = 0.01
+"""Of all products' time: a kind with less to win is not searched layer by layer. It would be noise."""
+
 Choice = dict[Launch, str]
 
 
@@ -142,11 +145,15 @@ class _Search:
         fastest = {kind: self._by_time(kind)[0] for kind in self._figures}
         chosen = self._stepped_back(fastest)
         choice = _of_kinds(chosen)
-        behind = [kind for kind in chosen if chosen[kind] != fastest[kind]]
+        little = WORTHWHILE * sum(self._figures[kind][name].seconds for kind, name in chosen.items())
+        behind = [kind for kind in chosen if self._lost(kind, chosen[kind], fastest[kind]) > little]
         for kind in sorted(behind, key=lambda kind: self._lost(kind, chosen[kind], fastest[kind]), reverse=True):
             order = self._by_time(kind)
             for faster in order[: order.index(chosen[kind])]:
-                choice |= self._given_back(choice, kind, chosen[kind], faster)
+                still = [launch for launch in kind.launches if choice[launch] == chosen[kind]]
+                for launch in self._by_error(still, faster):
+                    if self._within(choice | {launch: faster}):
+                        choice[launch] = faster
         return choice
 
     def _stepped_back(self, chosen: Mapping[Kind, str]) -> dict[Kind, str]:
@@ -174,19 +181,12 @@ class _Search:
     def _by_time(self, kind: Kind) -> list[str]:
         return sorted(self._figures[kind], key=lambda name: self._figures[kind][name].seconds)
 
-    def _given_back(self, choice: Choice, kind: Kind, now: str, faster: str) -> Choice:
-        """The most layers of that kind that can go to a faster backend, those first in which it errs the least."""
-        open_ = [launch for launch in kind.launches if choice[launch] == now]
+    def _by_error(self, launches: Sequence[Launch], backend: str) -> list[Launch]:
+        """The layers in which that backend alone errs the least first, judged by one window: it is only an order."""
         exact = _everywhere(self._trials, BASELINE)
-        open_.sort(key=lambda launch: self._trials.error(_policy("layer", exact | {launch: faster}), windows=1))
-        most, too_many = 0, len(open_) + 1
-        while too_many - most > 1:
-            count = (most + too_many) // 2
-            if self._within(choice | dict.fromkeys(open_[:count], faster)):
-                most = count
-            else:
-                too_many = count
-        return dict.fromkeys(open_[:most], faster)
+        return sorted(
+            launches, key=lambda launch: self._trials.error(_policy("layer", exact | {launch: backend}), windows=1)
+        )
 
     def _within(self, choice: Choice) -> bool:
         return self._trials.error(_policy("tuned", choice)) <= self._bound

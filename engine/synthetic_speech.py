@@ -33,4 +33,4 @@ def synthetic_speech(seconds: float = SECONDS) -> npt.NDArray[np.float32]:
     syllables = swing(2.0)
     pauses = swing(0.25) > -0.7
     sound = voice * np.sqrt(syllables.clip(0)) * pauses + noise * (0.15 * syllables.clip(None, 0) ** 4 + 1e-3)
-    return (0.3 * sound / np.abs(sound).max()).astype(np.float32)
+    return np.asarray(0.3 * sound / np.abs(sound).max(), dtype=np.float32)

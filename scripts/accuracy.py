@@ -7,14 +7,14 @@ timestamps, on the same weights; text is compared after Whisper's own English no
 """
 
 import argparse
-import csv
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import jiwer
+from clips import Clip, read_clips
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
@@ -24,12 +24,6 @@ from tilewhisper.engine.errors import USER_ERRORS
 from tilewhisper.engine.options import TranscriptionOptions
 from tilewhisper.models import audio
 from tilewhisper.models.transformers_path import TransformersWhisper, normalizer
-
-
-@dataclass(frozen=True)
-class Clip:
-    file: Path
-    reference: str
 
 
 @dataclass(frozen=True)
@@ -49,9 +43,9 @@ def main() -> int:
     args = _parser().parse_args()
     console = Console(highlight=False)
     try:
-        clips = list(_clips(args.folder))
+        clips = read_clips(args.folder)
         scores = [score(name, args.policy, args.language, clips) for name in args.model or ["tiny.en"]]
-    except (*USER_ERRORS, OSError, KeyError) as e:
+    except (*USER_ERRORS, OSError, ValueError) as e:
         print(f"accuracy: error: {e}", file=sys.stderr)
         return 2
     console.print(_table(scores))
@@ -88,12 +82,6 @@ def score(name: str, policy: str, language: str | None, clips: Sequence[Clip]) -
         same_tokens=len(clips) - len(different),
         different=different,
     )
-
-
-def _clips(folder: Path) -> Iterator[Clip]:
-    with (folder / "transcripts.tsv").open(encoding="utf-8", newline="") as lines:
-        for row in csv.DictReader(lines, delimiter="\t", quoting=csv.QUOTE_NONE):
-            yield Clip(folder / row["file"], row["reference"])
 
 
 def _table(scores: Sequence[Score]) -> Table:

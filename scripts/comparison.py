@@ -1,0 +1,148 @@
+"""Contenders over the same recordings by turns, and what came of it: speed as ratios, word errors, timestamps.
+
+A ratio is another's time over that of the first contender: how many times faster the first one is.
+"""
+
+import statistics
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import jiwer
+from peers.contender import Answer, Contender
+
+_TOLERANCE = 1e-3  # seconds; some peers' times are float32
+
+
+@dataclass(frozen=True)
+class Recording:
+    """`samples` is a .npy file of float32 (n,) at 16 kHz."""
+
+    name: str
+    samples: Path
+    seconds: float
+    reference: str
+    end_of_speech: float
+
+
+Turns = list[list[Answer]]
+"""One contender's answers, by recording and then by run."""
+
+
+def take_turns(
+    contenders: Sequence[Contender],
+    recordings: Sequence[Recording],
+    runs: int,
+    track: Callable[[range], Iterable[int]] = iter,
+) -> list[Turns]:
+    """Warm every contender up on the first recording; then each recording in turn by all of them, first forth and
+    next back, so that a machine that slows down slows them alike, and nobody always comes first."""
+    for contender in contenders:
+        contender.transcribe(recordings[0].samples)
+    answers: list[Turns] = [[[] for _ in recordings] for _ in contenders]
+    for turn in track(range(runs * len(recordings))):
+        number = turn % len(recordings)
+        order = range(len(contenders))
+        for index in reversed(order) if turn % 2 else order:
+            answers[index][number].append(contenders[index].transcribe(recordings[number].samples))
+    return answers
+
+
+@dataclass(frozen=True)
+class Row:
+    """One contender's figures."""
+
+    name: str
+    rtf: float
+    """Total time / total audio, each recording with the median of its runs."""
+    ratio: float
+    """Of total times."""
+    median_ratio: float
+    """The median of the recordings' ratios."""
+    word_error_rate: float
+    """Percent."""
+    misplaced: int
+    """Segments that end before they start or start before the last one's end."""
+    end_error: float | None
+    """Seconds from the end of speech to the last segment's end, the largest in magnitude; None without segments."""
+    tokens: int | None
+    token_seconds: float | None
+    """All that comes after the encoder, by the token."""
+    step_seconds: float | None
+    """One step of the decoder by itself; None where the contender does not tell."""
+    seconds: list[list[float]]
+    texts: list[str]
+
+
+def score(names: Sequence[str], turns: Sequence[Turns], recordings: Sequence[Recording]) -> list[Row]:
+    """A row a contender; texts and timestamps are those of the last run, texts compared as Whisper normalises them."""
+    from tilewhisper.models.transformers_path import normalizer  # imports transformers
+
+    normalize = normalizer()
+    first = _medians(turns[0])
+    references = [normalize(recording.reference) for recording in recordings]
+    return [
+        _row(name, answers, first, recordings, references, normalize)
+        for name, answers in zip(names, turns, strict=True)
+    ]
+
+
+def _row(
+    name: str,
+    answers: Turns,
+    first: Sequence[float],
+    recordings: Sequence[Recording],
+    references: list[str],
+    normalize: Callable[[str], str],
+) -> Row:
+    medians = _medians(answers)
+    last = [runs[-1].transcript for runs in answers]
+    every = [answer.transcript for runs in answers for answer in runs]
+    ends = [
+        transcript.spans[-1][1] - recording.end_of_speech
+        for transcript, recording in zip(last, recordings, strict=True)
+        if transcript.spans
+    ]
+    return Row(
+        name=name,
+        rtf=sum(medians) / sum(recording.seconds for recording in recordings),
+        ratio=sum(medians) / sum(first),
+        median_ratio=statistics.median(mine / theirs for mine, theirs in zip(medians, first, strict=True)),
+        word_error_rate=100 * jiwer.wer(references, [normalize(transcript.text) for transcript in last]),
+        misplaced=sum(misplaced(transcript.spans) for transcript in last),
+        end_error=max(ends, key=abs, default=None),
+        tokens=_sum(transcript.tokens for transcript in last),
+        token_seconds=_quotient(_sum(each.decode_seconds for each in every), _sum(each.tokens for each in every)),
+        step_seconds=_median(each.step_seconds for each in every),
+        seconds=[[answer.seconds for answer in runs] for runs in answers],
+        texts=[transcript.text for transcript in last],
+    )
+
+
+def misplaced(spans: Sequence[tuple[float, float]]) -> int:
+    """How many (start, end) are not after the one before, or end no later than they start."""
+    before = 0.0
+    faults = 0
+    for start, end in spans:
+        faults += start < before - _TOLERANCE or end <= start
+        before = end
+    return faults
+
+
+def _medians(answers: Turns) -> list[float]:
+    return [statistics.median(answer.seconds for answer in runs) for runs in answers]
+
+
+def _sum(values: Iterable[float | None]) -> float | None:
+    """None where one is."""
+    known = list(values)
+    return None if None in known else sum(known)
+
+
+def _median(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return statistics.median(known) if known else None
+
+
+def _quotient(a: float | None, b: float | None) -> float | None:
+    return a / b if a is not None and b else None

@@ -1,0 +1,44 @@
+"""What a peer is given and what it answers. Plain data, so that it can cross from one process to another."""
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+
+class PeerError(Exception):
+    """A peer that is not installed, whose weights cannot be made, or that failed."""
+
+
+@dataclass(frozen=True)
+class Setup:
+    """How a peer is to be opened. `module` has a class `Peer`; `weights` is a file, a folder or a model's name."""
+
+    module: str
+    weights: str
+    threads: int
+    language: str
+    options: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Transcript:
+    """`spans` are the segments' (start, end) in seconds; `tokens` counts theirs, timestamps included. The rest is None
+    where the peer does not tell it."""
+
+    text: str
+    spans: list[tuple[float, float]]
+    tokens: int | None = None
+    decode_seconds: float | None = None
+    """All that comes after the encoder."""
+    step_seconds: float | None = None
+    """The decoder's network for one token, the prompt apart."""
+
+
+class Peer(Protocol):
+    def __init__(self, setup: Setup) -> None: ...
+
+    def transcribe(self, samples: npt.NDArray[np.float32]) -> Transcript:
+        """Samples (n,) at 16 kHz to text: greedily, with timestamps, without a second try at another temperature."""
+        ...

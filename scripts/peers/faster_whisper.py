@@ -1,0 +1,27 @@
+"""faster-whisper, int8 by CTranslate2 as it loads float16 weights.
+
+The option `batch_size` asks for its batched mode, which cuts the audio by voice activity, decodes so many pieces
+together, and by default leaves out timestamps within a piece: with them its word errors went from 7.4 to 12.2 % (150 s
+joined, tiny.en).
+"""
+
+import numpy as np
+import numpy.typing as npt
+from faster_whisper import BatchedInferencePipeline, WhisperModel
+from peers.base import Setup, Transcript
+
+
+class Peer:
+    def __init__(self, setup: Setup) -> None:
+        model = WhisperModel(setup.weights, device="cpu", compute_type="int8", cpu_threads=setup.threads)
+        self._model = BatchedInferencePipeline(model) if "batch_size" in setup.options else model
+        self._options = {"language": setup.language, **setup.options}
+
+    def transcribe(self, samples: npt.NDArray[np.float32]) -> Transcript:
+        segments, _ = self._model.transcribe(samples, beam_size=1, temperature=0.0, **self._options)
+        found = list(segments)
+        return Transcript(
+            "".join(segment.text for segment in found),
+            [(segment.start, segment.end) for segment in found],
+            sum(len(segment.tokens) for segment in found),
+        )

@@ -1,0 +1,39 @@
+"""OpenVINO GenAI's WhisperPipeline on the CPU, weights int8 by channel; the options are properties of the device.
+
+By itself it computes in bfloat16 where the processor has instructions for it, else in float32.
+"""
+
+import json
+import statistics
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import openvino_genai
+from peers.base import Setup, Transcript
+
+
+class Peer:
+    def __init__(self, setup: Setup) -> None:
+        self._pipeline = openvino_genai.WhisperPipeline(
+            setup.weights, "CPU", INFERENCE_NUM_THREADS=setup.threads, PERFORMANCE_HINT="LATENCY", **setup.options
+        )
+        # An English-only model refuses both words.
+        multilingual = json.loads(Path(setup.weights, "generation_config.json").read_text("utf-8"))["is_multilingual"]
+        self._spoken = {"language": f"<|{setup.language}|>", "task": "transcribe"} if multilingual else {}
+
+    def transcribe(self, samples: npt.NDArray[np.float32]) -> Transcript:
+        result = self._pipeline.generate(samples, return_timestamps=True, num_beams=1, do_sample=False, **self._spoken)
+        metrics = result.perf_metrics
+        raw = metrics.whisper_raw_metrics
+        before = sum(raw.features_extraction_durations) + sum(raw.encode_inference_durations)
+        chunks = result.chunks or ()
+        return Transcript(
+            result.texts[0],
+            [(chunk.start_ts, chunk.end_ts) for chunk in chunks],
+            # It leaves timestamps out of its count.
+            metrics.get_num_generated_tokens() + 2 * len(chunks),
+            metrics.get_generate_duration().mean / 1e3 - before / 1e6,
+            # The median leaves out the first step, which takes the whole prompt.
+            statistics.median(raw.decode_inference_durations) / 1e6 if raw.decode_inference_durations else None,
+        )

@@ -1,0 +1,146 @@
+"""The comparison with peers, without any: what is joined and counted, and how a contender's process behaves."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+SCRIPTS = Path(__file__).parents[2] / "scripts"
+
+
+@pytest.fixture(autouse=True)
+def _scripts(monkeypatch):
+    monkeypatch.syspath_prepend(SCRIPTS)
+
+
+def speech(seconds, value=0.5):
+    return np.full(round(seconds * 16_000), value, np.float32)
+
+
+def test_whole_recordings_are_joined_with_gaps_as_long_as_they_fit():
+    from clips import join
+
+    joined, used = join([speech(2), speech(3), speech(1)], seconds=6)
+    assert used == 2
+    assert len(joined) == round(5.5 * 16_000)
+    assert not joined[32_000:40_000].any()
+    assert joined[:32_000].all()
+    assert joined[40_000:].all()
+
+
+def test_speech_ends_before_the_silence_after_it():
+    from clips import end_of_speech
+
+    assert end_of_speech(np.concatenate([speech(2), speech(1, value=0.001)])) == pytest.approx(2.0)
+
+
+def answer(seconds, text, spans=()):
+    from peers.base import Transcript
+    from peers.contender import Answer
+
+    return Answer(Transcript(text, list(spans), tokens=10, decode_seconds=seconds / 2), seconds)
+
+
+def test_ratios_are_to_the_first_contender_and_words_are_counted_over_all_recordings():
+    from comparison import Recording, score
+
+    recordings = [
+        Recording("a", Path("a"), seconds=10.0, reference="red green blue white", end_of_speech=9.5),
+        Recording("b", Path("b"), seconds=30.0, reference="black", end_of_speech=30.0),
+    ]
+    ours = [[answer(9, "-"), answer(1, "-"), answer(2, "Red, green, blue white!", [(0, 9.0)])], [answer(2, "Black.")]]
+    theirs = [[answer(4, "red green blue")], [answer(12, "grey")]]
+    first, second = score(["ours", "theirs"], [ours, theirs], recordings)
+    assert (first.rtf, first.ratio, first.word_error_rate) == (0.1, 1.0, 0.0)
+    assert first.end_error == -0.5
+    assert first.token_seconds == pytest.approx(14 / 2 / 40)
+    assert (second.rtf, second.ratio, second.median_ratio) == (0.4, 4.0, 4.0)
+    assert second.word_error_rate == pytest.approx(40)
+    assert second.end_error is None
+
+
+def test_a_segment_that_overlaps_or_has_no_length_is_misplaced():
+    from comparison import misplaced
+
+    assert misplaced([(0.0, 1.0), (1.0, 2.0), (2.5, 3.0)]) == 0
+    assert misplaced([(0.0, 1.0), (0.9, 2.0), (2.0, 2.0)]) == 2
+
+
+PEER = """
+import os
+from peers.base import Transcript
+
+class Peer:
+    def __init__(self, setup):
+        self.word = setup.options["word"]
+    def transcribe(self, samples):
+        print("a library's chatter")
+        if self.word == "fault":
+            raise RuntimeError("out of memory")
+        if self.word == "death":
+            os.write(2, b"Illegal instruction\\n")
+            os._exit(4)
+        return Transcript(f"{self.word} {len(samples)}", [(0.0, 1.5)])
+"""
+
+
+@pytest.fixture
+def contender(tmp_path, monkeypatch):
+    from peers.base import Setup
+    from peers.contender import Contender
+
+    (tmp_path / "pretended.py").write_text(PEER)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    np.save(tmp_path / "samples.npy", speech(1))
+    return lambda word: Contender("pretended", Setup("pretended", "", 1, "en", {"word": word}))
+
+
+def state(process):
+    return Path(f"/proc/{process.pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+
+
+def test_a_contender_answers_from_its_own_process_and_holds_still_between_turns(contender, tmp_path):
+    with contender("heard") as one:
+        answers = [one.transcribe(tmp_path / "samples.npy") for _ in range(2)]
+        if sys.platform == "linux":
+            assert state(one._process) == "T"
+    assert [each.transcript.text for each in answers] == ["heard 16000"] * 2
+    assert one._process.poll() is not None
+
+
+@pytest.mark.parametrize(("word", "said"), [("fault", "RuntimeError: out of memory"), ("death", "Illegal instruction")])
+def test_a_contender_that_fails_says_why(contender, tmp_path, word, said):
+    from peers.base import PeerError
+
+    with contender(word) as one, pytest.raises(PeerError, match=f"pretended.*{said}"):
+        one.transcribe(tmp_path / "samples.npy")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("clips", "/nowhere"), "/nowhere/transcripts.tsv"),
+        (("clips", "/nowhere", "--peer", "nobody"), "nobody"),
+        (("long", "/nowhere", "--ours", "audio_context"), "NAME=VALUE"),
+        (("token", "/nowhere", "--threads", "0"), "--threads"),
+    ],
+)
+def test_bad_input_is_one_clear_line(arguments, said, monkeypatch, capsys):
+    import compare
+
+    monkeypatch.setattr(compare, "versions", lambda kind: {})  # with or without the peers installed
+    try:
+        status = compare.main(arguments)
+    except SystemExit as e:  # argparse's way of refusing
+        status = e.code
+    assert status == 2
+    assert said in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_a_peer_that_is_not_installed_is_named():
+    from peers.base import PeerError
+    from peers.catalog import Kind, versions
+
+    with pytest.raises(PeerError, match="no-such-package is not installed: pip install"):
+        versions(Kind("nobody", "nobody", ("no-such-package",), "as it is"))

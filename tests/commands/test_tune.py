@@ -1,0 +1,91 @@
+"""`tilewhisper tune`: a policy that can be loaded, with its figures and its machine; and the word about another one."""
+
+import pytest
+from conftest import SAMPLE, SAMPLE_WORDS, require_weights
+from transformers import WhisperConfig, WhisperForConditionalGeneration
+
+from tilewhisper.engine import policy
+from tilewhisper.engine.fingerprint import fingerprint
+from tilewhisper.models.catalog import PACKAGES, sites_of
+from tilewhisper.models.locate import installed
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    """A model of random weights with a real context, quick to run."""
+    require_weights("tiny.en")
+    folder = tmp_path_factory.mktemp("small")
+    config = WhisperConfig(
+        d_model=64, encoder_layers=2, decoder_layers=1, encoder_attention_heads=1, decoder_attention_heads=1,
+        encoder_ffn_dim=96, decoder_ffn_dim=96, vocab_size=51864, max_source_positions=1500,
+    )  # fmt: skip
+    WhisperForConditionalGeneration(config).save_pretrained(folder)
+    (folder / "tokenizer.json").write_bytes((installed(PACKAGES["tiny.en"]).folder / "tokenizer.json").read_bytes())
+    return folder
+
+
+def tune(tilewhisper, model, file, *arguments):
+    return tilewhisper("tune", "--model", model, "-o", file, "--rounds", "1", "--candidate", "bf16", *arguments)
+
+
+def test_it_writes_a_policy_with_its_figures_and_its_machine(tilewhisper, small, tmp_path):
+    file = tmp_path / "mine.toml"
+    finished = tune(tilewhisper, small, file, "--audio", SAMPLE)
+    assert finished.status == 0, finished.err
+    assert finished.out == ""
+    assert finished.err.splitlines()[-1].endswith(f"written to {file}")
+    written = policy.load(file)
+    assert written.machine == fingerprint()
+    assert "within 0.005 of float32" in written.description
+    backends = {route.backend for route in written.resolve(sites_of(WhisperConfig.from_pretrained(small)))}
+    assert backends <= {"torch", "bf16"}
+    comments = file.read_text().split("\n\n")[0].splitlines()
+    assert all(line.startswith("#") for line in comments)
+    for part in ("layers.*.self_attn.{q_proj,k_proj,v_proj}", "bf16 ms", "whole encoder", str(SAMPLE), "1 rounds"):
+        assert any(part in line for line in comments), part
+        assert part in finished.err
+
+
+def test_without_a_recording_it_says_so(tilewhisper, small, tmp_path):
+    finished = tune(tilewhisper, small, tmp_path / "mine.toml", "--bound", "1e-9")
+    assert finished.status == 0, finished.err
+    assert "synthetic speech, no recording" in finished.err
+    assert "synthetic speech, no recording" in (tmp_path / "mine.toml").read_text()
+    written = policy.load(tmp_path / "mine.toml")
+    assert (written.default, written.rules) == ("torch", ())  # nothing else is that exact
+
+
+@pytest.mark.parametrize("machine", ["AMD Am386, no FPU", None])
+def test_a_policy_from_another_machine_is_used_with_a_word(tilewhisper, tmp_path, machine):
+    file = tmp_path / "mine.toml"
+    file.write_text(f'machine = "{machine or fingerprint()}"\ndefault = "torch"\n')
+    finished = tilewhisper("transcribe", SAMPLE, "--model", require_weights("tiny.en"), "--policy", file)
+    assert finished.status == 0
+    assert SAMPLE_WORDS in finished.out
+    words = [line for line in finished.err.splitlines() if "another machine" in line]
+    expected = f"policy {file} was measured on another machine (AMD Am386, no FPU); run `tilewhisper tune` here"
+    assert words == ([expected] if machine else [])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--bound", "0"], ["--bound", "above 0"]),
+        (["--bound", "nan"], ["--bound", "above 0"]),
+        (["--rounds", "0"], ["--rounds", "at least 1"]),
+        (["--threads", "-1"], ["threads", "-1"]),
+        (["--candidate", "int17"], ["'int17'", "did you mean 'int16'"]),
+        (["--candidate", "npu", "--npu_fault", "hang:1"], ["npu"]),
+        (["--audio", "none.wav"], ["none.wav", "no such file"]),
+        (["--model", "tinny.en"], ["'tinny.en'"]),
+        (["-o", "none/mine.toml"], ["none/mine.toml", "there is no folder"]),
+    ],
+)
+def test_what_is_wrong_is_said_in_one_line_and_nothing_is_written(tilewhisper, tmp_path, monkeypatch, arguments, words):
+    require_weights("tiny.en")
+    monkeypatch.chdir(tmp_path)
+    finished = tilewhisper("tune", "-o", "mine.toml", *arguments)
+    assert (finished.status, finished.out) == (2, "")
+    (line,) = finished.err.splitlines()
+    assert not [word for word in words if word not in line], line
+    assert not list(tmp_path.iterdir())
