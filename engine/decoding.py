@@ -61,7 +61,9 @@ def greedy(
     limit = min(max_new_tokens, decoder.text_context - len(prompt))
     for count in range(1, limit + 1):
         logits = decoder.logits(hidden[:, -1])
-        rules.apply(logits, rows)
+        rules.forbid(logits, rows)
+        decoder.settle(logits, hidden[:, -1], rules.timestamp_begin)
+        rules.prefer_timestamps(logits)
         chosen = logits.argmax(dim=-1)
         chosen_logprobs = (logits.gather(1, chosen[:, None])[:, 0] - logits.logsumexp(dim=-1)).tolist()
         for i in sorted(open_rows):

@@ -22,7 +22,7 @@ from tilewhisper.engine.options import TranscriptionOptions
 from tilewhisper.engine.policy import DEFAULT_POLICY, Policy
 from tilewhisper.engine.report import Clock
 from tilewhisper.engine.results import TranscriptionInfo
-from tilewhisper.engine.router import Counts, SitePlan
+from tilewhisper.engine.router import Counts, SitePlan, plan_decoder
 from tilewhisper.engine.routing import apply_policy
 from tilewhisper.engine.token_rules import TokenRules
 from tilewhisper.engine.transcriber import Transcription
@@ -68,7 +68,8 @@ class WhisperModel:
             create = partial(registry.create, settings=settings)
             self._routed = apply_policy(self.checkpoint.model, self.policy, create)
             self._encoder = Encoder(modules.encoder, self._routed)
-            self._decoder = Decoder(modules.decoder)
+            self.decoder_plan = plan_decoder(self.policy.decoder, create)
+            self._decoder = Decoder(modules.decoder, self.decoder_plan.backend)
         self.load_stage = clock.stage("load")
         self.overrides = tuple(backends)
 

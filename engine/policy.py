@@ -11,7 +11,11 @@ A policy file is TOML:
     backend = "bf16"
     fallback = "torch"             # optional: what may run instead when the backend cannot
 
-Precedence: `--backend GLOB=NAME` overrides, the last one given first; then the file's rules from top to bottom; then
+    [decoder]                      # optional: where the decoder runs, all of it; torch where nothing is said
+    backend = "int16"
+    fallback = "torch"
+
+Precedence: `--backend GLOB=NAME` overrides, the last one given first (`--backend decoder=NAME` is the decoder's); then the file's rules from top to bottom; then
 the default. A rule whose glob matches no site of the model is an error: it is a typing mistake, or another model's.
 """
 
@@ -31,6 +35,8 @@ from tilewhisper.engine.errors import PolicyError
 from tilewhisper.models.catalog import Site
 
 DEFAULT_POLICY = "cpu"
+_DECODER = "decoder"
+"""What stands for the decoder among overrides. No site of the encoder has this name."""
 
 _COMPARE: dict[str, Callable[[int, int], bool]] = {
     ">": operator.gt,
@@ -96,6 +102,14 @@ class Route:
 
 
 @dataclass(frozen=True)
+class DecoderRoute:
+    """What a policy says of the decoder."""
+
+    backend: str = "torch"
+    fallback: str | None = None
+
+
+@dataclass(frozen=True)
 class Policy:
     """Ordered rules and a default."""
 
@@ -105,11 +119,14 @@ class Policy:
     description: str = ""
     machine: str = ""
     """The machine it was measured on; empty where it is anyone's."""
+    decoder: DecoderRoute = DecoderRoute()
 
     def with_overrides(self, overrides: Sequence[str]) -> "Policy":
         """Put `GLOB=BACKEND` rules on top; the last one given comes first. Raises PolicyError on another form."""
-        on_top = tuple(_parse_override(text) for text in reversed(overrides))
-        return replace(self, rules=on_top + self.rules)
+        on_top = [_parse_override(text) for text in reversed(overrides)]
+        rules = tuple(rule for rule in on_top if rule.sites != _DECODER)
+        decoder = next((DecoderRoute(rule.backend) for rule in on_top if rule.sites == _DECODER), self.decoder)
+        return replace(self, rules=rules + self.rules, decoder=decoder)
 
     def resolve(self, sites: Sequence[Site]) -> tuple[Route, ...]:
         """The route of every site, in the sites' order. Raises PolicyError for a rule whose glob matches no site."""
@@ -157,10 +174,19 @@ def parse(text: str, name: str) -> Policy:
         table = tomllib.loads(text)
     except tomllib.TOMLDecodeError as e:
         raise PolicyError(f"policy {name} is not valid TOML: {e}") from e
-    optional: dict[str, type] = {"description": str, "machine": str, "rule": list}
+    optional: dict[str, type] = {"description": str, "machine": str, "rule": list, "decoder": dict}
     _check_keys(f"policy {name}", table, required={"default": str}, optional=optional)
     rules = tuple(_parse_rule(name, i, entry) for i, entry in enumerate(table.get("rule", []), start=1))
-    return Policy(name, table["default"], rules, table.get("description", ""), table.get("machine", ""))
+    decoder = table.get("decoder", {"backend": "torch"})
+    _check_keys(f"policy {name}, decoder", decoder, required={"backend": str}, optional={"fallback": str})
+    return Policy(
+        name,
+        table["default"],
+        rules,
+        table.get("description", ""),
+        table.get("machine", ""),
+        DecoderRoute(decoder["backend"], decoder.get("fallback")),
+    )
 
 
 def _parse_rule(policy: str, number: int, entry: Any) -> Rule:
@@ -190,7 +216,7 @@ def _check_keys(where: str, table: dict[str, Any], required: dict[str, type], op
             hint = f" (did you mean {near[0]!r}?)" if near else ""
             raise PolicyError(f"{where}: unknown key {key!r}{hint}; the keys are {', '.join(known)}")
         if not isinstance(value, known[key]):
-            wanted = "a string" if known[key] is str else "[[rule]] tables"
+            wanted = {str: "a string", list: "[[rule]] tables", dict: "a [decoder] table"}[known[key]]
             raise PolicyError(f"{where}: {key} must be {wanted}, not {value!r}")
     if missing := [key for key in required if key not in table]:
         raise PolicyError(f"{where}: {missing[0]!r} is missing")

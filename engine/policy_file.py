@@ -5,7 +5,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 
-from tilewhisper.engine.policy import Policy, Rule
+from tilewhisper.engine.policy import DecoderRoute, Policy, Rule
 
 
 def compact(name: str, backends: Mapping[str, str]) -> Policy:
@@ -42,6 +42,9 @@ def to_toml(policy: Policy, comments: Sequence[str] = ()) -> str:
     for rule in policy.rules:
         entries = {"sites": rule.sites, "when": str(rule.when or ""), "backend": rule.backend}
         lines += ["", "[[rule]]", *_assignments(entries | {"fallback": rule.fallback or ""})]
+    if policy.decoder != DecoderRoute():
+        entries = {"backend": policy.decoder.backend, "fallback": policy.decoder.fallback or ""}
+        lines += ["", "[decoder]", *_assignments(entries)]
     return "\n".join(lines) + "\n"
 
 

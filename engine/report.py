@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from tilewhisper.engine.options import TranscriptionOptions
-from tilewhisper.engine.router import SiteCount, SitePlan, shape_of
+from tilewhisper.engine.router import DecoderPlan, SiteCount, SitePlan, shape_of
 
 PACKAGES = ("tilewhisper", "torch", "transformers", "numpy", "soundfile", "soxr", "av", "tokenizers")
 
@@ -57,6 +57,15 @@ class SiteReport:
     launch: str
     """The backend call the site is part of."""
     fallback_reasons: list[str]
+
+
+@dataclass(frozen=True)
+class DecoderReport:
+    """Where the decoder ran: what the policy asked for, and what it got."""
+
+    requested: str
+    used: str
+    fallback_reason: str | None
 
 
 @dataclass(frozen=True)
@@ -99,6 +108,7 @@ class RunReport:
     peak_memory_bytes: int | None
     """The largest resident size of the process so far; None where the system does not tell."""
     sites: list[SiteReport]
+    decoder: DecoderReport
     machine: Machine
 
     def to_json(self) -> dict[str, Any]:
@@ -144,6 +154,10 @@ def site_report(plan: SitePlan, count: SiteCount) -> SiteReport:
         launch=plan.launch,
         fallback_reasons=[*([plan.refusal] if plan.refusal else []), *count.failures],
     )
+
+
+def decoder_report(plan: DecoderPlan) -> DecoderReport:
+    return DecoderReport(plan.route.backend, plan.backend.label, plan.refusal)
 
 
 def machine() -> Machine:

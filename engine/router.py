@@ -17,9 +17,17 @@ import torch
 from torch import Tensor
 
 from tilewhisper.engine.errors import PolicyError, RoutingError
-from tilewhisper.engine.policy import Route
+from tilewhisper.engine.policy import DecoderRoute, Route
 from tilewhisper.kernels import registry
-from tilewhisper.kernels.base import AttentionBackend, Backend, BackendUnavailable, ProductFailed, ProductShape, Usage
+from tilewhisper.kernels.base import (
+    AttentionBackend,
+    Backend,
+    BackendUnavailable,
+    ProductFailed,
+    ProductShape,
+    StepBackend,
+    Usage,
+)
 from tilewhisper.models.catalog import Site
 
 _routers: WeakValueDictionary[str, "Router"] = WeakValueDictionary()
@@ -62,6 +70,42 @@ class SitePlan:
     def backend(self) -> str:
         """The backend calls start at."""
         return self.route.fallback if self.refusal and self.route.fallback else self.route.backend
+
+
+@dataclass(frozen=True)
+class DecoderPlan:
+    """What a policy asks for the decoder, and what it gets."""
+
+    route: DecoderRoute
+    backend: StepBackend
+    refusal: str | None = None
+    """Why the requested backend is not used, when a stated fallback took its place."""
+
+
+def plan_decoder(route: DecoderRoute, create: Callable[[str], Backend] = registry.create) -> DecoderPlan:
+    """The decoder's backend. Raises UnknownBackend, or PolicyError when the request cannot be met."""
+    backend, refusal = _step_backend(route.backend, create)
+    if backend:
+        return DecoderPlan(route, backend)
+    if route.fallback is None:
+        raise PolicyError(f"decoder: {refusal}; no fallback is stated")
+    backend, second = _step_backend(route.fallback, create)
+    if not backend:
+        raise PolicyError(f"decoder: {refusal}; nor can its fallback run: {second}")
+    return DecoderPlan(route, backend, refusal)
+
+
+def _step_backend(name: str, create: Callable[[str], Backend]) -> tuple[StepBackend | None, str]:
+    """The backend, or why it is not to be had."""
+    if not issubclass(registry.backend_class(name), StepBackend):
+        able = ", ".join(cls.name for cls in registry.all_classes() if issubclass(cls, StepBackend))
+        return None, f"backend {name!r} cannot run a decoder; those that can are {able}"
+    try:
+        backend = create(name)
+    except BackendUnavailable as e:
+        return None, str(e)
+    assert isinstance(backend, StepBackend)
+    return backend, ""
 
 
 class Router:

@@ -41,7 +41,7 @@ def stage_table(report: RunReport) -> Table:
 
 
 def backend_table(report: RunReport) -> Table:
-    """What was asked and what ran, sites of the same fate in one row."""
+    """What was asked and what ran, sites of the same fate in one row, then the decoder."""
     groups: defaultdict[tuple[str, str], list[SiteReport]] = defaultdict(list)
     for site in report.sites:
         groups[site.requested, ", ".join(site.used) or "nothing"].append(site)
@@ -56,6 +56,10 @@ def backend_table(report: RunReport) -> Table:
         launches = {site.launch: site.device_calls for site in sites}
         device = (str(sum(launches.values())), f"{sum(site.device_seconds for site in sites):.3f}") if on_device else ()
         table.add_row(requested, used, str(len(sites)), str(calls), f"{seconds:.3f}", *device, "; ".join(reasons))
+    decoder, empty = report.decoder, [""] * (2 if on_device else 0)
+    seconds = next(stage.wall_seconds for stage in report.stages if stage.name == "decode")
+    reason = decoder.fallback_reason or ""
+    table.add_row(decoder.requested, decoder.used, "decoder", "", f"{seconds:.3f}", *empty, reason)
     return table
 
 

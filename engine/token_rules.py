@@ -51,6 +51,11 @@ class TokenRules:
 
     def apply(self, logits: Tensor, generated: Sequence[Sequence[int]]) -> None:
         """Set the scores (batch, n_vocab) of forbidden tokens to -inf, in place, given each row's tokens so far."""
+        self.forbid(logits, generated)
+        self.prefer_timestamps(logits)
+
+    def forbid(self, logits: Tensor, generated: Sequence[Sequence[int]]) -> None:
+        """Rules 1 and 2, which do not look at scores."""
         logits[:, self.suppress] = _NEVER
         for row, tokens in zip(logits, generated, strict=True):
             if not tokens:
@@ -58,7 +63,13 @@ class TokenRules:
             if self.timestamps:
                 row[self.no_timestamps] = _NEVER
                 self._keep_order(row, tokens)
-                self._prefer_timestamp(row)
+
+    def prefer_timestamps(self, logits: Tensor) -> None:
+        """Rule 3, which compares scores."""
+        if self.timestamps:
+            begin = self.timestamp_begin
+            timestamps = torch.logsumexp(logits[:, begin:], dim=1) > logits[:, :begin].amax(dim=1)
+            logits[:, :begin].masked_fill_(timestamps[:, None], _NEVER)
 
     def _keep_order(self, row: Tensor, tokens: Sequence[int]) -> None:
         begin = self.timestamp_begin
@@ -76,8 +87,3 @@ class TokenRules:
         if stamps := [token for token in tokens if token >= begin]:
             opens_segment = last and not before_last
             row[begin : stamps[-1] + (0 if opens_segment else 1)] = _NEVER
-
-    def _prefer_timestamp(self, row: Tensor) -> None:
-        begin = self.timestamp_begin
-        if torch.logsumexp(row[begin:], dim=0) > row[:begin].max():
-            row[:begin] = _NEVER

@@ -12,7 +12,7 @@ from torch import Tensor
 from tilewhisper.engine.decoding import DecodedWindow
 from tilewhisper.engine.longform import Span, split_window
 from tilewhisper.engine.options import TranscriptionOptions
-from tilewhisper.engine.report import Clock, RunReport, machine, peak_memory_bytes, site_report
+from tilewhisper.engine.report import Clock, RunReport, decoder_report, machine, peak_memory_bytes, site_report
 from tilewhisper.engine.results import Segment, TranscriptionInfo
 from tilewhisper.engine.router import Counts, SiteCount
 from tilewhisper.models import audio as audio_files
@@ -81,6 +81,7 @@ class Transcription(Iterator[Segment]):
             tokens_per_second=self._tokens / decode.wall_seconds if self._tokens else None,
             peak_memory_bytes=peak_memory_bytes(),
             sites=[site_report(plan, self._counts[plan.route.site.name]) for plan in model.site_plans],
+            decoder=decoder_report(model.decoder_plan),
             machine=machine(),
         )
 

@@ -175,3 +175,42 @@ class AttentionBackend(Backend):
         `bias` (n,) is added to every row of scores: -inf hides a key, log(c) lets it stand for c of its kind.
         The result has q's shape, any strides.
         """
+
+
+class StepBackend(AttentionBackend):
+    """A backend that can also run a decoder: a few rows at a time, attention over keys and values that stay."""
+
+    def step_layout(self, weight: Tensor) -> Tensor:
+        """A weight (n, k), in the layout from which `prepare` makes what is best for a few rows. Same values."""
+        return weight.contiguous()
+
+    def prepare_vocabulary(self, weight: Tensor) -> Any:
+        """Turn the vocabulary's weight (n, k) into what `scores` and `settle` want."""
+        return self.prepare(weight, None)
+
+    def scores(self, x: Tensor, vocabulary: Any) -> Tensor:
+        """x (..., k) to a score for every token (..., n); as exact as it takes to see which tokens may be the likeliest."""
+        return self.linear(x, vocabulary)
+
+    def settle(self, scores: Tensor, x: Tensor, vocabulary: Any, split: int) -> None:
+        """Make the scores (rows, n) of x (rows, k) exact, in place, where a token may be the likeliest of its row's part:
+        before `split` or from there on.
+
+        To be called when the scores of tokens that must not come are -inf already.
+        """
+
+    @abstractmethod
+    def keep(self, k: Tensor, v: Tensor) -> Any:
+        """Keys and values (batch, heads, n, head_dim), ready for many calls of `attend`."""
+
+    @abstractmethod
+    def attend(self, q: Tensor, kept: Any, scale: float) -> Tensor:
+        """softmax(scale * q k^T) v of queries (batch, heads, m, head_dim): (batch, m, heads * head_dim)."""
+
+    @abstractmethod
+    def self_attend(self, qkv: Tensor, keys: Tensor, values: Tensor, length: int, scale: float) -> Tensor:
+        """Causal self-attention of new tokens: (batch, m, heads * head_dim).
+
+        qkv (batch, m, 3 * heads * head_dim) joins the caches (batch, heads, context, head_dim), in place, at row `length`;
+        each token attends to itself and all before it.
+        """

@@ -1,15 +1,16 @@
 """Products of 16-bit numbers by this project's own kernels: `int16` and `int8`.
 
 Activations are quantised row by row as they come, weights once, row by row too; the products are exact, their sums are
-int32 over at most 512 terms and float32 beyond. With u half a unit of the last place of a row's largest magnitude,
+int32 over at most 256 terms and float32 beyond. With u half a unit of the last place of a row's largest magnitude,
 
-    int16: 12 bits with sign on both sides,                 u = max|row| / 4094
+    int16: 2896 steps up and down on both sides,            u = max|row| / 5792
     int8:  8 bits of weight, 16 of activation,              u = max|row| / 254 and / 65534
 
     |error of one product| <= sum_k (|x_k| u_w + |w_k| u_x + u_x u_w)
 
-which for normally distributed rows is 6.5e-4 (int16) and 7.5e-3 (int8) of a result's size. Attention is the same on
-both: scores from 13 bits, a float32 softmax, weights of up to 15 bits against values of 12.
+which for normally distributed rows is 4.6e-4 (int16) and 7.5e-3 (int8) of a result's size. Attention is the same on
+both: scores from 13 bits, a float32 softmax, weights of up to 15 bits against values of 12. A decoder's vocabulary is 8-bit on both, and tokens
+that may be the likeliest are scored anew in float32.
 
 The kernels (native/) are compiled on first use; see build.py. They run on torch's threads, AVX-512 with VNNI, AVX2 or
 plain C++, whichever the processor has; bits do not depend on the number of threads.
@@ -21,7 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tilewhisper.kernels.base import AttentionBackend, Backend, Settings
+from tilewhisper.kernels.base import Backend, Settings, StepBackend
 from tilewhisper.kernels.cpu import build
 
 _native = torch.ops.tilewhisper_native
@@ -37,7 +38,7 @@ class PackedWeight(NamedTuple):
 
 
 def pack(weight: Tensor, bias: Tensor | None, bits: int) -> PackedWeight:
-    """Pack a float32 weight (n, k) and bias (n,) with `bits` = 16 (12 of them used) or 8."""
+    """Pack a float32 weight (n, k) and bias (n,) in int16 (`bits` = 16) or int8 (8)."""
     panels, scales = _native.pack_weight(weight, bits)
     padded = None if bias is None else F.pad(bias, (0, len(scales) - len(bias)))
     return PackedWeight(panels, scales, padded, len(weight))
@@ -50,7 +51,7 @@ def linear(x: Tensor, weight: PackedWeight, *, gelu: bool = False, residual: Ten
     return y.view(*x.shape[:-1], weight.n)
 
 
-class _Quantized(AttentionBackend):
+class _Quantized(StepBackend):
     """What the two precisions share: all but the weights' bits."""
 
     bits: ClassVar[int]
@@ -86,10 +87,47 @@ class _Quantized(AttentionBackend):
         attended: Tensor = _native.attend(q, *_native.pack_keys_values(k, v), k.shape[2], scale, bias)
         return attended
 
+    def prepare_vocabulary(self, weight: Tensor) -> "_Vocabulary":
+        return _Vocabulary(pack(weight, None, 8), weight)
+
+    def scores(self, x: Tensor, vocabulary: "_Vocabulary") -> Tensor:
+        return linear(x, vocabulary.packed)
+
+    def settle(self, scores: Tensor, x: Tensor, vocabulary: "_Vocabulary", split: int) -> None:
+        _native.settle(scores, x, vocabulary.weight, vocabulary.packed.scales, split)
+
+    def keep(self, k: Tensor, v: Tensor) -> "_Kept":
+        return _Kept(*_native.pack_keys_values(k, v), k.shape[2])
+
+    def attend(self, q: Tensor, kept: "_Kept", scale: float) -> Tensor:
+        attended: Tensor = _native.attend(q, *kept, scale, None)
+        return attended.transpose(1, 2).flatten(2)
+
+    def self_attend(self, qkv: Tensor, keys: Tensor, values: Tensor, length: int, scale: float) -> Tensor:
+        attended: Tensor = _native.self_attend(qkv, keys, values, length, scale)
+        return attended
+
+
+class _Vocabulary(NamedTuple):
+    """Bytes to find the candidates with: a step reads the whole of it. And the weight itself to decide between them."""
+
+    packed: PackedWeight
+    weight: Tensor  # (n, k) float32, shared with the model
+
+
+class _Kept(NamedTuple):
+    """Packed keys and values of n positions; see native/kernels.h."""
+
+    keys: Tensor
+    key_scale: Tensor
+    values: Tensor
+    value_scale: Tensor
+    n: int
+
 
 class Int16Backend(_Quantized):
     name = "int16"
-    summary = "12-bit rows in int16, exact products, int32 and float32 sums; native code"
+    summary = "rows of 2 x 2896 steps in int16, exact products, int32 and float32 sums; native code"
     bits = 16
 
 

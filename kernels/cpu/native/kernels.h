@@ -65,6 +65,8 @@ struct Kernels {
     void (*attend_rows)(const float* q, const float* keys, const float* values, int64_t n, int64_t head_dim, float scale,
                         float* scores, float* out);
 
+    float (*dot)(const float* a, const float* b, int64_t n);
+
     void (*pack_keys)(FloatRows k, int64_t n, int64_t head_dim, int16_t* panels, float* scale);
     void (*pack_values)(FloatRows v, int64_t n, int64_t head_dim, int16_t* panels, float* scale);
 };

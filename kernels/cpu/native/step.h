@@ -8,8 +8,11 @@ namespace tilewhisper::ISA {
 
 inline float dot(const float* a, const float* b, int64_t n) {
     Floats total{};
-    for (int64_t i = 0; i < n; i += LANES) total += load<Floats>(a + i) * load<Floats>(b + i);
-    return sum(total);
+    int64_t i = 0;
+    for (; i + LANES <= n; i += LANES) total += load<Floats>(a + i) * load<Floats>(b + i);
+    float rest = sum(total);
+    for (; i < n; ++i) rest += a[i] * b[i];
+    return rest;
 }
 
 // softmax(scale * q keys^T) values over the first n rows of a head's cache; `scores` has room for n, rounded up to LANES.
