@@ -22,6 +22,8 @@ class Speech:
 
     language: str | None
     task: str
+    audio_context: str = "auto"
+    """Of this engine; transformers knows the whole one only."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,9 @@ class PolicyContender:
 
     def transcribe(self, file: str, speech: Speech) -> Pass:
         started = time.perf_counter()
-        segments, info = self._model.transcribe(file, speech.language, speech.task)
+        segments, info = self._model.transcribe(
+            file, speech.language, speech.task, audio_context=speech.audio_context
+        )
         found = list(segments)
         seconds = time.perf_counter() - started
         stages = {stage.name: stage.wall_seconds for stage in segments.report().stages}

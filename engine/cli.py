@@ -43,6 +43,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_transcribe(commands)
     _add_layers(commands)
     _add_bench(commands)
+    _add_profile(commands)
     _add_tune(commands)
     _add_plan(commands)
     _add_build(commands)
@@ -84,6 +85,21 @@ def _add_bench(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     _add_threads(p)
     p.add_argument("--runs", type=int, default=5, help="measured runs of each, after one that warms up (default: 5)")
     p.add_argument("--peer", choices=("transformers", "none"), default="transformers", help="what to stand beside")
+    p.add_argument("--json", metavar="FILE", help="write the figures as JSON")
+
+
+def _add_profile(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    p = commands.add_parser("profile", help="show where a transcription's time goes, stage by stage and site by site")
+    p.add_argument("file", metavar="FILE", help="an audio or video file")
+    _add_model(p)
+    _add_speech(p)
+    _add_policy(p)
+    _add_npu(p)
+    _add_threads(p)
+    p.add_argument(
+        "--runs", type=int, default=3, help="recorded runs, after one that warms up; the median one counts (default: 3)"
+    )
+    p.add_argument("--trace", metavar="FILE", help="write a trace for chrome://tracing or ui.perfetto.dev as JSON")
     p.add_argument("--json", metavar="FILE", help="write the figures as JSON")
 
 
@@ -139,6 +155,13 @@ def _add_model(p: argparse._ActionsContainer) -> None:
 def _add_speech(p: argparse.ArgumentParser) -> None:
     p.add_argument("--language", help="code or English name; detected when not given")
     p.add_argument("--task", choices=("transcribe", "translate"), default="transcribe", help="translate is to English")
+    p.add_argument(
+        "--audio_context",
+        "--audio-context",
+        default="auto",
+        metavar="HOW",
+        help="how much of the silence that fills a short window up is encoded: full, sparse:S, silent or auto (default)",
+    )
 
 
 def _add_policy(p: argparse.ArgumentParser) -> None:

@@ -5,6 +5,7 @@ for the whole text context, cross-attention's computed once from the encoder's s
 see `decoding` for the rules.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tilewhisper.engine.audio_context import Encoded
 from tilewhisper.engine.routing import fuse
 from tilewhisper.kernels.base import StepBackend
 
@@ -21,13 +23,20 @@ class DecoderState:
     """The caches of one batch of windows.
 
     Per layer, `self_keys` and `self_values` are (batch, heads, text_context, head_dim), filled up to `length`;
-    `cross` is what the backend keeps of the keys and values of the encoder's states.
+    `cross` has, for each window, what the backend keeps of the keys and values of the encoder's states.
     """
 
     self_keys: list[Tensor]
     self_values: list[Tensor]
-    cross: list[Any]
+    cross: list[list[Any]]
     length: int = 0
+
+    def select(self, rows: Sequence[int]) -> None:
+        """Go on with these rows of the batch, in this order; a row may come several times."""
+        index = torch.tensor(rows)
+        self.self_keys = [keys[index] for keys in self.self_keys]
+        self.self_values = [values[index] for values in self.self_values]
+        self.cross = [[windows[row] for row in rows] for windows in self.cross]
 
 
 class Decoder:
@@ -52,13 +61,13 @@ class Decoder:
         return len(self._positions)
 
     @torch.inference_mode()
-    def start(self, states: Tensor) -> DecoderState:
-        """Empty caches over encoder states (batch, positions, d_model)."""
-        caches = [layer.empty_cache(len(states), self.text_context) for layer in self._layers]
+    def start(self, windows: Sequence[Encoded]) -> DecoderState:
+        """Empty caches over a batch of windows, which may have different numbers of positions."""
+        caches = [layer.empty_cache(len(windows), self.text_context) for layer in self._layers]
         return DecoderState(
             self_keys=caches,
             self_values=[torch.empty_like(cache) for cache in caches],
-            cross=[layer.keep(states) for layer in self._layers],
+            cross=[[layer.keep(window) for window in windows] for layer in self._layers],
         )
 
     @torch.inference_mode()
@@ -114,18 +123,19 @@ class _DecoderLayer:
     def empty_cache(self, batch: int, context: int) -> Tensor:
         return torch.empty(batch, self._heads, context, self._head_dim)
 
-    def keep(self, states: Tensor) -> Any:
-        """The keys and values of encoder states (batch, positions, d_model)."""
-        keys, values = self._run.linear(states, self._cross_kv).chunk(2, dim=-1)
-        return self._run.keep(self._split(keys), self._split(values))
+    def keep(self, window: Encoded) -> Any:
+        """The keys and values of a window's states."""
+        keys, values = self._run.linear(window.states, self._cross_kv).chunk(2, dim=-1)
+        return self._run.keep(self._split(keys), self._split(values), window.bias)
 
-    def __call__(self, x: Tensor, keys: Tensor, values: Tensor, cross: Any, length: int) -> Tensor:
+    def __call__(self, x: Tensor, keys: Tensor, values: Tensor, cross: Sequence[Any], length: int) -> Tensor:
         """x (batch, new, d_model), tokens `length` and on of the window; the same shape."""
         run = self._run
         qkv = run.linear(_normed(self._own_norm, x), self._qkv)
         x = run.linear_add(run.self_attend(qkv, keys, values, length, self._scale), self._own_out, x)
         q = self._split(run.linear(_normed(self._cross_norm, x), self._cross_q))
-        x = run.linear_add(run.attend(q, cross, self._scale), self._cross_out, x)
+        attended = [run.attend(row, kept, self._scale) for row, kept in zip(q.split(1), cross, strict=True)]
+        x = run.linear_add(torch.cat(attended) if len(attended) > 1 else attended[0], self._cross_out, x)
         return run.linear_add(run.linear_gelu(_normed(self._final_norm, x), self._fc1), self._fc2, x)
 
     def _split(self, x: Tensor) -> Tensor:

@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
+from tilewhisper.engine.audio_context import Encoded
 from tilewhisper.engine.decoder import Decoder
 from tilewhisper.engine.token_rules import TokenRules
 
@@ -24,9 +24,11 @@ class DecodedWindow:
 
 
 @torch.inference_mode()
-def detect_language(decoder: Decoder, states: Tensor, sot: int, languages: Mapping[str, int]) -> list[dict[str, float]]:
-    """Each row's language probabilities by code, likeliest first, from encoder states (batch, positions, d_model)."""
-    hidden = decoder.step(torch.full((len(states), 1), sot), decoder.start(states))
+def detect_language(
+    decoder: Decoder, windows: Sequence[Encoded], sot: int, languages: Mapping[str, int]
+) -> list[dict[str, float]]:
+    """Each window's language probabilities by code, likeliest first."""
+    hidden = decoder.step(torch.full((len(windows), 1), sot), decoder.start(windows))
     codes, ids = list(languages), list(languages.values())
     probabilities = decoder.logits(hidden[:, -1])[:, ids].softmax(dim=-1)
     order = probabilities.argsort(dim=-1, descending=True, stable=True)
@@ -35,10 +37,26 @@ def detect_language(decoder: Decoder, states: Tensor, sot: int, languages: Mappi
     ]
 
 
+@dataclass
+class _Row:
+    """One window as it is decoded."""
+
+    tokens: list[int]
+    logprobs: list[float]
+
+    def window(self, eot: int, no_speech_prob: float) -> DecodedWindow:
+        return DecodedWindow(
+            tokens=tuple(self.tokens),
+            avg_logprob=sum(self.logprobs) / (len(self.tokens) + 1),
+            text_logprob=_mean([s for token, s in zip(self.tokens, self.logprobs, strict=False) if token < eot]),
+            no_speech_prob=no_speech_prob,
+        )
+
+
 @torch.inference_mode()
 def greedy(
     decoder: Decoder,
-    states: Tensor,
+    windows: Sequence[Encoded],
     prompt: Sequence[int],
     rules: TokenRules,
     *,
@@ -46,44 +64,36 @@ def greedy(
     no_speech: int,
     max_new_tokens: int,
 ) -> list[DecodedWindow]:
-    """Decode encoder states (batch, positions, d_model) after one prompt, the likeliest token each step.
+    """Decode windows after one prompt, the likeliest token each step.
 
-    Ends a row at its end-of-text, and all at `max_new_tokens` or a full text context.
+    A window leaves the batch at its end-of-text; all end at `max_new_tokens` or a full text context.
     """
-    batch = len(states)
-    state = decoder.start(states)
-    hidden = decoder.step(torch.tensor([list(prompt)] * batch), state)
+    state = decoder.start(windows)
+    hidden = decoder.step(torch.tensor([list(prompt)] * len(windows)), state)
     no_speech_probs = decoder.logits(hidden[:, list(prompt).index(sot)]).softmax(dim=-1)[:, no_speech].tolist()
-
-    rows: list[list[int]] = [[] for _ in range(batch)]
-    logprobs: list[list[float]] = [[] for _ in range(batch)]
-    open_rows = set(range(batch))
+    rows = [_Row([], []) for _ in windows]
+    going, hidden = rows, hidden[:, -1]
     limit = min(max_new_tokens, decoder.text_context - len(prompt))
     for count in range(1, limit + 1):
-        logits = decoder.logits(hidden[:, -1])
-        rules.forbid(logits, rows)
-        decoder.settle(logits, hidden[:, -1], rules.timestamp_begin)
+        logits = decoder.logits(hidden)
+        rules.forbid(logits, [row.tokens for row in going])
+        decoder.settle(logits, hidden, rules.timestamp_begin)
         rules.prefer_timestamps(logits)
-        chosen = logits.argmax(dim=-1)
-        chosen_logprobs = (logits.gather(1, chosen[:, None])[:, 0] - logits.logsumexp(dim=-1)).tolist()
-        for i in sorted(open_rows):
-            logprobs[i].append(chosen_logprobs[i])
-            if (token := int(chosen[i])) == rules.eot:
-                open_rows.discard(i)
-            else:
-                rows[i].append(token)
-        if not open_rows or count == limit:
+        best, chosen = logits.max(dim=-1)
+        logprobs = (best - logits.logsumexp(dim=-1)).tolist()
+        stay = []
+        for place, (row, token, logprob) in enumerate(zip(going, chosen.tolist(), logprobs, strict=True)):
+            row.logprobs.append(logprob)
+            if token != rules.eot:
+                row.tokens.append(token)
+                stay.append(place)
+        if not stay or count == limit:
             break
-        hidden = decoder.step(chosen[:, None], state)
-    return [
-        DecodedWindow(
-            tokens=tuple(row),
-            avg_logprob=sum(scores) / (len(row) + 1),
-            text_logprob=_mean([s for token, s in zip(row, scores, strict=False) if token < rules.eot]),
-            no_speech_prob=no_speech_prob,
-        )
-        for row, scores, no_speech_prob in zip(rows, logprobs, no_speech_probs, strict=True)
-    ]
+        if len(stay) < len(going):
+            going, chosen = [going[place] for place in stay], chosen[stay]
+            state.select(stay)
+        hidden = decoder.step(chosen[:, None], state)[:, -1]
+    return [row.window(rules.eot, probability) for row, probability in zip(rows, no_speech_probs, strict=True)]
 
 
 def _mean(values: Sequence[float]) -> float:

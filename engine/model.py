@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 
 from tilewhisper.engine import policy as policies
+from tilewhisper.engine.audio_context import AUTO_STEP, FULL, AudioContext, Encoded
+from tilewhisper.engine.audio_context import parse as parse_audio_context
 from tilewhisper.engine.decoder import Decoder
 from tilewhisper.engine.decoding import DecodedWindow, detect_language, greedy
 from tilewhisper.engine.encoder import Encoder
@@ -28,7 +30,7 @@ from tilewhisper.engine.token_rules import TokenRules
 from tilewhisper.engine.transcriber import Transcription
 from tilewhisper.kernels import registry
 from tilewhisper.kernels.base import Settings
-from tilewhisper.models import checkpoint
+from tilewhisper.models import prepared
 from tilewhisper.models.catalog import DEFAULT_MODEL
 from tilewhisper.models.log_mel import log_mel
 
@@ -63,7 +65,7 @@ class WhisperModel:
         with clock("load"):
             base = policy if isinstance(policy, Policy) else policies.load(policy)
             self.policy = base.with_overrides(backends)
-            self.checkpoint = checkpoint.load(model)
+            self.checkpoint = prepared.load(model)
             modules: Any = self.checkpoint.model.model
             create = partial(registry.create, settings=settings)
             self._routed = apply_policy(self.checkpoint.model, self.policy, create)
@@ -123,13 +125,25 @@ class WhisperModel:
         with self._routed.router.counting(counts):
             return self._encoder(mel)
 
-    def detect_language(self, states: Tensor) -> dict[str, float]:
-        """Language probabilities by code, likeliest first, from one window's states (1, 1500, d_model)."""
-        tokenizer = self.checkpoint.tokenizer
-        return detect_language(self._decoder, states, tokenizer.sot, tokenizer.languages)[0]
+    def encode_window(self, mel: Tensor, content_frames: int, context: AudioContext, counts: Counts) -> Encoded:
+        """One log-mel window (1, n_mels, 3000) of which `content_frames` have audio. What runs is added to `counts`."""
+        with self._routed.router.counting(counts):
+            return self._encoder.encode(mel, content_frames, context)
 
-    def decode(self, states: Tensor, options: TranscriptionOptions) -> DecodedWindow:
-        """The tokens of one window's states (1, 1500, d_model). `options.language` must be set if multilingual."""
+    def audio_context(self, options: TranscriptionOptions) -> AudioContext:
+        """What the options say, `auto` settled."""
+        asked = parse_audio_context(options.audio_context)
+        if asked.mode != "auto":
+            return asked
+        return FULL if self._routed.router.uses_device() else AudioContext("sparse", AUTO_STEP)
+
+    def detect_language(self, window: Encoded) -> dict[str, float]:
+        """Language probabilities by code, likeliest first."""
+        tokenizer = self.checkpoint.tokenizer
+        return detect_language(self._decoder, [window], tokenizer.sot, tokenizer.languages)[0]
+
+    def decode(self, windows: Sequence[Encoded], options: TranscriptionOptions) -> list[DecodedWindow]:
+        """The tokens of a batch of windows. `options.language` must be set if the model is multilingual."""
         tokenizer, facts = self.checkpoint.tokenizer, self.checkpoint.facts
         rules = TokenRules.of(
             tokenizer,
@@ -138,16 +152,15 @@ class WhisperModel:
             timestamps=not options.without_timestamps,
             max_initial_timestamp_index=options.max_initial_timestamp_index,
         )
-        (window,) = greedy(
+        return greedy(
             self._decoder,
-            states,
+            windows,
             tokenizer.prompt(options.language, options.task, not options.without_timestamps),
             rules,
             sot=tokenizer.sot,
             no_speech=tokenizer.no_speech,
             max_new_tokens=options.max_new_tokens or self._decoder.text_context // 2,
         )
-        return window
 
     def close(self) -> None:
         """Release prepared weights and devices; the model cannot be used afterwards."""

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from tilewhisper.engine.audio_context import parse as parse_audio_context
 from tilewhisper.engine.errors import OptionError
 
 if TYPE_CHECKING:
@@ -34,12 +35,18 @@ class TranscriptionOptions:
     no_speech_threshold: float | None = 0.6
     log_prob_threshold: float | None = -1.0
     """A window is dropped as silence when no-speech is likelier than the one and the text less sure than the other."""
+    compression_ratio_threshold: float | None = 2.4
+    """Text that zlib makes shorter than that repeats itself."""
+    audio_context: str = "auto"
+    """How much of the silence after a short window's audio is encoded: full, sparse:S, silent, auto (audio_context.py).
+    A window that then decodes badly, by the two thresholds, is done again in full."""
 
     def __post_init__(self) -> None:
         if self.task not in TASKS:
             raise OptionError(f"unknown task {self.task!r}; the tasks are {' and '.join(TASKS)}")
         if self.max_new_tokens is not None and self.max_new_tokens < 1:
             raise OptionError(f"max_new_tokens must be at least 1, not {self.max_new_tokens}")
+        parse_audio_context(self.audio_context)
         if self.max_initial_timestamp < 0:
             raise OptionError(f"max_initial_timestamp must not be negative, not {self.max_initial_timestamp}")
 

@@ -101,7 +101,12 @@ class RunReport:
     load: Stage
     stages: list[Stage]
     total: Stage
+    audio_context: str
+    """How much of the silence after a short window was encoded; `auto` settled."""
     windows: int
+    """Windows encoded."""
+    windows_again_in_full: int
+    """Of these, windows encoded once more in full, because the cheap silence came out badly."""
     tokens: int
     tokens_per_second: float | None
     """Decoded tokens in a second of the decode stage; None where nothing was decoded."""

@@ -174,20 +174,23 @@ class Router:
         """a (..., m, k) @ b (..., k, n), where the site's route says. Raises RoutingError."""
         return self._run(site, lambda name: self._backend(name).matmul(a, b))
 
-    def attention(self, launch: str, q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
+    def attention(self, launch: str, q: Tensor, k: Tensor, v: Tensor, scale: float, bias: Tensor | None) -> Tensor:
         """Both attention products of a shared launch as one pass. Raises RoutingError."""
 
         def run(name: str) -> Tensor:
             backend = self._backend(name)
             if isinstance(backend, AttentionBackend):
-                return backend.attention(q, k, v, scale)
-            return backend.matmul(torch.softmax(backend.matmul(q, k.mT) * scale, dim=-1), v)
+                return backend.attention(q, k, v, scale, bias)
+            return backend.matmul(weights_of(backend.matmul(q, k.mT), scale, bias), v)
 
         return self._run(launch, run)
 
     def labels(self) -> tuple[str, ...]:
         """What reports call the backends in use."""
         return tuple(self._backend(name).label for name in dict.fromkeys(plan.backend for plan in self.plans.values()))
+
+    def uses_device(self) -> bool:
+        return any(self._backend(plan.backend).on_device for plan in self.plans.values())
 
     def has_fused_attention(self, site: str) -> bool:
         return isinstance(self._backend(self.plans[site].backend), AttentionBackend)
@@ -269,6 +272,12 @@ class Router:
             count.seconds += seconds * share
             count.device_calls += ran.usage.calls - before.calls
             count.device_seconds += (ran.usage.device_seconds - before.device_seconds) * share
+
+
+def weights_of(products: Tensor, scale: float, bias: Tensor | None) -> Tensor:
+    """The softmax between the two products of attention: q k^T (..., m, n), a bias (n,) for each key."""
+    scores = products * scale
+    return torch.softmax(scores if bias is None else scores + bias, dim=-1)
 
 
 def _fallback_after(failure: Exception, launch: str, plan: SitePlan) -> str:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from tilewhisper.engine.policy import Policy
-from tilewhisper.engine.router import Router, router_of
+from tilewhisper.engine.router import Router, router_of, weights_of
 from tilewhisper.kernels import registry
 from tilewhisper.kernels.base import Backend, ProductShape
 from tilewhisper.models.catalog import sites_of
@@ -125,8 +125,8 @@ class LayerRoutes:
 
     qkv: Callable[[Tensor], tuple[Tensor, ...]]
     """(batch, positions, d_model) -> q, k, v of that shape"""
-    attention: Callable[[Tensor, Tensor, Tensor, float], Tensor]
-    """q, k, v (batch, heads, positions, head_dim), scale -> the same shape"""
+    attention: Callable[[Tensor, Tensor, Tensor, float, Tensor | None], Tensor]
+    """q, k, v (batch, heads, positions, head_dim), scale, a bias for each key -> the same shape as q"""
 
 
 @dataclass(frozen=True)
@@ -189,12 +189,12 @@ def _route_qkv(attention: Any, prefix: str, router: Router) -> Callable[[Tensor]
     return lambda x: tuple(part(x) for part in parts)
 
 
-def _route_attention(qk: str, av: str, router: Router) -> Callable[[Tensor, Tensor, Tensor, float], Tensor]:
+def _route_attention(qk: str, av: str, router: Router) -> Callable[[Tensor, Tensor, Tensor, float, Tensor | None], Tensor]:
     if router.has_fused_attention(qk) and (launch := router.share_launch([qk, av])):
-        return lambda q, k, v, scale: router.attention(launch, q, k, v, scale)
+        return lambda q, k, v, scale, bias: router.attention(launch, q, k, v, scale, bias)
 
-    def two_products(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
+    def two_products(q: Tensor, k: Tensor, v: Tensor, scale: float, bias: Tensor | None) -> Tensor:
         scores = router.matmul(qk, q, k.mT)
-        return router.matmul(av, torch.softmax(scores * scale, dim=-1), v)
+        return router.matmul(av, weights_of(scores, scale, bias), v)
 
     return two_products

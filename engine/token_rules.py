@@ -8,6 +8,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -49,6 +50,10 @@ class TokenRules:
             max_initial_timestamp_index=max_initial_timestamp_index,
         )
 
+    @cached_property
+    def _suppressed(self) -> Tensor:
+        return torch.tensor(self.suppress, dtype=torch.int64)
+
     def apply(self, logits: Tensor, generated: Sequence[Sequence[int]]) -> None:
         """Set the scores (batch, n_vocab) of forbidden tokens to -inf, in place, given each row's tokens so far."""
         self.forbid(logits, generated)
@@ -56,7 +61,7 @@ class TokenRules:
 
     def forbid(self, logits: Tensor, generated: Sequence[Sequence[int]]) -> None:
         """Rules 1 and 2, which do not look at scores."""
-        logits[:, self.suppress] = _NEVER
+        logits.index_fill_(1, self._suppressed, _NEVER)
         for row, tokens in zip(logits, generated, strict=True):
             if not tokens:
                 row[list(self.suppress_first)] = _NEVER

@@ -7,8 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from torch import Tensor
-
+from tilewhisper.engine.audio_context import FULL, AudioContext, Encoded
 from tilewhisper.engine.decoding import DecodedWindow
 from tilewhisper.engine.longform import Span, split_window
 from tilewhisper.engine.options import TranscriptionOptions
@@ -42,7 +41,9 @@ class Transcription(Iterator[Segment]):
         self._counts: Counts = defaultdict(SiteCount)
         self._progress = progress
         self._windows = self._tokens = 0
-        self._first_states: Tensor | None = None
+        self._context = model.audio_context(options)
+        self._again_in_full = 0
+        self._first: Encoded | None = None
         self._file = str(audio) if isinstance(audio, str | Path) else f"<{type(audio).__name__}>"
         with self._clock("total"):
             with self._clock("decode audio"):
@@ -76,7 +77,9 @@ class Transcription(Iterator[Segment]):
             load=model.load_stage,
             stages=[self._clock.stage(name) for name in ("decode audio", "log-mel", "encode", "decode")],
             total=total,
+            audio_context=str(self._context),
             windows=self._windows,
+            windows_again_in_full=self._again_in_full,
             tokens=self._tokens,
             tokens_per_second=self._tokens / decode.wall_seconds if self._tokens else None,
             peak_memory_bytes=peak_memory_bytes(),
@@ -94,9 +97,9 @@ class Transcription(Iterator[Segment]):
         elif options.language is not None:
             language, probability = tokenizer.language_code(options.language), 1.0
         else:
-            states = self._first_states = self._encode(0)
+            self._first = self._encode(0, self._context)
             with self._clock("decode"):
-                found = self._model.detect_language(states)
+                found = self._model.detect_language(self._first)
             language, probability = next(iter(found.items()))
         return TranscriptionInfo(
             language=language,
@@ -114,7 +117,7 @@ class Transcription(Iterator[Segment]):
         while self._frames - seek >= MIN_FRAMES:
             frames = min(FRAMES_PER_WINDOW, self._frames - seek)
             advance = frames
-            decoded = self._decode(self._encode(seek), options)
+            decoded = self._decode_window(seek, options)
             if not _is_silence(decoded, options):
                 cut = split_window(decoded.tokens, tokenizer.timestamp_begin, frames)
                 advance = cut.advance
@@ -126,18 +129,32 @@ class Transcription(Iterator[Segment]):
             if self._progress:
                 self._progress(min(seek * SECONDS_PER_FRAME, self._seconds), self._seconds)
 
-    def _encode(self, seek: int) -> Tensor:
-        """The states (1, 1500, d_model) of the window at frame `seek`."""
-        if seek == 0 and self._first_states is not None:
-            states, self._first_states = self._first_states, None
-            return states
-        self._windows += 1
-        with self._clock("encode"):
-            return self._model.encode(window(self._mel, seek)[None], self._counts)
+    def _decode_window(self, seek: int, options: TranscriptionOptions) -> DecodedWindow:
+        """The window at frame `seek`; once more with its whole silence where the cheap one came out badly."""
+        encoded, self._first = self._first or self._encode(seek, self._context), None
+        decoded = self._decode(encoded, options)
+        if encoded.cheap and self._came_out_badly(decoded, options):
+            self._again_in_full += 1
+            decoded = self._decode(self._encode(seek, FULL), options)
+        return decoded
 
-    def _decode(self, states: Tensor, options: TranscriptionOptions) -> DecodedWindow:
+    def _came_out_badly(self, decoded: DecodedWindow, options: TranscriptionOptions) -> bool:
+        text = self._model.checkpoint.tokenizer.decode(decoded.tokens)
+        repeats = options.compression_ratio_threshold is not None and (
+            compression_ratio(text) > options.compression_ratio_threshold
+        )
+        return repeats or (options.log_prob_threshold is not None and decoded.avg_logprob < options.log_prob_threshold)
+
+    def _encode(self, seek: int, context: AudioContext) -> Encoded:
+        """The window at frame `seek`."""
+        self._windows += 1
+        content = max(0, min(FRAMES_PER_WINDOW, self._frames - seek))
+        with self._clock("encode"):
+            return self._model.encode_window(window(self._mel, seek)[None], content, context, self._counts)
+
+    def _decode(self, encoded: Encoded, options: TranscriptionOptions) -> DecodedWindow:
         with self._clock("decode"):
-            decoded = self._model.decode(states, options)
+            (decoded,) = self._model.decode([encoded], options)
         self._tokens += len(decoded.tokens)
         return decoded
 

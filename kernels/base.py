@@ -97,6 +97,9 @@ class Backend(ABC):
     for_speed: ClassVar[bool] = True
     """Whether it is there to be fast: what the autotuner tries without being asked to."""
 
+    on_device: ClassVar[bool] = False
+    """Whether products run elsewhere than on the host, by designs made for one size each."""
+
     @classmethod
     def why_unavailable(cls, settings: Settings) -> str | None:
         """Why this backend cannot run on this machine, or None when it can. Must be cheap: `doctor` asks every one."""
@@ -200,12 +203,12 @@ class StepBackend(AttentionBackend):
         """
 
     @abstractmethod
-    def keep(self, k: Tensor, v: Tensor) -> Any:
-        """Keys and values (batch, heads, n, head_dim), ready for many calls of `attend`."""
+    def keep(self, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Any:
+        """Keys and values (batch, heads, n, head_dim), and a bias (n,) of each key, ready for many calls of `attend`."""
 
     @abstractmethod
     def attend(self, q: Tensor, kept: Any, scale: float) -> Tensor:
-        """softmax(scale * q k^T) v of queries (batch, heads, m, head_dim): (batch, m, heads * head_dim)."""
+        """softmax(scale * q k^T + bias) v of queries (batch, heads, m, head_dim): (batch, m, heads * head_dim)."""
 
     @abstractmethod
     def self_attend(self, qkv: Tensor, keys: Tensor, values: Tensor, length: int, scale: float) -> Tensor:

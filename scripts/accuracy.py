@@ -20,6 +20,7 @@ from rich.progress import track
 from rich.table import Table
 
 from tilewhisper.engine import WhisperModel
+from tilewhisper.engine.audio_context import Encoded
 from tilewhisper.engine.errors import USER_ERRORS
 from tilewhisper.engine.options import TranscriptionOptions
 from tilewhisper.models import audio
@@ -66,7 +67,7 @@ def score(name: str, policy: str, language: str | None, clips: Sequence[Clip]) -
     with WhisperModel(name, policy=policy) as model:
         for clip in track(clips, description=name, console=Console(stderr=True), transient=True):
             samples = audio.load(clip.file)
-            decoded = model.decode(model.encode(model.log_mel(samples)[None]), options)
+            (decoded,) = model.decode([Encoded(model.encode(model.log_mel(samples)[None]))], options)
             generated = theirs.generate(samples, language)
             references.append(normalize(clip.reference))
             our_texts.append(normalize(model.checkpoint.tokenizer.decode(decoded.tokens)))

@@ -36,12 +36,12 @@ def run(args: Namespace) -> int:
     for model in models:
         if word := other_machine(model.policy):
             say(console(stderr=True), word)
-    models[0].check(TranscriptionOptions(language=args.language, task=args.task))
+    models[0].check(TranscriptionOptions(args.language, args.task, audio_context=args.audio_context))
     contenders: list[benchmark.Contender] = [benchmark.PolicyContender(model) for model in models]
     if args.peer == "transformers":
         contenders.append(benchmark.TransformersContender(TransformersWhisper(args.model)))
     baseline = contenders[0] if args.peer == "none" else contenders[-1]
-    speech = benchmark.Speech(args.language, args.task)
+    speech = benchmark.Speech(args.language, args.task, args.audio_context)
     rows = benchmark.measure(contenders, args.files, speech, args.runs, baseline)
     result = benchmark.Benchmark(
         model=models[0].checkpoint.name,

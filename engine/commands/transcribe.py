@@ -69,7 +69,7 @@ def _load(args: Namespace, err: Console) -> "WhisperModel":
     model = WhisperModel(
         args.model, policy=args.policy, backends=args.backend, cpu_threads=args.threads, settings=settings(args)
     )
-    model.check(TranscriptionOptions(language=args.language, task=args.task))
+    model.check(TranscriptionOptions(args.language, args.task, audio_context=args.audio_context))
     if word := other_machine(model.policy):
         say(err, word)
     return model
@@ -99,7 +99,9 @@ def _one(
     if len(args.files) > 1:
         err.rule(file, align="left")
     with _progress(err) as progress:
-        transcription, info = model.transcribe(file, args.language, args.task, progress=progress)
+        transcription, info = model.transcribe(
+            file, args.language, args.task, progress=progress, audio_context=args.audio_context
+        )
         segments = list(_shown(transcription, out))
     if not segments:
         say(err, f"{file}: no speech found")

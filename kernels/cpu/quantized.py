@@ -96,11 +96,11 @@ class _Quantized(StepBackend):
     def settle(self, scores: Tensor, x: Tensor, vocabulary: "_Vocabulary", split: int) -> None:
         _native.settle(scores, x, vocabulary.weight, vocabulary.packed.scales, split)
 
-    def keep(self, k: Tensor, v: Tensor) -> "_Kept":
-        return _Kept(*_native.pack_keys_values(k, v), k.shape[2])
+    def keep(self, k: Tensor, v: Tensor, bias: Tensor | None = None) -> "_Kept":
+        return _Kept(*_native.pack_keys_values(k, v), k.shape[2], bias)
 
     def attend(self, q: Tensor, kept: "_Kept", scale: float) -> Tensor:
-        attended: Tensor = _native.attend(q, *kept, scale, None)
+        attended: Tensor = _native.attend(q, *kept[:5], scale, kept.bias)
         return attended.transpose(1, 2).flatten(2)
 
     def self_attend(self, qkv: Tensor, keys: Tensor, values: Tensor, length: int, scale: float) -> Tensor:
@@ -123,6 +123,7 @@ class _Kept(NamedTuple):
     values: Tensor
     value_scale: Tensor
     n: int
+    bias: Tensor | None  # (n,)
 
 
 class Int16Backend(_Quantized):

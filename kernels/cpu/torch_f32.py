@@ -14,6 +14,12 @@ class _Weights(NamedTuple):
     bias: Tensor | None
 
 
+class _Kept(NamedTuple):
+    keys: Tensor
+    values: Tensor
+    bias: Tensor | None
+
+
 class TorchBackend(StepBackend):
     name = "torch"
     summary = "float32 by torch"
@@ -43,11 +49,11 @@ class TorchBackend(StepBackend):
         """
         return weight.T.contiguous().T
 
-    def keep(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        return k.contiguous(), v.contiguous()  # every step reads them whole, head by head
+    def keep(self, k: Tensor, v: Tensor, bias: Tensor | None = None) -> _Kept:
+        return _Kept(k.contiguous(), v.contiguous(), bias)  # every step reads them whole, head by head
 
-    def attend(self, q: Tensor, kept: tuple[Tensor, Tensor], scale: float) -> Tensor:
-        return _attend(q, *kept, scale, None)
+    def attend(self, q: Tensor, kept: _Kept, scale: float) -> Tensor:
+        return _attend(q, kept.keys, kept.values, scale, kept.bias)
 
     def self_attend(self, qkv: Tensor, keys: Tensor, values: Tensor, length: int, scale: float) -> Tensor:
         heads, head_dim = keys.shape[1], keys.shape[3]

@@ -106,6 +106,7 @@ class XdnaBackend(Backend):
 
     name = "npu"
     summary = "bf16 tiles with float32 sums on AMD's XDNA array, through pyxrt"
+    on_device = True
 
     @classmethod
     def why_unavailable(cls, settings: Settings) -> str | None:

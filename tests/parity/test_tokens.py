@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from tilewhisper.engine.audio_context import Encoded
 from tilewhisper.engine.options import TranscriptionOptions
 from tilewhisper.models import audio
 
@@ -21,7 +22,7 @@ def test_greedy_tokens_equal_transformers(name, step, may_differ, engine, oracle
     for clip in (files := clips(shared)[::step]):
         samples = audio.load(clip)
         mel = engine(name).log_mel(samples)[None]
-        window = engine(name).decode(engine(name).encode(mel), options)
+        (window,) = engine(name).decode([Encoded(engine(name).encode(mel))], options)
         if window.tokens != oracle(name).generate(samples, "en").tokens:
             different.append(clip.name)
     assert len(files) == 60 // step
@@ -33,14 +34,16 @@ def test_tokens_without_timestamps_equal_transformers(name, engine, oracle, shar
     options = TranscriptionOptions(language="en", without_timestamps=True)
     for clip in clips(shared)[:6]:
         samples = audio.load(clip)
-        window = engine(name).decode(engine(name).encode(engine(name).log_mel(samples)[None]), options)
+        states = engine(name).encode(engine(name).log_mel(samples)[None])
+        (window,) = engine(name).decode([Encoded(states)], options)
         assert window.tokens == oracle(name).generate(samples, "en", timestamps=False).tokens
 
 
 def test_translation_equals_transformers(engine, oracle, shared):
     samples = audio.load(shared / "languages" / "es.wav")
     model = engine("base")
-    window = model.decode(model.encode(model.log_mel(samples)[None]), TranscriptionOptions("es", "translate"))
+    states = model.encode(model.log_mel(samples)[None])
+    (window,) = model.decode([Encoded(states)], TranscriptionOptions("es", "translate"))
     assert window.tokens == oracle("base").generate(samples, "es", "translate").tokens
 
 
@@ -60,7 +63,7 @@ def test_cached_steps_equal_one_pass_over_all_tokens(engine, oracle, shared):
     states = model.encode(theirs.log_mel(audio.load(shared / "jfk.flac")))
     tokens = torch.tensor([[50257, 50362, 843, 523, 616, 5891, 3399]])
     decoder = model._decoder
-    state = decoder.start(states)
+    state = decoder.start([Encoded(states)])
     ours = [decoder.logits(decoder.step(tokens[:, :2], state))]
     ours += [decoder.logits(decoder.step(tokens[:, i : i + 1], state)) for i in range(2, tokens.shape[1])]
     with torch.inference_mode():
@@ -70,7 +73,8 @@ def test_cached_steps_equal_one_pass_over_all_tokens(engine, oracle, shared):
 
 def test_a_full_text_context_is_refused(engine, oracle, shared):
     model = engine("tiny.en")
-    state = model._decoder.start(model.encode(oracle("tiny.en").log_mel(audio.load(shared / "jfk.flac"))))
+    states = model.encode(oracle("tiny.en").log_mel(audio.load(shared / "jfk.flac")))
+    state = model._decoder.start([Encoded(states)])
     state.length = model._decoder.text_context
     with pytest.raises(IndexError, match="text context of 448"):
         model._decoder.step(torch.tensor([[843]]), state)

@@ -10,7 +10,7 @@ import pytest
 from tilewhisper.engine import report, tables
 from tilewhisper.engine.options import TranscriptionOptions
 from tilewhisper.engine.policy import Route
-from tilewhisper.engine.report import Clock, RunReport, Stage, machine, peak_memory_bytes, site_report
+from tilewhisper.engine.report import DecoderReport, Clock, RunReport, Stage, machine, peak_memory_bytes, site_report
 from tilewhisper.engine.router import SiteCount, SitePlan
 from tilewhisper.models.catalog import encoder_sites
 
@@ -106,7 +106,8 @@ def a_report(**values) -> RunReport:
         "backends": ["torch", "bf16"], "backend_overrides": ["*=bf16"], "language": "en",
         "options": TranscriptionOptions(language="en"), "audio_seconds": 8.0, "rtf": 0.25,
         "speed": 4.0, "load": Stage("load", 1, 9.0, 9.0, 9.0), "stages": stages,
-        "total": Stage("total", 2, 2.0, 2.5, 1.0), "windows": 1, "tokens": 25, "tokens_per_second": 50.0,
+        "total": Stage("total", 2, 2.0, 2.5, 1.0), "audio_context": "full", "windows": 1,
+            "windows_again_in_full": 0, "decoder": DecoderReport("int16", "torch", "no compiler"), "tokens": 25, "tokens_per_second": 50.0,
         "peak_memory_bytes": 512 * 2**20, "machine": machine(),
         "sites": [site_report(plan(name, "K is too long" if name.endswith("2") else None), count)
                   for name, count in counts.items()],
@@ -150,7 +151,11 @@ def test_the_stage_table_has_load_and_total_as_rows_of_their_own():
 
 def test_the_backend_table_shows_a_fallback_beside_what_was_asked():
     rows = shown(tables.backend_table(a_report()))
-    assert rows == [["bf16", "bf16", "1", "1", "0.250", ""], ["bf16", "torch", "1", "1", "0.125", "K is too long"]]
+    assert rows == [
+        ["bf16", "bf16", "1", "1", "0.250", ""],
+        ["bf16", "torch", "1", "1", "0.125", "K is too long"],
+        ["int16", "torch", "decoder", "", "0.500", "no compiler"],
+    ]
 
 
 def test_the_machine():

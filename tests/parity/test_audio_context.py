@@ -1,0 +1,70 @@
+"""Cheap silence against the whole of it, on real weights and speech."""
+
+from collections import defaultdict
+
+import pytest
+import torch
+
+from tilewhisper.engine.audio_context import FULL, MARGIN, AudioContext, whole_positions
+from tilewhisper.engine.router import SiteCount
+from tilewhisper.models import audio
+from tilewhisper.models.log_mel import content_frames, window
+
+
+def encode(model, samples, context):
+    mel, content = model.log_mel(samples), content_frames(len(samples))
+    return model.encode_window(window(mel, 0)[None], content, context, defaultdict(SiteCount)), content
+
+
+@pytest.fixture
+def clip(shared):
+    return audio.load(shared / "librispeech" / "1688-142285-0002.flac")  # 2.8 s
+
+
+def test_full_is_what_it_was_before_bit_for_bit(engine, clip):
+    model = engine("tiny.en")
+    encoded, _ = encode(model, clip, FULL)
+    assert torch.equal(encoded.states, model.encode(window(model.log_mel(clip), 0)[None]))
+    assert encoded.bias is None and not encoded.cheap
+
+
+def test_every_position_kept_is_the_whole_window(engine, clip):
+    """Also that the stem's short cut through silence changes nothing."""
+    model = engine("tiny.en")
+    whole, sparse = (encode(model, clip, AudioContext(*how))[0].states for how in (("full",), ("sparse", 1)))
+    torch.testing.assert_close(sparse, whole, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(("context", "bound"), [(("sparse", 4), 0.05), (("silent",), 0.1)])
+def test_the_states_of_the_audio_stay_close(engine, clip, context, bound):
+    model = engine("tiny.en")
+    cheap, content = encode(model, clip, AudioContext(*context))
+    whole, _ = encode(model, clip, FULL)
+    own = slice(0, whole_positions(content) - MARGIN)
+    error = (cheap.states[:, own] - whole.states[:, own]).norm() / whole.states[:, own].norm()
+    assert cheap.cheap and 0 < error < bound
+
+
+def test_a_window_without_silence_is_encoded_in_full(engine, shared):
+    model, samples = engine("tiny.en"), audio.load(shared / "long" / "61-52s.wav")[: 30 * 16000]
+    for context in (AudioContext("sparse", 4), AudioContext("silent")):
+        assert not encode(model, samples, context)[0].cheap
+
+
+@pytest.mark.parametrize("context", ["sparse:4", "silent"])
+def test_cheap_silence_hears_the_same(engine, shared, context):
+    model = engine("tiny.en")
+    segments, _ = model.transcribe(shared / "jfk.flac", audio_context=context)
+    whole, _ = model.transcribe(shared / "jfk.flac", audio_context="full")
+    assert "".join(segment.text for segment in segments) == "".join(segment.text for segment in whole)
+    assert segments.report().audio_context == context
+
+
+def test_a_window_that_comes_out_badly_is_done_again_in_full(engine, shared):
+    model = engine("tiny.en")
+    segments, _ = model.transcribe(shared / "jfk.flac", audio_context="sparse:4", compression_ratio_threshold=0.1)
+    whole, _ = model.transcribe(shared / "jfk.flac", audio_context="full")
+    assert [segment.tokens for segment in segments] == [segment.tokens for segment in whole]
+    report = segments.report()
+    assert (report.windows, report.windows_again_in_full) == (2, 1)
+    assert whole.report().windows_again_in_full == 0
