@@ -10,9 +10,9 @@ import torch
 from conftest import SAMPLE, SAMPLE_WORDS, require_weights
 
 from tilewhisper.engine.encoder import Encoder
-from tilewhisper.models.catalog import SIZES, encoder_sites
+from tilewhisper.models.catalog import SIZES, encoder_sites, stem_sites
 
-SITES = [site.name for site in encoder_sites(4, 384, 6, 1536)]
+SITES = [site.name for site in (*stem_sites(80, 384), *encoder_sites(4, 384, 6, 1536))]
 STAGES = ["decode audio", "log-mel", "encode", "decode"]
 
 
@@ -25,13 +25,13 @@ def _weights():
 def encoded(monkeypatch):
     """The number of windows that went through the encoder, counted beside the engine's own books."""
     windows = Counter()
-    original = Encoder.__call__
+    original = Encoder.encode
 
-    def counted(self, mel):
+    def counted(self, mel, *how):
         windows["all"] += len(mel)
-        return original(self, mel)
+        return original(self, mel, *how)
 
-    monkeypatch.setattr(Encoder, "__call__", counted)
+    monkeypatch.setattr(Encoder, "encode", counted)
     return windows
 
 
@@ -39,7 +39,7 @@ def encoded(monkeypatch):
 def ran(tilewhisper, tmp_path_factory):
     """The sample with layer 0 in bf16: how the command finished, and its report."""
     report = tmp_path_factory.mktemp("report") / "r.json"
-    finished = tilewhisper("transcribe", SAMPLE, "--backend", "layers.0.*=bf16", "--report", report)
+    finished = tilewhisper("transcribe", SAMPLE, "--policy", "torch", "--backend", "layers.0.*=bf16", "--report", report)
     return finished, json.loads(report.read_text())
 
 
@@ -63,11 +63,11 @@ def test_the_real_time_factor_and_what_ran_are_on_stderr(ran):
     finished, content = ran
     run = content["runs"][0]
     assert f"RTF {run['rtf']:.3f}, speed {run['speed']:.1f}x real time: 7.3 s of audio" in finished.err
-    assert f"model tiny.en ({run['weights']}), policy cpu + layers.0.*=bf16 on bf16, torch, language en" in finished.err
+    assert f"model tiny.en ({run['weights']}), policy torch + layers.0.*=bf16 on torch, bf16, language en" in finished.err
     assert finished.errors == []
     rows = [line.split()[:4] for line in finished.err.splitlines()]
     assert ["bf16", "bf16", "8", "8"] in rows
-    assert ["torch", "torch", "24", "24"] in rows
+    assert ["torch", "torch", "26", "26"] in rows
     assert SAMPLE_WORDS not in finished.err
 
 
@@ -124,9 +124,9 @@ def test_the_times_of_the_report_add_up(ran):
 
 def test_loading_is_told_and_not_counted(tilewhisper, tmp_path, monkeypatch):
     """A load slower by a second shows in `load` and nowhere else."""
-    from tilewhisper.models import checkpoint
+    from tilewhisper.models import prepared
 
-    original = checkpoint.load
+    original = prepared.load
 
     def slow(name):
         import time
@@ -134,7 +134,7 @@ def test_loading_is_told_and_not_counted(tilewhisper, tmp_path, monkeypatch):
         time.sleep(1)
         return original(name)
 
-    monkeypatch.setattr(checkpoint, "load", slow)
+    monkeypatch.setattr(prepared, "load", slow)
     assert tilewhisper("transcribe", SAMPLE, "--report", tmp_path / "r.json").status == 0
     run = the_run(tmp_path / "r.json")
     assert run["load"]["wall_seconds"] > 1
@@ -144,7 +144,7 @@ def test_loading_is_told_and_not_counted(tilewhisper, tmp_path, monkeypatch):
 
 def test_the_report_says_what_made_the_figures(ran):
     run = ran[1]["runs"][0]
-    assert (run["model"], run["policy"], run["language"], run["file"]) == ("tiny.en", "cpu", "en", str(SAMPLE))
+    assert (run["model"], run["policy"], run["language"], run["file"]) == ("tiny.en", "torch", "en", str(SAMPLE))
     assert run["options"]["task"] == "transcribe"
     machine = run["machine"]
     assert machine["packages"]["torch"] == torch.__version__
@@ -173,7 +173,7 @@ def test_detecting_the_language_encodes_the_first_window_once(tilewhisper, encod
     assert SAMPLE_WORDS in finished.out
     assert run["language"] == "en"
     assert encoded["all"] == 1
-    assert [site["calls"] for site in run["sites"]] == [1] * 8 * SIZES["base"].encoder_layers
+    assert [site["calls"] for site in run["sites"]] == [1] * (2 + 8 * SIZES["base"].encoder_layers)
 
 
 @pytest.mark.parametrize("language", ["en", "English"])
