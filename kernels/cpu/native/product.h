@@ -28,6 +28,11 @@ __attribute__((noinline, noclone)) void dot_tile(const int16_t* x, int64_t strid
     Ints tile[ROWS][WIDE] = {};
     for (int64_t pair = 0; pair < count; ++pair) {
         Ints columns[WIDE];
+        if constexpr (ROWS <= 2) {  // bound by memory: fetch the next panels; the vocabulary of base 1.34 -> 1.06 ms
+#pragma GCC unroll 4
+            for (int p = 0; p < PANELS; ++p)
+                __builtin_prefetch(panel + (p + PANELS) * panel_stride + pair * PANEL * 2, 0, 2);
+        }
 #pragma GCC unroll 16
         for (int v = 0; v < WIDE; ++v)
             columns[v] = pairs(panel + v / VECTORS * panel_stride + (pair * PANEL + v % VECTORS * LANES) * 2);
