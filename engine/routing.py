@@ -1,4 +1,4 @@
-"""Put a router into a transformers Whisper model: swap the encoder's projections, share the weights.
+"""Put a router into a Whisper model: swap the encoder's projections, share the weights.
 
 `apply_policy(model, policy)` swaps the encoder's projections for `RoutedLinear` modules that hold the very parameters
 of the layers they replace, so the state dict stays as it was. A projection is one call of a custom op
@@ -20,35 +20,47 @@ from tilewhisper.kernels.base import Backend, ProductShape
 from tilewhisper.models.catalog import sites_of
 
 
-@torch.library.custom_op("tilewhisper::linear", mutates_args=())
-def routed_linear(x: Tensor, weight: Tensor, bias: Tensor | None, router: str, launch: str) -> Tensor:
-    """x (..., k) through the launch's backend: (..., n). `weight` (n, k) and `bias` are what the launch prepared."""
+def _linear(x: Tensor, weight: Tensor, bias: Tensor | None, router: str, launch: str) -> Tensor:
     return router_of(router).linear(launch, x, weight, bias)
 
 
-@torch.library.custom_op("tilewhisper::linear_gelu", mutates_args=())
-def routed_linear_gelu(x: Tensor, weight: Tensor, bias: Tensor | None, router: str, launch: str) -> Tensor:
-    """`routed_linear`, then GELU."""
+def _linear_gelu(x: Tensor, weight: Tensor, bias: Tensor | None, router: str, launch: str) -> Tensor:
     return router_of(router).linear_gelu(launch, x, weight, bias)
 
 
-@torch.library.custom_op("tilewhisper::linear_add", mutates_args=())
-def routed_linear_add(
-    x: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor, router: str, launch: str
-) -> Tensor:
-    """`routed_linear` plus a residual (..., n)."""
+def _linear_add(x: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor, router: str, launch: str) -> Tensor:
     return router_of(router).linear_add(launch, x, weight, bias, residual)
 
 
-@routed_linear.register_fake
-@routed_linear_gelu.register_fake
-def _(x: Tensor, weight: Tensor, bias: Tensor | None, router: str, launch: str) -> Tensor:
+def _linear_shape(x: Tensor, weight: Tensor, bias: Tensor | None, router: str, launch: str) -> Tensor:
     return x.new_empty((*x.shape[:-1], weight.shape[0]))
 
 
-@routed_linear_add.register_fake
-def _(x: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor, router: str, launch: str) -> Tensor:
+def _linear_add_shape(
+    x: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor, router: str, launch: str
+) -> Tensor:
     return torch.empty_like(residual)
+
+
+def _operator(name: str, inputs: str, run: Callable[..., Tensor], shape: Callable[..., Tensor]) -> Any:
+    """A custom operator. Not by `torch.library.custom_op`, whose first call imports torch's compiler: 1.3 s."""
+    qualified = f"tilewhisper::{name}"
+    torch.library.define(qualified, f"({inputs}, str router, str launch) -> Tensor")
+    torch.library.impl(qualified, "default", run)
+    torch.library.register_fake(qualified, shape)
+    return getattr(torch.ops.tilewhisper, name).default
+
+
+routed_linear = _operator("linear", "Tensor x, Tensor weight, Tensor? bias", _linear, _linear_shape)
+"""x (..., k) through the launch's backend: (..., n). `weight` (n, k) and `bias` are what the launch prepared."""
+
+routed_linear_gelu = _operator("linear_gelu", "Tensor x, Tensor weight, Tensor? bias", _linear_gelu, _linear_shape)
+"""`routed_linear`, then GELU."""
+
+routed_linear_add = _operator(
+    "linear_add", "Tensor x, Tensor weight, Tensor? bias, Tensor residual", _linear_add, _linear_add_shape
+)
+"""`routed_linear` plus a residual (..., n)."""
 
 
 class RoutedLinear(nn.Module):

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
-    from transformers import WhisperConfig
+    from tilewhisper.models.config import ModelConfig
 
 DEFAULT_MODEL = "tiny.en"
 
@@ -221,8 +221,8 @@ def encoder_sites(layers: int, d_model: int, heads: int, ffn: int, positions: in
     return tuple(site for index in range(layers) for site in layer_sites(f"layers.{index}"))
 
 
-def sites_of(config: WhisperConfig) -> tuple[Site, ...]:
-    """`stem_sites` and `encoder_sites` of a transformers Whisper configuration."""
+def sites_of(config: ModelConfig) -> tuple[Site, ...]:
+    """`stem_sites` and `encoder_sites` of a model; a transformers configuration will do."""
     return stem_sites(config.num_mel_bins, config.d_model, config.max_source_positions) + encoder_sites(
         layers=config.encoder_layers,
         d_model=config.d_model,

@@ -10,8 +10,7 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 
-from huggingface_hub import HfApi, constants, snapshot_download, try_to_load_from_cache
-from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
+from huggingface_hub import constants
 
 DEADLINE = 1.5
 """Seconds the hub has to answer before it counts as out of reach."""
@@ -32,13 +31,20 @@ class Unavailable(Exception):  # noqa: N818 (never reaches the user: `locate` tu
 
 def cached_folder(repository: str) -> Path | None:
     """The folder of a repository's main revision in the local cache; it may be incomplete."""
-    config = try_to_load_from_cache(repository, "config.json")
-    return Path(config).parent if isinstance(config, str) else None
+    # The documented layout of the cache, read here: huggingface_hub's own function takes 0.4 s to import.
+    cached = Path(constants.HF_HUB_CACHE, f"models--{repository.replace('/', '--')}")
+    try:
+        folder = cached / "snapshots" / (cached / "refs" / "main").read_text("utf-8").strip()
+    except OSError:
+        return None
+    return folder if (folder / "config.json").is_file() else None
 
 
 def download(repository: str, weights: Sequence[str]) -> Path:
     """Fetch a repository's configuration, tokenizer and weights (the first name of `weights` it has, else CTranslate2's
     model.bin) into the cache; returns the folder. Raises Unavailable."""
+    from huggingface_hub import snapshot_download
+
     files = _files(repository)
     chosen = next((name for name in (*weights, "model.bin") if name in files), None)
     if chosen is None:
@@ -56,6 +62,9 @@ def _files(repository: str) -> set[str]:
     """The names of the repository's files, asked for within `DEADLINE`. Raises Unavailable."""
     if constants.is_offline_mode():
         raise Unavailable("not in the cache, and HF_HUB_OFFLINE forbids to ask the hub")
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
+
     answer: list[set[str] | Exception] = []
 
     def ask() -> None:

@@ -28,6 +28,9 @@ HF_WEIGHTS = (
 )
 """Names transformers saves weights under, best first; an index lists the files of a checkpoint saved in shards."""
 
+VOCABULARY_FILES = ("tokenizer.json", "vocab.json", "gpt2.tiktoken", "multilingual.tiktoken")
+"""What may hold the vocabulary of weights that carry none, best first."""
+
 _HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 _FILE_ENDINGS = (".pt", ".pth", ".bin", ".safetensors", ".gguf", ".json")
 _CT2_MAGIC = b"\x0c\x00WhisperSpec\0"  # after the u32 version

@@ -2,6 +2,7 @@
 
 Every special id is read from the tokenizer by content: large-v3 has one language more, which shifts all that follow.
 Timestamps are the ids from `timestamp_begin` up, 0.02 s apart; they need not be in the tokenizer's own tables.
+Tokens become text by the vocabulary alone; only text that is to become tokens needs the library `tokenizers`.
 Knows neither the model's weights nor how tokens are chosen.
 """
 
@@ -9,7 +10,8 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from functools import cache, cached_property
 from typing import TYPE_CHECKING
 
 from tilewhisper.models.catalog import TIMESTAMPS
@@ -41,13 +43,14 @@ _MUSIC = "♩♪♫♬♭♮♯"
 class Tokenizer:
     """One checkpoint's tokenizer.
 
-    `n_vocab` is the number of the model's output classes. Raises CheckpointError when a special token is missing or
-    the ids do not fit into `n_vocab`.
+    `vocabulary` has the id of every token's content, special ones included; `parse` gives the byte-pair encoding they
+    belong to, when text is to be encoded. `n_vocab` is the number of the model's output classes. Raises CheckpointError
+    when a special token is missing or the ids do not fit into `n_vocab`.
     """
 
-    def __init__(self, tokenizer: tokenizers.Tokenizer, n_vocab: int) -> None:
-        self._content_to_id: dict[str, int] = tokenizer.get_vocab(with_added_tokens=True)
-        self._text = _without_added_tokens(tokenizer)
+    def __init__(self, vocabulary: Mapping[str, int], parse: Callable[[], tokenizers.Tokenizer], n_vocab: int) -> None:
+        self.vocabulary = vocabulary
+        self._parse = parse
         self.n_vocab = n_vocab
         self.eot = self._id("<|endoftext|>")
         self.sot = self._id("<|startoftranscript|>")
@@ -66,9 +69,27 @@ class Tokenizer:
         self.is_multilingual = self.eot > _GPT2_TOKENS
         self.languages: Mapping[str, int] = self._language_ids()
 
+    @classmethod
+    def of(cls, tokenizer: tokenizers.Tokenizer, n_vocab: int) -> Tokenizer:
+        """The tokenizer around one that is there already. Raises CheckpointError as the class does."""
+        return cls(tokenizer.get_vocab(with_added_tokens=True), lambda: tokenizer, n_vocab)
+
+    def to_json(self) -> str:
+        """The whole of it as a `tokenizer.json`."""
+        return str(self._parse().to_str())
+
+    @cached_property
+    def _encoder(self) -> tokenizers.Tokenizer:
+        return _without_added_tokens(self._parse())
+
+    @cached_property
+    def _contents(self) -> dict[int, str]:
+        """The content of each text token, by id."""
+        return {token: content for content, token in self.vocabulary.items() if token < self.eot}
+
     def _id(self, *contents: str) -> int:
         for content in contents:
-            if (token := self._content_to_id.get(content)) is not None:
+            if (token := self.vocabulary.get(content)) is not None:
                 return token
         raise CheckpointError(f"the tokenizer has no {contents[0]}: it is not Whisper's; take the checkpoint's own")
 
@@ -77,7 +98,7 @@ class Tokenizer:
         last = min(self.translate, self.transcribe)
         found = {
             _OLD_CODES.get(match[1], match[1]): token
-            for content, token in self._content_to_id.items()
+            for content, token in self.vocabulary.items()
             if self.sot < token < last and (match := _LANGUAGE_TOKEN.fullmatch(content))
         }
         return dict(sorted(found.items(), key=lambda item: item[1]))
@@ -96,11 +117,11 @@ class Tokenizer:
 
     def encode(self, text: str) -> list[int]:
         """Tokens of plain text; "<|en|>" and the like inside it are text too, never special tokens."""
-        return list(self._text.encode(text, add_special_tokens=False).ids)
+        return list(self._encoder.encode(text, add_special_tokens=False).ids)
 
     def decode(self, ids: Iterable[int]) -> str:
         """Text of the tokens, specials and timestamps dropped; bytes that are no whole character become U+FFFD."""
-        return str(self._text.decode([int(token) for token in ids if token < self.eot], skip_special_tokens=False))
+        return b"".join(_bytes(self._contents.get(int(token), "")) for token in ids).decode("utf-8", "replace")
 
     def prompt(self, language: str | None, task: str, timestamps: bool) -> tuple[int, ...]:
         """The tokens a transcript starts with: start, language, task, and no_timestamps unless wanted.
@@ -148,3 +169,25 @@ def _without_added_tokens(tokenizer: tokenizers.Tokenizer) -> tokenizers.Tokeniz
     text.pre_tokenizer = tokenizer.pre_tokenizer
     text.decoder = tokenizer.decoder
     return text
+
+
+def _bytes(content: str) -> bytes:
+    """What a text token's content stands for; one that is not written in byte letters stands for itself."""
+    byte_of = _byte_of_letter()
+    try:
+        return bytes(byte_of[letter] for letter in content)
+    except KeyError:
+        return content.encode()
+
+
+@cache
+def _byte_of_letter() -> dict[str, int]:
+    return {letter: byte for byte, letter in enumerate(byte_letters())}
+
+
+def byte_letters() -> list[str]:
+    """The letter that stands for each byte in a byte-level vocabulary: itself where Latin-1 prints it, else the next
+    of U+0100 and up."""
+    printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
+    others = [byte for byte in range(256) if byte not in printable]
+    return [chr(byte) if byte in printable else chr(0x100 + others.index(byte)) for byte in range(256)]

@@ -1,11 +1,12 @@
 """transformers' own way from samples to text: its feature extractor, its encoder, its `generate`.
 
-The oracle the engine's tests hold against, and the peer its benchmark stands beside. Nothing here is routed.
+The oracle the engine's tests hold against, and the peer its benchmark stands beside. Nothing here is routed, and
+nothing else in this project imports transformers: its import takes longer than a short clip.
 """
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,13 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
-from transformers import WhisperFeatureExtractor
+from transformers import GenerationConfig, WhisperConfig, WhisperFeatureExtractor, WhisperForConditionalGeneration
 from transformers.models.whisper.english_normalizer import EnglishTextNormalizer
 from transformers.utils import logging
 
 from tilewhisper.models import checkpoint
 from tilewhisper.models.audio import SAMPLE_RATE
+from tilewhisper.models.checkpoint import Checkpoint
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,7 @@ class TransformersWhisper:
 
     def __init__(self, name_or_path: str | Path) -> None:
         loaded = checkpoint.load(name_or_path)
-        self.model = loaded.model
+        self.model = transformers_model(loaded)
         self.tokenizer = loaded.tokenizer
         self._extractor = WhisperFeatureExtractor(feature_size=loaded.model.config.num_mel_bins)
 
@@ -83,6 +85,52 @@ class TransformersWhisper:
             )
         tokens = tuple(token for token in output[0].tolist() if token != self.tokenizer.eot)
         return Generated(tokens, self.tokenizer.decode(tokens))
+
+
+def transformers_model(checkpoint: Checkpoint) -> WhisperForConditionalGeneration:
+    """transformers' own model over the checkpoint's tensors, not a copy of them, ready for its `generate`."""
+    token_ids = _token_ids(checkpoint)
+    with torch.device("meta"):
+        model = WhisperForConditionalGeneration(WhisperConfig(**asdict(checkpoint.model.config), **token_ids))
+    state = dict(checkpoint.model.state_dict())
+    state["proj_out.weight"] = state["model.decoder.embed_tokens.weight"]
+    model.load_state_dict(state, strict=True, assign=True)
+    model.tie_weights()
+    model.train(False).requires_grad_(False)
+    model.generation_config = _generation_config(checkpoint, token_ids)
+    return model
+
+
+def _token_ids(checkpoint: Checkpoint) -> dict[str, Any]:
+    eot = checkpoint.tokenizer.eot
+    return {
+        "bos_token_id": eot,
+        "eos_token_id": eot,
+        "pad_token_id": eot,
+        "decoder_start_token_id": checkpoint.tokenizer.sot,
+    }
+
+
+def _generation_config(checkpoint: Checkpoint, token_ids: dict[str, Any]) -> GenerationConfig:
+    """What `generate` wants to know, from the tokenizer and the facts."""
+    tokenizer, facts = checkpoint.tokenizer, checkpoint.facts
+    languages = {
+        "lang_to_id": {f"<|{code}|>": token for code, token in tokenizer.languages.items()},
+        "task_to_id": {"transcribe": tokenizer.transcribe, "translate": tokenizer.translate},
+    }
+    return GenerationConfig(
+        **token_ids,
+        prev_sot_token_id=tokenizer.sot_prev,
+        no_timestamps_token_id=tokenizer.no_timestamps,
+        is_multilingual=tokenizer.is_multilingual,
+        suppress_tokens=list(facts.suppress_tokens),
+        begin_suppress_tokens=list(facts.begin_suppress_tokens),
+        alignment_heads=[list(pair) for pair in facts.alignment_heads],
+        max_initial_timestamp_index=facts.max_initial_timestamp_index,
+        max_length=checkpoint.model.config.max_target_positions,
+        return_timestamps=False,
+        **(languages if tokenizer.is_multilingual else {}),
+    )
 
 
 @contextmanager

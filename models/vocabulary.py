@@ -18,7 +18,8 @@ from tokenizers import decoders, models, pre_tokenizers
 from tilewhisper.models import catalog
 from tilewhisper.models.errors import CheckpointError
 from tilewhisper.models.languages import LANGUAGES
-from tilewhisper.models.tokenizer import Tokenizer
+from tilewhisper.models.locate import VOCABULARY_FILES
+from tilewhisper.models.tokenizer import Tokenizer, byte_letters
 
 _EOT = "<|endoftext|>"
 _AFTER_LANGUAGES = ("translate", "transcribe", "startoflm", "startofprev", "nospeech", "notimestamps")
@@ -46,7 +47,7 @@ def from_file(path: Path, n_vocab: int) -> Tokenizer:
         names = [name for name in sorted(model["vocab"], key=model["vocab"].get) if not name.startswith("<|")]
         if any(len(name) > 1 and name not in made for name in names):
             tokenizer.model = models.BPE(vocab=model["vocab"], merges=list(_merges(names)))
-    return Tokenizer(tokenizer, n_vocab)
+    return Tokenizer.of(tokenizer, n_vocab)
 
 
 def build(tokens: Sequence[bytes], n_vocab: int) -> Tokenizer:
@@ -62,7 +63,7 @@ def build(tokens: Sequence[bytes], n_vocab: int) -> Tokenizer:
             f"a vocabulary of {len(tokens)} text tokens does not fit a model with {n_vocab} classes: "
             "they are not of the same Whisper size"
         )
-    letters = _byte_letters()
+    letters = byte_letters()
     names = ["".join(letters[byte] for byte in token) for token in tokens]
     if not set(letters) <= set(names) or len(set(names)) != len(names):
         raise CheckpointError("the vocabulary is corrupt: it lacks single bytes or has tokens twice")
@@ -74,7 +75,7 @@ def build(tokens: Sequence[bytes], n_vocab: int) -> Tokenizer:
     codes = list(LANGUAGES)[:languages]
     specials = ["startoftranscript", *codes, *_AFTER_LANGUAGES]
     tokenizer.add_special_tokens([_EOT, *(f"<|{name}|>" for name in specials)])
-    return Tokenizer(tokenizer, n_vocab)
+    return Tokenizer.of(tokenizer, n_vocab)
 
 
 def _merges(names: Sequence[str]) -> Iterator[tuple[str, str]]:
@@ -85,14 +86,6 @@ def _merges(names: Sequence[str]) -> Iterator[tuple[str, str]]:
             left, right = name[:cut], name[cut:]
             if left in known and right in known:
                 yield left, right
-
-
-def _byte_letters() -> list[str]:
-    """The letter that stands for each byte in a byte-level vocabulary: itself where Latin-1 prints it, else the next
-    of U+0100 and up."""
-    printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
-    others = [byte for byte in range(256) if byte not in printable]
-    return [chr(byte) if byte in printable else chr(0x100 + others.index(byte)) for byte in range(256)]
 
 
 def find(folder: Path, n_vocab: int) -> Tokenizer:
@@ -114,12 +107,11 @@ def find(folder: Path, n_vocab: int) -> Tokenizer:
 def _candidates(folder: Path) -> Iterator[Path]:
     """Files that exist and may hold a vocabulary, nearest first; installed packages are looked into, not imported."""
     packaged = [(package.parts[0][0], str(Path(package.parts[0][1]).parent)) for package in catalog.PACKAGES.values()]
-    names = ("tokenizer.json", "vocab.json", "gpt2.tiktoken", "multilingual.tiktoken")
     folders = [folder]
     for module, inside in [("whisper", "assets"), *packaged]:
         spec = importlib.util.find_spec(module)
         folders += [Path(place, inside) for place in (spec.submodule_search_locations if spec else None) or ()]
-    return (each / name for each in folders for name in names if (each / name).is_file())
+    return (each / name for each in folders for name in VOCABULARY_FILES if (each / name).is_file())
 
 
 def text_tokens(path: Path) -> list[bytes]:
@@ -131,7 +123,7 @@ def text_tokens(path: Path) -> list[bytes]:
             return sorted(ranks, key=ranks.__getitem__)
         stored = json.loads(path.read_text("utf-8"))
         vocabulary: Mapping[str, int] = stored["model"]["vocab"] if path.name == "tokenizer.json" else stored
-        byte_of = {letter: byte for byte, letter in enumerate(_byte_letters())}
+        byte_of = {letter: byte for byte, letter in enumerate(byte_letters())}
         ordered = sorted(vocabulary, key=vocabulary.__getitem__)
         return [bytes(byte_of[letter] for letter in name) for name in ordered if not name.startswith("<|")]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:

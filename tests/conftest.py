@@ -1,12 +1,14 @@
 """What the tests share: where real data and real weights are, and a skip with a word where they are not."""
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import torch
 
 from tilewhisper.engine import WhisperModel
+from tilewhisper.models import prepared
 from tilewhisper.models.catalog import PACKAGES
 from tilewhisper.models.locate import installed
 from tilewhisper.models.transformers_path import TransformersWhisper
@@ -25,6 +27,14 @@ def require_weights(name: str) -> str:
 @pytest.fixture(scope="session", autouse=True)
 def _two_threads() -> None:
     torch.set_num_threads(2)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_prepared_copies() -> Iterator[None]:
+    """Weights are read each time: a copy made before would hide what the readers do now, and base's takes 290 MB."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(prepared, "CACHE", Path(os.devnull, "models"))
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -19,7 +19,7 @@ MAY_IMPORT = {
 }
 TABLES = {Path("engine/tables.py")}
 ONLY_IN = {
-    "transformers": lambda path: path.parts[0] == "models",
+    "transformers": lambda path: path == Path("models/transformers_path.py"),
     "librosa": lambda path: path.parts[0] == "models",
     "soxr": lambda path: path.parts[0] == "models",
     "soundfile": lambda path: path.parts[0] == "models",

@@ -1,7 +1,7 @@
 """Weight formats: a table of readers, and the one record all of them return.
 
 A reader is a module with `read(source) -> Weights`. It renames tensors to transformers' names and leaves their values
-as they are (as float32). It builds no model: `checkpoint.py` does, and checks the tensors while doing so.
+as they are (as float32). It builds no model: `modules.py` does, and checks the tensors while doing so.
 To add a format: one module, one line in `READERS`, and the signs by which `locate.py` knows its files.
 """
 
@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import torch
-    from transformers import WhisperConfig
 
+    from tilewhisper.models.config import ModelConfig
     from tilewhisper.models.facts import GenerationFacts
     from tilewhisper.models.locate import Source
     from tilewhisper.models.tokenizer import Tokenizer
@@ -33,7 +33,7 @@ class Weights:
     """A checkpoint read into memory. `state` holds float32 tensors under transformers' names, without the output
     projection, which is the token embedding."""
 
-    config: WhisperConfig
+    config: ModelConfig
     state: Mapping[str, torch.Tensor]
     tokenizer: Tokenizer
     facts: GenerationFacts

@@ -1,15 +1,14 @@
-"""A transformers configuration from the tensors' shapes, for formats that store none."""
+"""A model's configuration from the tensors' shapes, for formats that store none."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
 import torch
-from transformers import WhisperConfig
 
 from tilewhisper.models.catalog import Dims
+from tilewhisper.models.config import ModelConfig
 from tilewhisper.models.errors import CheckpointError
-from tilewhisper.models.tokenizer import Tokenizer
 
 
 def dims_of(state: Mapping[str, torch.Tensor], heads: int, name: str) -> Dims:
@@ -31,7 +30,7 @@ def _layers(state: Mapping[str, torch.Tensor], side: str) -> int:
     return sum(name.startswith(f"model.{side}.layers.") and name.endswith(".fc1.weight") for name in state)
 
 
-def whisper_config(state: Mapping[str, torch.Tensor], dims: Dims, tokenizer: Tokenizer) -> WhisperConfig:
+def model_config(state: Mapping[str, torch.Tensor], dims: Dims) -> ModelConfig:
     """The configuration of a checkpoint that stores none. Raises CheckpointError on missing tensors."""
     d_model, encoder_layers, decoder_layers, heads, n_mels, n_vocab = dims
 
@@ -40,7 +39,7 @@ def whisper_config(state: Mapping[str, torch.Tensor], dims: Dims, tokenizer: Tok
             raise CheckpointError(f"these weights are incomplete: no {name}")
         return state[name].shape[0]
 
-    return WhisperConfig(
+    return ModelConfig(
         vocab_size=n_vocab,
         num_mel_bins=n_mels,
         d_model=d_model,
@@ -52,8 +51,4 @@ def whisper_config(state: Mapping[str, torch.Tensor], dims: Dims, tokenizer: Tok
         decoder_ffn_dim=rows("model.decoder.layers.0.fc1.weight"),
         max_source_positions=rows("model.encoder.embed_positions.weight"),
         max_target_positions=rows("model.decoder.embed_positions.weight"),
-        bos_token_id=tokenizer.eot,
-        eos_token_id=tokenizer.eot,
-        pad_token_id=tokenizer.eot,
-        decoder_start_token_id=tokenizer.sot,
     )

@@ -23,7 +23,7 @@ from tilewhisper.models.errors import CheckpointError
 from tilewhisper.models.facts import MAX_INITIAL_TIMESTAMP_INDEX, GenerationFacts, derive
 from tilewhisper.models.formats import Weights
 from tilewhisper.models.formats.binary import Cursor, contents
-from tilewhisper.models.formats.config import dims_of, whisper_config
+from tilewhisper.models.formats.config import dims_of, model_config
 from tilewhisper.models.locate import Source
 from tilewhisper.models.tokenizer import Tokenizer
 
@@ -72,7 +72,7 @@ def read(source: Source) -> Weights:
             state |= _renamed(name, tensor, source.name)
     dims = dims_of(state, heads, source.name)
     tokenizer = vocabulary.from_file(source.folder / "tokenizer.json", n_vocab=dims[-1])
-    return Weights(whisper_config(state, dims, tokenizer), state, tokenizer, _facts(source.folder, tokenizer, dims))
+    return Weights(model_config(state, dims), state, tokenizer, _facts(source.folder, tokenizer, dims))
 
 
 def _variables(cursor: Cursor, name: str) -> dict[str, torch.Tensor]:

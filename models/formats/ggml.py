@@ -20,7 +20,7 @@ from tilewhisper.models.errors import CheckpointError
 from tilewhisper.models.facts import derive
 from tilewhisper.models.formats import Weights
 from tilewhisper.models.formats.binary import Cursor, contents
-from tilewhisper.models.formats.config import dims_of, whisper_config
+from tilewhisper.models.formats.config import dims_of, model_config
 from tilewhisper.models.formats.openai_names import renamed
 from tilewhisper.models.locate import Source
 
@@ -65,7 +65,7 @@ def read(source: Source) -> Weights:
     state = renamed(tensors, source.name)
     dims = dims_of(state, header.n_audio_head, source.name)
     tokenizer = vocabulary.build(tokens, header.n_vocab)
-    return Weights(whisper_config(state, dims, tokenizer), state, tokenizer, derive(tokenizer, dims, path.stem))
+    return Weights(model_config(state, dims), state, tokenizer, derive(tokenizer, dims, path.stem))
 
 
 def _count(number: int, file: str) -> int:

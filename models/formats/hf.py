@@ -4,13 +4,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import WhisperConfig
 
 from tilewhisper.models import vocabulary
+from tilewhisper.models.config import ModelConfig
 from tilewhisper.models.errors import CheckpointError
 from tilewhisper.models.facts import MAX_INITIAL_TIMESTAMP_INDEX, GenerationFacts, derive
 from tilewhisper.models.formats import Weights
@@ -21,15 +22,27 @@ from tilewhisper.models.tokenizer import Tokenizer
 def read(source: Source) -> Weights:
     """Read a transformers folder. Raises CheckpointError."""
     folder = source.folder
-    try:
-        config = WhisperConfig.from_pretrained(folder, local_files_only=True)
-    except Exception as error:  # its validation raises several kinds
-        reason = " ".join(str(error).split())
-        raise CheckpointError(f"{folder / 'config.json'}: not a Whisper configuration: {reason}") from error
+    config = _config(folder / "config.json")
     state = {_full_name(name): tensor.to(torch.float32) for name, tensor in _tensors(source.files[0]).items()}
     state.pop("proj_out.weight", None)  # tied to the embedding
     tokenizer = _tokenizer(folder, config.vocab_size)
     return Weights(config, state, tokenizer, _facts(folder, config, tokenizer))
+
+
+def _config(path: Path) -> ModelConfig:
+    stored = _json(path)
+    names = [field.name for field in fields(ModelConfig)]
+    if wrong := [name for name in names if type(stored.get(name)) is not int or stored[name] < 1]:
+        raise CheckpointError(
+            f"{path}: not a Whisper configuration: {wrong[0]} is {stored.get(wrong[0])!r}, expected a number from 1 on"
+        )
+    config = ModelConfig(**{name: stored[name] for name in names})
+    for heads in (config.encoder_attention_heads, config.decoder_attention_heads):
+        if config.d_model % heads:
+            raise CheckpointError(
+                f"{path}: not a Whisper configuration: {heads} heads do not divide a width of {config.d_model}"
+            )
+    return config
 
 
 def _full_name(name: str) -> str:
@@ -69,7 +82,7 @@ def _tokenizer(folder: Path, n_vocab: int) -> Tokenizer:
     return vocabulary.from_file(folder / "tokenizer.json", n_vocab)
 
 
-def _facts(folder: Path, config: WhisperConfig, tokenizer: Tokenizer) -> GenerationFacts:
+def _facts(folder: Path, config: ModelConfig, tokenizer: Tokenizer) -> GenerationFacts:
     path = folder / "generation_config.json"
     stored = _json(path) if path.exists() else {}
     no_timestamps = stored.get("no_timestamps_token_id", tokenizer.no_timestamps)
@@ -78,15 +91,7 @@ def _facts(folder: Path, config: WhisperConfig, tokenizer: Tokenizer) -> Generat
             f"{folder}: its tokenizer has <|notimestamps|> at {tokenizer.no_timestamps} and generation_config.json at "
             f"{no_timestamps}: they do not belong together; take both from the same checkpoint"
         )
-    dims = (
-        config.d_model,
-        config.encoder_layers,
-        config.decoder_layers,
-        config.encoder_attention_heads,
-        config.num_mel_bins,
-        config.vocab_size,
-    )
-    derived = derive(tokenizer, dims, folder.name.removeprefix("whisper-"))
+    derived = derive(tokenizer, config.dims, folder.name.removeprefix("whisper-"))
     heads = stored.get("alignment_heads") or derived.alignment_heads
     return GenerationFacts(
         suppress_tokens=_ids(stored.get("suppress_tokens"), derived.suppress_tokens),

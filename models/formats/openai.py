@@ -14,7 +14,7 @@ from tilewhisper.models import vocabulary
 from tilewhisper.models.errors import CheckpointError
 from tilewhisper.models.facts import derive
 from tilewhisper.models.formats import Weights
-from tilewhisper.models.formats.config import dims_of, whisper_config
+from tilewhisper.models.formats.config import dims_of, model_config
 from tilewhisper.models.formats.openai_names import renamed
 from tilewhisper.models.locate import Source
 
@@ -39,4 +39,4 @@ def read(source: Source) -> Weights:
     state = renamed(tensors, source.name)
     dims = dims_of(state, heads, source.name)
     tokenizer = vocabulary.find(source.folder, n_vocab=dims[-1])
-    return Weights(whisper_config(state, dims, tokenizer), state, tokenizer, derive(tokenizer, dims, path.stem))
+    return Weights(model_config(state, dims), state, tokenizer, derive(tokenizer, dims, path.stem))

