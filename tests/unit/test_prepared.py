@@ -236,7 +236,7 @@ def test_no_start_imports_what_a_transcript_does_not_need(tmp_path):
         import sys
         from tilewhisper.engine.cli import main
         assert main(["transcribe", sys.argv[1], "--model", "tiny.en", "--policy", "torch"]) == 0
-        heavy = ("transformers", "librosa", "scipy", "huggingface_hub", "onnxruntime")
+        heavy = ("transformers", "torch._dynamo", "librosa", "scipy", "huggingface_hub", "onnxruntime")
         print([name for name in heavy if name in sys.modules], "tokenizers" in sys.modules)
     """)
     said = []

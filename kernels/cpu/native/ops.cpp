@@ -80,10 +80,15 @@ void* scratch(int64_t bytes) {
     return memory.get();
 }
 
-// run(first, last) over [0, total) in at most as many parts as there are threads.
+// run(first, last) over [0, total) in parts of `part`. Each thread takes the next part when it is done with one, so that
+// a thread that is held up, by another process say, holds up nobody else.
 template <class Run>
-void share(int64_t total, int64_t least, const Run& run) {
-    torch::stable::parallel_for(0, total, least, run);
+void share(int64_t total, int64_t part, const Run& run) {
+    if (total <= part) return run(0, total);
+    std::atomic<int64_t> next{0};
+    torch::stable::parallel_for(0, torch::stable::get_num_threads(), 1, [&](int64_t, int64_t) {
+        for (int64_t first; (first = next.fetch_add(part)) < total;) run(first, std::min(total, first + part));
+    });
 }
 
 Tensor make(std::initializer_list<int64_t> sizes, ScalarType type = ScalarType::Float) {
