@@ -6,8 +6,8 @@ be had cheaply, without any training:
     full        all 1500 positions, as trained
     sparse:S    the positions with audio and a margin, the last of the window, and every S-th between. In each softmax
                 one of those stands for all it was taken from: log(all / kept) is added to its score.
-    silent      the positions with audio and a margin only. They attend to themselves and to the keys and values that the
-                rest has in a window of nothing but silence, encoded once; the decoder sees its states likewise.
+    silent      the positions with audio and a margin only. They attend to themselves and to the keys and values that
+                the rest has in a window of nothing but silence, encoded once; the decoder sees its states likewise.
     auto        `sparse:4`, where every product runs on the host; `full` on devices, whose designs are made for 1500
 
 A window without a silent tail is encoded in full under all of them.

@@ -53,9 +53,7 @@ class PolicyContender:
 
     def transcribe(self, file: str, speech: Speech) -> Pass:
         started = time.perf_counter()
-        segments, info = self._model.transcribe(
-            file, speech.language, speech.task, audio_context=speech.audio_context
-        )
+        segments, info = self._model.transcribe(file, speech.language, speech.task, audio_context=speech.audio_context)
         found = list(segments)
         seconds = time.perf_counter() - started
         stages = {stage.name: stage.wall_seconds for stage in segments.report().stages}

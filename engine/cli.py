@@ -173,7 +173,7 @@ def _add_speech(p: argparse.ArgumentParser) -> None:
         "--audio-context",
         default="auto",
         metavar="HOW",
-        help="how much of the silence that fills a short window up is encoded: full, sparse:S, silent or auto (default)",
+        help="how much of the silence after a short window is encoded: full, sparse:S, silent or auto (default: auto)",
     )
 
 

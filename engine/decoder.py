@@ -95,8 +95,8 @@ class Decoder:
 
     @torch.inference_mode()
     def settle(self, logits: Tensor, hidden: Tensor, timestamp_begin: int) -> None:
-        """Make the scores (batch, n_vocab) of outputs (batch, d_model) exact, in place, where a token may be the likeliest
-        of text or the likeliest of timestamps.
+        """Make scores (batch, n_vocab) of outputs (batch, d_model) exact, in place, where a token may be the likeliest of
+        text or the likeliest of timestamps.
 
         To be called when the scores of tokens that must not come are -inf.
         """
@@ -140,7 +140,8 @@ class _DecoderLayer:
 
     def _split(self, x: Tensor) -> Tensor:
         """(batch, tokens, d_model) -> (batch, heads, tokens, head_dim)"""
-        return x.unflatten(-1, (self._heads, self._head_dim)).transpose(1, 2)
+        heads: Tensor = x.unflatten(-1, (self._heads, self._head_dim)).transpose(1, 2)
+        return heads
 
 
 def _prepare(linear: Any, backend: StepBackend) -> Any:

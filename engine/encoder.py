@@ -24,8 +24,8 @@ from tilewhisper.engine.audio_context import (
 from tilewhisper.engine.routing import LayerRoutes, RoutedEncoder
 
 SILENCE = -0.75
-"""A log-mel value of windows without sound. It varies with the file's loudness, from -1.12 to -0.53 in test-other; states
-cached for each level gave the same transcripts."""
+"""A log-mel value of windows without sound. It varies with the file's loudness, from -1.12 to -0.53 in test-other;
+states cached for each level gave the same transcripts."""
 
 Attend = Callable[[LayerRoutes, int, Tensor, Tensor, Tensor, float], Tensor]
 """(routes, layer, q, k, v, scale) -> values, all (batch, heads, positions, head_dim)"""
@@ -105,8 +105,8 @@ class Encoder:
     def _short_stem(self, mel: Tensor, content_frames: int, kept: Tensor) -> Tensor:
         """The kept positions' inputs (1, n, d_model), without the convolutions of silence.
 
-        From 3 frames after the audio on, log-mel frames are all alike, and so are positions from 5 frames on, but for the
-        last, which sees the edge. So a window cut 16 frames after the audio has one of each kind.
+        From 3 frames after the audio on, log-mel frames are all alike, and so are positions from 5 frames on, but for
+        the last, which sees the edge. So a window cut 16 frames after the audio has one of each kind.
         """
         frames = min(-(-(content_frames + 16) // FRAMES_PER_POSITION) * FRAMES_PER_POSITION, mel.shape[2])
         x = self._stem(mel[:, :, :frames])

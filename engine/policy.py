@@ -15,8 +15,9 @@ A policy file is TOML:
     backend = "int16"
     fallback = "torch"
 
-Precedence: `--backend GLOB=NAME` overrides, the last one given first (`--backend decoder=NAME` is the decoder's); then the file's rules from top to bottom; then
-the default. A rule whose glob matches no site of the model is an error: it is a typing mistake, or another model's.
+Precedence: `--backend GLOB=NAME` overrides, the last one given first (`--backend decoder=NAME` is the decoder's); then
+the file's rules from top to bottom; then the default. A rule whose glob matches no site of the model is an error: it is
+a typing mistake, or another model's.
 """
 
 import math
@@ -38,6 +39,7 @@ DEFAULT_POLICY = "cpu"
 _DECODER = "decoder"
 """What stands for the decoder among overrides. No site of the encoder has this name."""
 
+_WANTED: dict[type, str] = {str: "a string", list: "[[rule]] tables", dict: "a [decoder] table"}
 _COMPARE: dict[str, Callable[[int, int], bool]] = {
     ">": operator.gt,
     ">=": operator.ge,
@@ -216,7 +218,7 @@ def _check_keys(where: str, table: dict[str, Any], required: dict[str, type], op
             hint = f" (did you mean {near[0]!r}?)" if near else ""
             raise PolicyError(f"{where}: unknown key {key!r}{hint}; the keys are {', '.join(known)}")
         if not isinstance(value, known[key]):
-            wanted = {str: "a string", list: "[[rule]] tables", dict: "a [decoder] table"}[known[key]]
+            wanted = _WANTED[known[key]]
             raise PolicyError(f"{where}: {key} must be {wanted}, not {value!r}")
     if missing := [key for key in required if key not in table]:
         raise PolicyError(f"{where}: {missing[0]!r} is missing")

@@ -212,9 +212,7 @@ def _recorded(model: WhisperModel, file: str, *speech: str | None) -> Recording:
     return Recording(spans, done.report())
 
 
-def _transcribe(
-    model: WhisperModel, file: str, language: str | None, task: str, audio_context: str
-) -> Transcription:
+def _transcribe(model: WhisperModel, file: str, language: str | None, task: str, audio_context: str) -> Transcription:
     segments, _ = model.transcribe(file, language, task, audio_context=audio_context)
     for _ in segments:
         pass

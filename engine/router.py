@@ -166,7 +166,10 @@ class Router:
         return self._weighted(launch, weight, bias, lambda backend, w: backend.linear_add(x, w, residual))
 
     def conv_gelu(self, launch: str, x: Tensor, weight: Tensor, bias: Tensor | None, stride: int) -> Tensor:
-        """x (batch, positions, channels) -> GELU of its convolution (batch, positions / stride, n). Raises RoutingError."""
+        """x (batch, positions, channels) -> GELU of its convolution (batch, positions / stride, n).
+
+        Raises RoutingError.
+        """
         taps = weight.shape[-1]
         return self._weighted(launch, weight, bias, lambda backend, w: backend.conv_gelu(x, w, taps, stride))
 

@@ -2,8 +2,9 @@
 
 `apply_policy(model, policy)` swaps the encoder's projections for `RoutedLinear` modules that hold the very parameters
 of the layers they replace, so the state dict stays as it was. A projection is one call of a custom op
-(`tilewhisper::linear`, `linear_gelu`, `linear_add`); convolutions and attention products call the router directly. Where the q, k and v projections of a layer
-go to the same backend they share a launch, and so do the two attention products where that backend fuses them.
+(`tilewhisper::linear`, `linear_gelu`, `linear_add`); convolutions and attention products call the router directly.
+Where the q, k and v projections of a layer go to the same backend they share a launch, and so do the two attention
+products where that backend fuses them.
 """
 
 from collections.abc import Callable, Sequence
@@ -201,7 +202,9 @@ def _route_qkv(attention: Any, prefix: str, router: Router) -> Callable[[Tensor]
     return lambda x: tuple(part(x) for part in parts)
 
 
-def _route_attention(qk: str, av: str, router: Router) -> Callable[[Tensor, Tensor, Tensor, float, Tensor | None], Tensor]:
+def _route_attention(
+    qk: str, av: str, router: Router
+) -> Callable[[Tensor, Tensor, Tensor, float, Tensor | None], Tensor]:
     if router.has_fused_attention(qk) and (launch := router.share_launch([qk, av])):
         return lambda q, k, v, scale, bias: router.attention(launch, q, k, v, scale, bias)
 

@@ -192,19 +192,19 @@ class StepBackend(AttentionBackend):
         return self.prepare(weight, None)
 
     def scores(self, x: Tensor, vocabulary: Any) -> Tensor:
-        """x (..., k) to a score for every token (..., n); as exact as it takes to see which tokens may be the likeliest."""
+        """x (..., k) to a score for every token (..., n), as exact as it takes to see which may be the likeliest."""
         return self.linear(x, vocabulary)
 
     def settle(self, scores: Tensor, x: Tensor, vocabulary: Any, split: int) -> None:
-        """Make the scores (rows, n) of x (rows, k) exact, in place, where a token may be the likeliest of its row's part:
-        before `split` or from there on.
+        """Make the scores (rows, n) of x (rows, k) exact, in place, where a token may be the likeliest of its part of the
+        row: before `split` or from there on.
 
         To be called when the scores of tokens that must not come are -inf already.
         """
 
     @abstractmethod
     def keep(self, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Any:
-        """Keys and values (batch, heads, n, head_dim), and a bias (n,) of each key, ready for many calls of `attend`."""
+        """Keys and values (batch, heads, n, head_dim), and a bias (n,) of each key, ready for many `attend` calls."""
 
     @abstractmethod
     def attend(self, q: Tensor, kept: Any, scale: float) -> Tensor:
@@ -214,6 +214,6 @@ class StepBackend(AttentionBackend):
     def self_attend(self, qkv: Tensor, keys: Tensor, values: Tensor, length: int, scale: float) -> Tensor:
         """Causal self-attention of new tokens: (batch, m, heads * head_dim).
 
-        qkv (batch, m, 3 * heads * head_dim) joins the caches (batch, heads, context, head_dim), in place, at row `length`;
-        each token attends to itself and all before it.
+        qkv (batch, m, 3 * heads * head_dim) joins the caches (batch, heads, context, head_dim), in place, at row
+        `length`; each token attends to itself and all before it.
         """

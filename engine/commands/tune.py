@@ -98,7 +98,14 @@ def _policy_text(model: str, files: Sequence[str], tuning: "Tuning") -> str:
     from tilewhisper.engine.fingerprint import fingerprint
     from tilewhisper.engine.policy_file import to_toml
 
-    policy = replace(tuning.chosen.policy, description=_description(model, tuning), machine=fingerprint())
+    policy = replace(
+        tuning.chosen.policy,
+        description=_description(model, tuning),
+        machine=fingerprint(),
+        decoder=policies.load(
+            policies.DEFAULT_POLICY
+        ).decoder,  # it is not tuned: the default's is the fastest that is exact
+    )
     figures, wholes = _aligned(_figure_rows(tuning)), _aligned(_whole_rows(tuning))
     return to_toml(policy, [*_setting(model, files, tuning), "", *figures, "", *wholes, *_left_out(tuning)])
 

@@ -9,8 +9,8 @@ int32 over at most 256 terms and float32 beyond. With u half a unit of the last 
     |error of one product| <= sum_k (|x_k| u_w + |w_k| u_x + u_x u_w)
 
 which for normally distributed rows is 4.6e-4 (int16) and 7.5e-3 (int8) of a result's size. Attention is the same on
-both: scores from 13 bits, a float32 softmax, weights of up to 15 bits against values of 12. A decoder's vocabulary is 8-bit on both, and tokens
-that may be the likeliest are scored anew in float32.
+both: scores from 13 bits, a float32 softmax, weights of up to 15 bits against values of 12. A decoder's vocabulary is
+8-bit on both, and tokens that may be the likeliest are scored anew in float32.
 
 The kernels (native/) are compiled on first use; see build.py. They run on torch's threads, AVX-512 with VNNI, AVX2 or
 plain C++, whichever the processor has; bits do not depend on the number of threads.
@@ -97,7 +97,8 @@ class _Quantized(StepBackend):
         _native.settle(scores, x, vocabulary.weight, vocabulary.packed.scales, split)
 
     def keep(self, k: Tensor, v: Tensor, bias: Tensor | None = None) -> "_Kept":
-        return _Kept(*_native.pack_keys_values(k, v), k.shape[2], bias)
+        keys, key_scale, values, value_scale = _native.pack_keys_values(k, v)
+        return _Kept(keys, key_scale, values, value_scale, k.shape[2], bias)
 
     def attend(self, q: Tensor, kept: "_Kept", scale: float) -> Tensor:
         attended: Tensor = _native.attend(q, *kept[:5], scale, kept.bias)

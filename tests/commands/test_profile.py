@@ -18,7 +18,9 @@ def ran(tilewhisper, tmp_path_factory):
     before = vars(Router)["linear"]
     options = ("--policy", "torch", "--backend", "layers.3.*.out_proj=bf16", "--runs", "1")
     outputs = ("--trace", folder / "trace.json", "--json", folder / "profile.json")
-    finished = tilewhisper("profile", "--audio_context", "full", SAMPLE, "--model", require_weights("tiny.en"), *options, *outputs)
+    finished = tilewhisper(
+        "profile", "--audio_context", "full", SAMPLE, "--model", require_weights("tiny.en"), *options, *outputs
+    )
     assert vars(Router)["linear"] is before
     found, trace = (json.loads((folder / name).read_text()) for name in ("profile.json", "trace.json"))
     return SimpleNamespace(finished=finished, found=found, trace=trace)

@@ -39,7 +39,9 @@ def encoded(monkeypatch):
 def ran(tilewhisper, tmp_path_factory):
     """The sample with layer 0 in bf16: how the command finished, and its report."""
     report = tmp_path_factory.mktemp("report") / "r.json"
-    finished = tilewhisper("transcribe", SAMPLE, "--policy", "torch", "--backend", "layers.0.*=bf16", "--report", report)
+    finished = tilewhisper(
+        "transcribe", SAMPLE, "--policy", "torch", "--backend", "layers.0.*=bf16", "--report", report
+    )
     return finished, json.loads(report.read_text())
 
 
@@ -63,7 +65,9 @@ def test_the_real_time_factor_and_what_ran_are_on_stderr(ran):
     finished, content = ran
     run = content["runs"][0]
     assert f"RTF {run['rtf']:.3f}, speed {run['speed']:.1f}x real time: 7.3 s of audio" in finished.err
-    assert f"model tiny.en ({run['weights']}), policy torch + layers.0.*=bf16 on torch, bf16, language en" in finished.err
+    assert (
+        f"model tiny.en ({run['weights']}), policy torch + layers.0.*=bf16 on torch, bf16, language en" in finished.err
+    )
     assert finished.errors == []
     rows = [line.split()[:4] for line in finished.err.splitlines()]
     assert ["bf16", "bf16", "8", "8"] in rows

@@ -76,8 +76,8 @@ def test_matmul_takes_transposed_views(backend):
     assert (np.abs(y.double().numpy() - x @ z) <= bound(backend.name, x, z)).all()
 
 
-# Float32 rounds each of 64 products of a score of up to ~5 and each of 90 terms of a mean of up to ~4. Of 16-bit numbers
-# test_quantized.py derives the bound.
+# Float32 rounds each of 64 products of a score of up to ~5 and each of 90 terms of a mean of up to ~4. For 16-bit
+# numbers test_quantized.py derives the bound.
 ATTENTION_ERROR = {"torch": 1e-5, "int16": 2e-3, "int8": 2e-3}
 
 

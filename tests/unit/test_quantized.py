@@ -114,7 +114,11 @@ def everything(backend) -> list[torch.Tensor]:
     for m, k, n in [(1, 100, 700), (7, 33, 500), (500, 64, 33)]:
         prepared = backend.prepare(normal(n, k, seed=1), normal(n, seed=2))
         x = normal(m, k)
-        results += [*prepared[:2], backend.linear_gelu(x, prepared), backend.linear_add(x, prepared, normal(m, n, seed=3))]
+        results += [
+            *prepared[:2],
+            backend.linear_gelu(x, prepared),
+            backend.linear_add(x, prepared, normal(m, n, seed=3)),
+        ]
     q, k, v = (normal(1, 3, 201, 64, seed=seed) for seed in range(3))
     results.append(backend.attention(q, k, v, 0.125))
     results.append(native.self_attend(normal(1, 2, 576), k.contiguous(), v.contiguous(), 50, 0.125))
@@ -178,7 +182,10 @@ def test_rows_of_zeros_are_zeros(instruction_set, backend):
         (lambda w: native.linear(normal(1, 2, 8), *w[:3], 16, False, normal(1, 2, 15)), "must be dense and hold 32"),
         (lambda w: native.pack_weight(normal(4, 4), 12), "bits must be 16 or 8"),
         (lambda w: native.pack_keys_values(normal(1, 1, 5, 24), normal(1, 1, 5, 24)), "multiple of 16"),
-        (lambda w: native.self_attend(normal(1, 2, 192), *(torch.zeros(1, 1, 5, 64),) * 2, 4, 1.0), "do not fit a cache"),
+        (
+            lambda w: native.self_attend(normal(1, 2, 192), *(torch.zeros(1, 1, 5, 64),) * 2, 4, 1.0),
+            "do not fit a cache",
+        ),
         (lambda w: native.use_instruction_set("mmx"), "no instruction set 'mmx'"),
     ],
 )

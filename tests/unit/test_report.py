@@ -10,7 +10,7 @@ import pytest
 from tilewhisper.engine import report, tables
 from tilewhisper.engine.options import TranscriptionOptions
 from tilewhisper.engine.policy import Route
-from tilewhisper.engine.report import DecoderReport, Clock, RunReport, Stage, machine, peak_memory_bytes, site_report
+from tilewhisper.engine.report import Clock, DecoderReport, RunReport, Stage, machine, peak_memory_bytes, site_report
 from tilewhisper.engine.router import SiteCount, SitePlan
 from tilewhisper.models.catalog import encoder_sites
 
@@ -107,7 +107,8 @@ def a_report(**values) -> RunReport:
         "options": TranscriptionOptions(language="en"), "audio_seconds": 8.0, "rtf": 0.25,
         "speed": 4.0, "load": Stage("load", 1, 9.0, 9.0, 9.0), "stages": stages,
         "total": Stage("total", 2, 2.0, 2.5, 1.0), "audio_context": "full", "windows": 1,
-            "windows_again_in_full": 0, "decoder": DecoderReport("int16", "torch", "no compiler"), "tokens": 25, "tokens_per_second": 50.0,
+            "windows_again_in_full": 0, "decoder": DecoderReport("int16", "torch", "no compiler"),
+            "tokens": 25, "tokens_per_second": 50.0,
         "peak_memory_bytes": 512 * 2**20, "machine": machine(),
         "sites": [site_report(plan(name, "K is too long" if name.endswith("2") else None), count)
                   for name, count in counts.items()],
