@@ -95,8 +95,8 @@ class Decoder:
 
     @torch.inference_mode()
     def settle(self, logits: Tensor, hidden: Tensor, timestamp_begin: int) -> None:
-        """Make scores (batch, n_vocab) of outputs (batch, d_model) exact, in place, where a token may be the likeliest of
-        text or the likeliest of timestamps.
+        """Make scores (batch, n_vocab) of outputs (batch, d_model) exact, in place, where a token may be the likeliest
+        of text or the likeliest of timestamps.
 
         To be called when the scores of tokens that must not come are -inf.
         """

@@ -196,8 +196,8 @@ class StepBackend(AttentionBackend):
         return self.linear(x, vocabulary)
 
     def settle(self, scores: Tensor, x: Tensor, vocabulary: Any, split: int) -> None:
-        """Make the scores (rows, n) of x (rows, k) exact, in place, where a token may be the likeliest of its part of the
-        row: before `split` or from there on.
+        """Make the scores (rows, n) of x (rows, k) exact, in place, where a token may be the likeliest of its part of
+        the row: before `split` or from there on.
 
         To be called when the scores of tokens that must not come are -inf already.
         """

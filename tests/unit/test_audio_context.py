@@ -11,7 +11,12 @@ from tilewhisper.engine.options import TranscriptionOptions
 
 
 def test_the_four_ways_to_say_it():
-    assert [str(parse(text)) for text in ("full", "sparse:4", "silent", "auto")] == ["full", "sparse:4", "silent", "auto"]
+    assert [str(parse(text)) for text in ("full", "sparse:4", "silent", "auto")] == [
+        "full",
+        "sparse:4",
+        "silent",
+        "auto",
+    ]
     assert parse("sparse:16") == AudioContext("sparse", 16)
 
 
