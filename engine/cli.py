@@ -15,7 +15,7 @@ from tilewhisper.engine.policy import DEFAULT_POLICY
 from tilewhisper.models.catalog import DEFAULT_MODEL
 
 _ABOUT = "Transcribe speech with Whisper, every encoder matmul on the backend you choose."
-FORMATS = ("txt", "json")
+FORMATS = ("txt", "vtt", "srt", "tsv", "json", "jsonl", "all")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -74,7 +74,11 @@ def _add_transcribe(commands: "argparse._SubParsersAction[argparse.ArgumentParse
     _add_threads(p)
     p.add_argument("--report", metavar="FILE", help="write what the run cost and what ran where as JSON")
     p.add_argument(
-        "-f", "--output_format", "--output-format", choices=FORMATS, help="write a file of this format (default: txt)"
+        "-f",
+        "--output_format",
+        "--output-format",
+        choices=FORMATS,
+        help="write a file of this format, or of each (default: txt)",
     )
     p.add_argument("-o", "--output_dir", "--output-dir", metavar="DIR", help="write the files here (default: .)")
 

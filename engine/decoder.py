@@ -18,6 +18,13 @@ from tilewhisper.engine.routing import fuse
 from tilewhisper.kernels.base import StepBackend
 
 
+@dataclass(frozen=True)
+class Heard:
+    """One window as the decoder attends to it: what the backend keeps of its keys and values, layer by layer."""
+
+    layers: tuple[Any, ...]
+
+
 @dataclass
 class DecoderState:
     """The caches of one batch of windows.
@@ -61,13 +68,18 @@ class Decoder:
         return len(self._positions)
 
     @torch.inference_mode()
-    def start(self, windows: Sequence[Encoded]) -> DecoderState:
+    def hear(self, window: Encoded) -> Heard:
+        """A window's keys and values, for as many decodings as are wanted."""
+        return Heard(tuple(layer.keep(window) for layer in self._layers))
+
+    @torch.inference_mode()
+    def start(self, windows: Sequence[Heard]) -> DecoderState:
         """Empty caches over a batch of windows, which may have different numbers of positions."""
         caches = [layer.empty_cache(len(windows), self.text_context) for layer in self._layers]
         return DecoderState(
             self_keys=caches,
             self_values=[torch.empty_like(cache) for cache in caches],
-            cross=[[layer.keep(window) for window in windows] for layer in self._layers],
+            cross=[list(kept) for kept in zip(*(window.layers for window in windows), strict=True)],
         )
 
     @torch.inference_mode()

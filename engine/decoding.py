@@ -5,8 +5,7 @@ from dataclasses import dataclass
 
 import torch
 
-from tilewhisper.engine.audio_context import Encoded
-from tilewhisper.engine.decoder import Decoder
+from tilewhisper.engine.decoder import Decoder, Heard
 from tilewhisper.engine.token_rules import TokenRules
 
 
@@ -25,7 +24,7 @@ class DecodedWindow:
 
 @torch.inference_mode()
 def detect_language(
-    decoder: Decoder, windows: Sequence[Encoded], sot: int, languages: Mapping[str, int]
+    decoder: Decoder, windows: Sequence[Heard], sot: int, languages: Mapping[str, int]
 ) -> list[dict[str, float]]:
     """Each window's language probabilities by code, likeliest first."""
     hidden = decoder.step(torch.full((len(windows), 1), sot), decoder.start(windows))
@@ -56,7 +55,7 @@ class _Row:
 @torch.inference_mode()
 def greedy(
     decoder: Decoder,
-    windows: Sequence[Encoded],
+    windows: Sequence[Heard],
     prompt: Sequence[int],
     rules: TokenRules,
     *,

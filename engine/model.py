@@ -16,7 +16,7 @@ from torch import Tensor
 from tilewhisper.engine import policy as policies
 from tilewhisper.engine.audio_context import AUTO_STEP, FULL, AudioContext, Encoded
 from tilewhisper.engine.audio_context import parse as parse_audio_context
-from tilewhisper.engine.decoder import Decoder
+from tilewhisper.engine.decoder import Decoder, Heard
 from tilewhisper.engine.decoding import DecodedWindow, detect_language, greedy
 from tilewhisper.engine.encoder import Encoder
 from tilewhisper.engine.errors import OptionError
@@ -114,9 +114,13 @@ class WhisperModel:
         tokenizer.prompt(options.language or "en", options.task, True)
         options.suppressed(tokenizer, self.checkpoint.facts)
 
+    @property
+    def n_mels(self) -> int:
+        return int(self.checkpoint.model.config.num_mel_bins)
+
     def log_mel(self, samples: Any) -> Tensor:
         """Samples (n,) at 16 kHz to log-mel frames of 10 ms (n_mels, frames), silence after the end included."""
-        return log_mel(samples, self.checkpoint.model.config.num_mel_bins)
+        return log_mel(samples, self.n_mels)
 
     def encode(self, mel: Tensor, counts: Counts | None = None) -> Tensor:
         """Log-mel windows (batch, n_mels, 3000) to states (batch, 1500, d_model). What runs is added to `counts`."""
@@ -137,12 +141,16 @@ class WhisperModel:
             return asked
         return FULL if self._routed.router.uses_device() else AudioContext("sparse", AUTO_STEP)
 
-    def detect_language(self, window: Encoded) -> dict[str, float]:
+    def hear(self, window: Encoded) -> Heard:
+        """A window as the decoder attends to it: once for all that is decoded of it."""
+        return self._decoder.hear(window)
+
+    def detect_language(self, window: Heard) -> dict[str, float]:
         """Language probabilities by code, likeliest first."""
         tokenizer = self.checkpoint.tokenizer
         return detect_language(self._decoder, [window], tokenizer.sot, tokenizer.languages)[0]
 
-    def decode(self, windows: Sequence[Encoded], options: TranscriptionOptions) -> list[DecodedWindow]:
+    def decode(self, windows: Sequence[Heard], options: TranscriptionOptions) -> list[DecodedWindow]:
         """The tokens of a batch of windows. `options.language` must be set if the model is multilingual."""
         tokenizer, facts = self.checkpoint.tokenizer, self.checkpoint.facts
         rules = TokenRules.of(

@@ -20,13 +20,14 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from tilewhisper.engine import transcriber
 from tilewhisper.engine.decoder import Decoder
 from tilewhisper.engine.model import WhisperModel
 from tilewhisper.engine.report import RunReport
 from tilewhisper.engine.router import Router
 from tilewhisper.engine.token_rules import TokenRules
 from tilewhisper.engine.transcriber import Transcription
-from tilewhisper.models import audio
+from tilewhisper.models.log_mel import LogMel
 
 DECODING = ("detect language", "decode")
 """The stages that run the decoder."""
@@ -184,14 +185,15 @@ _ON_BACKEND = {
 
 def _watched(model: WhisperModel) -> Iterator[tuple[Any, str, str, str | Callable[..., str]]]:
     """Whose function of which name to watch, its category, and what to call it."""
-    yield audio, "load", "stage", "decode audio"
-    yield model, "log_mel", "stage", "log-mel"
+    yield transcriber, "next_block", "stage", "decode audio"
+    yield LogMel, "append", "stage", "log-mel"
+    yield LogMel, "finish", "stage", "log-mel"
     yield model, "encode_window", "stage", "encode"
+    yield model, "hear", "stage", "keys and values"
     yield model, "detect_language", "stage", "detect language"
     yield model, "decode", "stage", "decode"
     for product in ("conv_gelu", "linear", "linear_gelu", "linear_add", "matmul", "attention"):
         yield Router, product, "encoder", lambda router, launch, *_: launch
-    yield Decoder, "start", "decoder", "keys and values of the audio"
     yield Decoder, "step", "decoder", STEP
     yield Decoder, "logits", "decoder", "vocabulary"
     yield Decoder, "settle", "decoder", "likeliest scores made exact"

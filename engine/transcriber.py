@@ -4,10 +4,12 @@ import zlib
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tilewhisper.engine.audio_context import FULL, AudioContext, Encoded
+from tilewhisper.engine.decoder import Heard
 from tilewhisper.engine.decoding import DecodedWindow
 from tilewhisper.engine.longform import Span, split_window
 from tilewhisper.engine.options import TranscriptionOptions
@@ -16,7 +18,8 @@ from tilewhisper.engine.results import Segment, TranscriptionInfo
 from tilewhisper.engine.router import Counts, SiteCount
 from tilewhisper.models import audio as audio_files
 from tilewhisper.models.audio import MIN_SECONDS, SAMPLE_RATE
-from tilewhisper.models.log_mel import FRAMES_PER_WINDOW, HOP_LENGTH, content_frames, window
+from tilewhisper.models.log_mel import FRAMES_PER_WINDOW, HOP_LENGTH, LogMel
+from tilewhisper.models.recording import Samples
 
 if TYPE_CHECKING:
     from tilewhisper.engine.model import WhisperModel
@@ -24,6 +27,18 @@ if TYPE_CHECKING:
 SECONDS_PER_FRAME = HOP_LENGTH / SAMPLE_RATE
 MIN_FRAMES = round(MIN_SECONDS / SECONDS_PER_FRAME)
 """What is left of a file after its last timestamp is not worth a window below this."""
+
+
+class _Window:
+    """One encoded window; the decoder's keys and values of it are computed once, when it is first decoded."""
+
+    def __init__(self, model: "WhisperModel", encoded: Encoded) -> None:
+        self.cheap = encoded.cheap
+        self._model, self._encoded = model, encoded
+
+    @cached_property
+    def heard(self) -> Heard:
+        return self._model.hear(self._encoded)
 
 
 class Transcription(Iterator[Segment]):
@@ -43,15 +58,12 @@ class Transcription(Iterator[Segment]):
         self._windows = self._tokens = 0
         self._context = model.audio_context(options)
         self._again_in_full = 0
-        self._first: Encoded | None = None
+        self._first: _Window | None = None
         self._file = str(audio) if isinstance(audio, str | Path) else f"<{type(audio).__name__}>"
         with self._clock("total"):
-            with self._clock("decode audio"):
-                samples = audio_files.load(audio)
-            with self._clock("log-mel"):
-                self._mel = model.log_mel(samples)
-            self._frames = content_frames(len(samples))
-            self._seconds = len(samples) / SAMPLE_RATE
+            self._mel = self._listen(audio)
+            self._frames = self._mel.content_frames
+            self._seconds = self._mel.samples / SAMPLE_RATE
             self.info = self._describe(options)
         self._segments = self._decode_windows(self.info.transcription_options)
 
@@ -88,6 +100,20 @@ class Transcription(Iterator[Segment]):
             machine=machine(),
         )
 
+    def _listen(self, audio: Any) -> LogMel:
+        """The file's log-mel spectrogram, block by block: memory does not grow with the file."""
+        mel, blocks = LogMel(self._model.n_mels), audio_files.stream(audio)
+        while (block := self._next_block(blocks)) is not None:
+            with self._clock("log-mel"):
+                mel.append(block)
+        with self._clock("log-mel"):
+            mel.finish()
+        return mel
+
+    def _next_block(self, blocks: Iterator[Samples]) -> Samples | None:
+        with self._clock("decode audio"):
+            return next_block(blocks)
+
     def _describe(self, options: TranscriptionOptions) -> TranscriptionInfo:
         """Settle the language, by the first window where none was given."""
         tokenizer = self._model.checkpoint.tokenizer
@@ -99,7 +125,7 @@ class Transcription(Iterator[Segment]):
         else:
             self._first = self._encode(0, self._context)
             with self._clock("decode"):
-                found = self._model.detect_language(self._first)
+                found = self._model.detect_language(self._first.heard)
             language, probability = next(iter(found.items()))
         return TranscriptionInfo(
             language=language,
@@ -145,16 +171,17 @@ class Transcription(Iterator[Segment]):
         )
         return repeats or (options.log_prob_threshold is not None and decoded.avg_logprob < options.log_prob_threshold)
 
-    def _encode(self, seek: int, context: AudioContext) -> Encoded:
-        """The window at frame `seek`."""
+    def _encode(self, seek: int, context: AudioContext) -> _Window:
+        """The window at frame `seek`, ready to be decoded."""
         self._windows += 1
         content = max(0, min(FRAMES_PER_WINDOW, self._frames - seek))
         with self._clock("encode"):
-            return self._model.encode_window(window(self._mel, seek)[None], content, context, self._counts)
+            encoded = self._model.encode_window(self._mel.window(seek)[None], content, context, self._counts)
+        return _Window(self._model, encoded)
 
-    def _decode(self, encoded: Encoded, options: TranscriptionOptions) -> DecodedWindow:
+    def _decode(self, encoded: _Window, options: TranscriptionOptions) -> DecodedWindow:
         with self._clock("decode"):
-            (decoded,) = self._model.decode([encoded], options)
+            (decoded,) = self._model.decode([encoded.heard], options)
         self._tokens += len(decoded.tokens)
         return decoded
 
@@ -177,6 +204,11 @@ class Transcription(Iterator[Segment]):
             words=None,
             temperature=0.0,
         )
+
+
+def next_block(blocks: Iterator[Samples]) -> Samples | None:
+    """The next samples of a stream, None at its end."""
+    return next(blocks, None)
 
 
 def compression_ratio(text: str) -> float:

@@ -1,4 +1,4 @@
-"""A file, file object or array in; 16 kHz mono float32 out, as Whisper wants it.
+"""A file, file object or array in; 16 kHz mono float32 out, as Whisper wants it: block by block, or all at once.
 
 Files are read at their own rate by libsndfile (`soundfiles`) or else by libav (`containers`), channels are averaged,
 and other rates are resampled by soxr's high-quality filter. Nothing is normalised, trimmed or padded, and
@@ -19,11 +19,14 @@ import soxr
 
 from tilewhisper.models import containers, soundfiles
 from tilewhisper.models.errors import AudioError
-from tilewhisper.models.recording import Recording, Samples, to_float32
+from tilewhisper.models.recording import Block, Samples, join, to_float32
 
 SAMPLE_RATE = 16_000  # Hz, of every Whisper model
 MIN_SECONDS = 0.1  # below that there is no word to hear
 MIN_RATE = 4_000  # Hz; telephone speech has 8000, and a header gone wrong would be blown up without bound
+BLOCK_SAMPLES = 65_536  # at the file's own rate; libav's packets of 20 ms are gathered to that
+
+ARRAY = "the array"
 
 if TYPE_CHECKING:
     import torch
@@ -44,20 +47,33 @@ def load(source: Source) -> Samples:
     than it holds, is shorter than `MIN_SECONDS`; the array has the wrong shape or type; a sample is NaN or infinite.
     """
     if isinstance(source, np.ndarray) or _is_tensor(source):
-        name, recording = "the array", Recording(_from_array(source), SAMPLE_RATE)
+        samples = _scaled(_from_array(source))
+        for _ in _usable(_sliced(samples), ARRAY):
+            pass
+        return samples
+    return join(stream(source))
+
+
+def stream(source: Source) -> Iterator[Samples]:
+    """What `load` gives, bit for bit, in blocks of some seconds: as much is in memory, however long the file.
+
+    Raises what `load` raises, as it comes to it: that a file is cut off shows at its end. The file is closed after the
+    last block, or with the iterator. File objects and pipes can be read only once, so their bytes are held as they are.
+    """
+    if isinstance(source, np.ndarray) or _is_tensor(source):
+        name, blocks = ARRAY, _sliced(_from_array(source))
     elif isinstance(source, str | os.PathLike):
         name = os.fspath(source)
-        recording = _from_path(name)
+        blocks = _from_path(name)
     elif hasattr(source, "read"):
         name = str(getattr(source, "name", "the file object"))
-        recording = _from_file_object(source, name)
+        blocks = _from_file_object(source, name)
     else:
         raise AudioError(
             f"audio of type {type(source).__name__} cannot be read; pass a path, a binary file object, "
             "or a one-dimensional array at 16 kHz"
         )
-    _refuse_unusable(recording, name)
-    return _resampled(recording)
+    yield from _resampled(_usable(blocks, name))
 
 
 def check_file(path: str | os.PathLike[str]) -> None:
@@ -78,7 +94,7 @@ def _is_tensor(source: object) -> "TypeIs[torch.Tensor]":
     return torch is not None and isinstance(source, torch.Tensor)
 
 
-def _from_array(array: "npt.NDArray[Any] | torch.Tensor") -> Samples:
+def _from_array(array: "npt.NDArray[Any] | torch.Tensor") -> npt.NDArray[Any]:
     if not isinstance(array, np.ndarray):
         array = array.detach().cpu()
         array = (array.float() if array.is_floating_point() else array).numpy()
@@ -87,6 +103,10 @@ def _from_array(array: "npt.NDArray[Any] | torch.Tensor") -> Samples:
             f"the array has shape {array.shape}; expected (samples,), 16 kHz mono: "
             "average or pick the channels first, for example array.mean(axis=0)"
         )
+    return array
+
+
+def _scaled(array: npt.NDArray[Any]) -> Samples:
     try:
         return to_float32(array)
     except TypeError:
@@ -95,9 +115,14 @@ def _from_array(array: "npt.NDArray[Any] | torch.Tensor") -> Samples:
         ) from None
 
 
-def _from_path(name: str) -> Recording:
+def _sliced(array: npt.NDArray[Any]) -> Iterator[Block]:
+    for first in range(0, len(array), BLOCK_SAMPLES):
+        yield Block(_scaled(array[first : first + BLOCK_SAMPLES]), SAMPLE_RATE)
+
+
+def _from_path(name: str) -> Iterator[Block]:
     with _opening(name), Path(name).open("rb") as file:
-        return _decode(file if file.seekable() else io.BytesIO(file.read()), name)
+        yield from _decode(file if file.seekable() else io.BytesIO(file.read()), name)
 
 
 @contextmanager
@@ -115,7 +140,7 @@ def _opening(name: str) -> Iterator[None]:
         raise AudioError(f"{name}: cannot be opened: {getattr(error, 'strerror', None) or error}") from error
 
 
-def _from_file_object(file: BinaryIO, name: str) -> Recording:
+def _from_file_object(file: BinaryIO, name: str) -> Iterator[Block]:
     try:
         data = file.read()
     except (OSError, ValueError) as error:  # ValueError: closed, or text that does not decode
@@ -125,9 +150,39 @@ def _from_file_object(file: BinaryIO, name: str) -> Recording:
     return _decode(io.BytesIO(data), name)
 
 
-def _decode(handle: BinaryIO, name: str) -> Recording:
+def _decode(handle: BinaryIO, name: str) -> Iterator[Block]:
     _refuse_empty(handle, name)
-    return soundfiles.read(handle, name) or containers.read(handle, name)
+    taken = 0
+    try:
+        for block in soundfiles.blocks(handle, name):
+            taken += len(block.samples)
+            yield block
+    except soundfiles.LeftToLibav:
+        pass
+    else:
+        return
+    yield from _gathered(_after(taken, containers.blocks(handle, name)))
+
+
+def _after(taken: int, blocks: Iterator[Block]) -> Iterator[Block]:
+    """`blocks` without their first `taken` samples."""
+    for block in blocks:
+        yield Block(block.samples[taken:], block.rate)
+        taken = max(0, taken - len(block.samples))
+
+
+def _gathered(blocks: Iterator[Block]) -> Iterator[Block]:
+    """The same samples in blocks of `BLOCK_SAMPLES` or somewhat more, the last one apart."""
+    parts: list[Samples] = []
+    rate = gathered = 0
+    for block in blocks:
+        parts.append(block.samples)
+        rate, gathered = block.rate, gathered + len(block.samples)
+        if gathered >= BLOCK_SAMPLES:
+            yield Block(join(parts), rate)
+            parts, gathered = [], 0
+    if gathered:
+        yield Block(join(parts), rate)
 
 
 def _refuse_empty(handle: BinaryIO, name: str) -> None:
@@ -135,23 +190,33 @@ def _refuse_empty(handle: BinaryIO, name: str) -> None:
         raise AudioError(f"{name}: is empty (0 bytes); expected an audio file")
 
 
-def _refuse_unusable(recording: Recording, name: str) -> None:
-    samples, rate = recording.samples, recording.rate
-    if not len(samples):
+def _usable(blocks: Iterator[Block], name: str) -> Iterator[Block]:
+    """The same blocks; raises where one is unusable, and at the end where all of them are too little."""
+    samples, rate = 0, SAMPLE_RATE
+    for block in blocks:
+        rate = block.rate
+        if rate < MIN_RATE:
+            raise AudioError(f"{name}: has a sample rate of {rate} Hz; expected at least {MIN_RATE}")
+        finite = np.isfinite(block.samples)
+        if not finite.all():
+            seconds = (samples + int(np.argmin(finite))) / rate
+            raise AudioError(f"{name}: holds a NaN or infinite sample at {seconds:.3f} s; expected finite samples")
+        samples += len(block.samples)
+        yield block
+    if not samples:
         raise AudioError(f"{name}: holds no audio (0 samples)")
-    if rate < MIN_RATE:
-        raise AudioError(f"{name}: has a sample rate of {rate} Hz; expected at least {MIN_RATE}")
-    if (seconds := len(samples) / rate) < MIN_SECONDS:
+    if (seconds := samples / rate) < MIN_SECONDS:
         raise AudioError(f"{name}: is too short, {seconds:.3f} s; expected at least {MIN_SECONDS} s")
-    finite = np.isfinite(samples)
-    if not finite.all():
-        seconds = int(np.argmin(finite)) / rate
-        raise AudioError(f"{name}: holds a NaN or infinite sample at {seconds:.3f} s; expected finite samples")
 
 
-def _resampled(recording: Recording) -> Samples:
-    if recording.rate == SAMPLE_RATE:
-        return recording.samples
-    # What librosa.resample calls, bit for bit, without the 1.2 s that importing librosa takes.
-    resampled: Samples = soxr.resample(recording.samples, recording.rate, SAMPLE_RATE, quality="HQ")
-    return resampled
+def _resampled(blocks: Iterator[Block]) -> Iterator[Samples]:
+    # Bit for bit what soxr.resample, and so librosa.resample, makes of the whole at once.
+    resampler = None
+    for block in blocks:
+        if block.rate == SAMPLE_RATE:
+            yield block.samples
+            continue
+        resampler = resampler or soxr.ResampleStream(block.rate, SAMPLE_RATE, 1, dtype="float32", quality="HQ")
+        yield resampler.resample_chunk(block.samples)
+    if resampler:
+        yield resampler.resample_chunk(np.zeros(0, np.float32), last=True)

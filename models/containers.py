@@ -5,20 +5,13 @@ track's first sample, and gaps between timestamps are not filled. A packet that 
 the check for truncation counts as missing.
 """
 
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, BinaryIO
 
 from tilewhisper.models.errors import AudioError
-from tilewhisper.models.recording import (
-    TRUNCATION_SLACK_SECONDS,
-    Recording,
-    Samples,
-    join,
-    refuse_truncated,
-    to_float32,
-    to_mono,
-)
+from tilewhisper.models.recording import TRUNCATION_SLACK_SECONDS, Block, Samples, refuse_truncated, to_float32, to_mono
 
 if TYPE_CHECKING:
     import av
@@ -30,9 +23,9 @@ DATED_FORMATS = {"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm"}
 
 @dataclass
 class _Track:
-    """What has been decoded so far."""
+    """How far the decoding has come."""
 
-    blocks: list[Samples] = field(default_factory=list)
+    samples: int = 0  # at `rate`
     rate: int = 0  # Hz, as decoded: HE-AAC's containers state half of it
     latest_seconds: float = 0.0  # end of the last packet, whatever its track
     lost_seconds: float = 0.0  # audio packets that could not be decoded
@@ -40,22 +33,25 @@ class _Track:
     form: tuple[str, str] = ("", "")  # sample format and layout the resampler was made for
 
 
-def read(handle: BinaryIO, name: str) -> Recording:
+def blocks(handle: BinaryIO, name: str) -> Iterator[Block]:
     """Decode the best audio track of a seekable binary file, from the file's beginning.
 
-    Raises `AudioError` for what libav cannot decode, a file without an audio track, and a file whose header states
-    clearly more audio than could be decoded.
+    Raises `AudioError` for what libav cannot decode and a file without an audio track; after the last block, for a file
+    whose header states clearly more audio than could be decoded.
     """
     import av  # late: wav and flac need no libav
 
     handle.seek(0)
+    track = _Track()
     try:
         # A playlist must not make libav open other files or addresses: no protocol is allowed but the handle itself.
         options = {"protocol_whitelist": "none"}
         # Without its name, since libav believes an extension before the content: text named x.raw becomes a picture.
         nameless = SimpleNamespace(read=handle.read, seek=handle.seek, tell=handle.tell)
         with av.open(nameless, mode="r", metadata_errors="ignore", options=options) as container:
-            track = _decode(container, name)
+            for samples in _decode(container, track, name):
+                track.samples += len(samples)
+                yield Block(samples, track.rate)
             stated = _stated_seconds(container)
             dated = container.format.name in DATED_FORMATS
     except av.FFmpegError as error:
@@ -63,8 +59,7 @@ def read(handle: BinaryIO, name: str) -> Recording:
             f"{name}: not audio, or damaged beyond decoding ({error.strerror}); "
             "expected a sound or video file such as wav, flac, mp3, m4a or webm"
         ) from error
-    samples = join(track.blocks)
-    seconds = len(samples) / max(track.rate, 1)
+    seconds = track.samples / max(track.rate, 1)
     if stated is not None:
         # Some packets (WavPack's) carry no duration: what was decoded counts too.
         reached = max(seconds, track.latest_seconds - track.lost_seconds) if dated else seconds
@@ -74,10 +69,9 @@ def read(handle: BinaryIO, name: str) -> Recording:
             f"{name}: damaged: {track.lost_seconds:.1f} s of its audio could not be decoded; "
             "copy or export the file again"
         )
-    return Recording(samples, track.rate)
 
 
-def _decode(container: "InputContainer", name: str) -> _Track:
+def _decode(container: "InputContainer", track: _Track, name: str) -> Iterator[Samples]:
     import av
 
     stream = container.streams.best("audio")
@@ -85,7 +79,6 @@ def _decode(container: "InputContainer", name: str) -> _Track:
         raise AudioError(f"{name}: malformed: its audio track cannot be decoded; copy or export the file again")
     if stream is None:
         raise AudioError(f"{name}: has no audio track; expected a file with sound")
-    track = _Track()
     for packet in container.demux():
         duration = float((packet.duration or 0) * packet.time_base)
         if packet.pts is not None:
@@ -98,11 +91,10 @@ def _decode(container: "InputContainer", name: str) -> _Track:
             track.lost_seconds += duration
             continue
         for frame in frames:
-            _append(track, frame, name)  # type: ignore[arg-type]  # an audio packet yields audio frames
-    return track
+            yield from _converted(track, frame, name)  # type: ignore[arg-type]  # an audio packet yields audio frames
 
 
-def _append(track: _Track, frame: "av.AudioFrame", name: str) -> None:
+def _converted(track: _Track, frame: "av.AudioFrame", name: str) -> Iterator[Samples]:
     import av
 
     if track.rate not in (0, frame.sample_rate):
@@ -118,7 +110,7 @@ def _append(track: _Track, frame: "av.AudioFrame", name: str) -> None:
         track.resampler, track.form = av.AudioResampler(format="flt"), form
     for packed in track.resampler.resample(frame):
         interleaved = to_float32(packed.to_ndarray())  # (1, samples * channels)
-        track.blocks.append(to_mono(interleaved.reshape(-1, packed.layout.nb_channels)))
+        yield to_mono(interleaved.reshape(-1, packed.layout.nb_channels))
 
 
 def _stated_seconds(container: "InputContainer") -> float | None:

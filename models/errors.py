@@ -4,7 +4,8 @@ ModelsError
 ├── AudioError          a file or array that is no usable audio
 ├── ModelNotFound       a model name that is nowhere to be had
 ├── CheckpointError     weights that are corrupt, incomplete, or not Whisper's
-└── LanguageError       a language or task this model does not know
+├── LanguageError       a language or task this model does not know
+└── VadUnavailable      the voice activity detector is not installed
 """
 
 
@@ -26,3 +27,7 @@ class CheckpointError(ModelsError):
 
 class LanguageError(ModelsError):
     """A language or task this model does not know."""
+
+
+class VadUnavailable(ModelsError):  # noqa: N818 (reads as the fact it states)
+    """The voice activity detector is not installed."""

@@ -1,7 +1,8 @@
 """Whisper's log-mel spectrogram: samples (16 kHz, float32) to (n_mels, frames) float32, equal to transformers'.
 
-A frame is 10 ms: frame t is centred on sample 160 t and sees 400 samples. Computed a window (30 s) at a time, so the
-complex spectra of an hour are never in memory at once; the loudest frame of the whole file sets the floor.
+A frame is 10 ms: frame t is centred on sample 160 t and sees 400 samples. The loudest frame of the whole audio sets the
+floor of all, as in openai-whisper, so no frame is final before the last sample is there. Until then they lie in a
+`Spool`: however long the audio, some windows' worth of memory is in use.
 Knows torch and arithmetic only: neither transformers nor librosa, whose imports cost 1 to 2 s at every start.
 """
 
@@ -10,10 +11,15 @@ from functools import lru_cache
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor
+
+from tilewhisper.models.recording import Samples, join
+from tilewhisper.models.spool import Spool
 
 SAMPLE_RATE = 16_000  # Hz
 N_FFT = 400  # samples a frame sees: 25 ms
 HOP_LENGTH = 160  # samples from frame to frame: 10 ms
+SEEN_PAST_END = N_FFT // 2 - HOP_LENGTH  # samples the last frame of a window sees past it
 FRAMES_PER_WINDOW = 3000  # what the encoder takes: 30 s
 WINDOW_SAMPLES = FRAMES_PER_WINDOW * HOP_LENGTH
 assert WINDOW_SAMPLES == 30 * SAMPLE_RATE
@@ -21,28 +27,94 @@ assert WINDOW_SAMPLES == 30 * SAMPLE_RATE
 POWER_FLOOR = 1e-10
 DYNAMIC_RANGE = 8.0  # decades of power below the loudest bin; quieter is cut off
 
+# Kept back for the last block, so that it is never a few frames: a product of some columns sums in another order than
+# that of many, and the result would hang, in its last bit, on how the audio is cut into pieces.
+HELD_SAMPLES = SAMPLE_RATE
 
-def log_mel(
-    samples: npt.NDArray[np.float32], n_mels: int = 80, *, block_frames: int = FRAMES_PER_WINDOW
-) -> torch.Tensor:
+
+class LogMel:
+    """The log-mel spectrogram of audio that comes in pieces, read back in windows.
+
+    Append all the audio, `finish`, then ask for windows, in any order. Beyond the audio's end there is silence: what
+    zeros would give after this audio, not 0.
+    """
+
+    def __init__(self, n_mels: int = 80) -> None:
+        self.n_mels = n_mels
+        self.samples = 0
+        self._frames = Spool(n_mels)  # log10 of the mel powers, frame by frame
+        self._loudest = _SILENCE
+        self._pending: list[Samples] = []  # what frames yet to come see
+        self._pending_samples = 0
+
+    @property
+    def content_frames(self) -> int:
+        """Frames whose centre lies in the audio so far."""
+        return content_frames(self.samples)
+
+    def append(self, samples: Samples) -> None:
+        """Take the next samples, (n,), however many."""
+        self.samples += len(samples)
+        for first in range(0, len(samples), WINDOW_SAMPLES):
+            self._take(samples[first : first + WINDOW_SAMPLES])
+            if self._pending_samples >= WINDOW_SAMPLES:
+                span = self._span()
+                self._compute(span[:-HELD_SAMPLES], rest=span[-HELD_SAMPLES:])
+
+    def finish(self) -> None:
+        """There are no more samples."""
+        padded = WINDOW_SAMPLES if self.samples <= WINDOW_SAMPLES else self.samples + WINDOW_SAMPLES
+        self._take(np.zeros(min(N_FFT, padded - self.samples), np.float32))
+        span = self._span()
+        if self.samples + N_FFT > padded:  # the window's last frame sees past its end: a mirror image
+            span = join((span, span[-2 : -2 - SEEN_PAST_END : -1]))
+        self._compute(span, rest=span[:0])
+
+    def window(self, seek: int, frames: int = FRAMES_PER_WINDOW) -> Tensor:
+        """A whole window, (n_mels, 3000): `frames` frames from frame `seek` on, then silence."""
+        return self.frames(seek, seek + min(frames, FRAMES_PER_WINDOW), FRAMES_PER_WINDOW)
+
+    def frames(self, first: int, last: int, total: int) -> Tensor:
+        """Frames first..last-1 followed by silence, (n_mels, total)."""
+        audible = torch.from_numpy(self._frames.read(first, last)).T
+        mel = torch.full((self.n_mels, total), _SILENCE)
+        mel[:, : audible.shape[1]] = audible
+        return mel.clamp_(min=self._loudest - DYNAMIC_RANGE).add_(4.0).div_(4.0)
+
+    def _take(self, samples: Samples) -> None:
+        self._pending.append(samples)
+        self._pending_samples += len(samples)
+
+    def _span(self) -> Samples:
+        span = join(self._pending)
+        # The first frame sees a mirror image of what follows sample 0.
+        return span if len(self._frames) else join((span[N_FFT // 2 : 0 : -1], span))
+
+    def _compute(self, span: Samples, rest: Samples) -> None:
+        """The frames that see nothing but `span`, whose first sample is the first that the next frame sees."""
+        count = (len(span) - N_FFT) // HOP_LENGTH + 1
+        seen = torch.from_numpy(span[: (count - 1) * HOP_LENGTH + N_FFT])
+        spectrum = torch.stft(seen, N_FFT, HOP_LENGTH, window=_hann(), center=False, return_complex=True)
+        power = spectrum.abs() ** 2  # (201, count)
+        mel = (mel_filters(self.n_mels) @ power).clamp_(min=POWER_FLOOR).log10_()
+        self._loudest = max(self._loudest, float(mel.max()))
+        self._frames.append(mel.T.numpy())
+        self._pending, self._pending_samples = [], 0
+        self._take(span[count * HOP_LENGTH :])
+        self._take(rest)
+
+
+def log_mel(samples: Samples, n_mels: int = 80) -> Tensor:
     """Log-mel spectrogram of `samples`, (samples,), as (n_mels, frames) float32.
 
     Up to 30 s: followed by zeros to 30 s, 3000 frames. Longer: followed by 30 s of zeros, so that every window
     `mel[:, seek : seek + 3000]` that starts on content (`content_frames`) is whole and ends in silence; see `window`.
-    `block_frames` are computed at a time; from 100 on, it changes memory but not one bit of the result.
     """
+    mel = LogMel(n_mels)
+    mel.append(samples)
+    mel.finish()
     total = WINDOW_SAMPLES if len(samples) <= WINDOW_SAMPLES else len(samples) + WINDOW_SAMPLES
-    frames = total // HOP_LENGTH
-    filters, hann = mel_filters(n_mels), torch.hann_window(N_FFT)
-    mel = torch.empty(n_mels, frames)
-    for first in range(0, frames, block_frames):
-        last = min(first + block_frames, frames)
-        span = torch.from_numpy(_span(samples, total, first, last))
-        spectrum = torch.stft(span, N_FFT, HOP_LENGTH, window=hann, center=False, return_complex=True)
-        power = spectrum.abs() ** 2  # (201, last - first)
-        mel[:, first:last] = (filters @ power).clamp_(min=POWER_FLOOR).log10_()
-    torch.maximum(mel, mel.max() - DYNAMIC_RANGE, out=mel)
-    return mel.add_(4.0).div_(4.0)
+    return mel.frames(0, total // HOP_LENGTH, total // HOP_LENGTH)
 
 
 def content_frames(samples: int) -> int:
@@ -50,7 +122,7 @@ def content_frames(samples: int) -> int:
     return -(-samples // HOP_LENGTH)
 
 
-def window(mel: torch.Tensor, seek: int) -> torch.Tensor:
+def window(mel: Tensor, seek: int) -> Tensor:
     """The 3000 frames of `mel`, (n_mels, frames), from frame `seek` on; frames past its end are silence.
 
     A view where they are all there. Silence is the floor that `log_mel` gives to zeros after this audio, not 0.
@@ -63,14 +135,12 @@ def window(mel: torch.Tensor, seek: int) -> torch.Tensor:
     return torch.nn.functional.pad(part, (0, missing), value=silence)
 
 
-def _span(samples: npt.NDArray[np.float32], total: int, first: int, last: int) -> npt.NDArray[np.float32]:
-    """The samples that frames first..last-1 see: zeros after the audio, mirrored at both ends of `total`."""
-    index = np.abs(np.arange(first * HOP_LENGTH - N_FFT // 2, (last - 1) * HOP_LENGTH + N_FFT // 2))
-    index = np.minimum(index, 2 * (total - 1) - index)
-    inside = index < len(samples)
-    span = np.zeros(len(index), dtype=np.float32)
-    span[inside] = samples[index[inside]]
-    return span
+_SILENCE = float(torch.tensor(POWER_FLOOR).log10())
+
+
+@lru_cache
+def _hann() -> Tensor:
+    return torch.hann_window(N_FFT)
 
 
 @lru_cache

@@ -1,8 +1,9 @@
-"""What a decoder hands to `audio`: one channel at the file's own rate, and the rules every decoder shares.
+"""What a decoder hands to `audio`: one channel at the file's own rate, in blocks, and the rules every decoder shares.
 
 Samples are float32, (samples,), full scale at ±1. Knows neither containers nor the rate Whisper wants.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,11 +20,11 @@ TRUNCATION_SLACK_SECONDS = 0.25
 
 
 @dataclass(frozen=True)
-class Recording:
-    """One decoded audio track, its channels averaged."""
+class Block:
+    """The next samples of a decoded audio track, its channels averaged."""
 
     samples: Samples  # (samples,)
-    rate: int  # Hz
+    rate: int  # Hz; one for the whole track
 
 
 def to_float32(samples: npt.NDArray[Any]) -> Samples:
@@ -52,9 +53,9 @@ def to_mono(block: Samples) -> Samples:
     return mono
 
 
-def join(blocks: list[Samples]) -> Samples:
+def join(blocks: Iterable[Samples]) -> Samples:
     """Blocks in order as one array; no blocks make an empty one."""
-    return np.concatenate(blocks) if blocks else np.zeros(0, dtype=np.float32)
+    return np.concatenate([np.zeros(0, dtype=np.float32), *blocks])
 
 
 def refuse_truncated(name: str, stated_seconds: float, read_seconds: float) -> None:

@@ -1,17 +1,18 @@
 """Read what libsndfile reads (wav, flac, ogg, aiff, caf, …) at the file's own rate.
 
-`read` answers None for what is better left to libav (`containers`), so that each file is decoded by one of the two:
+`blocks` raises `LeftToLibav` for what is better left to libav (`containers`):
     - formats libsndfile does not know, and files it gives up on half-way (libav counts what is still there)
     - mpeg audio: libsndfile's decoder writes its warnings straight to stderr, libav's is silent
     - streams whose header states no length (0 frames, or 2**63 - 1)
 """
 
 import re
+from collections.abc import Iterator
 from typing import BinaryIO
 
 import soundfile
 
-from tilewhisper.models.recording import Recording, Samples, join, refuse_truncated, to_mono
+from tilewhisper.models.recording import Block, refuse_truncated, to_mono
 
 BLOCK_FRAMES = 65_536
 UNKNOWN_FRAMES = 2**62
@@ -22,34 +23,34 @@ UNKNOWN_BYTES = 0x7FFFF000
 SHORT_CHUNK = re.compile(r"^\s*(?:data|SSND|Data Size|Riff size|riff)\s*: (\d+) \(should be (\d+)\)", re.MULTILINE)
 
 
-def read(handle: BinaryIO, name: str) -> Recording | None:
-    """Decode a seekable binary file from its beginning, or answer None where libav should try.
+class LeftToLibav(Exception):  # noqa: N818 (a turn to take, not an error of the user's)
+    """libsndfile cannot read this file, or not to its end."""
 
-    Raises `AudioError` where the header states clearly more audio than the file holds.
+
+def blocks(handle: BinaryIO, name: str) -> Iterator[Block]:
+    """Decode a seekable binary file from its beginning.
+
+    Raises `LeftToLibav`, before the first block or half-way; after the last block, `AudioError` where the header states
+    clearly more audio than the file holds.
     """
     handle.seek(0)
     if _is_mpeg(handle.read(3)):
-        return None
+        raise LeftToLibav
     handle.seek(0)
     try:
         with soundfile.SoundFile(handle) as file:
             if not 0 < file.frames < UNKNOWN_FRAMES:
-                return None
-            samples, rate = join(_blocks(file)), int(file.samplerate)
+                raise LeftToLibav
+            frames, rate = 0, int(file.samplerate)
+            # Averaged block by block: an hour of eight channels is never in memory at once.
+            while len(channels := file.read(BLOCK_FRAMES, dtype="float32", always_2d=True)):
+                frames += len(channels)
+                yield Block(to_mono(channels), rate)
             stated_frames, log = int(file.frames), str(file.extra_info)
-    except (soundfile.LibsndfileError, TypeError):  # TypeError: headerless formats, known by the file's extension
-        return None
-    seconds = len(samples) / rate
+    except (soundfile.LibsndfileError, TypeError) as error:  # TypeError: headerless formats, known by their extension
+        raise LeftToLibav from error
+    seconds = frames / rate
     refuse_truncated(name, max(stated_frames / rate, seconds * _stated_ratio(log)), seconds)
-    return Recording(samples, rate)
-
-
-def _blocks(file: soundfile.SoundFile) -> list[Samples]:
-    # Averaged block by block: an hour of eight channels is never in memory at once.
-    blocks = []
-    while len(block := file.read(BLOCK_FRAMES, dtype="float32", always_2d=True)):
-        blocks.append(to_mono(block))
-    return blocks
 
 
 def _stated_ratio(log: str) -> float:

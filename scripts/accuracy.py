@@ -67,7 +67,8 @@ def score(name: str, policy: str, language: str | None, clips: Sequence[Clip]) -
     with WhisperModel(name, policy=policy) as model:
         for clip in track(clips, description=name, console=Console(stderr=True), transient=True):
             samples = audio.load(clip.file)
-            (decoded,) = model.decode([Encoded(model.encode(model.log_mel(samples)[None]))], options)
+            window = Encoded(model.encode(model.log_mel(samples)[None]))
+            (decoded,) = model.decode([model.hear(window)], options)
             generated = theirs.generate(samples, language)
             references.append(normalize(clip.reference))
             our_texts.append(normalize(model.checkpoint.tokenizer.decode(decoded.tokens)))

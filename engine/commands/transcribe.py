@@ -3,7 +3,7 @@
 import json
 from argparse import Namespace
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from tilewhisper.engine import policy as policies
+from tilewhisper.engine.cli import FORMATS
 from tilewhisper.engine.commands.files import check_writable, write
 from tilewhisper.engine.commands.npu import settings
 from tilewhisper.engine.commands.screen import console, say
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from tilewhisper.engine.report import RunReport
     from tilewhisper.engine.results import Segment
 
+GROWS = ".jsonl"
+"""Of the format that is written as segments come; all others are written whole at the end."""
 LONG_SECONDS = 30.0
 """A file with more than one window gets a progress bar."""
 
@@ -89,7 +92,7 @@ def _one(
     model: "WhisperModel",
     file: str,
     args: Namespace,
-    outputs: dict[str, Path],
+    outputs: dict[str, list[Path]],
     outcome: _Outcome,
     out: Console,
     err: Console,
@@ -102,11 +105,12 @@ def _one(
         transcription, info = model.transcribe(
             file, args.language, args.task, progress=progress, audio_context=args.audio_context
         )
-        segments = list(_shown(transcription, out))
+        segments = list(_shown(_kept(transcription, outputs.get(file, ())), out))
     if not segments:
         say(err, f"{file}: no speech found")
-    if file in outputs:
-        write(outputs[file], writers.WRITERS[outputs[file].suffix[1:]](segments, info))
+    for path in outputs.get(file, ()):
+        if path.suffix != GROWS:
+            write(path, writers.WRITERS[path.suffix[1:]](segments, info))
     report = transcription.report()
     outcome.reports.append(report)
     err.print()
@@ -116,6 +120,18 @@ def _one(
     err.print()
     say(err, tables.setting_line(report))
     say(err, tables.summary_line(report), "bold")
+
+
+def _kept(segments: "Iterator[Segment]", paths: Sequence[Path]) -> "Iterator[Segment]":
+    """Each segment is in the files that grow before the next is decoded."""
+    from tilewhisper.engine.writers import JsonLines
+
+    with ExitStack() as files:
+        growing = [files.enter_context(JsonLines(path)) for path in paths if path.suffix == GROWS]
+        for segment in segments:
+            for file in growing:
+                file.write(segment)
+            yield segment
 
 
 def _shown(segments: "Iterator[Segment]", out: Console) -> "Iterator[Segment]":
@@ -136,21 +152,25 @@ def _progress(err: Console) -> Iterator[Callable[[float, float], None]]:
         yield update
 
 
-def _outputs(args: Namespace) -> dict[str, Path]:
-    """The file each input is written to; empty when none was asked for.
+def _outputs(args: Namespace) -> dict[str, list[Path]]:
+    """The files each input is written to; empty when none was asked for.
 
     Raises OptionError where two inputs would go to one file, or a file could not be written.
     """
     if args.output_dir is None and args.output_format is None:
         return {}
     folder = Path(args.output_dir or ".")
-    suffix = args.output_format or "txt"
-    outputs = {file: folder / f"{Path(file).stem}.{suffix}" for file in args.files}
+    asked = args.output_format or "txt"
+    suffixes = [name for name in FORMATS if name != "all"] if asked == "all" else [asked]
+    outputs = {file: [folder / f"{Path(file).stem}.{suffix}" for suffix in suffixes] for file in args.files}
     taken: dict[Path, str] = {}
-    for file, path in outputs.items():
-        if path in taken:
-            raise OptionError(f"{taken[path]} and {file} would both be written to {path}; give them different names")
-        taken[path] = file
+    for file, paths in outputs.items():
+        for path in paths:
+            if path in taken:
+                raise OptionError(
+                    f"{taken[path]} and {file} would both be written to {path}; give them different names"
+                )
+            taken[path] = file
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as e:

@@ -5,16 +5,18 @@ import os
 import struct
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import av
 import numpy as np
 import pytest
 import soundfile
+import soxr
 import torch
 
-from tilewhisper.models.audio import SAMPLE_RATE, check_file, load
+from tilewhisper.models import containers, recording, soundfiles
+from tilewhisper.models.audio import SAMPLE_RATE, check_file, load, stream
 from tilewhisper.models.errors import AudioError
 
 ROOT = Path(__file__).parents[2]
@@ -519,6 +521,65 @@ def test_streamed_flac_of_unknown_length_loads() -> None:
     data[21] &= 0xF0  # STREAMINFO's total samples: 36 bits, 0 is unknown
     data[22:26] = bytes(4)
     np.testing.assert_array_equal(load(io.BytesIO(data)), speech())
+
+
+# ---- streams
+
+
+@pytest.mark.parametrize("rate", [8_000, 16_000, 44_100])
+@pytest.mark.parametrize("container", ["wav", "ipod"])
+def test_a_stream_gives_what_soxr_makes_of_the_whole(rate: int, container: str, tmp_path: Path) -> None:
+    whole = (np.tile(tones(rate), 20) * 32768).astype(np.int16).astype(np.float32) / 32768
+    path = tmp_path / "long.bin"
+    if container == "wav":
+        soundfile.write(path, whole, rate, format="WAV", subtype="FLOAT")
+    else:
+        encode(path, "alac", whole, rate, container)
+        with path.open("rb") as file:
+            whole = recording.join(block.samples for block in containers.blocks(file, path.name))
+    blocks = list(stream(path))
+    assert len(blocks) > 2 and max(map(len, blocks)) < 10 * SAMPLE_RATE
+    np.testing.assert_array_equal(np.concatenate(blocks), soxr.resample(whole, rate, SAMPLE_RATE, quality="HQ"))
+
+
+def test_an_array_streams_as_it_loads() -> None:
+    pcm = (np.tile(speech(), 2) * 32768).astype(np.int16)
+    blocks = list(stream(pcm))
+    assert len(blocks) > 2
+    np.testing.assert_array_equal(np.concatenate(blocks), load(pcm))
+
+
+def test_a_stream_delivers_what_is_there_before_it_refuses_the_rest(tmp_path: Path) -> None:
+    path = tmp_path / "whole.wav"
+    soundfile.write(path, speech(), SAMPLE_RATE, subtype="PCM_16")
+    blocks = stream(half(path))
+    left = len(next(blocks))
+    assert left == pytest.approx(SAMPLE_COUNT // 2, abs=100)
+    with pytest.raises(AudioError, match="truncated"):
+        next(blocks)
+
+
+def test_libav_goes_on_where_libsndfile_gives_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    def first_block_only(handle: object, name: str) -> Iterator[recording.Block]:
+        yield recording.Block(speech()[:50_000], SAMPLE_RATE)
+        raise soundfiles.LeftToLibav
+
+    monkeypatch.setattr(soundfiles, "blocks", first_block_only)
+    np.testing.assert_array_equal(load(SAMPLE), speech())
+
+
+def test_an_abandoned_stream_closes_its_file(tmp_path: Path) -> None:
+    path = encode(tmp_path / "sound.m4a", "aac", np.tile(speech(), 3), SAMPLE_RATE, "ipod")
+    for file in (SAMPLE, path):
+        blocks = stream(file)
+        next(blocks)
+        assert str(file) in open_files()
+        blocks.close()
+        assert str(file) not in open_files()
+
+
+def open_files() -> set[str]:
+    return {os.path.realpath(entry) for entry in Path("/proc/self/fd").iterdir()}
 
 
 # ---- manners

@@ -1,11 +1,20 @@
-"""`models.log_mel`: equal to transformers' extractor, whole windows wherever one seeks, block size without effect."""
+"""`models.log_mel`: equal to transformers' extractor, whole windows wherever one seeks, in pieces or at once."""
 
 import numpy as np
 import pytest
 import torch
 from transformers import WhisperFeatureExtractor
 
-from tilewhisper.models.log_mel import FRAMES_PER_WINDOW, WINDOW_SAMPLES, content_frames, log_mel, mel_filters, window
+from tilewhisper.models import spool
+from tilewhisper.models.log_mel import (
+    FRAMES_PER_WINDOW,
+    WINDOW_SAMPLES,
+    LogMel,
+    content_frames,
+    log_mel,
+    mel_filters,
+    window,
+)
 
 
 def noise(samples: int, scale: float = 0.1, seed: int = 0) -> np.ndarray:
@@ -81,11 +90,41 @@ def test_content_frames(samples: int, frames: int) -> None:
     assert content_frames(samples) == frames
 
 
-@pytest.mark.parametrize("block_frames", [100, 1000, 2999, 3001, 100_000])
-def test_block_size_changes_nothing(block_frames: int) -> None:
-    samples = noise(WINDOW_SAMPLES + 1_600)
-    # Bit-equal where measured; the tolerance is the one above.
-    torch.testing.assert_close(log_mel(samples, block_frames=block_frames), log_mel(samples), rtol=0, atol=2e-6)
+def streamed(samples: np.ndarray, piece: int) -> LogMel:
+    mel = LogMel()
+    for first in range(0, len(samples), piece):
+        mel.append(samples[first : first + piece])
+    mel.finish()
+    return mel
+
+
+@pytest.mark.parametrize("samples", [20_000, WINDOW_SAMPLES - 30, WINDOW_SAMPLES, WINDOW_SAMPLES + 1, 1_000_123])
+@pytest.mark.parametrize("piece", [1_000, 65_536, WINDOW_SAMPLES + 160, 2_000_000])
+def test_pieces_of_any_size_make_the_same_windows(samples: int, piece: int) -> None:
+    audio = noise(samples, scale=0.001)
+    audio[-2_000:] *= 1000  # the loudest comes last
+    whole, mel = log_mel(audio), streamed(audio, piece)
+    assert mel.samples == samples and mel.content_frames == content_frames(samples)
+    for seek in (0, 1_234, content_frames(samples) - 1, 0):  # back again too
+        assert torch.equal(mel.window(seek), window(whole, seek))
+
+
+def test_a_window_may_end_early_in_silence() -> None:
+    audio = noise(WINDOW_SAMPLES)
+    mel = streamed(audio, 100_000)
+    cut = mel.window(500, 700)
+    assert torch.equal(cut[:, :700], log_mel(audio)[:, 500:1_200])
+    assert torch.equal(cut[:, 700:], mel.window(5_000)[:, 700:])
+    assert torch.equal(mel.window(0, 10_000), mel.window(0))
+
+
+def test_what_outgrows_memory_reads_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    audio = noise(3 * WINDOW_SAMPLES)
+    kept = streamed(audio, 65_536)
+    monkeypatch.setattr(spool, "MEMORY_BYTES", 2_000)
+    spilled = streamed(audio, 65_536)
+    for seek in (0, 2_999, 8_999, 17):
+        assert torch.equal(spilled.window(seek), kept.window(seek))
 
 
 def test_samples_are_left_alone() -> None:
