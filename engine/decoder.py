@@ -1,4 +1,4 @@
-"""Whisper's decoder, one cached step at a time, over the transformers modules' weights.
+"""Whisper's decoder, one cached step at a time, over the model's own weights.
 
 Every product runs on one backend. Keys and values live in buffers allocated once per batch of windows: self-attention's
 for the whole text context, cross-attention's computed once from the encoder's states. Knows tokens only as integers;
@@ -57,10 +57,6 @@ class Decoder:
         self._embedding.data = backend.step_layout(self._embedding.data)
         self._vocabulary = backend.prepare_vocabulary(self._embedding)
         self._layers = [_DecoderLayer(layer, backend) for layer in modules.layers]
-
-    @property
-    def backend(self) -> StepBackend:
-        return self._backend
 
     @property
     def text_context(self) -> int:
