@@ -21,7 +21,7 @@ from tilewhisper.engine.trials import BASELINE, Kind, Launch, Trials
 from tilewhisper.kernels.base import KernelError
 
 DEFAULT_BOUND = 5e-3
-"""Relative error of the encoder's states. Within it 59 of 60 clips of test-other gave the same text (tiny.en and base)."""
+"""Relative error of the encoder's states: within it 59 of 60 clips of test-other kept their text (tiny.en and base)."""
 DEFAULT_ROUNDS = 7
 WRONG = 0.1
 """Relative error of the states above which a kernel is taken for broken, whatever the bound: 8 bits bring less."""

@@ -1,20 +1,29 @@
-"""What can be asked of a transcription, checked where it enters. The names and defaults are faster-whisper's."""
+"""What can be asked of a transcription, checked where it enters.
+
+Names and defaults are faster-whisper's; what only openai-whisper or only this project knows stands at the end.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tilewhisper.engine.audio_context import parse as parse_audio_context
 from tilewhisper.engine.errors import OptionError
+from tilewhisper.engine.words import PUNCTUATION
 
 if TYPE_CHECKING:
     from tilewhisper.models.facts import GenerationFacts
     from tilewhisper.models.tokenizer import Tokenizer
+    from tilewhisper.models.vad import VadOptions
 
 TASKS = ("transcribe", "translate")
+TEMPERATURES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
 SECONDS_PER_TIMESTAMP = 0.02
+LONGEST_CHUNK = 30
+"""Seconds; what the encoder takes."""
 
 
 @dataclass(frozen=True)
@@ -22,21 +31,72 @@ class TranscriptionOptions:
     """Raises OptionError for a value out of its range."""
 
     language: str | None = None
-    """Code or English name; None detects it from the first window."""
+    """Code or English name; None detects it."""
     task: str = "transcribe"
-    without_timestamps: bool = False
-    max_new_tokens: int | None = None
-    """The most tokens a window may give; None is half the text context, as in openai-whisper."""
+    log_progress: bool = False
+    """A progress bar on standard error."""
+    beam_size: int = 5
+    """Hypotheses followed at temperature 0; 1 is greedy."""
+    best_of: int = 5
+    """Samples drawn above temperature 0, of which the best is taken."""
+    patience: float = 1.0
+    """beam_size * patience finished hypotheses end a beam search."""
+    length_penalty: float = 1.0
+    """Hypotheses are compared by their log-probability / length ** length_penalty."""
+    repetition_penalty: float = 1.0
+    """Above 1, tokens that came before become less likely."""
+    no_repeat_ngram_size: int = 0
+    """Runs of so many tokens come once; 0 leaves them be."""
+    temperature: float | Sequence[float] = TEMPERATURES
+    """Several are tried in turn, until the text passes the two thresholds."""
+    compression_ratio_threshold: float | None = 2.4
+    """Text that zlib makes shorter than that repeats itself."""
+    log_prob_threshold: float | None = -1.0
+    """Text whose mean log-probability is lower is unsure."""
+    no_speech_threshold: float | None = 0.6
+    """A window is dropped as silence when no-speech is likelier and the text unsure."""
+    condition_on_previous_text: bool = True
+    """Whether a window sees the text before it."""
+    prompt_reset_on_temperature: float = 0.5
+    """Text that took a higher temperature is not shown to the next window."""
+    initial_prompt: str | Iterable[int] | None = None
+    """Text, or tokens, that the first window sees as if it came before."""
+    prefix: str | None = None
+    """Text that the first window begins with."""
     suppress_blank: bool = True
     suppress_tokens: Sequence[int] | None = (-1,)
     """-1 stands for the model's own list of symbols that are not speech."""
+    without_timestamps: bool = False
     max_initial_timestamp: float = 1.0
     """Seconds; a window's first segment starts no later."""
-    no_speech_threshold: float | None = 0.6
-    log_prob_threshold: float | None = -1.0
-    """A window is dropped as silence when no-speech is likelier than the one and the text less sure than the other."""
-    compression_ratio_threshold: float | None = 2.4
-    """Text that zlib makes shorter than that repeats itself."""
+    word_timestamps: bool = False
+    prepend_punctuations: str = PUNCTUATION.prepended
+    """Marks that go with the word after them."""
+    append_punctuations: str = PUNCTUATION.appended
+    """Marks that go with the word before them."""
+    multilingual: bool = False
+    """Whether every window's language is detected anew."""
+    vad_filter: bool = False
+    """Whether silence is cut out before anything is decoded."""
+    vad_parameters: Mapping[str, float] | VadOptions | None = None
+    max_new_tokens: int | None = None
+    """The most tokens a window may give; None is half the text context, as in openai-whisper."""
+    chunk_length: int | None = None
+    """Seconds of audio in a window, at most 30, which is what None stands for."""
+    clip_timestamps: str | Sequence[float] = "0"
+    """Seconds: start,end,start,end,… of what is transcribed; the last end may be left out."""
+    hallucination_silence_threshold: float | None = None
+    """Seconds; with word_timestamps, silence longer than that around unlikely text is skipped."""
+    hotwords: str | None = None
+    """Words that every window sees as if they came before, where no prefix is given."""
+    language_detection_threshold: float | None = 0.5
+    """A language at least so probable is taken without hearing more."""
+    language_detection_segments: int = 1
+    """The most windows that are heard to detect the language."""
+    carry_initial_prompt: bool = False
+    """Whether every window sees the initial prompt, not only the first."""
+    seed: int = 0
+    """Of sampling: the same seed gives the same text."""
     audio_context: str = "auto"
     """How much of the silence after a short window's audio is encoded: full, sparse:S, silent, auto (audio_context.py).
     A window that then decodes badly, by the two thresholds, is done again in full."""
@@ -44,11 +104,56 @@ class TranscriptionOptions:
     def __post_init__(self) -> None:
         if self.task not in TASKS:
             raise OptionError(f"unknown task {self.task!r}; the tasks are {' and '.join(TASKS)}")
-        if self.max_new_tokens is not None and self.max_new_tokens < 1:
-            raise OptionError(f"max_new_tokens must be at least 1, not {self.max_new_tokens}")
+        for name in ("beam_size", "best_of", "max_new_tokens", "language_detection_segments"):
+            if (count := getattr(self, name)) is not None and count < 1:
+                raise OptionError(f"{name} must be at least 1, not {count}")
+        for name in ("patience", "repetition_penalty"):
+            if not (math.isfinite(value := getattr(self, name)) and value > 0):
+                raise OptionError(f"{name} must be above 0, not {value}")
+        for name in ("no_repeat_ngram_size", "max_initial_timestamp", "hallucination_silence_threshold"):
+            if (value := getattr(self, name)) is not None and value < 0:
+                raise OptionError(f"{name} must not be negative, not {value}")
+        if not self.temperatures or not all(0 <= t < math.inf for t in self.temperatures):
+            raise OptionError(f"temperature must be one number from 0 up, or several, not {self.temperature}")
+        if self.chunk_length is not None and not 1 <= self.chunk_length <= LONGEST_CHUNK:
+            raise OptionError(f"chunk_length must be 1 to {LONGEST_CHUNK} seconds, not {self.chunk_length}")
         parse_audio_context(self.audio_context)
-        if self.max_initial_timestamp < 0:
-            raise OptionError(f"max_initial_timestamp must not be negative, not {self.max_initial_timestamp}")
+        _ = self.clips, self.vad_options
+
+    @property
+    def temperatures(self) -> tuple[float, ...]:
+        given = self.temperature
+        return tuple(map(float, given)) if isinstance(given, Sequence) else (float(given),)
+
+    @property
+    def clips(self) -> tuple[tuple[float, float], ...]:
+        """Seconds from and to, of each stretch that is transcribed; the last may end at infinity."""
+        given = self.clip_timestamps
+        try:
+            times = [float(t) for t in (given.split(",") if isinstance(given, str) else given) if t != ""]
+        except ValueError:
+            raise OptionError(f"clip_timestamps must be seconds: start,end,start,end,…, not {given!r}") from None
+        times = times or [0.0]
+        if times != sorted(times) or times[0] < 0 or any(math.isnan(t) for t in times):
+            raise OptionError(f"clip_timestamps must ascend from 0 or later, not {given!r}")
+        if len(times) % 2:
+            times.append(math.inf)
+        return tuple(zip(times[::2], times[1::2], strict=True))
+
+    @property
+    def vad_options(self) -> VadOptions | None:
+        """What vad_parameters say, where the filter is on."""
+        if not self.vad_filter:
+            return None
+        from tilewhisper.models.vad import VadOptions
+
+        if isinstance(given := self.vad_parameters, VadOptions):
+            return given
+        try:
+            return VadOptions(**dict(given or {}))
+        except TypeError as e:
+            known = ", ".join(VadOptions.__dataclass_fields__)
+            raise OptionError(f"vad_parameters: {e}; there are {known}") from None
 
     def suppressed(self, tokenizer: Tokenizer, facts: GenerationFacts) -> tuple[int, ...]:
         """The ids that never come, -1 spelled out. Raises OptionError for an id outside the vocabulary."""

@@ -1,8 +1,13 @@
 """What a transcription gives back. The shapes are faster-whisper's, so that its callers need not change."""
 
-from dataclasses import dataclass
+from __future__ import annotations
 
-from tilewhisper.engine.options import TranscriptionOptions
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tilewhisper.engine.options import TranscriptionOptions
+    from tilewhisper.models.vad import VadOptions
 
 
 @dataclass(frozen=True)
@@ -45,4 +50,4 @@ class TranscriptionInfo:
     all_language_probs: list[tuple[str, float]] | None
     """Likeliest first; None where nothing was detected."""
     transcription_options: TranscriptionOptions
-    vad_options: None = None
+    vad_options: VadOptions | None = None

@@ -29,6 +29,15 @@ def test_the_defaults_are_whispers():
         ({"task": "sing"}, "'sing'.*transcribe and translate"),
         ({"max_new_tokens": 0}, "max_new_tokens must be at least 1, not 0"),
         ({"max_initial_timestamp": -0.5}, "max_initial_timestamp must not be negative, not -0.5"),
+        ({"beam_size": 0}, "beam_size must be at least 1, not 0"),
+        ({"patience": 0.0}, "patience must be above 0, not 0.0"),
+        ({"repetition_penalty": float("nan")}, "repetition_penalty must be above 0, not nan"),
+        ({"temperature": ()}, "temperature must be one number from 0 up, or several"),
+        ({"temperature": [0.0, -0.2]}, "temperature must be one number from 0 up, or several"),
+        ({"chunk_length": 31}, "chunk_length must be 1 to 30 seconds, not 31"),
+        ({"clip_timestamps": "0,x"}, "clip_timestamps must be seconds"),
+        ({"clip_timestamps": [4, 2]}, "clip_timestamps must ascend"),
+        ({"vad_filter": True, "vad_parameters": {"treshold": 1}}, "vad_parameters: .*treshold.*; there are threshold,"),
     ],
 )
 def test_a_value_out_of_range_is_refused(wrong, words):
@@ -66,3 +75,26 @@ def test_the_initial_timestamp_in_tokens_of_a_fiftieth_of_a_second(seconds, inde
 
 def test_the_facts_used_are_facts_there_are():
     assert {"suppress_tokens", "begin_suppress_tokens"} <= set(GenerationFacts.__dataclass_fields__)
+
+
+@pytest.mark.parametrize(
+    ("given", "clips"),
+    [
+        ("0", ((0.0, float("inf")),)),
+        ("", ((0.0, float("inf")),)),
+        ("1.5,4,6", ((1.5, 4.0), (6.0, float("inf")))),
+        ([1, 2], ((1.0, 2.0),)),
+    ],
+)
+def test_clips_are_pairs_of_which_the_last_may_be_open(given, clips):
+    assert TranscriptionOptions(clip_timestamps=given).clips == clips
+
+
+def test_one_temperature_or_several():
+    assert TranscriptionOptions(temperature=0).temperatures == (0.0,)
+    assert TranscriptionOptions(temperature=[0, 0.5]).temperatures == (0.0, 0.5)
+
+
+def test_the_vad_has_options_only_where_it_is_on():
+    assert TranscriptionOptions(vad_parameters={"threshold": 0.7}).vad_options is None
+    assert TranscriptionOptions(vad_filter=True, vad_parameters={"threshold": 0.7}).vad_options.threshold == 0.7
