@@ -29,21 +29,43 @@ class Heard:
 class DecoderState:
     """The caches of one batch of windows.
 
-    Per layer, `self_keys` and `self_values` are (batch, heads, text_context, head_dim), filled up to `length`;
-    `cross` has, for each window, what the backend keeps of the keys and values of the encoder's states.
+    Per layer, `self_keys` and `self_values` are (batch, heads, text_context, head_dim), filled up to each row's entry
+    of `lengths`; `cross` has, for each row, what the backend keeps of the keys and values of the encoder's states.
     """
 
     self_keys: list[Tensor]
     self_values: list[Tensor]
     cross: list[list[Any]]
-    length: int = 0
+    lengths: list[int]
 
     def select(self, rows: Sequence[int]) -> None:
         """Go on with these rows of the batch, in this order; a row may come several times."""
-        index = torch.tensor(rows)
-        self.self_keys = [keys[index] for keys in self.self_keys]
-        self.self_values = [values[index] for values in self.self_values]
+        if list(rows) == list(range(len(self.lengths))):
+            return
+        self.lengths = [self.lengths[row] for row in rows]
+        index, used = torch.tensor(rows), max(self.lengths)
+        self.self_keys = [_gather(keys, index, used) for keys in self.self_keys]
+        self.self_values = [_gather(values, index, used) for values in self.self_values]
         self.cross = [[windows[row] for row in rows] for windows in self.cross]
+
+    def row(self, i: int) -> "DecoderState":
+        """One row of the batch, in the same caches."""
+        return DecoderState(
+            self_keys=[keys[i : i + 1] for keys in self.self_keys],
+            self_values=[values[i : i + 1] for values in self.self_values],
+            cross=[[windows[i]] for windows in self.cross],
+            lengths=[self.lengths[i]],
+        )
+
+
+def _gather(cache: Tensor, index: Tensor, used: int) -> Tensor:
+    """Rows of a cache, of which only the first `used` tokens are copied: in place where there is room."""
+    taken = cache[index, :, :used]
+    if len(index) > len(cache):
+        cache = cache.new_zeros(len(index), *cache.shape[1:])
+    cache = cache[: len(index)]
+    cache[:, :, :used] = taken
+    return cache
 
 
 class Decoder:
@@ -74,8 +96,9 @@ class Decoder:
         caches = [layer.empty_cache(len(windows), self.text_context) for layer in self._layers]
         return DecoderState(
             self_keys=caches,
-            self_values=[torch.empty_like(cache) for cache in caches],
+            self_values=[torch.zeros_like(cache) for cache in caches],
             cross=[list(kept) for kept in zip(*(window.layers for window in windows), strict=True)],
+            lengths=[0] * len(windows),
         )
 
     @torch.inference_mode()
@@ -84,14 +107,25 @@ class Decoder:
 
         Raises IndexError when the text context is full.
         """
-        start, end = state.length, state.length + tokens.shape[1]
-        if end > self.text_context:
+        new = tokens.shape[1]
+        if (end := max(state.lengths) + new) > self.text_context:
             raise IndexError(f"{end} tokens do not fit the text context of {self.text_context}")
-        x = self._embedding[tokens] + self._positions[start:end]
+        places = torch.tensor(state.lengths)[:, None] + torch.arange(new)
+        x = self._embedding[tokens] + self._positions[places]
         for i, layer in enumerate(self._layers):
-            x = layer(x, state.self_keys[i], state.self_values[i], state.cross[i], start)
-        state.length = end
+            x = layer(x, state.self_keys[i], state.self_values[i], state.cross[i], state.lengths)
+        state.lengths = [length + new for length in state.lengths]
         return _normed(self._norm, x)
+
+    @torch.inference_mode()
+    def read(self, prompts: Sequence[Sequence[int]], state: DecoderState) -> list[Tensor]:
+        """Append a prompt to each row, of any lengths; the last layer's output for each row: (new, d_model)."""
+        if len({len(prompt) for prompt in prompts}) == 1:
+            return list(self.step(torch.tensor(prompts), state))
+        rows = [state.row(i) for i in range(len(prompts))]
+        outputs = [self.step(torch.tensor([prompt]), row)[0] for prompt, row in zip(prompts, rows, strict=True)]
+        state.lengths = [row.lengths[0] for row in rows]
+        return outputs
 
     @torch.inference_mode()
     def logits(self, hidden: Tensor) -> Tensor:
@@ -129,18 +163,18 @@ class _DecoderLayer:
         self._scale: float = own.scaling
 
     def empty_cache(self, batch: int, context: int) -> Tensor:
-        return torch.empty(batch, self._heads, context, self._head_dim)
+        return torch.zeros(batch, self._heads, context, self._head_dim)
 
     def keep(self, window: Encoded) -> Any:
         """The keys and values of a window's states."""
         keys, values = self._run.linear(window.states, self._cross_kv).chunk(2, dim=-1)
         return self._run.keep(self._split(keys), self._split(values), window.bias)
 
-    def __call__(self, x: Tensor, keys: Tensor, values: Tensor, cross: Sequence[Any], length: int) -> Tensor:
-        """x (batch, new, d_model), tokens `length` and on of the window; the same shape."""
+    def __call__(self, x: Tensor, keys: Tensor, values: Tensor, cross: Sequence[Any], lengths: Sequence[int]) -> Tensor:
+        """x (batch, new, d_model), what comes after `lengths` tokens of each row; the same shape."""
         run = self._run
         qkv = run.linear(_normed(self._own_norm, x), self._qkv)
-        x = run.linear_add(run.self_attend(qkv, keys, values, length, self._scale), self._own_out, x)
+        x = run.linear_add(run.self_attend(qkv, keys, values, lengths, self._scale), self._own_out, x)
         q = self._split(run.linear(_normed(self._cross_norm, x), self._cross_q))
         attended = [run.attend(row, kept, self._scale) for row, kept in zip(q.split(1), cross, strict=True)]
         x = run.linear_add(torch.cat(attended) if len(attended) > 1 else attended[0], self._cross_out, x)

@@ -68,7 +68,7 @@ def greedy(
     A window leaves the batch at its end-of-text; all end at `max_new_tokens` or a full text context.
     """
     state = decoder.start(windows)
-    hidden = decoder.step(torch.tensor([list(prompt)] * len(windows)), state)
+    hidden = torch.stack(decoder.read([prompt] * len(windows), state))
     no_speech_probs = decoder.logits(hidden[:, list(prompt).index(sot)]).softmax(dim=-1)[:, no_speech].tolist()
     rows = [_Row([], []) for _ in windows]
     going, hidden = rows, hidden[:, -1]

@@ -22,6 +22,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:  # errors and shapes are asked for before anything needs torch
+    from collections.abc import Sequence
+
     from torch import Tensor
 
 
@@ -211,9 +213,10 @@ class StepBackend(AttentionBackend):
         """softmax(scale * q k^T + bias) v of queries (batch, heads, m, head_dim): (batch, m, heads * head_dim)."""
 
     @abstractmethod
-    def self_attend(self, qkv: Tensor, keys: Tensor, values: Tensor, length: int, scale: float) -> Tensor:
+    def self_attend(self, qkv: Tensor, keys: Tensor, values: Tensor, lengths: Sequence[int], scale: float) -> Tensor:
         """Causal self-attention of new tokens: (batch, m, heads * head_dim).
 
-        qkv (batch, m, 3 * heads * head_dim) joins the caches (batch, heads, context, head_dim), in place, at row
-        `length`; each token attends to itself and all before it.
+        qkv (batch, m, 3 * heads * head_dim) joins the caches (batch, heads, context, head_dim), in place, after the
+        `lengths` tokens that each row has already; each token attends to itself and all before it. What the caches
+        hold beyond is not read as more than a number: it must not be NaN.
         """

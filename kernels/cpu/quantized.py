@@ -16,6 +16,7 @@ The kernels (native/) are compiled on first use; see build.py. They run on torch
 plain C++, whichever the processor has; bits do not depend on the number of threads.
 """
 
+from collections.abc import Sequence
 from typing import ClassVar, NamedTuple
 
 import torch
@@ -104,8 +105,8 @@ class _Quantized(StepBackend):
         attended: Tensor = _native.attend(q, *kept[:5], scale, kept.bias)
         return attended.transpose(1, 2).flatten(2)
 
-    def self_attend(self, qkv: Tensor, keys: Tensor, values: Tensor, length: int, scale: float) -> Tensor:
-        attended: Tensor = _native.self_attend(qkv, keys, values, length, scale)
+    def self_attend(self, qkv: Tensor, keys: Tensor, values: Tensor, lengths: Sequence[int], scale: float) -> Tensor:
+        attended: Tensor = _native.self_attend(qkv, keys, values, lengths, scale)
         return attended
 
 

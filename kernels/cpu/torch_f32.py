@@ -1,5 +1,6 @@
 """float32 products by torch's own BLAS: the default, and what every other backend is measured against."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -55,13 +56,14 @@ class TorchBackend(StepBackend):
     def attend(self, q: Tensor, kept: _Kept, scale: float) -> Tensor:
         return _attend(q, kept.keys, kept.values, scale, kept.bias)
 
-    def self_attend(self, qkv: Tensor, keys: Tensor, values: Tensor, length: int, scale: float) -> Tensor:
-        heads, head_dim = keys.shape[1], keys.shape[3]
+    def self_attend(self, qkv: Tensor, keys: Tensor, values: Tensor, lengths: Sequence[int], scale: float) -> Tensor:
+        heads, head_dim, new = keys.shape[1], keys.shape[3], qkv.shape[1]
         q, k, v = qkv.unflatten(-1, (3, heads, head_dim)).permute(2, 0, 3, 1, 4)
-        end = length + qkv.shape[1]
-        keys[:, :, length:end] = k
-        values[:, :, length:end] = v
-        return _attend(q, keys[:, :, :end], values[:, :, :end], scale, _causal(length, end))
+        for row, start in enumerate(lengths):
+            keys[row, :, start : start + new] = k[row]
+            values[row, :, start : start + new] = v[row]
+        end = max(lengths) + new
+        return _attend(q, keys[:, :, :end], values[:, :, :end], scale, _causal(lengths, new, end))
 
 
 def _attend(q: Tensor, k: Tensor, v: Tensor, scale: float, mask: Tensor | None) -> Tensor:
@@ -71,8 +73,12 @@ def _attend(q: Tensor, k: Tensor, v: Tensor, scale: float, mask: Tensor | None) 
     return (scores.softmax(dim=-1) @ v).transpose(1, 2).flatten(2)
 
 
-def _causal(start: int, end: int) -> Tensor | None:
-    """0 where tokens start..end may look, else -inf: (end - start, end). None for a single token, which sees all."""
-    if end - start == 1:
+def _causal(lengths: Sequence[int], new: int, end: int) -> Tensor | None:
+    """0 where the new tokens of rows with `lengths` before them may look, else -inf: (batch, 1, new, end). None where
+    all see all.
+    """
+    if min(lengths) + 1 == end:
         return None
-    return torch.full((end - start, end), float("-inf")).triu(start + 1)
+    last = torch.tensor(lengths)[:, None] + torch.arange(new)
+    hidden = torch.arange(end) > last[:, None, :, None]
+    return torch.zeros(hidden.shape).masked_fill_(hidden, float("-inf"))

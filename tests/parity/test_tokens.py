@@ -75,11 +75,27 @@ def test_cached_steps_equal_one_pass_over_all_tokens(engine, oracle, shared):
     torch.testing.assert_close(torch.cat(ours, dim=1), whole, rtol=1e-4, atol=1e-3)
 
 
+def test_a_batch_of_prompts_of_any_lengths_gives_what_each_gives_alone(engine, oracle, shared):
+    model, theirs = engine("tiny.en"), oracle("tiny.en")
+    window = model.hear(Encoded(model.encode(theirs.log_mel(audio.load(shared / "jfk.flac")))))
+    decoder = model._decoder
+    prompts, after = [[50257, 50362], [50257, 50362, 843, 523, 616]], [843, 5891]
+    outputs = []
+    for prompt, token in zip(prompts, after, strict=True):
+        state = decoder.start([window])
+        outputs += [torch.cat([*decoder.read([prompt], state), *decoder.step(torch.tensor([[token]]), state)])]
+    state = decoder.start([window, window])
+    read = decoder.read(prompts, state)
+    stepped = decoder.step(torch.tensor(after)[:, None], state)
+    for alone, *together in zip(outputs, read, stepped, strict=True):
+        torch.testing.assert_close(torch.cat(together), alone, rtol=1e-3, atol=1e-3)
+
+
 def test_a_full_text_context_is_refused(engine, oracle, shared):
     model = engine("tiny.en")
     states = model.encode(oracle("tiny.en").log_mel(audio.load(shared / "jfk.flac")))
     state = model._decoder.start([model.hear(Encoded(states))])
-    state.length = model._decoder.text_context
+    state.lengths = [model._decoder.text_context]
     with pytest.raises(IndexError, match="text context of 448"):
         model._decoder.step(torch.tensor([[843]]), state)
 

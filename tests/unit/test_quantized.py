@@ -11,6 +11,7 @@ import torch.nn.functional as F
 
 from tilewhisper.kernels import registry
 from tilewhisper.kernels.cpu import build, quantized
+from tilewhisper.kernels.cpu.torch_f32 import TorchBackend
 
 if reason := build.why_unavailable():
     pytest.skip(reason, allow_module_level=True)
@@ -95,7 +96,7 @@ def test_self_attention_of_a_step_is_causal_attention_over_the_cache(instruction
     keys, values = normal(batch, heads, context, 64), normal(batch, heads, context, 64, seed=1)
     before = keys.clone(), values.clone()
     qkv = normal(batch, fresh, 3 * heads * 64, seed=2)
-    y = native.self_attend(qkv, keys, values, length, 0.125)
+    y = native.self_attend(qkv, keys, values, [length] * len(qkv), 0.125)
     q, k, v = (part.view(batch, fresh, heads, 64).transpose(1, 2) for part in qkv.chunk(3, dim=-1))
     for cache, old, new in ((keys, before[0], k), (values, before[1], v)):
         assert torch.equal(cache[:, :, length : length + fresh], new)
@@ -106,6 +107,19 @@ def test_self_attention_of_a_step_is_causal_attention_over_the_cache(instruction
     seen = (t[:, :, : length + fresh].double() for t in (keys, values))
     exact = F.scaled_dot_product_attention(q.double(), *seen, attn_mask=visible, scale=0.125)
     assert relative(y, exact.transpose(1, 2).flatten(2)) < 1e-6
+
+
+def test_rows_of_a_batch_may_have_caches_of_different_lengths(instruction_set):
+    heads, lengths = 2, [0, 9, 4]
+    caches = normal(3, heads, 12, 64), normal(3, heads, 12, 64, seed=1)
+    qkv = normal(3, 2, 3 * heads * 64, seed=2)
+    for self_attend in (native.self_attend, TorchBackend().self_attend):
+        alone = [
+            self_attend(qkv[i : i + 1], *(cache[i : i + 1].clone() for cache in caches), [length], 0.125)
+            for i, length in enumerate(lengths)
+        ]
+        y = self_attend(qkv, *(cache.clone() for cache in caches), lengths, 0.125)
+        assert relative(y, torch.cat(alone)) < 1e-6
 
 
 def everything(backend) -> list[torch.Tensor]:
@@ -121,7 +135,7 @@ def everything(backend) -> list[torch.Tensor]:
         ]
     q, k, v = (normal(1, 3, 201, 64, seed=seed) for seed in range(3))
     results.append(backend.attention(q, k, v, 0.125))
-    results.append(native.self_attend(normal(1, 2, 576), k.contiguous(), v.contiguous(), 50, 0.125))
+    results.append(native.self_attend(normal(1, 2, 576), k.contiguous(), v.contiguous(), [50], 0.125))
     return results
 
 
@@ -183,7 +197,7 @@ def test_rows_of_zeros_are_zeros(instruction_set, backend):
         (lambda w: native.pack_weight(normal(4, 4), 12), "bits must be 16 or 8"),
         (lambda w: native.pack_keys_values(normal(1, 1, 5, 24), normal(1, 1, 5, 24)), "multiple of 16"),
         (
-            lambda w: native.self_attend(normal(1, 2, 192), *(torch.zeros(1, 1, 5, 64),) * 2, 4, 1.0),
+            lambda w: native.self_attend(normal(1, 2, 192), *(torch.zeros(1, 1, 5, 64),) * 2, [4], 1.0),
             "do not fit a cache",
         ),
         (lambda w: native.use_instruction_set("mmx"), "no instruction set 'mmx'"),

@@ -295,8 +295,8 @@ Tensor attend(Tensor q, Tensor keys, Tensor key_scale, Tensor values, Tensor val
 }
 
 // Self-attention of new tokens: qkv (batch, new, 3 * heads * head_dim) joins the caches (batch, heads, context, head_dim)
-// at row `length`, and each token attends to itself and all before it: (batch, new, heads * head_dim).
-Tensor self_attend(Tensor qkv, Tensor keys, Tensor values, int64_t length, double scale) {
+// after the `lengths` tokens of each row, and each token attends to itself and all before it: (batch, new, heads * head_dim).
+Tensor self_attend(Tensor qkv, Tensor keys, Tensor values, std::vector<int64_t> lengths, double scale) {
     check_floats(qkv, 3, "qkv");
     const Heads h = heads_of(keys, "keys"), same = heads_of(values, "values");
     const int64_t fresh = qkv.size(1), width = h.heads * h.head_dim, context = h.n;
@@ -304,14 +304,16 @@ Tensor self_attend(Tensor qkv, Tensor keys, Tensor values, int64_t length, doubl
                     "keys and values must be dense and of the same shape");
     STD_TORCH_CHECK(qkv.size(0) == h.batch && qkv.size(2) == 3 * width && same.head_dim == h.head_dim,
                     "qkv does not fit the caches");
-    STD_TORCH_CHECK(length >= 0 && length + fresh <= context, length + fresh, " tokens do not fit a cache of ", context);
+    STD_TORCH_CHECK(static_cast<int64_t>(lengths.size()) == h.batch, "there must be a length for each of ", h.batch, " rows");
+    for (const int64_t length : lengths)
+        STD_TORCH_CHECK(length >= 0 && length + fresh <= context, length + fresh, " tokens do not fit a cache of ", context);
     Tensor out = make({h.batch, fresh, width});
     auto *k = static_cast<float*>(keys.data_ptr()), *v = static_cast<float*>(values.data_ptr());
     share(h.all(), 1, [&](int64_t first, int64_t last) {
         auto* scores = static_cast<float*>(scratch(panels_of(context) * PANEL * 4));
         for (int64_t head = first; head < last; ++head)
             for (int64_t i = 0; i < fresh; ++i) {
-                const int64_t row = length + i, cache = head * context * h.head_dim, at = head % h.heads * h.head_dim;
+                const int64_t row = lengths[head / h.heads] + i, cache = head * context * h.head_dim, at = head % h.heads * h.head_dim;
                 const float* token = floats(qkv) + head / h.heads * qkv.stride(0) + i * qkv.stride(1) + at;
                 std::copy_n(token + width, h.head_dim, k + cache + row * h.head_dim);
                 std::copy_n(token + 2 * width, h.head_dim, v + cache + row * h.head_dim);
@@ -364,7 +366,7 @@ STABLE_TORCH_LIBRARY(tilewhisper_native, m) {
         "attend(Tensor q, Tensor keys, Tensor key_scale, Tensor values, Tensor value_scale, int n, float scale, "
         "Tensor? bias) -> Tensor");
     m.def("settle(Tensor(a!) scores, Tensor x, Tensor weight, Tensor scales, int split) -> ()");
-    m.def("self_attend(Tensor qkv, Tensor(a!) keys, Tensor(b!) values, int length, float scale) -> Tensor");
+    m.def("self_attend(Tensor qkv, Tensor(a!) keys, Tensor(b!) values, int[] lengths, float scale) -> Tensor");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(tilewhisper_native, CompositeExplicitAutograd, m) {
