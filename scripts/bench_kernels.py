@@ -6,8 +6,9 @@
 
 A result is held against the float64 oracle first: one beyond its bound is called wrong and never timed. Then all take
 turns, so that a machine that slows down slows them alike; ratios are against torch float32. Inputs are normal random
-numbers. Products of the decoder start with caches emptied: a step of it streams all its weights. The peaks of the
-instructions and of reading memory are measured in the same run, before and after.
+numbers. Products of the decoder start with caches emptied: a step of it streams all its weights. Its floor is the time
+that reading as many bytes takes, in turn with the products. The peaks of the instructions and of reading memory are
+measured in the same run, before and after.
 """
 
 import argparse
@@ -25,6 +26,7 @@ import torch
 from kernel_bench.contenders import BASELINE, ORACLE, Arithmetic, Contender, contenders
 from kernel_bench.peaks import Peaks
 from kernel_bench.products import Case, Run, Task, shape_table
+from kernel_bench.reading import read_of
 from rich.table import Table
 from torch import Tensor
 
@@ -36,6 +38,7 @@ from tilewhisper.kernels.base import ProductShape
 from tilewhisper.models.catalog import SIZES, official
 
 DEFAULT_SIZES = ("tiny", "base")
+READ = "reading"
 BEYOND_CACHES = 2**26
 """float32 numbers that are read to empty the caches: 256 MiB."""
 
@@ -58,6 +61,15 @@ class Outcome:
 
 
 @dataclass(frozen=True)
+class Outcomes:
+    """All of one case."""
+
+    of_contenders: tuple[Outcome, ...]
+    read_gb_s: float | None
+    """Median of reading the weight's entries as bytes in turn with the contenders; None where that is not measured."""
+
+
+@dataclass(frozen=True)
 class Figures:
     """What an outcome's seconds come to; None is unknown."""
 
@@ -72,7 +84,7 @@ class Figures:
     bytes: int
     """That must come from memory or go there."""
     of_floor: float | None
-    """Median over the time to read that many bytes: 1 is as fast as memory."""
+    """Of the decoder: median over the median time to read that many bytes. 1 is as fast as memory."""
     operations_per_byte: float
 
 
@@ -101,7 +113,7 @@ def run(args: argparse.Namespace) -> int:
         outcomes = [measure(case, found, args.rounds) for case in cases]
         peaks = before.or_better(Peaks.measured())
     results = [
-        (case, [(one, _figures(case, one, those, peaks)) for one in those])
+        (case, [(one, _figures(case, one, those, peaks)) for one in those.of_contenders])
         for case, those in zip(cases, outcomes, strict=True)
     ]
     setting = f"{torch.get_num_threads()} threads of {machine().cpu}, torch {torch.__version__}"
@@ -124,7 +136,7 @@ Results = Sequence[tuple[Case, Sequence[tuple[Outcome, Figures | None]]]]
 
 
 @torch.inference_mode()
-def measure(case: Case, found: Sequence[Contender], rounds: int) -> list[Outcome]:
+def measure(case: Case, found: Sequence[Contender], rounds: int) -> Outcomes:
     """Check every contender, then time those that are right, in turn."""
     task = Task.of(case)
     expected = task.on(registry.create(ORACLE))().double()
@@ -140,8 +152,10 @@ def measure(case: Case, found: Sequence[Contender], rounds: int) -> list[Outcome
         if right:
             runs[one.name] = ready
         outcomes.append(Outcome(one.name, one.arithmetic, "" if right else f"wrong: beyond {bound:g}", error))
-    seconds = _in_turn(runs, rounds, empty_caches=case.is_decoding)
-    return [replace(one, seconds=seconds.get(one.backend, ())) for one in outcomes]
+    read = read_of(task) if case.is_decoding else None
+    seconds = _in_turn(runs | ({READ: read} if read else {}), rounds, empty_caches=case.is_decoding)
+    gb_s = case.shape.k * case.shape.n / statistics.median(seconds[READ]) / 1e9 if read else None
+    return Outcomes(tuple(replace(one, seconds=seconds.get(one.backend, ())) for one in outcomes), gb_s)
 
 
 def _in_turn(runs: Mapping[str, Run], rounds: int, empty_caches: bool) -> dict[str, tuple[float, ...]]:
@@ -160,10 +174,10 @@ def _relative_error(found: Tensor, expected: Tensor) -> float:
     return float((found - expected).norm() / expected.norm())
 
 
-def _figures(case: Case, one: Outcome, all_of_case: Sequence[Outcome], peaks: Peaks) -> Figures | None:
+def _figures(case: Case, one: Outcome, all_of_case: Outcomes, peaks: Peaks) -> Figures | None:
     if not one.seconds:
         return None
-    baseline = next(other for other in all_of_case if other.backend == BASELINE)
+    baseline = next(other for other in all_of_case.of_contenders if other.backend == BASELINE)
     moved = case.bytes(one.arithmetic.weight_bytes)
     gops, peak = case.operations / one.median / 1e9, peaks.gops.get(one.arithmetic.instructions)
     return Figures(
@@ -174,7 +188,7 @@ def _figures(case: Case, one: Outcome, all_of_case: Sequence[Outcome], peaks: Pe
         ratio=baseline.median / one.median if baseline.seconds else None,
         of_peak=gops / peak if peak else None,
         bytes=moved,
-        of_floor=one.median * peaks.read_gb_s * 1e9 / moved if peaks.read_gb_s else None,
+        of_floor=one.median * all_of_case.read_gb_s * 1e9 / moved if all_of_case.read_gb_s else None,
         operations_per_byte=case.operations / moved,
     )
 

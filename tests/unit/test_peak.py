@@ -30,3 +30,9 @@ def test_what_is_not_known_is_zero(native):
 
 def test_memory_is_read_at_a_speed_memory_has(native):
     assert 0.1 < native.read_bandwidth() < 1e4
+
+
+@pytest.mark.parametrize("lines", [1, 2, 7, 161])
+def test_every_line_of_a_memory_is_read(native, lines):
+    memory = torch.arange(16 * lines, dtype=torch.int32) % 97
+    assert native.read(memory) == int(memory.sum())
