@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from itertools import groupby
 from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:  # errors and shapes are asked for before anything needs torch
@@ -182,6 +183,25 @@ class AttentionBackend(Backend):
         """
 
 
+@dataclass(frozen=True)
+class DecoderLayer:
+    """One layer of a pre-norm decoder, its products as `prepare` gave them and its norms as (weight, bias)."""
+
+    own_norm: tuple[Tensor, Tensor]
+    qkv: Any
+    own_out: Any
+    cross_norm: tuple[Tensor, Tensor]
+    cross_query: Any
+    cross_out: Any
+    final_norm: tuple[Tensor, Tensor]
+    fc1: Any
+    fc2: Any
+    eps: float
+    """Of the norms."""
+    scale: float
+    """Of the scores."""
+
+
 class StepBackend(AttentionBackend):
     """A backend that can also run a decoder: a few rows at a time, attention over keys and values that stay."""
 
@@ -220,3 +240,46 @@ class StepBackend(AttentionBackend):
         `lengths` tokens that each row has already; each token attends to itself and all before it. What the caches
         hold beyond is not read as more than a number: it must not be NaN.
         """
+
+    def decoder_layer(
+        self,
+        x: Tensor,
+        layer: DecoderLayer,
+        keys: Tensor,
+        values: Tensor,
+        lengths: Sequence[int],
+        windows: Sequence[Any],
+    ) -> Tensor:
+        """New tokens x (batch, m, d) through a layer: (batch, m, d).
+
+        Their keys and values join the caches (batch, heads, context, head_dim) as in `self_attend`; `windows` has what
+        `keep` gave for each row of the batch.
+        """
+        import torch
+
+        heads, head_dim = keys.shape[1], keys.shape[3]
+        qkv = self.linear(_norm(x, layer.own_norm, layer.eps), layer.qkv)
+        x = self.linear_add(self.self_attend(qkv, keys, values, lengths, layer.scale), layer.own_out, x)
+        q = self.linear(_norm(x, layer.cross_norm, layer.eps), layer.cross_query).unflatten(-1, (heads, head_dim))
+        attended = []
+        for rows, window in _by_window(q, windows):
+            together = self.attend(rows.flatten(0, 1)[None].transpose(1, 2), window, layer.scale)
+            attended.append(together.view(len(rows), -1, heads * head_dim))
+        x = self.linear_add(torch.cat(attended), layer.cross_out, x)
+        return self.linear_add(self.linear_gelu(_norm(x, layer.final_norm, layer.eps), layer.fc1), layer.fc2, x)
+
+
+def runs(windows: Sequence[Any]) -> list[tuple[Any, int]]:
+    """Neighbours that are one object, and how many they are: rows that stand in one window attend to it together."""
+    return [(next(same), 1 + sum(1 for _ in same)) for _, same in groupby(windows, key=id)]
+
+
+def _by_window(q: Tensor, windows: Sequence[Any]) -> list[tuple[Tensor, Any]]:
+    found = runs(windows)
+    return list(zip(q.split([rows for _, rows in found]), (window for window, _ in found), strict=True))
+
+
+def _norm(x: Tensor, norm: tuple[Tensor, Tensor], eps: float) -> Tensor:
+    import torch.nn.functional as F
+
+    return F.layer_norm(x, norm[0].shape, *norm, eps)

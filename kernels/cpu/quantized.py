@@ -23,10 +23,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tilewhisper.kernels.base import Backend, Settings, StepBackend
+from tilewhisper.kernels.base import Backend, DecoderLayer, Settings, StepBackend, runs
 from tilewhisper.kernels.cpu import build
 
 _native = torch.ops.tilewhisper_native
+
+ROWS_OF_A_STEP = 32
+"""Up to so many rows a decoder's layer is one native call, in which each thread norms all rows for itself. More come
+only in prompts, once."""
 
 
 class PackedWeight(NamedTuple):
@@ -108,6 +112,37 @@ class _Quantized(StepBackend):
     def self_attend(self, qkv: Tensor, keys: Tensor, values: Tensor, lengths: Sequence[int], scale: float) -> Tensor:
         attended: Tensor = _native.self_attend(qkv, keys, values, lengths, scale)
         return attended
+
+    def decoder_layer(
+        self,
+        x: Tensor,
+        layer: DecoderLayer,
+        keys: Tensor,
+        values: Tensor,
+        lengths: Sequence[int],
+        windows: Sequence["_Kept"],
+    ) -> Tensor:
+        batch, new, _ = x.shape
+        if batch * new > ROWS_OF_A_STEP:
+            return super().decoder_layer(x, layer, keys, values, lengths, windows)
+        products = (layer.qkv, layer.own_out, layer.cross_query, layer.cross_out, layer.fc1, layer.fc2)
+        heard = runs(windows)
+        y: Tensor = _native.decoder_layer(
+            x,
+            [*layer.own_norm, *layer.cross_norm, *layer.final_norm],
+            *([product[part] for product in products] for part in range(3)),
+            layer.fc1.n,
+            keys,
+            values,
+            lengths,
+            [tensor for window, _ in heard for tensor in window[:4]],
+            [window.n for window, _ in heard],
+            [window.bias for window, _ in heard],
+            [rows * new for _, rows in heard],
+            layer.eps,
+            layer.scale,
+        )
+        return y
 
 
 class _Vocabulary(NamedTuple):

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from tilewhisper.kernels import registry
+from tilewhisper.kernels.base import DecoderLayer
 from tilewhisper.kernels.cpu import build, quantized
 from tilewhisper.kernels.cpu.torch_f32 import TorchBackend
 
@@ -122,6 +123,65 @@ def test_rows_of_a_batch_may_have_caches_of_different_lengths(instruction_set):
         assert relative(y, torch.cat(alone)) < 1e-6
 
 
+def decoder_layer(backend, d: int) -> DecoderLayer:
+    def norm(seed):
+        return 1 + normal(d, seed=seed) / 10, normal(d, seed=seed + 1)
+
+    def product(n, k, seed):
+        return backend.prepare(normal(n, k, seed=seed) / k**0.5, normal(n, seed=seed + 1) / 10)
+
+    sizes = {
+        "qkv": (3 * d, d),
+        "own_out": (d, d),
+        "cross_query": (d, d),
+        "cross_out": (d, d),
+        "fc1": (4 * d, d),
+        "fc2": (d, 4 * d),
+    }
+    products = {name: product(*size, seed=10 * i) for i, (name, size) in enumerate(sizes.items())}
+    return DecoderLayer(own_norm=norm(1), cross_norm=norm(3), final_norm=norm(5), eps=1e-5, scale=0.125, **products)
+
+
+@pytest.mark.parametrize("lengths", [[0], [7], [3, 0, 9, 9, 1]])
+@pytest.mark.parametrize("new", [1, 3, 40])
+def test_a_decoders_layer_in_one_call_is_its_operations_one_by_one(instruction_set, backend, lengths, new):
+    heads, batch = 3, len(lengths)
+    windows = [
+        (normal(1, heads, n, 64, seed=n), normal(1, heads, n, 64, seed=n + 1), bias)
+        for n, bias in ((33, None), (20, normal(20)), (33, None), (5, None))
+    ]
+    places = [0, 1, 1, 2, 3][:batch]  # two rows share a window
+    x = normal(batch, new, heads * 64)
+    results = []
+    for run in (backend, TorchBackend()):
+        kept = [run.keep(*window) for window in windows]
+        keys, values = normal(batch, heads, 50, 64, seed=2), normal(batch, heads, 50, 64, seed=3)
+        y = run.decoder_layer(x, decoder_layer(run, heads * 64), keys, values, lengths, [kept[i] for i in places])
+        results.append((y, keys, values))
+    bound = 2e-3 if backend.bits == 16 else 2e-2  # as its products, of which 8 follow one another
+    for ours, exact in zip(*results, strict=True):
+        assert relative(ours, exact) < bound
+
+
+@pytest.fixture
+def any_threads():
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
+def test_a_decoders_layer_has_the_same_bits_on_any_number_of_threads(backend, any_threads):
+    layer, x = decoder_layer(backend, 192), normal(2, 1, 192)
+    window = backend.keep(normal(1, 3, 30, 64), normal(1, 3, 30, 64, seed=1))
+    results = []
+    for threads in (1, 2, 3):
+        any_threads(threads)
+        for _ in range(20):
+            caches = torch.zeros(2, 3, 8, 64), torch.zeros(2, 3, 8, 64)
+            results.append(backend.decoder_layer(x, layer, *caches, [0, 0], [window, window]))
+    assert all(torch.equal(one, results[0]) for one in results)
+
+
 def everything(backend) -> list[torch.Tensor]:
     """One result of each kernel, at shapes whose work is shared out by rows and by columns."""
     results = []
@@ -139,14 +199,11 @@ def everything(backend) -> list[torch.Tensor]:
     return results
 
 
-def test_one_thread_and_two_give_the_same_bits(instruction_set, backend):
+def test_one_thread_and_two_give_the_same_bits(instruction_set, backend, any_threads):
     one_thread, two_threads = [], []
-    try:
-        for threads, results in ((1, one_thread), (2, two_threads)):
-            torch.set_num_threads(threads)
-            results += everything(backend)
-    finally:
-        torch.set_num_threads(2)
+    for threads, results in ((1, one_thread), (2, two_threads)):
+        any_threads(threads)
+        results += everything(backend)
     assert all(torch.equal(one, two) for one, two in zip(one_thread, two_threads, strict=True))
 
 

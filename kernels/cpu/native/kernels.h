@@ -65,6 +65,9 @@ struct Kernels {
     void (*attend_rows)(const float* q, const float* keys, const float* values, int64_t n, int64_t head_dim, float scale,
                         float* scores, float* out);
 
+    // One row of n numbers less their mean, over their standard deviation, times `weight`, plus `bias`.
+    void (*layer_norm)(const float* x, int64_t n, const float* weight, const float* bias, float eps, float* to);
+
     float (*dot)(const float* a, const float* b, int64_t n);
 
     void (*pack_keys)(FloatRows k, int64_t n, int64_t head_dim, int16_t* panels, float* scale);

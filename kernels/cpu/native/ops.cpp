@@ -3,33 +3,15 @@
 // x is float32 with its last dimension dense; results are fresh and dense. Bits do not depend on the number of threads:
 // work is shared out by rows or columns, never by the length of a sum.
 
-#include <torch/csrc/stable/library.h>
-#include <torch/csrc/stable/ops.h>
-#include <torch/csrc/stable/tensor.h>
+#include "ops.h"
 
-#include <algorithm>
-#include <atomic>
 #include <cmath>
-#include <cstdlib>
 #include <limits>
-#include <memory>
-#include <optional>
 #include <string>
 #include <tuple>
-#include <vector>
-
-#ifdef __linux__
-#include <sys/mman.h>
-#endif
-
-#include "kernels.h"
-#include "panels.h"
 
 namespace tilewhisper {
 namespace {
-
-using torch::headeronly::ScalarType;
-using torch::stable::Tensor;
 
 // ---------------------------------------------------------------- which kernels
 
@@ -47,9 +29,8 @@ std::vector<const Kernels*> usable_kernels() {
     return usable;
 }
 
-std::atomic<const Kernels*> chosen{usable_kernels().front()};
-
-const Kernels& kernels() { return *chosen.load(std::memory_order_relaxed); }
+// Before anything runs: which kernels `kernels()` gives.
+const bool best_is_chosen = (chosen.store(usable_kernels().front()), true);
 
 // Names of the instruction sets this processor can run, best first, joined by spaces.
 std::string instruction_sets() {
@@ -64,73 +45,6 @@ void use_instruction_set(std::string name) {
     for (const Kernels* k : usable_kernels())
         if (name == k->name) return chosen.store(k);
     STD_TORCH_CHECK(false, "no instruction set '", name, "' here; there is ", instruction_sets());
-}
-
-// ---------------------------------------------------------------- memory and threads
-
-struct Free {
-    void operator()(void* p) const { std::free(p); }
-};
-
-// Memory of this thread's own that grows and is kept: aligned to a cache line, contents undefined.
-void* scratch(int64_t bytes) {
-    thread_local std::unique_ptr<void, Free> memory;
-    thread_local int64_t size = 0;
-    if (size < bytes) {
-        memory.reset(std::aligned_alloc(64, (bytes + 63) / 64 * 64));
-        size = memory ? bytes : 0;
-        STD_TORCH_CHECK(memory, "out of memory: ", bytes, " bytes");
-    }
-    return memory.get();
-}
-
-// run(first, last) over [0, total) in parts of `part`. Each thread takes the next part when it is done with one, so that
-// a thread that is held up, by another process say, holds up nobody else.
-template <class Run>
-void share(int64_t total, int64_t part, const Run& run) {
-    if (total <= part) return run(0, total);
-    std::atomic<int64_t> next{0};
-    torch::stable::parallel_for(0, torch::stable::get_num_threads(), 1, [&](int64_t, int64_t) {
-        for (int64_t first; (first = next.fetch_add(part)) < total;) run(first, std::min(total, first + part));
-    });
-}
-
-Tensor make(std::initializer_list<int64_t> sizes, ScalarType type = ScalarType::Float) {
-    const std::vector<int64_t> shape(sizes);
-    return torch::stable::empty({shape.data(), shape.size()}, type);
-}
-
-// The same for what is read over and over: a large one asks for huge pages, with which the processor looks ahead further
-// and misses fewer addresses. The vocabulary of base (26 MB of bytes) was read in 1.18 ms in place of 1.34.
-Tensor make_lasting(int64_t numel, ScalarType type, int64_t entry_bytes) {
-#ifdef __linux__
-    constexpr int64_t HUGE_PAGE = 2 << 20;
-    const int64_t bytes = (numel * entry_bytes + HUGE_PAGE - 1) / HUGE_PAGE * HUGE_PAGE;
-    if (numel * entry_bytes >= 2 * HUGE_PAGE) {
-        void* memory = std::aligned_alloc(HUGE_PAGE, bytes);
-        STD_TORCH_CHECK(memory, "out of memory: ", bytes, " bytes");
-        madvise(memory, bytes, MADV_HUGEPAGE);  // advice: whether it is taken makes no difference to what follows
-        const int64_t dense = 1;
-        const torch::stable::Device cpu(torch::headeronly::DeviceType::CPU);
-        return torch::stable::from_blob(memory, {&numel, 1}, {&dense, 1}, cpu, type, &std::free);
-    }
-#endif
-    return make({numel}, type);
-}
-
-void check_floats(const Tensor& t, int64_t dims, const char* name) {
-    STD_TORCH_CHECK(t.is_cpu() && t.scalar_type() == ScalarType::Float, name, " must be float32 on the CPU");
-    STD_TORCH_CHECK(t.dim() == dims, name, " must have ", dims, " dimensions, not ", t.dim());
-    STD_TORCH_CHECK(t.size(dims - 1) <= 1 || t.stride(dims - 1) == 1, name, "'s last dimension must be dense");
-}
-
-const float* floats(const Tensor& t) { return static_cast<const float*>(t.data_ptr()); }
-
-const float* dense_or_null(const std::optional<Tensor>& t, int64_t numel, const char* name) {
-    if (!t) return nullptr;
-    STD_TORCH_CHECK(t->is_cpu() && t->scalar_type() == ScalarType::Float, name, " must be float32 on the CPU");
-    STD_TORCH_CHECK(t->is_contiguous() && t->numel() == numel, name, " must be dense and hold ", numel, " numbers");
-    return floats(*t);
 }
 
 // ---------------------------------------------------------------- linear layers

@@ -1,4 +1,5 @@
-// Self-attention of a decoding step: a few new tokens against a cache that grows by them. Float32: the cache is small.
+// What else a decoding step takes, in float32: self-attention of a few new tokens against a cache that grows by them, which
+// is small; layer norm.
 #pragma once
 
 #include "kernels.h"
@@ -37,6 +38,25 @@ inline void attend_rows(const float* q, const float* keys, const float* values, 
         for (int64_t j = 0; j < n; ++j) mixed += scores[j] * load<Floats>(values + j * head_dim + i);
         store(out + i, mixed * share);
     }
+}
+
+inline void layer_norm(const float* x, int64_t n, const float* weight, const float* bias, float eps, float* to) {
+    const int64_t whole = n / LANES * LANES;
+    Floats total{}, squares{};
+    for (int64_t i = 0; i < whole; i += LANES) total += load<Floats>(x + i);
+    float mean = sum(total);
+    for (int64_t i = whole; i < n; ++i) mean += x[i];
+    mean /= n;
+    for (int64_t i = 0; i < whole; i += LANES) {
+        const Floats off = load<Floats>(x + i) - mean;
+        squares += off * off;
+    }
+    float variance = sum(squares);
+    for (int64_t i = whole; i < n; ++i) variance += (x[i] - mean) * (x[i] - mean);
+    const float factor = 1.0f / __builtin_sqrtf(variance / n + eps);
+    for (int64_t i = 0; i < whole; i += LANES)
+        store(to + i, (load<Floats>(x + i) - mean) * factor * load<Floats>(weight + i) + load<Floats>(bias + i));
+    for (int64_t i = whole; i < n; ++i) to[i] = (x[i] - mean) * factor * weight[i] + bias[i];
 }
 
 }  // namespace tilewhisper::ISA
