@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tilewhisper.engine.audio_context import parse as parse_audio_context
 from tilewhisper.engine.errors import OptionError
@@ -78,7 +78,7 @@ class TranscriptionOptions:
     """Whether every window's language is detected anew."""
     vad_filter: bool = False
     """Whether silence is cut out before anything is decoded."""
-    vad_parameters: Mapping[str, float] | VadOptions | None = None
+    vad_parameters: Mapping[str, Any] | VadOptions | None = None
     max_new_tokens: int | None = None
     """The most tokens a window may give; None is half the text context, as in openai-whisper."""
     chunk_length: int | None = None
