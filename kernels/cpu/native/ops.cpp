@@ -81,9 +81,13 @@ std::tuple<Tensor, Tensor> pack_weight(Tensor weight, int64_t bits) {
     return {panels, scales};
 }
 
-// Rows of x that a thread takes at a time: enough to use a panel well while it is in the cache, few enough that
-// the threads finish together.
-constexpr int64_t ROWS_AT_A_TIME = 96;
+// Rows of x that a thread takes at a time: up to 96, which use a panel well while it is in the cache, and so many that
+// every thread takes as often as the others. Of 661 rows two threads would else take 4 and 3 times 96.
+int64_t rows_at_a_time(int64_t rows) {
+    const int64_t threads = torch::stable::get_num_threads(), times = (rows + threads * 96 - 1) / (threads * 96);
+    const int64_t each = (rows + times * threads - 1) / (times * threads);
+    return (each + MAX_BLOCK - 1) / MAX_BLOCK * MAX_BLOCK;
+}
 
 // x (batch, m, k) times a packed weight of n columns, + bias, GELU, + residual: (batch, m, n).
 Tensor linear(Tensor x, Tensor panels, Tensor scales, std::optional<Tensor> bias, int64_t n, bool gelu,
@@ -118,14 +122,10 @@ Tensor linear(Tensor x, Tensor panels, Tensor scales, std::optional<Tensor> bias
         share(panels_of(n), 16, [&](int64_t first, int64_t last) { run.product(all, rows, weight, first, last, then, to); });
         return out;
     }
-    const int64_t blocks = (rows + ROWS_AT_A_TIME - 1) / ROWS_AT_A_TIME;
-    share(blocks, 1, [&](int64_t first_block, int64_t last_block) {
-        for (int64_t b = first_block; b < last_block; ++b) {
-            const int64_t first = b * ROWS_AT_A_TIME, last = std::min(rows, first + ROWS_AT_A_TIME);
-            Epilogue here = then;
-            if (here.residual) here.residual += first * n;
-            run.product(quantized(first, last), last - first, weight, 0, panels_of(n), here, to + first * n);
-        }
+    share(rows, rows_at_a_time(rows), [&](int64_t first, int64_t last) {
+        Epilogue here = then;
+        if (here.residual) here.residual += first * n;
+        run.product(quantized(first, last), last - first, weight, 0, panels_of(n), here, to + first * n);
     });
     return out;
 }
