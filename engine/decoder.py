@@ -136,13 +136,13 @@ class Decoder:
         return self._backend.scores(hidden, self._vocabulary)
 
     @torch.inference_mode()
-    def settle(self, logits: Tensor, hidden: Tensor, timestamp_begin: int) -> None:
-        """Make scores (batch, n_vocab) of outputs (batch, d_model) exact, in place, where a token may be the likeliest
-        of text or the likeliest of timestamps.
+    def settle(self, logits: Tensor, hidden: Tensor, timestamp_begin: int, keep: int = 1) -> None:
+        """Make scores (batch, n_vocab) of outputs (batch, d_model) exact, in place, where a token may be one of the
+        `keep` likeliest of text or of timestamps.
 
         To be called when the scores of tokens that must not come are -inf.
         """
-        self._backend.settle(logits, hidden, self._vocabulary, timestamp_begin)
+        self._backend.settle(logits, hidden, self._vocabulary, timestamp_begin, keep)
 
 
 class _DecoderLayer:

@@ -1,12 +1,21 @@
-"""From encoder states to tokens: detect the language, decode greedily under the token rules."""
+"""From encoder states to tokens: detect the language; search for the tokens under the rules, at one temperature."""
 
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import torch
+from torch import Tensor
 
+from tilewhisper.engine.beam import BeamSearch
 from tilewhisper.engine.decoder import Decoder, Heard
+from tilewhisper.engine.options import TranscriptionOptions
+from tilewhisper.engine.penalties import no_repeat_ngram, repetition_penalty
+from tilewhisper.engine.sampling import Sampling
+from tilewhisper.engine.search import Hypothesis, Search
 from tilewhisper.engine.token_rules import TokenRules
+from tilewhisper.models.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True)
@@ -20,6 +29,9 @@ class DecodedWindow:
     """The same over the text alone, without timestamps and end-of-text; -inf where there is none."""
     no_speech_prob: float
     """Probability of the no-speech token right after start-of-transcript."""
+    temperature: float
+    compression_ratio: float
+    """How much shorter zlib makes the text: above 2.4 it repeats itself."""
 
 
 @torch.inference_mode()
@@ -36,64 +48,93 @@ def detect_language(
     ]
 
 
-@dataclass
-class _Row:
-    """One window as it is decoded."""
-
-    tokens: list[int]
-    logprobs: list[float]
-
-    def window(self, eot: int, no_speech_prob: float) -> DecodedWindow:
-        return DecodedWindow(
-            tokens=tuple(self.tokens),
-            avg_logprob=sum(self.logprobs) / (len(self.tokens) + 1),
-            text_logprob=_mean([s for token, s in zip(self.tokens, self.logprobs, strict=False) if token < eot]),
-            no_speech_prob=no_speech_prob,
-        )
-
-
 @torch.inference_mode()
-def greedy(
+def decode(
     decoder: Decoder,
     windows: Sequence[Heard],
-    prompt: Sequence[int],
+    prompts: Sequence[Sequence[int]],
+    tokenizer: Tokenizer,
     rules: TokenRules,
-    *,
-    sot: int,
-    no_speech: int,
-    max_new_tokens: int,
+    options: TranscriptionOptions,
+    temperature: float,
 ) -> list[DecodedWindow]:
-    """Decode windows after one prompt, the likeliest token each step.
+    """Decode windows together, each after its own prompt: by beams at temperature 0, by samples above.
 
-    A window leaves the batch at its end-of-text; all end at `max_new_tokens` or a full text context.
+    A window leaves the batch when its search is over, and at the latest after `options.max_new_tokens` (None: half the
+    text context) or where the text context is full. Raises IndexError for a prompt that does not fit it.
     """
+    search = _search(options, temperature, tokenizer.eot)
     state = decoder.start(windows)
-    hidden = torch.stack(decoder.read([prompt] * len(windows), state))
-    no_speech_probs = decoder.logits(hidden[:, list(prompt).index(sot)]).softmax(dim=-1)[:, no_speech].tolist()
-    rows = [_Row([], []) for _ in windows]
-    going, hidden = rows, hidden[:, -1]
-    limit = min(max_new_tokens, decoder.text_context - len(prompt))
-    for count in range(1, limit + 1):
-        logits = decoder.logits(hidden)
-        rules.forbid(logits, [row.tokens for row in going])
-        decoder.settle(logits, hidden, rules.timestamp_begin)
-        rules.prefer_timestamps(logits)
-        best, chosen = logits.max(dim=-1)
-        logprobs = (best - logits.logsumexp(dim=-1)).tolist()
-        stay = []
-        for place, (row, token, logprob) in enumerate(zip(going, chosen.tolist(), logprobs, strict=True)):
-            row.logprobs.append(logprob)
-            if token != rules.eot:
-                row.tokens.append(token)
-                stay.append(place)
-        if not stay or count == limit:
+    read = decoder.read(prompts, state)
+    at_sot = torch.stack([row[list(prompt).index(tokenizer.sot)] for row, prompt in zip(read, prompts, strict=True)])
+    no_speech_probs = decoder.logits(at_sot).softmax(dim=-1)[:, tokenizer.no_speech].tolist()
+    most = options.max_new_tokens or decoder.text_context // 2
+    every = [search.start(min(most, decoder.text_context - len(prompt))) for prompt in prompts]
+    going, hidden = every, torch.stack([row[-1] for row in read])
+    while True:
+        tokens = [one.tokens for window in going for one in window.live]
+        candidates = iter(search.candidates(_scores(decoder, hidden, tokens, search.keep, rules, options), going))
+        stay, rows, first = [], [], 0
+        for window in going:
+            count = len(window.live)
+            sources = search.advance(window, list(islice(candidates, count)))
+            window.room -= 1
+            if window.room > 0 and not window.enough:
+                stay.append(window)
+                rows += [first + source for source in sources]
+            first += count
+        if not stay:
             break
-        if len(stay) < len(going):
-            going, chosen = [going[place] for place in stay], chosen[stay]
-            state.select(stay)
-        hidden = decoder.step(chosen[:, None], state)[:, -1]
-    return [row.window(rules.eot, probability) for row, probability in zip(rows, no_speech_probs, strict=True)]
+        going = stay
+        state.select(rows)
+        newest = torch.tensor([one.tokens[-1:] for window in going for one in window.live])
+        hidden = decoder.step(newest, state)[:, -1]
+    return [
+        _decoded(search.best(window), no_speech_prob, tokenizer, temperature)
+        for window, no_speech_prob in zip(every, no_speech_probs, strict=True)
+    ]
 
 
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values) if values else float("-inf")
+def compression_ratio(text: str) -> float:
+    """How much shorter zlib makes the text: above 2.4 it repeats itself."""
+    data = text.encode()
+    return len(data) / len(zlib.compress(data))
+
+
+def _search(options: TranscriptionOptions, temperature: float, eot: int) -> Search:
+    if temperature == 0:
+        return BeamSearch(eot, options.beam_size, options.length_penalty, options.patience)
+    return Sampling(eot, options.best_of, options.length_penalty, temperature, options.seed)
+
+
+def _scores(
+    decoder: Decoder,
+    hidden: Tensor,
+    tokens: Sequence[Sequence[int]],
+    keep: int,
+    rules: TokenRules,
+    options: TranscriptionOptions,
+) -> Tensor:
+    """Outputs of a step (rows, d_model) and each row's tokens so far to scores (rows, n_vocab) under all rules, exact
+    for the `keep` likeliest."""
+    logits = decoder.logits(hidden)
+    rules.forbid(logits, tokens)
+    no_repeat_ngram(logits, tokens, options.no_repeat_ngram_size)
+    # what a penalty pushes down makes room for as many others, whose scores must be exact too
+    penalised = 0 if options.repetition_penalty == 1 else max(map(len, tokens))
+    decoder.settle(logits, hidden, rules.timestamp_begin, keep + penalised)
+    repetition_penalty(logits, tokens, options.repetition_penalty)
+    rules.prefer_timestamps(logits)
+    return logits
+
+
+def _decoded(best: Hypothesis, no_speech_prob: float, tokenizer: Tokenizer, temperature: float) -> DecodedWindow:
+    text = [score for token, score in zip(best.tokens, best.logprobs, strict=False) if token < tokenizer.eot]
+    return DecodedWindow(
+        tokens=best.tokens,
+        avg_logprob=best.logprob / (len(best.tokens) + 1),
+        text_logprob=sum(text) / len(text) if text else float("-inf"),
+        no_speech_prob=no_speech_prob,
+        temperature=temperature,
+        compression_ratio=compression_ratio(tokenizer.decode(best.tokens).strip()),
+    )

@@ -17,9 +17,10 @@ from tilewhisper.engine import policy as policies
 from tilewhisper.engine.audio_context import AUTO_STEP, FULL, AudioContext, Encoded
 from tilewhisper.engine.audio_context import parse as parse_audio_context
 from tilewhisper.engine.decoder import Decoder, Heard
-from tilewhisper.engine.decoding import DecodedWindow, detect_language, greedy
+from tilewhisper.engine.decoding import DecodedWindow, decode, detect_language
 from tilewhisper.engine.encoder import Encoder
 from tilewhisper.engine.errors import OptionError
+from tilewhisper.engine.fallback import with_fallback
 from tilewhisper.engine.options import TranscriptionOptions
 from tilewhisper.engine.policy import DEFAULT_POLICY, Policy
 from tilewhisper.engine.report import Clock
@@ -150,8 +151,19 @@ class WhisperModel:
         tokenizer = self.checkpoint.tokenizer
         return detect_language(self._decoder, [window], tokenizer.sot, tokenizer.languages)[0]
 
-    def decode(self, windows: Sequence[Heard], options: TranscriptionOptions) -> list[DecodedWindow]:
-        """The tokens of a batch of windows. `options.language` must be set if the model is multilingual."""
+    def decode(
+        self,
+        windows: Sequence[Heard],
+        options: TranscriptionOptions,
+        prompts: Sequence[Sequence[int]] | None = None,
+        temperatures: Sequence[float] | None = None,
+    ) -> list[DecodedWindow]:
+        """The tokens of a batch of windows, each at the first temperature whose result passes.
+
+        `prompts` are all that comes before each window's tokens, start-of-transcript and what follows it included; None
+        is that alone, for which `options.language` must be set if the model is multilingual. `temperatures` are
+        tried instead of the options'.
+        """
         tokenizer, facts = self.checkpoint.tokenizer, self.checkpoint.facts
         rules = TokenRules.of(
             tokenizer,
@@ -160,15 +172,15 @@ class WhisperModel:
             timestamps=not options.without_timestamps,
             max_initial_timestamp_index=options.max_initial_timestamp_index,
         )
-        return greedy(
-            self._decoder,
-            windows,
-            tokenizer.prompt(options.language, options.task, not options.without_timestamps),
-            rules,
-            sot=tokenizer.sot,
-            no_speech=tokenizer.no_speech,
-            max_new_tokens=options.max_new_tokens or self._decoder.text_context // 2,
-        )
+        if prompts is None:
+            prompt = tokenizer.prompt(options.language, options.task, not options.without_timestamps)
+            prompts = [prompt] * len(windows)
+
+        def at(temperature: float, numbers: Sequence[int]) -> list[DecodedWindow]:
+            heard, before = [windows[i] for i in numbers], [prompts[i] for i in numbers]
+            return decode(self._decoder, heard, before, tokenizer, rules, options, temperature)
+
+        return with_fallback(at, len(windows), temperatures or options.temperatures, options)
 
     def close(self) -> None:
         """Release prepared weights and devices; the model cannot be used afterwards."""

@@ -1,8 +1,7 @@
 """The way of one file: audio -> log-mel -> windows -> encode -> decode -> segments, and the report of it."""
 
-import zlib
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -10,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from tilewhisper.engine.audio_context import FULL, AudioContext, Encoded
 from tilewhisper.engine.decoder import Heard
-from tilewhisper.engine.decoding import DecodedWindow
+from tilewhisper.engine.decoding import DecodedWindow, compression_ratio
+from tilewhisper.engine.fallback import came_out_badly, is_silence
 from tilewhisper.engine.longform import Span, split_window
 from tilewhisper.engine.options import TranscriptionOptions
 from tilewhisper.engine.report import Clock, RunReport, decoder_report, machine, peak_memory_bytes, site_report
@@ -144,7 +144,7 @@ class Transcription(Iterator[Segment]):
             frames = min(FRAMES_PER_WINDOW, self._frames - seek)
             advance = frames
             decoded = self._decode_window(seek, options)
-            if not _is_silence(decoded, options):
+            if not is_silence(decoded, options):
                 cut = split_window(decoded.tokens, tokenizer.timestamp_begin, frames)
                 advance = cut.advance
                 for span in cut.spans:
@@ -158,18 +158,13 @@ class Transcription(Iterator[Segment]):
     def _decode_window(self, seek: int, options: TranscriptionOptions) -> DecodedWindow:
         """The window at frame `seek`; once more with its whole silence where the cheap one came out badly."""
         encoded, self._first = self._first or self._encode(seek, self._context), None
-        decoded = self._decode(encoded, options)
-        if encoded.cheap and self._came_out_badly(decoded, options):
+        if not encoded.cheap:
+            return self._decode(encoded, options)
+        decoded = self._decode(encoded, options, options.temperatures[:1])
+        if came_out_badly(decoded, options):
             self._again_in_full += 1
             decoded = self._decode(self._encode(seek, FULL), options)
         return decoded
-
-    def _came_out_badly(self, decoded: DecodedWindow, options: TranscriptionOptions) -> bool:
-        text = self._model.checkpoint.tokenizer.decode(decoded.tokens)
-        repeats = options.compression_ratio_threshold is not None and (
-            compression_ratio(text) > options.compression_ratio_threshold
-        )
-        return repeats or (options.log_prob_threshold is not None and decoded.avg_logprob < options.log_prob_threshold)
 
     def _encode(self, seek: int, context: AudioContext) -> _Window:
         """The window at frame `seek`, ready to be decoded."""
@@ -179,9 +174,11 @@ class Transcription(Iterator[Segment]):
             encoded = self._model.encode_window(self._mel.window(seek)[None], content, context, self._counts)
         return _Window(self._model, encoded)
 
-    def _decode(self, encoded: _Window, options: TranscriptionOptions) -> DecodedWindow:
+    def _decode(
+        self, encoded: _Window, options: TranscriptionOptions, temperatures: Sequence[float] | None = None
+    ) -> DecodedWindow:
         with self._clock("decode"):
-            (decoded,) = self._model.decode([encoded.heard], options)
+            (decoded,) = self._model.decode([encoded.heard], options, temperatures=temperatures)
         self._tokens += len(decoded.tokens)
         return decoded
 
@@ -202,26 +199,10 @@ class Transcription(Iterator[Segment]):
             compression_ratio=compression_ratio(text),
             no_speech_prob=decoded.no_speech_prob,
             words=None,
-            temperature=0.0,
+            temperature=decoded.temperature,
         )
 
 
 def next_block(blocks: Iterator[Samples]) -> Samples | None:
     """The next samples of a stream, None at its end."""
     return next(blocks, None)
-
-
-def compression_ratio(text: str) -> float:
-    """How much shorter zlib makes the text: above 2.4 it repeats itself."""
-    data = text.encode()
-    return len(data) / len(zlib.compress(data))
-
-
-def _is_silence(decoded: DecodedWindow, options: TranscriptionOptions) -> bool:
-    """Whether no-speech is likely and the text unsure. Only the text's own tokens count: timestamps and the end are
-    near certain, and lift the mean of the "you" that Whisper hears in silence above the threshold (tiny.en: -0.70 over
-    all, -1.41 over the text; a mains hum: -0.85 and -1.74; speech at -80 dB: -0.85 and -0.84).
-    """
-    if options.no_speech_threshold is None or decoded.no_speech_prob <= options.no_speech_threshold:
-        return False
-    return options.log_prob_threshold is None or decoded.text_logprob < options.log_prob_threshold

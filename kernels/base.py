@@ -217,9 +217,9 @@ class StepBackend(AttentionBackend):
         """x (..., k) to a score for every token (..., n), as exact as it takes to see which may be the likeliest."""
         return self.linear(x, vocabulary)
 
-    def settle(self, scores: Tensor, x: Tensor, vocabulary: Any, split: int) -> None:
-        """Make the scores (rows, n) of x (rows, k) exact, in place, where a token may be the likeliest of its part of
-        the row: before `split` or from there on.
+    def settle(self, scores: Tensor, x: Tensor, vocabulary: Any, split: int, keep: int = 1) -> None:
+        """Make the scores (rows, n) of x (rows, k) exact, in place, where a token may be one of the `keep` likeliest
+        of its part of the row: before `split` or from there on.
 
         To be called when the scores of tokens that must not come are -inf already.
         """

@@ -98,8 +98,8 @@ class _Quantized(StepBackend):
     def scores(self, x: Tensor, vocabulary: "_Vocabulary") -> Tensor:
         return linear(x, vocabulary.packed)
 
-    def settle(self, scores: Tensor, x: Tensor, vocabulary: "_Vocabulary", split: int) -> None:
-        _native.settle(scores, x, vocabulary.weight, vocabulary.packed.scales, split)
+    def settle(self, scores: Tensor, x: Tensor, vocabulary: "_Vocabulary", split: int, keep: int = 1) -> None:
+        _native.settle(scores, x, vocabulary.weight, vocabulary.packed.scales, split, keep)
 
     def keep(self, k: Tensor, v: Tensor, bias: Tensor | None = None) -> "_Kept":
         keys, key_scale, values, value_scale = _native.pack_keys_values(k, v)

@@ -1,0 +1,52 @@
+"""Is a window's text good? One temperature after the other is tried until it is.
+
+Works on what was decoded, its figures and the options' thresholds; what a decoding is, the caller says.
+"""
+
+from collections.abc import Callable, Sequence
+
+from tilewhisper.engine.decoding import DecodedWindow
+from tilewhisper.engine.options import TranscriptionOptions
+
+
+def with_fallback(
+    decode: Callable[[float, Sequence[int]], Sequence[DecodedWindow]],
+    count: int,
+    temperatures: Sequence[float],
+    options: TranscriptionOptions,
+) -> list[DecodedWindow]:
+    """Each of `count` windows at the first temperature whose result needs no fallback, else at the last.
+
+    `decode` takes a temperature and the numbers of windows.
+    """
+    results: dict[int, DecodedWindow] = {}
+    left: Sequence[int] = range(count)
+    for temperature in temperatures:
+        if not left:
+            break
+        results.update(zip(left, decode(temperature, left), strict=True))
+        left = [number for number in left if needs_fallback(results[number], options)]
+    return [results[number] for number in range(count)]
+
+
+def needs_fallback(decoded: DecodedWindow, options: TranscriptionOptions) -> bool:
+    """Whether another temperature may do better. Silence needs none, however badly it came out: it is dropped, so
+    this asks `is_silence` itself, and no window is decoded six times to be thrown away."""
+    return came_out_badly(decoded, options) and not is_silence(decoded, options)
+
+
+def came_out_badly(decoded: DecodedWindow, options: TranscriptionOptions) -> bool:
+    """Whether the text repeats itself or the model was unsure of it."""
+    ratio, logprob = options.compression_ratio_threshold, options.log_prob_threshold
+    repeats = ratio is not None and decoded.compression_ratio > ratio
+    return repeats or (logprob is not None and decoded.avg_logprob < logprob)
+
+
+def is_silence(decoded: DecodedWindow, options: TranscriptionOptions) -> bool:
+    """Whether no-speech is likely and the text unsure. Only the text's own tokens count: timestamps and the end are
+    near certain, and lift the mean of the "you" that Whisper hears in silence above the threshold (tiny.en: -0.70 over
+    all, -1.41 over the text; a mains hum: -0.85 and -1.74; speech at -80 dB: -0.85 and -0.84).
+    """
+    if options.no_speech_threshold is None or decoded.no_speech_prob <= options.no_speech_threshold:
+        return False
+    return options.log_prob_threshold is None or decoded.text_logprob < options.log_prob_threshold
