@@ -144,6 +144,11 @@ class Decoder:
         """
         self._backend.settle(logits, hidden, self._vocabulary, timestamp_begin, keep)
 
+    @torch.inference_mode()
+    def likeliest(self, scores: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Of each row of scores (rows, n_vocab) the `count` largest, which they are, and log(sum of e^score)."""
+        return self._backend.likeliest(scores, count)
+
 
 class _DecoderLayer:
     """One layer's weights, with self-attention's q, k, v and cross-attention's k, v fused."""

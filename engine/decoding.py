@@ -73,7 +73,8 @@ def decode(
     going, hidden = every, torch.stack([row[-1] for row in read])
     while True:
         tokens = [one.tokens for window in going for one in window.live]
-        candidates = iter(search.candidates(_scores(decoder, hidden, tokens, search.keep, rules, options), going))
+        scores = _scores(decoder, hidden, tokens, search.keep, rules, options)
+        candidates = iter(search.candidates(scores, going, decoder.likeliest))
         stay, rows, first = [], [], 0
         for window in going:
             count = len(window.live)

@@ -7,7 +7,7 @@ from math import isfinite
 import torch
 from torch import Tensor
 
-from tilewhisper.engine.search import Candidate, Hypotheses, Search, paired
+from tilewhisper.engine.search import Candidate, Hypotheses, Likeliest, Search, paired
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Sampling(Search):
         window.generator.manual_seed(self.seed)
         return window
 
-    def candidates(self, logits: Tensor, windows: Sequence[Hypotheses]) -> list[list[Candidate]]:
+    def candidates(self, logits: Tensor, windows: Sequence[Hypotheses], likeliest: Likeliest) -> list[list[Candidate]]:
         """One token a row, by where a number from 0 to 1 falls in the sums of the row's probabilities; all of a
         window's first tokens come from its one row."""
         draws = 1 if windows[0].live[0].tokens else self.size

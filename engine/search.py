@@ -5,12 +5,15 @@ step as candidates (on tensors, all windows together) and advances window by win
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
+
+Likeliest = Callable[[Tensor, int], tuple[Tensor, Tensor, Tensor]]
+"""Scores (rows, n) -> the largest few of each row, which they are, and log(sum of e^score); see `StepBackend`."""
 
 
 class Candidate(NamedTuple):
@@ -72,7 +75,7 @@ class Search(ABC):
         return Hypotheses(room)
 
     @abstractmethod
-    def candidates(self, logits: Tensor, windows: Sequence[Hypotheses]) -> list[list[Candidate]]:
+    def candidates(self, logits: Tensor, windows: Sequence[Hypotheses], likeliest: Likeliest) -> list[list[Candidate]]:
         """What may follow each live hypothesis of the windows, by its scores (rows, n_vocab)."""
 
     @abstractmethod

@@ -74,7 +74,8 @@ class TokenRules:
         if self.timestamps:
             begin = self.timestamp_begin
             timestamps = torch.logsumexp(logits[:, begin:], dim=1) > logits[:, :begin].amax(dim=1)
-            logits[:, :begin].masked_fill_(timestamps[:, None], _NEVER)
+            for row in timestamps.nonzero()[:, 0].tolist():
+                logits[row, :begin] = _NEVER
 
     def _keep_order(self, row: Tensor, tokens: Sequence[int]) -> None:
         begin = self.timestamp_begin

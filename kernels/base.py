@@ -224,6 +224,14 @@ class StepBackend(AttentionBackend):
         To be called when the scores of tokens that must not come are -inf already.
         """
 
+    def likeliest(self, scores: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Of each row of scores (rows, n) the `count` largest, largest first, which they are, and log(sum of e^score):
+        (rows, count), (rows, count), (rows, 1).
+        """
+        # The largest of a row is found in a fifth of the time by `max`.
+        largest, which = scores.max(dim=-1, keepdim=True) if count == 1 else scores.topk(count)
+        return largest, which, scores.logsumexp(dim=-1, keepdim=True)
+
     @abstractmethod
     def keep(self, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Any:
         """Keys and values (batch, heads, n, head_dim), and a bias (n,) of each key, ready for many `attend` calls."""

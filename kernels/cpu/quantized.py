@@ -101,6 +101,10 @@ class _Quantized(StepBackend):
     def settle(self, scores: Tensor, x: Tensor, vocabulary: "_Vocabulary", split: int, keep: int = 1) -> None:
         _native.settle(scores, x, vocabulary.weight, vocabulary.packed.scales, split, keep)
 
+    def likeliest(self, scores: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
+        found: tuple[Tensor, Tensor, Tensor] = _native.likeliest(scores, count)
+        return found
+
     def keep(self, k: Tensor, v: Tensor, bias: Tensor | None = None) -> "_Kept":
         keys, key_scale, values, value_scale = _native.pack_keys_values(k, v)
         return _Kept(keys, key_scale, values, value_scale, k.shape[2], bias)

@@ -163,6 +163,21 @@ def test_a_decoders_layer_in_one_call_is_its_operations_one_by_one(instruction_s
         assert relative(ours, exact) < bound
 
 
+@pytest.mark.parametrize("n", [1, 5, 4096, 51865])
+@pytest.mark.parametrize("count", [1, 6])
+def test_the_likeliest_scores_are_torchs(instruction_set, backend, n, count):
+    scores = normal(3, n, seed=n) * 4
+    scores[:, ::7] = float("-inf")
+    scores[2, n // 2 :] = float("-inf")
+    count = min(count, n)
+    values, tokens, total = backend.likeliest(scores, count)
+    exact = TorchBackend().likeliest(scores.double(), count)
+    assert torch.equal(values, exact[0].float())
+    allowed = values.isfinite()  # of equals, any may stand there
+    assert torch.equal(tokens[allowed], exact[1][allowed])
+    torch.testing.assert_close(total, exact[2].float(), rtol=1e-5, atol=1e-5)
+
+
 @pytest.fixture
 def any_threads():
     before = torch.get_num_threads()

@@ -69,6 +69,8 @@ struct Kernels {
     void (*layer_norm)(const float* x, int64_t n, const float* weight, const float* bias, float eps, float* to);
 
     float (*dot)(const float* a, const float* b, int64_t n);
+    float (*largest)(const float* x, int64_t n);
+    float (*sum_of_exps)(const float* x, int64_t n, float most);  // of e^(x - most), where most is at least each x
 
     void (*pack_keys)(FloatRows k, int64_t n, int64_t head_dim, int16_t* panels, float* scale);
     void (*pack_values)(FloatRows v, int64_t n, int64_t head_dim, int16_t* panels, float* scale);

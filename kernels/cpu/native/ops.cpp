@@ -6,13 +6,6 @@
 #include "ops.h"
 
 #include <cmath>
-#include "ops.h"
-
-#include <cmath>
-#include <functional>
-#include <limits>
-#include <string>
-#include <tuple>
 #include <limits>
 #include <string>
 #include <tuple>
@@ -245,38 +238,6 @@ Tensor self_attend(Tensor qkv, Tensor keys, Tensor values, std::vector<int64_t> 
     return out;
 }
 
-// scores (rows, n) came from a weight in bytes with these scales, so that each has an error of about
-// sigma = |x| * scale / sqrt(12). Those within 12 sigma (6 for each of two) of the `keep`-th best of their part of the row,
-// before `split` or from there on, are computed anew, in place.
-void settle(Tensor scores, Tensor x, Tensor weight, Tensor scales, int64_t split, int64_t keep) {
-    check_floats(scores, 2, "scores");
-    check_floats(x, 2, "x");
-    check_floats(weight, 2, "weight");
-    const int64_t rows = scores.size(0), n = scores.size(1), k = x.size(1);
-    STD_TORCH_CHECK(x.size(0) == rows && weight.size(0) == n && weight.size(1) == k && scales.numel() >= n,
-                    "scores, x, weight and scales do not fit each other");
-    STD_TORCH_CHECK(split >= 0 && split <= n, "there are ", n, " scores, none of number ", split);
-    STD_TORCH_CHECK(keep >= 1, "at least one score must be kept, not ", keep);
-    const float* scale = floats(scales);
-    const float coarsest = *std::max_element(scale, scale + n);
-    std::vector<float> best;
-    for (int64_t i = 0; i < rows; ++i) {
-        auto* row = static_cast<float*>(scores.data_ptr()) + i * scores.stride(0);
-        const float* given = floats(x) + i * x.stride(0);
-        const float doubt = 12 * std::sqrt(kernels().dot(given, given, k)) * coarsest / std::sqrt(12.0f);
-        const auto settle_part = [&](int64_t first, int64_t last) {
-            if (first == last) return;
-            best.resize(std::min(keep, last - first));
-            std::partial_sort_copy(row + first, row + last, best.begin(), best.end(), std::greater<>());
-            const float least = std::max(best.back() - doubt, std::numeric_limits<float>::lowest());  // -inf may not come
-            for (int64_t j = first; j < last; ++j)
-                if (row[j] >= least) row[j] = kernels().dot(given, floats(weight) + j * weight.stride(0), k);
-        };
-        settle_part(0, split);
-        settle_part(split, n);
-    }
-}
-
 }  // namespace
 
 STABLE_TORCH_LIBRARY(tilewhisper_native, m) {
@@ -289,7 +250,6 @@ STABLE_TORCH_LIBRARY(tilewhisper_native, m) {
     m.def(
         "attend(Tensor q, Tensor keys, Tensor key_scale, Tensor values, Tensor value_scale, int n, float scale, "
         "Tensor? bias) -> Tensor");
-    m.def("settle(Tensor(a!) scores, Tensor x, Tensor weight, Tensor scales, int split, int keep) -> ()");
     m.def("self_attend(Tensor qkv, Tensor(a!) keys, Tensor(b!) values, int[] lengths, float scale) -> Tensor");
 }
 
@@ -304,7 +264,6 @@ STABLE_TORCH_LIBRARY_IMPL(tilewhisper_native, CPU, m) {
     m.impl("linear", TORCH_BOX(&linear));
     m.impl("pack_keys_values", TORCH_BOX(&pack_keys_values));
     m.impl("attend", TORCH_BOX(&attend));
-    m.impl("settle", TORCH_BOX(&settle));
     m.impl("self_attend", TORCH_BOX(&self_attend));
 }
 

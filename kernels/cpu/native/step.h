@@ -1,5 +1,5 @@
 // What else a decoding step takes, in float32: self-attention of a few new tokens against a cache that grows by them, which
-// is small; layer norm.
+// is small; layer norm; sums and maxima over scores.
 #pragma once
 
 #include "kernels.h"
@@ -38,6 +38,25 @@ inline void attend_rows(const float* q, const float* keys, const float* values, 
         for (int64_t j = 0; j < n; ++j) mixed += scores[j] * load<Floats>(values + j * head_dim + i);
         store(out + i, mixed * share);
     }
+}
+
+inline float largest_of(const float* x, int64_t n) {
+    Floats most = all(-__builtin_inff());
+    int64_t i = 0;
+    for (; i + LANES <= n; i += LANES) most = larger(load<Floats>(x + i), most);
+    float found = largest(most);
+    for (; i < n; ++i) found = x[i] > found ? x[i] : found;
+    return found;
+}
+
+// What must not come, -inf, counts as e^-87: 50,000 of them are nothing beside the 1 of the largest.
+inline float sum_of_exps(const float* x, int64_t n, float most) {
+    Floats total{};
+    int64_t i = 0;
+    for (; i + LANES <= n; i += LANES) total += exp(load<Floats>(x + i) - most);
+    float found = sum(total);
+    for (; i < n; ++i) found += exp(all(x[i] - most))[0];
+    return found;
 }
 
 inline void layer_norm(const float* x, int64_t n, const float* weight, const float* bias, float eps, float* to) {
