@@ -45,7 +45,7 @@ class Contender(Protocol):
 
 
 class PolicyContender:
-    """This engine under one policy."""
+    """This engine under one policy, as transformers decodes: greedily, once, each window by itself."""
 
     def __init__(self, model: WhisperModel) -> None:
         self.name = f"tilewhisper, policy {model.policy.name} on {', '.join(model.backend_labels)}"
@@ -53,7 +53,15 @@ class PolicyContender:
 
     def transcribe(self, file: str, speech: Speech) -> Pass:
         started = time.perf_counter()
-        segments, info = self._model.transcribe(file, speech.language, speech.task, audio_context=speech.audio_context)
+        segments, info = self._model.transcribe(
+            file,
+            speech.language,
+            speech.task,
+            audio_context=speech.audio_context,
+            beam_size=1,
+            temperature=0,
+            condition_on_previous_text=False,
+        )
         found = list(segments)
         seconds = time.perf_counter() - started
         stages = {stage.name: stage.wall_seconds for stage in segments.report().stages}

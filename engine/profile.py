@@ -215,7 +215,7 @@ def _recorded(model: WhisperModel, file: str, *speech: str | None) -> Recording:
 
 
 def _transcribe(model: WhisperModel, file: str, language: str | None, task: str, audio_context: str) -> Transcription:
-    segments, _ = model.transcribe(file, language, task, audio_context=audio_context)
+    segments, _ = model.transcribe(file, language, task, audio_context=audio_context, beam_size=1, temperature=0)
     for _ in segments:
         pass
     return segments

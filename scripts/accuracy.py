@@ -62,7 +62,7 @@ def score(name: str, policy: str, language: str | None, clips: Sequence[Clip]) -
     """Decode every clip both ways."""
     normalize = normalizer()
     theirs = TransformersWhisper(name)
-    options = TranscriptionOptions(language=language)
+    options = TranscriptionOptions(language=language, beam_size=1, temperature=0)
     references, our_texts, their_texts, different = [], [], [], []
     with WhisperModel(name, policy=policy) as model:
         for clip in track(clips, description=name, console=Console(stderr=True), transient=True):

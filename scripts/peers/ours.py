@@ -15,7 +15,7 @@ class Peer:
         self._model = WhisperModel(setup.weights, policy=policy, cpu_threads=setup.threads)
 
     def transcribe(self, samples: npt.NDArray[np.float32]) -> Transcript:
-        segments, _ = self._model.transcribe(samples, self._language, **self._options)
+        segments, _ = self._model.transcribe(samples, self._language, beam_size=1, temperature=0, **self._options)
         found = list(segments)
         decode = next(stage for stage in segments.report().stages if stage.name == "decode")
         return Transcript(

@@ -21,7 +21,7 @@ def clips(shared: Path) -> list[Path]:
 def test_greedy_tokens_equal_transformers(name, step, may_differ, engine, oracle, shared):
     """tiny.en on every second of 60 clips, base on every sixth: all take 100 and 150 s. scripts/accuracy.py runs both
     on all."""
-    options = TranscriptionOptions(language="en")
+    options = TranscriptionOptions(language="en", beam_size=1, temperature=0)
     different = []
     for clip in (files := clips(shared)[::step]):
         samples = audio.load(clip)
@@ -35,7 +35,7 @@ def test_greedy_tokens_equal_transformers(name, step, may_differ, engine, oracle
 
 @pytest.mark.parametrize("name", ["tiny.en", "base"])
 def test_tokens_without_timestamps_equal_transformers(name, engine, oracle, shared):
-    options = TranscriptionOptions(language="en", without_timestamps=True)
+    options = TranscriptionOptions(language="en", beam_size=1, temperature=0, without_timestamps=True)
     for clip in clips(shared)[:6]:
         samples = audio.load(clip)
         states = engine(name).encode(engine(name).log_mel(samples)[None])
@@ -47,7 +47,9 @@ def test_translation_equals_transformers(engine, oracle, shared):
     samples = audio.load(shared / "languages" / "es.wav")
     model = engine("base")
     states = model.encode(model.log_mel(samples)[None])
-    (window,) = model.decode([model.hear(Encoded(states))], TranscriptionOptions("es", "translate"))
+    (window,) = model.decode(
+        [model.hear(Encoded(states))], TranscriptionOptions("es", "translate", beam_size=1, temperature=0)
+    )
     assert window.tokens == oracle("base").generate(samples, "es", "translate").tokens
 
 
@@ -102,7 +104,7 @@ def test_a_full_text_context_is_refused(engine, oracle, shared):
 
 def test_windows_decoded_together_give_what_they_give_alone(engine, shared):
     """Of different lengths and different audio, so that they leave the batch one after the other."""
-    model, options = engine("tiny.en"), TranscriptionOptions(language="en")
+    model, options = engine("tiny.en"), TranscriptionOptions(language="en", beam_size=1, temperature=0)
     heard = []
     for i, clip in enumerate(clips(shared)[:5]):
         mel, content = model.log_mel(samples := audio.load(clip)), content_frames(len(samples))

@@ -280,19 +280,22 @@ def test_what_the_kernels_cannot_take_is_refused(call, complaint):
         call(quantized.pack(normal(16, 8), None, 16))
 
 
-def test_settled_scores_are_exact_where_a_token_may_be_the_likeliest_of_its_part(instruction_set, backend):
+@pytest.mark.parametrize("keep", [1, 6])
+def test_settled_scores_are_exact_where_a_token_may_be_one_of_the_likeliest_of_its_part(keep, instruction_set, backend):
     weight, x, split = normal(3000, 96), normal(4, 96, seed=1), 2500
     vocabulary = backend.prepare_vocabulary(weight)
     exact, scores = (x.double() @ weight.double().T), backend.scores(x, vocabulary)
     forbidden = exact[1].argmax()
     scores[1, forbidden] = exact[1, forbidden] = -math.inf
     scores[2, split:] = exact[2, split:] = -math.inf
+    scores[3, split + 3 :] = exact[3, split + 3 :] = -math.inf
     rough = scores.clone()
-    backend.settle(scores, x, vocabulary, split)
+    backend.settle(scores, x, vocabulary, split, keep)
     for part in (slice(0, split), slice(split, None)):
-        best = exact[:, part].max(dim=1).values
-        near = (exact[:, part] >= (best - 0.05)[:, None]) & exact[:, part].isfinite()
+        least = exact[:, part].topk(keep).values[:, -1:]
+        near = (exact[:, part] >= least - 0.05) & exact[:, part].isfinite()
         assert near.any() and ((scores[:, part] - exact[:, part])[near].abs() < 1e-5).all()
         assert (scores[:, part].argmax(dim=1) == exact[:, part].argmax(dim=1)).all()
+        torch.testing.assert_close(scores[:, part].topk(keep).values.double(), exact[:, part].topk(keep).values)
     assert (scores[2, split:] == -math.inf).all() and scores[1, forbidden] == -math.inf
     assert (scores != rough).sum() < 0.02 * rough.numel()

@@ -1,0 +1,315 @@
+"""Beam search, sampling and fallback over a decoder that is a table of scores; what is best is found by trying all."""
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import product
+
+import pytest
+import torch
+
+from tilewhisper.engine.beam import BeamSearch
+from tilewhisper.engine.decoding import DecodedWindow, decode
+from tilewhisper.engine.fallback import is_silence, needs_fallback, with_fallback
+from tilewhisper.engine.options import TranscriptionOptions
+from tilewhisper.engine.sampling import Sampling
+from tilewhisper.engine.search import Candidate, Hypotheses, Hypothesis
+from tilewhisper.engine.token_rules import TokenRules
+
+WORDS, EOT, SOT, NO_SPEECH, NO_TIMESTAMPS, BEGIN, VOCABULARY = 3, 30, 31, 32, 33, 34, 40
+PROMPT = (SOT, NO_TIMESTAMPS)
+RULES = TokenRules(
+    eot=EOT,
+    no_timestamps=NO_TIMESTAMPS,
+    timestamp_begin=BEGIN,
+    suppress=(*range(WORDS, EOT), *range(EOT + 1, VOCABULARY)),
+    suppress_first=(),
+    timestamps=False,
+    max_initial_timestamp_index=None,
+)
+
+
+class Words:
+    """As much of a tokenizer as decoding asks for."""
+
+    eot, sot, no_speech = EOT, SOT, NO_SPEECH
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        return " ".join(map(str, tokens))
+
+
+class TableState:
+    def __init__(self, rows: list[tuple[int, tuple[int, ...]]]) -> None:
+        self.rows = rows
+
+    def select(self, rows: Sequence[int]) -> None:
+        self.rows = [self.rows[row] for row in rows]
+
+
+class TableDecoder:
+    """A window is a number; it and all tokens before give the scores of the next. An output is a row's history."""
+
+    def __init__(self, text_context: int = 12) -> None:
+        self.text_context = text_context
+        self.kept: list[int] = []
+        self.most_rows = self.tokens_read = 0
+        self._histories: list[tuple[int, tuple[int, ...]]] = []
+
+    def table(self, window: int, tokens: tuple[int, ...]) -> torch.Tensor:
+        """Scores that favour repetition a little, after this history."""
+        generator = torch.Generator().manual_seed(hash((window, tokens)) % 2**32)
+        scores = 2 * torch.randn(VOCABULARY, generator=generator)
+        scores[NO_SPEECH] = 5.0 if tokens[-1] == SOT else -5.0
+        return scores
+
+    def start(self, windows: Sequence[int]) -> TableState:
+        return TableState([(window, ()) for window in windows])
+
+    def read(self, prompts: Sequence[Sequence[int]], state: TableState) -> list[torch.Tensor]:
+        outputs = []
+        for i, prompt in enumerate(prompts):
+            self.tokens_read += len(prompt)
+            outputs.append(torch.cat([self._append(state, i, token) for token in prompt]))
+        return outputs
+
+    def step(self, tokens: torch.Tensor, state: TableState) -> torch.Tensor:
+        assert len(tokens) == len(state.rows)
+        self.most_rows = max(self.most_rows, len(tokens))
+        return torch.stack([self._append(state, i, token) for i, (token,) in enumerate(tokens.tolist())])
+
+    def _append(self, state: TableState, row: int, token: int) -> torch.Tensor:
+        window, tokens = state.rows[row]
+        state.rows[row] = window, (*tokens, token)
+        assert len(tokens) < self.text_context
+        self._histories.append(state.rows[row])
+        return torch.tensor([[len(self._histories) - 1.0]])
+
+    def logits(self, hidden: torch.Tensor) -> torch.Tensor:
+        return torch.stack([self.table(*self._histories[int(place)]) for place in hidden.flatten()])
+
+    def settle(self, logits: torch.Tensor, hidden: torch.Tensor, timestamp_begin: int, keep: int = 1) -> None:
+        self.kept.append(keep)
+
+
+def options(**fields) -> TranscriptionOptions:
+    return TranscriptionOptions(language="en", without_timestamps=True, **fields)
+
+
+def run(windows, wanted, temperature=0.0, prompts=None, decoder=None) -> list[DecodedWindow]:
+    prompts = prompts or [PROMPT] * len(windows)
+    return decode(decoder or TableDecoder(), windows, prompts, Words(), RULES, wanted, temperature)
+
+
+def logprob(window: int, prompt: tuple[int, ...], tokens: Sequence[int]) -> list[float]:
+    """Of each token, by the table alone."""
+    allowed = [*range(WORDS), EOT]
+    found = []
+    for i, token in enumerate(tokens):
+        scores = TableDecoder().table(window, (*prompt, *tokens[:i]))[allowed].log_softmax(0)
+        found.append(float(scores[allowed.index(token)]))
+    return found
+
+
+def every(most: int):
+    """All that can be said in `most` tokens: with the end, or without it where all were used up."""
+    for length in range(most):
+        for words in product(range(WORDS), repeat=length):
+            yield (*words, EOT)
+    yield from product(range(WORDS), repeat=most)
+
+
+@pytest.mark.parametrize("length_penalty", [0.0, 1.0, 1.5])
+@pytest.mark.parametrize("window", range(6))
+def test_beams_enough_for_all_find_the_best_of_all(window, length_penalty):
+    def rank(said: tuple[int, ...]) -> float:
+        return sum(logprob(window, PROMPT, said)) / max(1, len([t for t in said if t != EOT])) ** length_penalty
+
+    best = max(every(3), key=rank)
+    (found,) = run([window], options(beam_size=27, max_new_tokens=3, length_penalty=length_penalty))
+    assert found.tokens == tuple(token for token in best if token != EOT)
+    assert found.avg_logprob == pytest.approx(sum(logprob(window, PROMPT, best)) / (len(found.tokens) + 1), abs=1e-5)
+
+
+def test_greedy_takes_the_likeliest_each_step():
+    for window in range(20):
+        said: list[int] = []
+        while len(said) < 6 and EOT not in said:
+            said.append(max([*range(WORDS), EOT], key=lambda token: logprob(window, PROMPT, [*said, token])[-1]))
+        (found,) = run([window], options(beam_size=1, max_new_tokens=6))
+        assert found.tokens == tuple(token for token in said if token != EOT)
+
+
+@pytest.mark.parametrize(("size", "temperature"), [(1, 0.0), (3, 0.0), (3, 0.8)])
+def test_windows_together_give_what_each_gives_alone(size, temperature):
+    """With prompts of different lengths, leaving the batch one after the other."""
+    wanted = options(beam_size=size, best_of=size, seed=3)
+    windows, prompts = range(8), [(1,) * (i % 3) + PROMPT for i in range(8)]
+    alone = [run([window], wanted, temperature, [prompt])[0] for window, prompt in zip(windows, prompts, strict=True)]
+    assert run(windows, wanted, temperature, prompts) == alone
+    assert len({len(one.tokens) for one in alone}) > 2
+    for window, prompt, one in zip(windows, prompts, alone, strict=True):
+        if not one.tokens:
+            assert one.text_logprob == -math.inf
+            continue
+        full = len(one.tokens) == min(6, 12 - len(prompt))
+        exact = logprob(window, prompt, one.tokens if full else (*one.tokens, EOT))
+        assert full or one.avg_logprob == pytest.approx(sum(exact) / (len(one.tokens) + 1), abs=1e-5)
+        assert one.text_logprob == pytest.approx(sum(exact[: len(one.tokens)]) / len(one.tokens), abs=1e-5)
+
+
+def test_a_prompt_is_read_once_and_gives_the_no_speech_probability_at_its_start_of_transcript():
+    decoder = TableDecoder()
+    prompt = (1, 2, 1, SOT, NO_TIMESTAMPS, 2)
+    (found,) = run([0], options(beam_size=3), 0.0, [prompt], decoder)
+    assert decoder.tokens_read == len(prompt)
+    assert decoder.most_rows == 3
+    at_sot = TableDecoder().table(0, (1, 2, 1, SOT)).softmax(0)
+    assert found.no_speech_prob == pytest.approx(float(at_sot[NO_SPEECH]))
+
+
+@pytest.mark.parametrize(("context", "asked", "most"), [(20, 4, 4), (20, None, 10), (8, None, 4), (6, 9, 4), (2, 9, 1)])
+def test_tokens_end_with_the_budget_or_the_text_context(context, asked, most):
+    """The last token of a full context is not read any more, so that a prompt that fills it still gives one."""
+
+    class NeverEnds(TableDecoder):
+        def table(self, window, tokens):
+            scores = super().table(window, tokens)
+            scores[EOT] = -100
+            return scores
+
+    for size, temperature in ((1, 0.0), (2, 0.0), (2, 1.0)):
+        wanted = options(beam_size=size, best_of=size, max_new_tokens=asked)
+        (found,) = run([0], wanted, temperature, decoder=NeverEnds(context))
+        assert len(found.tokens) == most
+
+
+def beams(size: int, patience: float = 1.0, length_penalty: float = 1.0) -> BeamSearch:
+    return BeamSearch(EOT, size, length_penalty, patience)
+
+
+def offered(**tokens: float) -> list[Candidate]:
+    """e for the end, a, b, c for words."""
+    return [Candidate(EOT if name == "e" else "abc".index(name), score) for name, score in tokens.items()]
+
+
+def test_beams_go_on_with_the_likeliest_sums_and_finish_those_that_end_before():
+    search, window = beams(2), Hypotheses(9)
+    assert search.advance(window, [offered(a=-0.5, b=-1.0, e=-3.0)]) == [0, 0]
+    assert [one.tokens for one in window.live] == [(0,), (1,)] and not window.finished
+    sources = search.advance(window, [offered(a=-2.0, e=-3.0, b=-4.0), offered(c=-0.1, e=-1.0, a=-5.0)])
+    assert sources == [1, 0]
+    assert [one.tokens for one in window.live] == [(1, 2), (0, 0)]
+    assert [(one.tokens, one.logprob) for one in window.finished] == [((1,), -2.0)]
+    assert not window.enough
+
+
+@pytest.mark.parametrize(("patience", "ends"), [(0.1, 1), (0.5, 1), (1.0, 2), (1.6, 3), (2.0, 4)])
+def test_patience_says_how_many_finished_end_a_search(patience, ends):
+    search, window = beams(2, patience), Hypotheses(99)
+    for step in range(1, 9):
+        search.advance(window, [offered(e=-0.1, a=-1.0, b=-2.0), *[offered(a=-5.0, b=-6.0, c=-7.0)] * (step > 1)])
+        if window.enough:
+            break
+    assert len(window.finished) == step == ends
+
+
+def test_unfinished_hypotheses_make_up_the_number():
+    """Where patience ends a search early they are compared too, as openai-whisper does."""
+    window = Hypotheses(0)
+    window.finished = [Hypothesis((1,), (-1.0, -1.0))]
+    window.live = [Hypothesis((1, 1), (-4.0, -4.0)), Hypothesis((2, 2), (-0.5, -0.5))]
+    assert beams(1).best(window).tokens == (1,)
+    assert beams(2).best(window).tokens == (2, 2)
+
+
+def test_a_length_penalty_of_0_prefers_the_short():
+    window = Hypotheses(0, live=[])
+    window.finished = [Hypothesis((1,), (-1.0, -0.1)), Hypothesis((1, 2, 1), (-0.5, -0.5, -0.5, -0.1))]
+    assert beams(2, length_penalty=1.0).best(window).tokens == (1, 2, 1)
+    assert beams(2, length_penalty=0.0).best(window).tokens == (1,)
+
+
+@pytest.mark.parametrize("temperature", [0.4, 1.0])
+def test_draws_follow_the_probabilities_at_their_temperature(temperature):
+    logits = torch.tensor([[1.0, -math.inf, 0.0, 2.0, -math.inf, -1.0]])
+    search = Sampling(EOT, 20000, 1.0, temperature, seed=5)
+    (row,) = search.candidates(logits, [search.start(9)])
+    drawn = Counter(one.token for one in row)
+    for token, expected in enumerate((logits[0] / temperature).softmax(0).tolist()):
+        assert drawn[token] / 20000 == pytest.approx(expected, abs=4 * math.sqrt(expected * (1 - expected) / 20000))
+    plainly = logits[0].log_softmax(0).tolist()
+    assert all(one.logprob == pytest.approx(plainly[one.token]) for one in row)
+
+
+def test_a_seed_gives_one_text_and_the_best_of_more_samples_is_better():
+    windows = range(12)
+    once = run(windows, options(best_of=3, seed=7), 1.0)
+    assert run(windows, options(best_of=3, seed=7), 1.0) == once
+    assert run(windows, options(best_of=3, seed=8), 1.0) != once
+
+    def quality(best_of: int) -> float:
+        found = run(windows, options(best_of=best_of, length_penalty=1.0), 1.0)
+        return sum(one.avg_logprob for one in found)
+
+    assert quality(1) < quality(8) < quality(64)
+
+
+@pytest.mark.parametrize(("size", "temperature"), [(1, 0.0), (2, 0.0), (2, 0.7)])
+def test_penalties_against_repetition_apply_at_each_step(size, temperature):
+    wanted = options(beam_size=size, best_of=size, max_new_tokens=6)
+    plainly = run(range(20), wanted, temperature)
+    assert any(len(set(one.tokens)) < len(one.tokens) for one in plainly)
+    for one in run(range(20), replace(wanted, no_repeat_ngram_size=1), temperature):
+        assert len(set(one.tokens)) == len(one.tokens)
+    decoder = TableDecoder()
+    punished = run(range(20), replace(wanted, repetition_penalty=30.0), temperature, decoder=decoder)
+    repeats = [sum(len(one.tokens) - len(set(one.tokens)) for one in found) for found in (plainly, punished)]
+    assert repeats[1] < repeats[0]
+    keep = 1 if size == 1 or temperature else 3
+    assert decoder.kept[:3] == [keep, keep + 1, keep + 2]
+
+
+def decoded(**fields) -> DecodedWindow:
+    good = DecodedWindow((1,), -0.5, -0.5, 0.1, 0.0, 1.5)
+    return replace(good, **fields)
+
+
+@pytest.mark.parametrize(
+    ("fields", "thresholds", "again", "silence"),
+    [
+        ({}, {}, False, False),
+        ({"compression_ratio": 2.5}, {}, True, False),
+        ({"compression_ratio": 2.5}, {"compression_ratio_threshold": None}, False, False),
+        ({"avg_logprob": -1.1}, {}, True, False),
+        ({"avg_logprob": -1.1}, {"log_prob_threshold": None}, False, False),
+        ({"avg_logprob": -1.1, "text_logprob": -1.2, "no_speech_prob": 0.7}, {}, False, True),
+        ({"avg_logprob": -0.7, "text_logprob": -1.4, "no_speech_prob": 0.7}, {}, False, True),
+        ({"text_logprob": -1.4, "no_speech_prob": 0.7, "compression_ratio": 2.5}, {}, False, True),
+        ({"avg_logprob": -1.1, "text_logprob": -0.9, "no_speech_prob": 0.7}, {}, True, False),
+        (
+            {"avg_logprob": -1.1, "text_logprob": -1.2, "no_speech_prob": 0.7},
+            {"no_speech_threshold": None},
+            True,
+            False,
+        ),
+        ({"no_speech_prob": 0.7}, {"log_prob_threshold": None}, False, True),
+    ],
+)
+def test_what_needs_another_temperature_and_what_is_silence(fields, thresholds, again, silence):
+    assert needs_fallback(decoded(**fields), options(**thresholds)) is again
+    assert is_silence(decoded(**fields), options(**thresholds)) is silence
+
+
+def test_each_window_gets_the_first_temperature_that_passes():
+    """Window i passes at the i-th temperature; the last window never does."""
+    calls = []
+
+    def at(temperature: float, numbers: Sequence[int]) -> list[DecodedWindow]:
+        calls.append((temperature, list(numbers)))
+        return [decoded(temperature=temperature, avg_logprob=-2 if temperature < 0.2 * i else -0.5) for i in numbers]
+
+    found = with_fallback(at, 3, (0.0, 0.2, 0.3), options())
+    assert [one.temperature for one in found] == [0.0, 0.2, 0.3]
+    assert calls == [(0.0, [0, 1, 2]), (0.2, [1, 2]), (0.3, [2])]
+    assert with_fallback(at, 1, (0.0, 0.2), options()) and len(calls) == 4
