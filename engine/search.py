@@ -4,6 +4,7 @@ A search follows some hypotheses of each window at once, one row of the decoder'
 step as candidates (on tensors, all windows together) and advances window by window (on plain numbers).
 """
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -88,7 +89,8 @@ class Search(ABC):
         return max(window.finished + unfinished[: max(0, self.size - len(window.finished))], key=self._rank)
 
     def _rank(self, hypothesis: Hypothesis) -> float:
-        return hypothesis.logprob / max(1, len(hypothesis.tokens)) ** self.length_penalty
+        length = max(1, len(hypothesis.tokens))
+        return hypothesis.logprob / math.pow(length, self.length_penalty)
 
 
 def paired(tokens: Tensor, logprobs: Tensor) -> list[list[Candidate]]:

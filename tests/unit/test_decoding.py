@@ -16,6 +16,7 @@ from tilewhisper.engine.options import TranscriptionOptions
 from tilewhisper.engine.sampling import Sampling
 from tilewhisper.engine.search import Candidate, Hypotheses, Hypothesis
 from tilewhisper.engine.token_rules import TokenRules
+from tilewhisper.kernels.cpu.torch_f32 import TorchBackend
 
 WORDS, EOT, SOT, NO_SPEECH, NO_TIMESTAMPS, BEGIN, VOCABULARY = 3, 30, 31, 32, 33, 34, 40
 PROMPT = (SOT, NO_TIMESTAMPS)
@@ -90,6 +91,8 @@ class TableDecoder:
 
     def settle(self, logits: torch.Tensor, hidden: torch.Tensor, timestamp_begin: int, keep: int = 1) -> None:
         self.kept.append(keep)
+
+    likeliest = staticmethod(TorchBackend().likeliest)
 
 
 def options(**fields) -> TranscriptionOptions:
@@ -234,7 +237,7 @@ def test_a_length_penalty_of_0_prefers_the_short():
 def test_draws_follow_the_probabilities_at_their_temperature(temperature):
     logits = torch.tensor([[1.0, -math.inf, 0.0, 2.0, -math.inf, -1.0]])
     search = Sampling(EOT, 20000, 1.0, temperature, seed=5)
-    (row,) = search.candidates(logits, [search.start(9)])
+    (row,) = search.candidates(logits, [search.start(9)], TableDecoder.likeliest)
     drawn = Counter(one.token for one in row)
     for token, expected in enumerate((logits[0] / temperature).softmax(0).tolist()):
         assert drawn[token] / 20000 == pytest.approx(expected, abs=4 * math.sqrt(expected * (1 - expected) / 20000))
