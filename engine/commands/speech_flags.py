@@ -30,7 +30,7 @@ class Flag:
     def add_to(self, group: _ActionsContainer) -> None:
         names = [f"--{name}" for name in (self.name, self.also) if name]
         default = "" if self.default == "None" else f" (default: {self.default})"
-        bare = {"nargs": "?", "const": True} if self.kind is truth else {}
+        bare: dict[str, Any] = {"nargs": "?", "const": True} if self.kind is truth else {}
         group.add_argument(
             *names,
             dest=self.name,

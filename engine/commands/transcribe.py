@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 LONG_SECONDS = 30.0
 """A file with more than one window gets a progress bar."""
 
+_SOME_FAILED = 3
+
 
 @dataclass(frozen=True)
 class _Task:
@@ -40,7 +42,7 @@ class _Task:
     backends: Sequence[str]
     options: dict[str, Any]
     """Fields of TranscriptionOptions; the defaults are left out."""
-    batch: dict[str, int]
+    batch: dict[str, Any]
     """What `WhisperModel.transcribe` is told beside them."""
     layout: SubtitleOptions
     verbose: bool | None
@@ -59,7 +61,7 @@ class _Outcome:
     def status(self) -> int:
         if not self.failures:
             return 0
-        return 3 if self.reports else 2
+        return _SOME_FAILED if self.reports else 2
 
 
 def run(args: Namespace) -> int:
@@ -83,6 +85,8 @@ def run(args: Namespace) -> int:
                     err.rule(file, align="left")
                 with _attempt(file, outcome, err):
                     outcome.reports.append(_one(model, file, task, written.get(file, []), out, err))
+    if outcome.status == _SOME_FAILED:
+        say(err, f"tilewhisper: failed: {', '.join(file for file, _ in outcome.failures)}")
     if args.report:
         write(Path(args.report), json.dumps(_report(outcome), indent=1) + "\n")
     return outcome.status
@@ -102,7 +106,7 @@ def _task(args: Namespace) -> _Task:
     )
 
 
-def _batch(args: Namespace) -> dict[str, int]:
+def _batch(args: Namespace) -> dict[str, Any]:
     """How many windows of a file are decoded together, where more than one may be."""
     if args.batch_size is not None and args.batch_size < 1:
         raise OptionError(f"batch_size must be at least 1, not {args.batch_size}")
