@@ -32,9 +32,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = _parser().parse_args(_underscored(sys.argv[1:] if arguments is None else arguments))
     # Python ends by looking over all objects for garbage; with torch's there are enough to take 0.4 s.
     atexit.register(gc.freeze)
-    # A command is imported when it is asked for: torch and transformers take seconds.
-    command = import_module(f"tilewhisper.engine.commands.{args.command}")
     try:
+        # A command is imported when it is asked for: torch and transformers take seconds.
+        command = import_module(f"tilewhisper.engine.commands.{args.command}")
         status: int = command.run(args)
     except USER_ERRORS as e:
         print(f"tilewhisper: error: {e}", file=sys.stderr)
@@ -151,7 +151,7 @@ def _add_layers(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
 
 
 def _add_bench(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    p = commands.add_parser("bench", help="measure policies side by side with transformers' own generate")
+    p = commands.add_parser("bench", help="measure policies side by side with transformers' own generate, greedily")
     p.add_argument("files", nargs="+", metavar="FILE", help="audio or video files")
     _add_model(p)
     _add_speech(p)
@@ -166,7 +166,7 @@ def _add_bench(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 
 
 def _add_profile(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    p = commands.add_parser("profile", help="show where a transcription's time goes, stage by stage and site by site")
+    p = commands.add_parser("profile", help="show where a greedy transcription's time goes, part by part")
     p.add_argument("file", metavar="FILE", help="an audio or video file")
     _add_model(p)
     _add_speech(p)
