@@ -6,25 +6,35 @@ Exit status: 0 all done, 2 what was asked cannot be done, 3 some files of severa
 import argparse
 import atexit
 import gc
+import re
 import sys
 from collections.abc import Sequence
 from importlib import import_module
 
+from tilewhisper.engine.commands import speech_flags
+from tilewhisper.engine.commands.loading import COMPUTE_TYPES, MULTILINGUAL_MODEL
 from tilewhisper.engine.errors import USER_ERRORS
 from tilewhisper.engine.policy import DEFAULT_POLICY
 from tilewhisper.models.catalog import DEFAULT_MODEL
 
 _ABOUT = "Transcribe speech with Whisper, every encoder matmul on the backend you choose."
+_TRANSCRIBE = (
+    "The text goes to standard output, figures and errors to standard error. Files are written where --output_format, "
+    "--output_dir or --verbose False asks for them, as openai-whisper writes them. Flags go with underscores or dashes."
+)
+_STATUSES = "Exit status: 0 all done, 2 what was asked cannot be done, 3 some files of several failed, 130 interrupted."
 FORMATS = ("txt", "vtt", "srt", "tsv", "json", "jsonl", "all")
+DEFAULT_BATCH_SIZE = 8
+_FLAG = re.compile(r"(?<=^--)[^=]*")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    args = _parser().parse_args(arguments)
+    args = _parser().parse_args(_underscored(sys.argv[1:] if arguments is None else arguments))
     # Python ends by looking over all objects for garbage; with torch's there are enough to take 0.4 s.
     atexit.register(gc.freeze)
-    # A command is imported when it is asked for: torch and transformers take seconds.
-    command = import_module(f"tilewhisper.engine.commands.{args.command}")
     try:
+        # A command is imported when it is asked for: torch and transformers take seconds.
+        command = import_module(f"tilewhisper.engine.commands.{args.command}")
         status: int = command.run(args)
     except USER_ERRORS as e:
         print(f"tilewhisper: error: {e}", file=sys.stderr)
@@ -37,6 +47,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout = None
         return 0
     return status
+
+
+def _underscored(words: Sequence[str]) -> list[str]:
+    """--dash-case as --snake_case, which is how flags are known here; what follows a lone -- is no flag."""
+    flags = words.index("--") if "--" in words else len(words)
+    return [_FLAG.sub(lambda flag: flag[0].replace("-", "_"), word) for word in words[:flags]] + list(words[flags:])
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -65,22 +81,66 @@ class _Version(argparse.Action):
 
 
 def _add_transcribe(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    p = commands.add_parser("transcribe", help="transcribe audio files and report the real-time factor")
-    p.add_argument("files", nargs="+", metavar="FILE", help="audio or video files")
-    _add_model(p)
-    _add_speech(p)
-    _add_policy(p)
+    p = commands.add_parser(
+        "transcribe",
+        help="transcribe audio files and report the real-time factor",
+        usage="tilewhisper transcribe FILE [FILE ...] [options]",
+        description=_TRANSCRIBE,
+        epilog=_STATUSES,
+    )
+    p.add_argument("files", nargs="+", metavar="FILE", help="audio or video files, or folders of them")
+    _add_output(p.add_argument_group("output"))
+    for title, flags in speech_flags.GROUPS.items():
+        group = p.add_argument_group(title)
+        for flag in flags:
+            flag.add_to(group)
+    _add_weights(p.add_argument_group("model"))
+    _add_machine(p.add_argument_group("machine"))
+
+
+def _add_output(p: argparse._ArgumentGroup) -> None:
+    p.add_argument("-f", "--output_format", choices=FORMATS, help="the files' format (default: all)")
+    p.add_argument("-o", "--output_dir", metavar="DIR", help="the files' folder, made when missing (default: .)")
+    p.add_argument(
+        "--verbose",
+        type=speech_flags.truth,
+        metavar="True|False",
+        help="True shows times with the text; False shows no text and no figures, and writes files (default: neither)",
+    )
+    p.add_argument("--report", metavar="FILE", help="write what the run cost and what ran where as JSON")
+
+
+def _add_weights(p: argparse._ArgumentGroup) -> None:
+    p.add_argument(
+        "--model",
+        metavar="NAME|PATH",
+        help="an official size, a hub name, a folder or a weights file "
+        f"(default: {DEFAULT_MODEL}; {MULTILINGUAL_MODEL} where another language or a translation is asked for)",
+    )
+    p.add_argument("--model_dir", metavar="DIR", help="where weights are looked for first, and downloaded to")
+    _add_truth(p, "local_files_only", "do not ask the hub (default: False)")
+
+
+def _add_machine(p: argparse._ArgumentGroup) -> None:
+    which = p.add_mutually_exclusive_group()
+    which.add_argument("--policy", metavar="NAME|FILE", help=f"(default: {DEFAULT_POLICY})")
+    which.add_argument(
+        "--compute_type",
+        choices=COMPUTE_TYPES,
+        help="a policy by CTranslate2's name for it: float32 is torch, bfloat16 is bf16, int16 is cpu; int8 and "
+        "int8_float32 are cpu with every product in int8",
+    )
+    _add_backend(p)
     _add_npu(p)
     _add_threads(p)
-    p.add_argument("--report", metavar="FILE", help="write what the run cost and what ran where as JSON")
-    p.add_argument(
-        "-f",
-        "--output_format",
-        "--output-format",
-        choices=FORMATS,
-        help="write a file of this format, or of each (default: txt)",
-    )
-    p.add_argument("-o", "--output_dir", "--output-dir", metavar="DIR", help="write the files here (default: .)")
+    _add_truth(p, "batched", "decode several windows of a file together (default: False, True with --batch_size)")
+    p.add_argument("--batch_size", type=int, metavar="N", help=f"that many (default: {DEFAULT_BATCH_SIZE})")
+    p.add_argument("--device", metavar="NAME", help="cpu, which is the default; an NPU goes by --policy npu")
+    _add_truth(p, "fp16", "taken for openai-whisper's sake; has no effect: --policy says what computes")
+
+
+def _add_truth(p: argparse._ActionsContainer, name: str, help: str) -> None:
+    p.add_argument(f"--{name}", type=speech_flags.truth, nargs="?", const=True, metavar="True|False", help=help)
 
 
 def _add_layers(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -91,7 +151,7 @@ def _add_layers(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
 
 
 def _add_bench(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    p = commands.add_parser("bench", help="measure policies side by side with transformers' own generate")
+    p = commands.add_parser("bench", help="measure policies side by side with transformers' own generate, greedily")
     p.add_argument("files", nargs="+", metavar="FILE", help="audio or video files")
     _add_model(p)
     _add_speech(p)
@@ -106,7 +166,7 @@ def _add_bench(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 
 
 def _add_profile(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    p = commands.add_parser("profile", help="show where a transcription's time goes, stage by stage and site by site")
+    p = commands.add_parser("profile", help="show where a greedy transcription's time goes, part by part")
     p.add_argument("file", metavar="FILE", help="an audio or video file")
     _add_model(p)
     _add_speech(p)
@@ -174,7 +234,6 @@ def _add_speech(p: argparse.ArgumentParser) -> None:
     p.add_argument("--task", choices=("transcribe", "translate"), default="transcribe", help="translate is to English")
     p.add_argument(
         "--audio_context",
-        "--audio-context",
         default="auto",
         metavar="HOW",
         help="how much of the silence after a short window is encoded: full, sparse:S, silent or auto (default: auto)",
@@ -183,6 +242,10 @@ def _add_speech(p: argparse.ArgumentParser) -> None:
 
 def _add_policy(p: argparse.ArgumentParser) -> None:
     p.add_argument("--policy", default=DEFAULT_POLICY, metavar="NAME|FILE", help=f"(default: {DEFAULT_POLICY})")
+    _add_backend(p)
+
+
+def _add_backend(p: argparse._ActionsContainer) -> None:
     p.add_argument(
         "--backend",
         action="append",
@@ -192,23 +255,22 @@ def _add_policy(p: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_npu(p: argparse.ArgumentParser) -> None:
+def _add_npu(p: argparse._ActionsContainer) -> None:
     p.add_argument(
         "--npu",
         choices=("auto", "emulated"),
         default="auto",
         help="which NPU a policy's `npu` means: the real one (auto) or an emulation of it, far slower (default: auto)",
     )
-    p.add_argument("--npu_kernels", "--npu-kernels", metavar="DIR", help="folder of built designs (see docs/npu.md)")
+    p.add_argument("--npu_kernels", metavar="DIR", help="folder of built designs (see docs/npu.md)")
     p.add_argument(
         "--npu_fault",
-        "--npu-fault",
         metavar="FAULT",
         help="make the emulated NPU fail, to try out a fallback: hang:N[,N...] or lost:N at its N-th run, or contexts",
     )
 
 
-def _add_threads(p: argparse.ArgumentParser) -> None:
+def _add_threads(p: argparse._ActionsContainer) -> None:
     p.add_argument("--threads", type=int, default=0, help="CPU threads (default: as many as torch takes)")
 
 

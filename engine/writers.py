@@ -80,6 +80,12 @@ def jsonl(segments: Sequence[Segment], info: TranscriptionInfo, options: Subtitl
 WRITERS: dict[str, Writer] = {"txt": txt, "vtt": vtt, "srt": srt, "tsv": tsv, "json": to_json, "jsonl": jsonl}
 
 
+def timed_line(segment: Segment) -> str:
+    """A segment as openai-whisper's command shows it."""
+    start, end = (_vtt_time(milliseconds(seconds)) for seconds in (segment.start, segment.end))
+    return f"[{start} --> {end}] {segment.text}"
+
+
 class JsonLines:
     """A jsonl file that grows as segments come. At every moment, and whatever stops it, it ends with a whole line.
 

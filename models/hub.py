@@ -29,6 +29,15 @@ class Unavailable(Exception):  # noqa: N818 (never reaches the user: `locate` tu
     """Why the hub cannot give a repository, in words that fit into a sentence."""
 
 
+def settle(cache: str | None, *, offline: bool) -> None:
+    """For this process: the folder of the cache, None leaves it, and whether the hub must not be asked."""
+    # Where huggingface_hub itself puts the environment's HF_HUB_CACHE and HF_HUB_OFFLINE, and looks when asked.
+    if cache:
+        constants.HF_HUB_CACHE = str(Path(cache).expanduser().absolute())
+    if offline:
+        constants.HF_HUB_OFFLINE = True
+
+
 def cached_folder(repository: str) -> Path | None:
     """The folder of a repository's main revision in the local cache; it may be incomplete."""
     # The documented layout of the cache, read here: huggingface_hub's own function takes 0.4 s to import.
@@ -61,7 +70,7 @@ def download(repository: str, weights: Sequence[str]) -> Path:
 def _files(repository: str) -> set[str]:
     """The names of the repository's files, asked for within `DEADLINE`. Raises Unavailable."""
     if constants.is_offline_mode():
-        raise Unavailable("not in the cache, and HF_HUB_OFFLINE forbids to ask the hub")
+        raise Unavailable("not in the cache, and HF_HUB_OFFLINE or --local_files_only forbids to ask the hub")
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
 

@@ -1,6 +1,8 @@
 """Files that commands write: checked before the work, written whole after it."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from tilewhisper.engine.errors import OptionError
@@ -23,7 +25,14 @@ def write(path: Path, text: str) -> None:
     """Raises OptionError."""
     from tilewhisper.engine.writers import write_whole
 
-    try:
+    with writing(path):
         write_whole(path, text)
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """The operating system's refusals as OptionError."""
+    try:
+        yield
     except OSError as e:
         raise OptionError(f"cannot write {path}: {e.strerror}") from e

@@ -1,5 +1,8 @@
 """Standard output and standard error as rich consoles, and how a line of text is put on them."""
 
+import io
+import sys
+
 from rich.console import Console
 from rich.text import Text
 
@@ -13,6 +16,9 @@ class _Console(Console):
 
 
 def console(*, stderr: bool = False) -> Console:
+    stream = sys.stderr if stderr else sys.stdout
+    if isinstance(stream, io.TextIOWrapper):
+        stream.reconfigure(errors="replace")  # what its encoding lacks comes as ?: no text is lost for one letter
     screen = _Console(stderr=stderr, highlight=False, markup=False)
     if not screen.is_terminal:
         screen.width = _PIPE_WIDTH

@@ -3,9 +3,8 @@
 import json
 from argparse import Namespace
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,11 +12,13 @@ from rich.console import Console
 from rich.progress import Progress
 
 from tilewhisper.engine import policy as policies
-from tilewhisper.engine.cli import FORMATS
+from tilewhisper.engine.cli import DEFAULT_BATCH_SIZE
+from tilewhisper.engine.commands import inputs, loading, outputs, speech_flags
 from tilewhisper.engine.commands.files import check_writable, write
 from tilewhisper.engine.commands.npu import settings
 from tilewhisper.engine.commands.screen import console, say
 from tilewhisper.engine.errors import USER_ERRORS, OptionError
+from tilewhisper.engine.subtitles import SubtitleOptions
 from tilewhisper.models.audio import check_file
 from tilewhisper.models.locate import locate
 
@@ -26,10 +27,29 @@ if TYPE_CHECKING:
     from tilewhisper.engine.report import RunReport
     from tilewhisper.engine.results import Segment
 
-GROWS = ".jsonl"
-"""Of the format that is written as segments come; all others are written whole at the end."""
 LONG_SECONDS = 30.0
 """A file with more than one window gets a progress bar."""
+
+_SOME_FAILED = 3
+
+
+@dataclass(frozen=True)
+class _Task:
+    """What all files have in common."""
+
+    model: str
+    policy: str
+    backends: Sequence[str]
+    options: dict[str, Any]
+    """Fields of TranscriptionOptions; the defaults are left out."""
+    batch: dict[str, Any]
+    """What `WhisperModel.transcribe` is told beside them."""
+    layout: SubtitleOptions
+    verbose: bool | None
+
+    @property
+    def quiet(self) -> bool:
+        return self.verbose is False
 
 
 @dataclass
@@ -41,78 +61,141 @@ class _Outcome:
     def status(self) -> int:
         if not self.failures:
             return 0
-        return 3 if self.reports else 2
+        return _SOME_FAILED if self.reports else 2
 
 
 def run(args: Namespace) -> int:
     """Raises USER_ERRORS for what concerns all files; a file of several that fails is named and the rest goes on."""
     out, err = console(), console(stderr=True)
-    outputs = _outputs(args)
-    check_writable(args.report)
     # All that can be wrong without torch is said before it is imported (1 s).
-    locate(args.model)
-    policies.load(args.policy).with_overrides(args.backend)
-
+    task = _task(args)
+    check_writable(args.report)
+    locate(task.model)
+    policies.load(task.policy).with_overrides(task.backends)
+    for note in _in_vain(task, args):
+        say(err, f"tilewhisper: warning: {note}")
     outcome = _Outcome()
-    files = [file for file in args.files if _attempt(file, outcome, err, partial(check_file, file))]
+    files = _files(args.files, outcome, err)
+    written = _outputs(files, args)
+
     if files:
-        with _load(args, err) as model:
+        with _load(task, args, err) as model:
             for file in files:
-                _attempt(file, outcome, err, partial(_one, model, file, args, outputs, outcome, out, err))
+                if not task.quiet and len(files) + len(outcome.failures) > 1:
+                    err.rule(file, align="left")
+                with _attempt(file, outcome, err):
+                    outcome.reports.append(_one(model, file, task, written.get(file, []), out, err))
+    if outcome.status == _SOME_FAILED:
+        say(err, f"tilewhisper: failed: {', '.join(file for file, _ in outcome.failures)}")
     if args.report:
         write(Path(args.report), json.dumps(_report(outcome), indent=1) + "\n")
     return outcome.status
 
 
-def _load(args: Namespace, err: Console) -> "WhisperModel":
+def _task(args: Namespace) -> _Task:
+    loading.check_device(args.device)
+    policy, backends = loading.policy(args)
+    return _Task(
+        model=loading.model(args),
+        policy=policy,
+        backends=backends,
+        options=speech_flags.options(args),
+        batch=_batch(args),
+        layout=speech_flags.subtitle_options(args),
+        verbose=args.verbose,
+    )
+
+
+def _batch(args: Namespace) -> dict[str, Any]:
+    """How many windows of a file are decoded together, where more than one may be."""
+    if args.batch_size is not None and args.batch_size < 1:
+        raise OptionError(f"batch_size must be at least 1, not {args.batch_size}")
+    batched = args.batch_size is not None if args.batched is None else args.batched
+    return {"batch_size": args.batch_size or DEFAULT_BATCH_SIZE} if batched else {}
+
+
+def _in_vain(task: _Task, args: Namespace) -> Iterator[str]:
+    """What was asked for and has no effect."""
+    yield from task.layout.notes()
+    if args.batch_size is not None and args.batched is False:
+        yield "batch_size has no effect with --batched False"
+    if "vad_parameters" in task.options and not task.options.get("vad_filter"):
+        yield "the vad_ flags have no effect without --vad_filter True"
+
+
+def _files(arguments: Sequence[str], outcome: _Outcome, err: Console) -> list[str]:
+    """The files to hear, folders opened, none of them twice."""
+    found: dict[str, None] = {}
+    for argument in arguments:
+        with _attempt(argument, outcome, err):
+            found |= dict.fromkeys(inputs.files_of(argument))
+    usable = []
+    for file in found:
+        with _attempt(file, outcome, err):
+            check_file(file)
+            usable.append(file)
+    return usable
+
+
+@contextmanager
+def _attempt(file: str, outcome: _Outcome, err: Console) -> Iterator[None]:
+    """What fails for this file is said, and kept for the report; it does not stop the rest."""
+    try:
+        yield
+    except USER_ERRORS as e:
+        outcome.failures.append((file, str(e)))
+        say(err, f"tilewhisper: error: {e}")
+
+
+def _outputs(files: Sequence[str], args: Namespace) -> dict[str, list[Path]]:
+    """The files each input is written to; empty where none was asked for. Raises OptionError."""
+    if args.output_dir is None and args.output_format is None and args.verbose is not False:
+        return {}
+    return outputs.plan(files, Path(args.output_dir or "."), args.output_format or "all")
+
+
+def _load(task: _Task, args: Namespace, err: Console) -> "WhisperModel":
     from tilewhisper.engine.fingerprint import other_machine
     from tilewhisper.engine.model import WhisperModel
     from tilewhisper.engine.options import TranscriptionOptions
 
+    options = TranscriptionOptions(**task.options)
     model = WhisperModel(
-        args.model, policy=args.policy, backends=args.backend, cpu_threads=args.threads, settings=settings(args)
+        task.model, policy=task.policy, backends=task.backends, cpu_threads=args.threads, settings=settings(args)
     )
-    model.check(TranscriptionOptions(args.language, args.task, audio_context=args.audio_context))
+    model.check(options)
     if word := other_machine(model.policy):
         say(err, word)
     return model
 
 
-def _attempt(file: str, outcome: _Outcome, err: Console, work: Callable[[], Any]) -> bool:
-    try:
-        work()
-    except USER_ERRORS as e:
-        outcome.failures.append((file, str(e)))
-        say(err, f"tilewhisper: error: {e}")
-        return False
-    return True
-
-
 def _one(
-    model: "WhisperModel",
-    file: str,
-    args: Namespace,
-    outputs: dict[str, list[Path]],
-    outcome: _Outcome,
-    out: Console,
-    err: Console,
-) -> None:
-    from tilewhisper.engine import tables, writers
-
-    if len(args.files) > 1:
-        err.rule(file, align="left")
+    model: "WhisperModel", file: str, task: _Task, paths: Sequence[Path], out: Console, err: Console
+) -> "RunReport":
     with _progress(err) as progress:
-        transcription, info = model.transcribe(
-            file, args.language, args.task, progress=progress, audio_context=args.audio_context
-        )
-        segments = list(_shown(_kept(transcription, outputs.get(file, ())), out))
+        transcription, info = model.transcribe(file, progress=progress, **task.options, **task.batch)
+        segments = list(_shown(outputs.growing(transcription, paths), task.verbose, out))
     if not segments:
         say(err, f"{file}: no speech found")
-    for path in outputs.get(file, ()):
-        if path.suffix != GROWS:
-            write(path, writers.WRITERS[path.suffix[1:]](segments, info))
+    outputs.finish(segments, info, paths, task.layout)
     report = transcription.report()
-    outcome.reports.append(report)
+    if not task.quiet:
+        _show_figures(report, err)
+    return report
+
+
+def _shown(segments: "Iterator[Segment]", verbose: bool | None, out: Console) -> "Iterator[Segment]":
+    from tilewhisper.engine.writers import timed_line
+
+    for segment in segments:
+        if verbose is not False:
+            say(out, timed_line(segment) if verbose else segment.text.strip())
+        yield segment
+
+
+def _show_figures(report: "RunReport", err: Console) -> None:
+    from tilewhisper.engine import tables
+
     err.print()
     err.print(tables.stage_table(report))
     err.print()
@@ -120,24 +203,6 @@ def _one(
     err.print()
     say(err, tables.setting_line(report))
     say(err, tables.summary_line(report), "bold")
-
-
-def _kept(segments: "Iterator[Segment]", paths: Sequence[Path]) -> "Iterator[Segment]":
-    """Each segment is in the files that grow before the next is decoded."""
-    from tilewhisper.engine.writers import JsonLines
-
-    with ExitStack() as files:
-        growing = [files.enter_context(JsonLines(path)) for path in paths if path.suffix == GROWS]
-        for segment in segments:
-            for file in growing:
-                file.write(segment)
-            yield segment
-
-
-def _shown(segments: "Iterator[Segment]", out: Console) -> "Iterator[Segment]":
-    for segment in segments:
-        say(out, segment.text.strip())
-        yield segment
 
 
 @contextmanager
@@ -150,34 +215,6 @@ def _progress(err: Console) -> Iterator[Callable[[float, float], None]]:
             bar.update(task, completed=done, total=total, visible=total > LONG_SECONDS)
 
         yield update
-
-
-def _outputs(args: Namespace) -> dict[str, list[Path]]:
-    """The files each input is written to; empty when none was asked for.
-
-    Raises OptionError where two inputs would go to one file, or a file could not be written.
-    """
-    if args.output_dir is None and args.output_format is None:
-        return {}
-    folder = Path(args.output_dir or ".")
-    asked = args.output_format or "txt"
-    suffixes = [name for name in FORMATS if name != "all"] if asked == "all" else [asked]
-    outputs = {file: [folder / f"{Path(file).stem}.{suffix}" for suffix in suffixes] for file in args.files}
-    taken: dict[Path, str] = {}
-    for file, paths in outputs.items():
-        for path in paths:
-            if path in taken:
-                raise OptionError(
-                    f"{taken[path]} and {file} would both be written to {path}; give them different names"
-                )
-            taken[path] = file
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as e:
-        raise OptionError(f"cannot make the output folder {folder}: {e.strerror}") from e
-    for path in taken:
-        check_writable(path)
-    return outputs
 
 
 def _report(outcome: _Outcome) -> dict[str, Sequence[Any]]:

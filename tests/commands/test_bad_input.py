@@ -43,7 +43,9 @@ def test_an_empty_file(tilewhisper, tmp_path):
 
 
 def test_a_directory(tilewhisper, tmp_path):
-    refused(tilewhisper("transcribe", tmp_path), str(tmp_path), "is a directory")
+    (tmp_path / "notes.txt").write_text("no audio")
+    refused(tilewhisper("transcribe", tmp_path), str(tmp_path), "is a directory without audio or video files")
+    refused(tilewhisper("bench", tmp_path), str(tmp_path), "is a directory")
 
 
 def test_no_samples(tilewhisper, tmp_path):
@@ -150,7 +152,7 @@ def test_a_bad_policy_file(tilewhisper, tmp_path, text, words):
 )
 def test_what_the_model_or_machine_cannot_do(tilewhisper, options, words):
     require_weights("tiny.en")
-    refused(tilewhisper("transcribe", SAMPLE, *options), *words)
+    refused(tilewhisper("transcribe", SAMPLE, "--model", "tiny.en", *options), *words)
     refused(tilewhisper("bench", SAMPLE, *options), *words)
 
 

@@ -208,7 +208,7 @@ def test_no_file_is_written_unasked(tilewhisper, tmp_path, monkeypatch):
 
 def test_txt_is_written_to_a_folder_made_for_it(tilewhisper, tmp_path):
     folder = tmp_path / "not" / "yet"
-    finished = tilewhisper("transcribe", SAMPLE, "-o", folder)
+    finished = tilewhisper("transcribe", SAMPLE, "-f", "txt", "-o", folder)
     assert finished.status == 0
     assert [path.name for path in folder.iterdir()] == ["sample.txt"]
     assert (folder / "sample.txt").read_text() == finished.out
@@ -304,8 +304,8 @@ def test_the_installed_command(installed, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_every_format_can_be_had_at_once(tilewhisper, tmp_path):
-    finished = tilewhisper("transcribe", SAMPLE, "-f", "all", "-o", tmp_path)
+def test_a_folder_alone_asks_for_every_format(tilewhisper, tmp_path):
+    finished = tilewhisper("transcribe", SAMPLE, "-o", tmp_path)
     assert finished.status == 0
     written = {path.suffix: path.read_text() for path in tmp_path.iterdir()}
     assert set(written) == {".txt", ".vtt", ".srt", ".tsv", ".json", ".jsonl"}

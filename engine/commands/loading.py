@@ -1,0 +1,61 @@
+"""Which weights and which policy the flags of `transcribe` ask for, in the words of the peers or our own."""
+
+from argparse import Namespace
+from collections.abc import Mapping
+from pathlib import Path
+
+from tilewhisper.engine.errors import OptionError
+from tilewhisper.engine.policy import DEFAULT_POLICY
+from tilewhisper.models import catalog
+from tilewhisper.models.catalog import DEFAULT_MODEL
+
+MULTILINGUAL_MODEL = "base"
+"""The default where DEFAULT_MODEL, which knows English only, will not do; it comes by pip too."""
+
+_DEFAULT: tuple[str, tuple[str, ...]] = (DEFAULT_POLICY, ())
+COMPUTE_TYPES: Mapping[str, tuple[str, tuple[str, ...]]] = {
+    "default": _DEFAULT,
+    "auto": _DEFAULT,
+    "float32": ("torch", ()),
+    "bfloat16": ("bf16", ()),
+    "int16": ("cpu", ()),
+    "int8": ("cpu", ("*=int8",)),
+    "int8_float32": ("cpu", ("*=int8",)),
+}
+"""CTranslate2's names: the policy that computes so, and what goes on top of it. Its float16 is for other devices."""
+
+_HERE = ("cpu", "auto")
+
+
+def check_device(name: str | None) -> None:
+    """Raises OptionError."""
+    if name is not None and name not in _HERE:
+        raise OptionError(
+            f"--device {name}: this engine computes on the CPU, and with --policy npu on an NPU; leave --device out"
+        )
+
+
+def model(args: Namespace) -> str:
+    """The name or path of the weights; from here on the hub is asked as --local_files_only and --model_dir say."""
+    name = args.model or _default_model(getattr(args, "language", None), getattr(args, "task", None))
+    if args.local_files_only or args.model_dir:
+        from tilewhisper.models import hub
+
+        hub.settle(args.model_dir, offline=bool(args.local_files_only))
+    if not args.model_dir:
+        return name
+    size = catalog.official(name)
+    openais = Path(args.model_dir, f"{size.name if size else name}.pt")
+    places = (openais, Path(args.model_dir, name))
+    return next((str(place) for place in places if place.exists()), name)
+
+
+def policy(args: Namespace) -> tuple[str, list[str]]:
+    """A policy's name, and the overrides on top of it, the user's own last."""
+    name, overrides = COMPUTE_TYPES[args.compute_type or "default"]
+    return args.policy or name, [*overrides, *args.backend]
+
+
+def _default_model(language: str | None, task: str | None) -> str:
+    english = (language or "en").lower() in ("en", "english") and task != "translate"
+    return DEFAULT_MODEL if english else MULTILINGUAL_MODEL
