@@ -1,11 +1,13 @@
 """This engine and its peers side by side: the same weights, the same samples, as many threads.
 
     python scripts/compare.py clips ../shared/data/librispeech --model base --model tiny.en --exporter V/bin/optimum-cli
+    python scripts/compare.py files ../shared/data/librispeech --model base --ours batch_size=8 --runs 3
     python scripts/compare.py long ../shared/data/librispeech --model base --runs 3
     python scripts/compare.py token ../shared/data/librispeech --model base --runs 3 --batch 8
     python scripts/compare.py start ../shared/data/jfk.flac --model tiny.en
 
-clips: each clip by itself. long: the clips joined to five minutes. token: the decoder's part in the clips, or with
+clips: each clip by itself. files: all clips at once, as a command over many files has them: a contender that can
+decodes several together. long: the clips joined to five minutes. token: the decoder's part in the clips, or with
 --batch in the five minutes. start: from the start of a process to the transcript, beside a script with faster-whisper.
 
 All decode greedily, with timestamps, without a second try at another temperature; audio is given as samples in memory,
@@ -43,6 +45,7 @@ from tilewhisper.models.audio import SAMPLE_RATE
 LONG_SECONDS = 300.0
 DEFAULT_PEERS = {
     "clips": ("openvino-genai", "faster-whisper", "whisper.cpp"),
+    "files": ("openvino-genai", "faster-whisper", "whisper.cpp"),
     "long": ("openvino-genai", "faster-whisper", "faster-whisper-batched", "whisper.cpp"),
     "token": ("openvino-genai",),
 }
@@ -55,6 +58,7 @@ _SPEED: dict[str, Callable[[Row], str]] = {
 }
 COLUMNS: dict[str, dict[str, Callable[[Row], str]]] = {
     "clips": _SPEED,
+    "files": {name: value for name, value in _SPEED.items() if name != "median x"},
     "long": _SPEED
     | {"out of order": lambda row: str(row.misplaced), "last end s": lambda row: _figure(row.end_error, 1, "+.2f")},
     "token": {
@@ -66,6 +70,7 @@ COLUMNS: dict[str, dict[str, Callable[[Row], str]]] = {
 }
 LEGENDS = {
     "clips": "median x: of the clips' ratios",
+    "files": "RTF: of all clips together",
     "long": "last end s: from the end of speech to the end of the last segment",
     "token": "ms a token: all that comes after the encoder; ms a step: the decoder's network alone, where a peer tells",
 }
@@ -140,11 +145,17 @@ def _recordings(args: argparse.Namespace, folder: Path) -> list[Recording]:
         decoded, names, references = [joined], [f"{used} clips joined"], [" ".join(references[:used])]
     recordings = []
     for number, (name, samples, reference) in enumerate(zip(names, decoded, references, strict=True)):
-        path = folder / f"{number}.npy"
+        path = folder / f"{number:06}.npy"
         np.save(path, samples)
         seconds = len(samples) / SAMPLE_RATE
         recordings.append(Recording(name, path, seconds, reference, end_of_speech(samples)))
-    return recordings
+    return [_all_at_once(recordings, folder)] if args.command == "files" else recordings
+
+
+def _all_at_once(recordings: Sequence[Recording], folder: Path) -> Recording:
+    seconds = sum(one.seconds for one in recordings)
+    reference = " ".join(one.reference for one in recordings)
+    return Recording(f"{len(recordings)} clips at once", folder, seconds, reference, seconds)
 
 
 def _tracked(model: str) -> Callable[[range], Iterable[int]]:
@@ -196,7 +207,7 @@ def _parser() -> argparse.ArgumentParser:
         p.add_argument("folder", type=Path, help="audio files and their transcripts.tsv")
         p.add_argument("--peer", action="append", choices=PEERS, help=f"repeatable (default: {', '.join(defaults)})")
         p.add_argument("--clips", type=_positive, metavar="N", help="the first N only")
-        if name != "clips":
+        if name in ("long", "token"):
             p.add_argument("--seconds", type=float, default=LONG_SECONDS, help="to be joined (default: %(default)g)")
         _add_common(p, runs=1)
     commands.choices["token"].add_argument(

@@ -16,7 +16,7 @@ _TOLERANCE = 1e-3  # seconds; some peers' times are float32
 
 @dataclass(frozen=True)
 class Recording:
-    """`samples` is a .npy file of float32 (n,) at 16 kHz."""
+    """`samples` is a .npy file of float32 (n,) at 16 kHz, or a folder of them, which are given all at once."""
 
     name: str
     samples: Path

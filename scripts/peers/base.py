@@ -1,5 +1,6 @@
 """What a peer is given and what it answers. Plain data, so that it can cross from one process to another."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -36,7 +37,21 @@ class Transcript:
     """The decoder's network for one token, the prompt apart."""
 
 
+def joined(transcripts: Sequence[Transcript]) -> Transcript:
+    """Of several recordings: no spans, since each has its own time."""
+    tokens = [one.tokens for one in transcripts if one.tokens is not None]
+    seconds = [one.decode_seconds for one in transcripts if one.decode_seconds is not None]
+    return Transcript(
+        " ".join(one.text.strip() for one in transcripts),
+        [],
+        sum(tokens) if len(tokens) == len(transcripts) else None,
+        sum(seconds) if len(seconds) == len(transcripts) else None,
+    )
+
+
 class Peer(Protocol):
+    """One that does better with several recordings at once has `transcribe_many`, too: a Transcript for each."""
+
     def __init__(self, setup: Setup) -> None: ...
 
     def transcribe(self, samples: npt.NDArray[np.float32]) -> Transcript:

@@ -1,10 +1,17 @@
 """tilewhisper. The option `policy` routes the encoder, the others are those of `WhisperModel.transcribe`."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 from peers.base import Setup, Transcript
 
 from tilewhisper.engine import WhisperModel
+from tilewhisper.engine.report import RunReport
+from tilewhisper.engine.results import Segment
+
+GREEDY: dict[str, Any] = {"beam_size": 1, "temperature": 0}
 
 
 class Peer:
@@ -15,12 +22,20 @@ class Peer:
         self._model = WhisperModel(setup.weights, policy=policy, cpu_threads=setup.threads)
 
     def transcribe(self, samples: npt.NDArray[np.float32]) -> Transcript:
-        segments, _ = self._model.transcribe(samples, self._language, beam_size=1, temperature=0, **self._options)
+        segments, _ = self._model.transcribe(samples, self._language, **GREEDY, **self._options)
         found = list(segments)
-        decode = next(stage for stage in segments.report().stages if stage.name == "decode")
-        return Transcript(
-            "".join(segment.text for segment in found),
-            [(segment.start, segment.end) for segment in found],
-            sum(len(segment.tokens) for segment in found),
-            decode.wall_seconds,
-        )
+        return _transcript(found, segments.report())
+
+    def transcribe_many(self, recordings: Sequence[npt.NDArray[np.float32]]) -> list[Transcript]:
+        every = self._model.transcribe_many(recordings, language=self._language, **GREEDY, **self._options)
+        return [_transcript(one.segments, one.report) for one in every]
+
+
+def _transcript(segments: Sequence[Segment], report: RunReport) -> Transcript:
+    decode = next(stage for stage in report.stages if stage.name == "decode")
+    return Transcript(
+        "".join(segment.text for segment in segments),
+        [(segment.start, segment.end) for segment in segments],
+        sum(len(segment.tokens) for segment in segments),
+        decode.wall_seconds,
+    )
