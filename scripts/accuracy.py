@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import jiwer
 from clips import Clip, read_clips
+from quality import word_error_rate
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
@@ -24,7 +24,7 @@ from tilewhisper.engine.audio_context import Encoded
 from tilewhisper.engine.errors import USER_ERRORS
 from tilewhisper.engine.options import TranscriptionOptions
 from tilewhisper.models import audio
-from tilewhisper.models.transformers_path import TransformersWhisper, normalizer
+from tilewhisper.models.transformers_path import TransformersWhisper
 
 
 @dataclass(frozen=True)
@@ -60,27 +60,26 @@ def main() -> int:
 
 def score(name: str, policy: str, language: str | None, clips: Sequence[Clip]) -> Score:
     """Decode every clip both ways."""
-    normalize = normalizer()
     theirs = TransformersWhisper(name)
     options = TranscriptionOptions(language=language, beam_size=1, temperature=0)
-    references, our_texts, their_texts, different = [], [], [], []
+    our_texts, their_texts, different = [], [], []
     with WhisperModel(name, policy=policy) as model:
         for clip in track(clips, description=name, console=Console(stderr=True), transient=True):
             samples = audio.load(clip.file)
             window = Encoded(model.encode(model.log_mel(samples)[None]))
             (decoded,) = model.decode([model.hear(window)], options)
             generated = theirs.generate(samples, language)
-            references.append(normalize(clip.reference))
-            our_texts.append(normalize(model.checkpoint.tokenizer.decode(decoded.tokens)))
-            their_texts.append(normalize(generated.text))
+            our_texts.append(model.checkpoint.tokenizer.decode(decoded.tokens))
+            their_texts.append(generated.text)
             if decoded.tokens != generated.tokens:
                 different.append(clip.file.name)
+    references = [clip.reference for clip in clips]
     return Score(
         model=name,
         policy=policy,
         clips=len(clips),
-        word_error_rate=100 * jiwer.wer(references, our_texts),
-        transformers_word_error_rate=100 * jiwer.wer(references, their_texts),
+        word_error_rate=word_error_rate(references, our_texts),
+        transformers_word_error_rate=word_error_rate(references, their_texts),
         same_tokens=len(clips) - len(different),
         different=different,
     )

@@ -1,6 +1,7 @@
 """Clips with what is said in them, and a long recording made of them.
 
-A folder of clips holds audio files and a `transcripts.tsv` with the columns `file` and `reference`.
+A folder of clips holds audio files and a `transcripts.tsv` with the columns `file` and `reference`, and where they are
+not all English `language`.
 """
 
 import csv
@@ -24,16 +25,24 @@ _QUIET = 10 ** (-40 / 20)  # below the loudest frame's level by 40 dB: no speech
 class Clip:
     file: Path
     reference: str
+    language: str = "en"
+    """Code or English name."""
 
 
 def read_clips(folder: Path) -> list[Clip]:
-    """The clips of a folder, in its table's order. Raises OSError, and ValueError for a table that is none."""
+    """The clips of a folder, in its table's order. Raises OSError, also where a clip is not there, and ValueError
+    for a table that is none."""
     table = folder / "transcripts.tsv"
     with table.open(encoding="utf-8", newline="") as lines:
         rows = list(csv.DictReader(lines, delimiter="\t", quoting=csv.QUOTE_NONE))
     if not rows or not {"file", "reference"} <= rows[0].keys():
         raise ValueError(f"{table}: expected columns `file` and `reference`, tab-separated, and a clip or more")
-    return [Clip(folder / row["file"], row["reference"]) for row in rows]
+    if any(not (row["file"] and row["reference"]) for row in rows):
+        raise ValueError(f"{table}: a row has no file or no reference")
+    clips = [Clip(folder / row["file"], row["reference"], row.get("language") or "en") for row in rows]
+    if absent := [clip.file for clip in clips if not clip.file.is_file()]:
+        raise FileNotFoundError(f"{absent[0]}: named in {table.name}, and not there")
+    return clips
 
 
 def join(recordings: Sequence[Samples], seconds: float) -> tuple[Samples, int]:

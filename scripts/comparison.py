@@ -8,10 +8,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import jiwer
 from peers.contender import Answer, Contender
-
-_TOLERANCE = 1e-3  # seconds; some peers' times are float32
+from quality import misplaced, word_error_rate
 
 
 @dataclass(frozen=True)
@@ -76,28 +74,15 @@ class Row:
 
 def score(names: Sequence[str], turns: Sequence[Turns], recordings: Sequence[Recording]) -> list[Row]:
     """A row a contender; texts and timestamps are those of the last run, texts compared as Whisper normalises them."""
-    from tilewhisper.models.transformers_path import normalizer  # imports transformers
-
-    normalize = normalizer()
     first = _medians(turns[0])
-    references = [normalize(recording.reference) for recording in recordings]
-    return [
-        _row(name, answers, first, recordings, references, normalize)
-        for name, answers in zip(names, turns, strict=True)
-    ]
+    return [_row(name, answers, first, recordings) for name, answers in zip(names, turns, strict=True)]
 
 
-def _row(
-    name: str,
-    answers: Turns,
-    first: Sequence[float],
-    recordings: Sequence[Recording],
-    references: list[str],
-    normalize: Callable[[str], str],
-) -> Row:
+def _row(name: str, answers: Turns, first: Sequence[float], recordings: Sequence[Recording]) -> Row:
     medians = _medians(answers)
     last = [runs[-1].transcript for runs in answers]
     every = [answer.transcript for runs in answers for answer in runs]
+    texts = [transcript.text for transcript in last]
     ends = [
         transcript.spans[-1][1] - recording.end_of_speech
         for transcript, recording in zip(last, recordings, strict=True)
@@ -108,25 +93,15 @@ def _row(
         rtf=sum(medians) / sum(recording.seconds for recording in recordings),
         ratio=sum(medians) / sum(first),
         median_ratio=statistics.median(mine / theirs for mine, theirs in zip(medians, first, strict=True)),
-        word_error_rate=100 * jiwer.wer(references, [normalize(transcript.text) for transcript in last]),
+        word_error_rate=word_error_rate([recording.reference for recording in recordings], texts),
         misplaced=sum(misplaced(transcript.spans) for transcript in last),
         end_error=max(ends, key=abs, default=None),
         tokens=_sum(transcript.tokens for transcript in last),
         token_seconds=_quotient(_sum(each.decode_seconds for each in every), _sum(each.tokens for each in every)),
         step_seconds=_median(each.step_seconds for each in every),
         seconds=[[answer.seconds for answer in runs] for runs in answers],
-        texts=[transcript.text for transcript in last],
+        texts=texts,
     )
-
-
-def misplaced(spans: Sequence[tuple[float, float]]) -> int:
-    """How many (start, end) are not after the one before, or end no later than they start."""
-    before = 0.0
-    faults = 0
-    for start, end in spans:
-        faults += start < before - _TOLERANCE or end <= start
-        before = end
-    return faults
 
 
 def _medians(answers: Turns) -> list[float]:

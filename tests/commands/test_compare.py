@@ -61,7 +61,7 @@ def test_ratios_are_to_the_first_contender_and_words_are_counted_over_all_record
 
 
 def test_a_segment_that_overlaps_or_has_no_length_is_misplaced():
-    from comparison import misplaced
+    from quality import misplaced
 
     assert misplaced([(0.0, 1.0), (1.0, 2.0), (2.5, 3.0)]) == 0
     assert misplaced([(0.0, 1.0), (0.9, 2.0), (2.0, 2.0)]) == 2
