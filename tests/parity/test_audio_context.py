@@ -54,8 +54,8 @@ def test_a_window_without_silence_is_encoded_in_full(engine, shared):
 @pytest.mark.parametrize("context", ["sparse:4", "silent"])
 def test_cheap_silence_hears_the_same(engine, shared, context):
     model = engine("tiny.en")
-    segments, _ = model.transcribe(shared / "jfk.flac", audio_context=context)
-    whole, _ = model.transcribe(shared / "jfk.flac", audio_context="full")
+    segments, _ = model.transcribe(shared / "jfk.flac", audio_context=context, beam_size=1)
+    whole, _ = model.transcribe(shared / "jfk.flac", audio_context="full", beam_size=1)
     assert "".join(segment.text for segment in segments) == "".join(segment.text for segment in whole)
     assert segments.report().audio_context == context
 
