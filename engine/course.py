@@ -88,7 +88,7 @@ def course(
         while stretch.last - seek >= MIN_FRAMES:
             asked = WindowRequest(seek, min(longest, stretch.last - seek), history.next_prompt())
             reply = yield Step(segments, asked)
-            if is_silence(reply.decoded, options):
+            if is_silence(reply.decoded, options) or reader.is_wordless(reply.decoded):
                 segments, seek = (), seek + asked.frames
                 continue
             segments, seek = reader.read(asked, reply)
@@ -120,6 +120,12 @@ class _Reader:
             segments, seek = self._timed(segments, asked, reply, seek, ends_in_silence=cut.ends_in_silence)
         inside = (self._inside(segment) for segment in segments)
         return tuple(segment for segment in inside if segment.start < segment.end and segment.text.strip()), seek
+
+    def is_wordless(self, decoded: DecodedWindow) -> bool:
+        """Whether the text is marks alone, which is what Whisper writes for noise, however sure it is of them."""
+        text = self._tokenizer.decode(decoded.tokens)
+        wanted = self._options.no_speech_threshold is not None
+        return wanted and bool(text.strip()) and not any(character.isalnum() for character in text)
 
     def _timed(
         self, segments: list[Segment], asked: WindowRequest, reply: Reply, seek: int, *, ends_in_silence: bool

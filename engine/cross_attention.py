@@ -57,4 +57,5 @@ def _self_attention(layer: Any, x: Tensor) -> Tensor:
 
 def _heads(attention: Any, x: Tensor) -> Tensor:
     """(tokens, d_model) -> (heads, tokens, head_dim)"""
-    return x.unflatten(-1, (attention.num_heads, attention.head_dim)).transpose(0, 1)
+    heads: Tensor = x.unflatten(-1, (attention.num_heads, attention.head_dim)).transpose(0, 1)
+    return heads

@@ -28,11 +28,12 @@ from tilewhisper.engine.batching import default_batch_size
 from tilewhisper.engine.cross_attention import CrossAttention
 from tilewhisper.engine.decoder import Decoder, Heard
 from tilewhisper.engine.decoding import DecodedWindow, decode, detect_language
+from tilewhisper.engine.drop_in import policy_of, refuse
 from tilewhisper.engine.encoder import Encoder
 from tilewhisper.engine.errors import OptionError
 from tilewhisper.engine.fallback import with_fallback
 from tilewhisper.engine.options import TEMPERATURES, TranscriptionOptions
-from tilewhisper.engine.policy import DEFAULT_POLICY, Policy
+from tilewhisper.engine.policy import Policy
 from tilewhisper.engine.progress import Progress
 from tilewhisper.engine.report import Clock
 from tilewhisper.engine.results import TranscriptionInfo
@@ -59,29 +60,42 @@ class WhisperModel:
 
     def __init__(
         self,
-        model: str | Path = DEFAULT_MODEL,
+        model_size_or_path: str | Path = DEFAULT_MODEL,
+        device: str = "auto",
         *,
-        policy: str | Path | Policy = DEFAULT_POLICY,
-        backends: Sequence[str] = (),
+        compute_type: str = "default",
         cpu_threads: int = 0,
+        download_root: str | None = None,
+        local_files_only: bool = False,
+        policy: str | Path | Policy | None = None,
+        backends: Sequence[str] = (),
         settings: Settings = registry.DEFAULTS,
+        **others: Any,
     ) -> None:
-        """Load `model` (a name or a path) and route its encoder.
+        """Load a model (a name or a path) and route its encoder.
 
-        `policy` is a preset's name, a TOML file or a Policy; `backends` are `SITES=BACKEND` overrides on top of it.
-        `settings` say which NPU is meant, if a policy names it.
-        `cpu_threads` sets torch's number of threads, which is the whole process's; 0 leaves it.
-        Raises ModelsError, KernelError and EngineError.
+        `policy` is a preset's name, a TOML file or a Policy, None what `device` and `compute_type` say in
+        faster-whisper's words; `backends` are `SITES=BACKEND` overrides on top of it. `settings` say which NPU is
+        meant, if a policy names it. `cpu_threads` sets torch's number of threads, which is the whole process's; 0
+        leaves it. So do `download_root`, the hub's cache, and `local_files_only`. `others`, more of faster-whisper's,
+        are refused where they ask for anything. Raises ModelsError, KernelError and EngineError.
         """
+        refuse(others)
+        named, on_top = policy_of(device, compute_type)
         if cpu_threads < 0:
             raise OptionError(f"the number of threads must not be negative, not {cpu_threads}")
         if cpu_threads:
             torch.set_num_threads(cpu_threads)
+        if download_root or local_files_only:
+            from tilewhisper.models import hub
+
+            hub.settle(download_root, offline=local_files_only)
         clock = Clock()
         with clock("load"):
-            base = policy if isinstance(policy, Policy) else policies.load(policy)
-            self.policy = base.with_overrides(backends)
-            self.checkpoint = prepared.load(model)
+            wanted = policy or named
+            base = wanted if isinstance(wanted, Policy) else policies.load(wanted)
+            self.policy = base.with_overrides([*on_top, *backends])
+            self.checkpoint = prepared.load(model_size_or_path)
             modules: Any = self.checkpoint.model.model
             create = partial(registry.create, settings=settings)
             self._routed = apply_policy(self.checkpoint.model, self.policy, create)
@@ -91,7 +105,7 @@ class WhisperModel:
             heads = self.checkpoint.facts.alignment_heads
             self._cross_attention = CrossAttention(modules.decoder, self.decoder_plan.backend, heads)
         self.load_stage = clock.stage("load")
-        self.overrides = tuple(backends)
+        self.overrides = (*on_top, *backends)
 
     @property
     def is_multilingual(self) -> bool:
@@ -286,3 +300,16 @@ class WhisperModel:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+class BatchedInferencePipeline:
+    """faster-whisper's batched mode: a file is cut at silences, and its pieces are decoded together."""
+
+    def __init__(self, model: WhisperModel) -> None:
+        self.model = model
+
+    def transcribe(
+        self, audio: Any, *, batch_size: int = 8, without_timestamps: bool = True, **options: Any
+    ) -> tuple[Transcription, TranscriptionInfo]:
+        """`WhisperModel.transcribe` with a batch size, and with faster-whisper's default of no timestamps."""
+        return self.model.transcribe(audio, batch_size=batch_size, without_timestamps=without_timestamps, **options)

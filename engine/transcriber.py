@@ -57,7 +57,7 @@ class Transcription(Iterator[Segment]):
         for stretch in run.stretches:
             yield _job(model, run, [stretch], self._options, stretch.first / FRAMES_PER_SECOND)
 
-    def _tell(self, position: int, bar: Progress) -> None:
+    def _tell(self, position: int, bar: Progress | None) -> None:
         info, run = self.info, self._run
         total = info.duration if run.sound.timeline is None else info.duration_after_vad
         done = total if position >= run.stretches[-1].last else position / FRAMES_PER_SECOND
