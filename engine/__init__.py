@@ -3,9 +3,9 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tilewhisper.engine.model import WhisperModel
+    from tilewhisper.engine.model import BatchedInferencePipeline, WhisperModel
 
-__all__ = ["WhisperModel"]
+__all__ = ["BatchedInferencePipeline", "WhisperModel"]
 
 
 def __getattr__(name: str) -> Any:

@@ -12,7 +12,8 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from tilewhisper.engine.commands import speech_flags
-from tilewhisper.engine.commands.loading import COMPUTE_TYPES, MULTILINGUAL_MODEL
+from tilewhisper.engine.commands.loading import MULTILINGUAL_MODEL
+from tilewhisper.engine.drop_in import COMPUTE_TYPES
 from tilewhisper.engine.errors import USER_ERRORS
 from tilewhisper.engine.policy import DEFAULT_POLICY
 from tilewhisper.models.catalog import DEFAULT_MODEL

@@ -23,10 +23,6 @@ from tilewhisper.engine.audio_context import (
 )
 from tilewhisper.engine.routing import LayerRoutes, RoutedEncoder
 
-SILENCE = -0.75
-"""A log-mel value of windows without sound. It varies with the file's loudness, from -1.12 to -0.53 in test-other;
-states cached for each level gave the same transcripts."""
-
 Attend = Callable[[LayerRoutes, int, Tensor, Tensor, Tensor, float], Tensor]
 """(routes, layer, q, k, v, scale) -> values, all (batch, heads, positions, head_dim)"""
 
@@ -85,7 +81,7 @@ class Encoder:
             return routes.attention(q, k, v, scale, None)
 
         n_mels = self._modules.conv1.weight.shape[1]
-        x = self._stem(torch.full((1, n_mels, POSITIONS * FRAMES_PER_POSITION), SILENCE))
+        x = self._stem(torch.zeros(1, n_mels, POSITIONS * FRAMES_PER_POSITION))
         return _Silence(self._run(x + self._positions, attend), keys_values)
 
     def _run(self, x: Tensor, attend: Attend) -> Tensor:
@@ -105,8 +101,8 @@ class Encoder:
     def _short_stem(self, mel: Tensor, content_frames: int, kept: Tensor) -> Tensor:
         """The kept positions' inputs (1, n, d_model), without the convolutions of silence.
 
-        From 3 frames after the audio on, log-mel frames are all alike, and so are positions from 5 frames on, but for
-        the last, which sees the edge. So a window cut 16 frames after the audio has one of each kind.
+        After the audio, log-mel frames are all alike, and so are positions from 3 frames on, but for the last, which
+        sees the edge. So a window cut 16 frames after the audio has one of each kind.
         """
         frames = min(-(-(content_frames + 16) // FRAMES_PER_POSITION) * FRAMES_PER_POSITION, mel.shape[2])
         x = self._stem(mel[:, :, :frames])

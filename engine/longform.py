@@ -25,6 +25,8 @@ class WindowSpans:
     spans: tuple[Span, ...]
     advance: int
     """Frames from this window's start to the next one's; always positive."""
+    ends_in_silence: bool
+    """Whether a single timestamp says that no speech follows it."""
 
 
 def split_window(tokens: Sequence[int], timestamp_begin: int, frames: int) -> WindowSpans:
@@ -38,11 +40,12 @@ def split_window(tokens: Sequence[int], timestamp_begin: int, frames: int) -> Wi
     ends_in_silence = stamped[-2:] == [False, True]
     if not cuts:
         stamps = [token for token in tokens if token > timestamp_begin]
-        return WindowSpans((Span(tuple(tokens), 0, frame(stamps[-1]) if stamps else frames),), frames)
+        return WindowSpans((Span(tuple(tokens), 0, frame(stamps[-1]) if stamps else frames),), frames, ends_in_silence)
     if ends_in_silence:
         cuts.append(len(tokens))
     spans = tuple(Span(part, frame(part[0]), frame(part[-1])) for part in _pieces(tokens, cuts))
-    return WindowSpans(spans, frames if ends_in_silence else max(frame(tokens[cuts[-1] - 1]), FRAMES_PER_TIMESTAMP))
+    advance = frames if ends_in_silence else max(frame(tokens[cuts[-1] - 1]), FRAMES_PER_TIMESTAMP)
+    return WindowSpans(spans, advance, ends_in_silence)
 
 
 def _pieces(tokens: Sequence[int], cuts: Sequence[int]) -> Iterator[tuple[int, ...]]:

@@ -4,36 +4,52 @@
 object also has `report()`, what the run cost so far and what ran where. The way through a file is in `transcriber`.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from tilewhisper.engine import policy as policies
-from tilewhisper.engine.audio_context import AUTO_STEP, FULL, AudioContext, Encoded
+from tilewhisper.engine.alignment import token_probabilities, token_times
+from tilewhisper.engine.audio_context import (
+    AUTO_STEP,
+    FRAMES_PER_POSITION,
+    FULL,
+    POSITIONS,
+    AudioContext,
+    Encoded,
+)
 from tilewhisper.engine.audio_context import parse as parse_audio_context
+from tilewhisper.engine.batching import default_batch_size
+from tilewhisper.engine.cross_attention import CrossAttention
 from tilewhisper.engine.decoder import Decoder, Heard
 from tilewhisper.engine.decoding import DecodedWindow, decode, detect_language
+from tilewhisper.engine.drop_in import policy_of, refuse
 from tilewhisper.engine.encoder import Encoder
 from tilewhisper.engine.errors import OptionError
 from tilewhisper.engine.fallback import with_fallback
-from tilewhisper.engine.options import TranscriptionOptions
-from tilewhisper.engine.policy import DEFAULT_POLICY, Policy
+from tilewhisper.engine.options import TEMPERATURES, TranscriptionOptions
+from tilewhisper.engine.policy import Policy
+from tilewhisper.engine.progress import Progress
 from tilewhisper.engine.report import Clock
 from tilewhisper.engine.results import TranscriptionInfo
 from tilewhisper.engine.router import Counts, SitePlan, plan_decoder
 from tilewhisper.engine.routing import apply_policy
 from tilewhisper.engine.token_rules import TokenRules
-from tilewhisper.engine.transcriber import Transcription
+from tilewhisper.engine.transcriber import Transcript, Transcription, transcribe_together
+from tilewhisper.engine.words import PUNCTUATION
 from tilewhisper.kernels import registry
 from tilewhisper.kernels.base import Settings
 from tilewhisper.models import prepared
 from tilewhisper.models.catalog import DEFAULT_MODEL
 from tilewhisper.models.log_mel import log_mel
+
+if TYPE_CHECKING:
+    from tilewhisper.models.vad import VadOptions
 
 
 class WhisperModel:
@@ -44,37 +60,52 @@ class WhisperModel:
 
     def __init__(
         self,
-        model: str | Path = DEFAULT_MODEL,
+        model_size_or_path: str | Path = DEFAULT_MODEL,
+        device: str = "auto",
         *,
-        policy: str | Path | Policy = DEFAULT_POLICY,
-        backends: Sequence[str] = (),
+        compute_type: str = "default",
         cpu_threads: int = 0,
+        download_root: str | None = None,
+        local_files_only: bool = False,
+        policy: str | Path | Policy | None = None,
+        backends: Sequence[str] = (),
         settings: Settings = registry.DEFAULTS,
+        **others: Any,
     ) -> None:
-        """Load `model` (a name or a path) and route its encoder.
+        """Load a model (a name or a path) and route its encoder.
 
-        `policy` is a preset's name, a TOML file or a Policy; `backends` are `SITES=BACKEND` overrides on top of it.
-        `settings` say which NPU is meant, if a policy names it.
-        `cpu_threads` sets torch's number of threads, which is the whole process's; 0 leaves it.
-        Raises ModelsError, KernelError and EngineError.
+        `policy` is a preset's name, a TOML file or a Policy, None what `device` and `compute_type` say in
+        faster-whisper's words; `backends` are `SITES=BACKEND` overrides on top of it. `settings` say which NPU is
+        meant, if a policy names it. `cpu_threads` sets torch's number of threads, which is the whole process's; 0
+        leaves it. So do `download_root`, the hub's cache, and `local_files_only`. `others`, more of faster-whisper's,
+        are refused where they ask for anything. Raises ModelsError, KernelError and EngineError.
         """
+        refuse(others)
+        named, on_top = policy_of(device, compute_type)
         if cpu_threads < 0:
             raise OptionError(f"the number of threads must not be negative, not {cpu_threads}")
         if cpu_threads:
             torch.set_num_threads(cpu_threads)
+        if download_root or local_files_only:
+            from tilewhisper.models import hub
+
+            hub.settle(download_root, offline=local_files_only)
         clock = Clock()
         with clock("load"):
-            base = policy if isinstance(policy, Policy) else policies.load(policy)
-            self.policy = base.with_overrides(backends)
-            self.checkpoint = prepared.load(model)
+            wanted = policy or named
+            base = wanted if isinstance(wanted, Policy) else policies.load(wanted)
+            self.policy = base.with_overrides([*on_top, *backends])
+            self.checkpoint = prepared.load(model_size_or_path)
             modules: Any = self.checkpoint.model.model
             create = partial(registry.create, settings=settings)
             self._routed = apply_policy(self.checkpoint.model, self.policy, create)
             self._encoder = Encoder(modules.encoder, self._routed)
             self.decoder_plan = plan_decoder(self.policy.decoder, create)
             self._decoder = Decoder(modules.decoder, self.decoder_plan.backend)
+            heads = self.checkpoint.facts.alignment_heads
+            self._cross_attention = CrossAttention(modules.decoder, self.decoder_plan.backend, heads)
         self.load_stage = clock.stage("load")
-        self.overrides = tuple(backends)
+        self.overrides = (*on_top, *backends)
 
     @property
     def is_multilingual(self) -> bool:
@@ -95,19 +126,69 @@ class WhisperModel:
         audio: Any,
         language: str | None = None,
         task: str = "transcribe",
+        log_progress: bool = False,
+        beam_size: int = 5,
+        best_of: int = 5,
+        patience: float = 1,
+        length_penalty: float = 1,
+        repetition_penalty: float = 1,
+        no_repeat_ngram_size: int = 0,
+        temperature: float | Sequence[float] = TEMPERATURES,
+        compression_ratio_threshold: float | None = 2.4,
+        log_prob_threshold: float | None = -1.0,
+        no_speech_threshold: float | None = 0.6,
+        condition_on_previous_text: bool = True,
+        prompt_reset_on_temperature: float = 0.5,
+        initial_prompt: str | Iterable[int] | None = None,
+        prefix: str | None = None,
+        suppress_blank: bool = True,
+        suppress_tokens: Sequence[int] | None = (-1,),
+        without_timestamps: bool = False,
+        max_initial_timestamp: float = 1.0,
+        word_timestamps: bool = False,
+        prepend_punctuations: str = PUNCTUATION.prepended,
+        append_punctuations: str = PUNCTUATION.appended,
+        multilingual: bool = False,
+        vad_filter: bool = False,
+        vad_parameters: "Mapping[str, float] | VadOptions | None" = None,
+        max_new_tokens: int | None = None,
+        chunk_length: int | None = None,
+        clip_timestamps: str | Sequence[float] = "0",
+        hallucination_silence_threshold: float | None = None,
+        hotwords: str | None = None,
+        language_detection_threshold: float | None = 0.5,
+        language_detection_segments: int = 1,
         *,
-        progress: Callable[[float, float], None] | None = None,
-        **options: Any,
+        carry_initial_prompt: bool = False,
+        batch_size: int | None = None,
+        seed: int = 0,
+        audio_context: str = "auto",
+        progress: Progress | None = None,
     ) -> tuple[Transcription, TranscriptionInfo]:
         """Transcribe a path, a file object, or a float32 array (samples,) at 16 kHz.
 
-        `options` are the fields of TranscriptionOptions. The segments come as they are decoded; `progress` is called
-        after each window with the seconds done and the seconds in all. Raises ModelsError and EngineError.
+        The parameters up to `language_detection_segments` are faster-whisper's; TranscriptionOptions says what each
+        does. The segments come as they are decoded; `progress` is called after each window with the seconds done and
+        the seconds in all. Raises ModelsError and EngineError.
         """
-        asked = TranscriptionOptions(language=language, task=task, **options)
+        given = locals()  # every parameter that is an option has the option's name
+        asked = TranscriptionOptions(**{name: given[name] for name in TranscriptionOptions.__dataclass_fields__})
         self.check(asked)
         run = Transcription(self, audio, asked, progress)
         return run, run.info
+
+    def transcribe_many(
+        self, files: Iterable[Any], batch_size: int | None = None, **options: Any
+    ) -> Iterator[Transcript]:
+        """Transcribe files as `transcribe` does, but up to `batch_size` at a time, their windows decoded together.
+
+        `options` are the fields of TranscriptionOptions; None lets cores and memory say how many. What comes of a file
+        is what it gives alone. Results come in the files' order; a file that cannot be read has an error for one.
+        Raises EngineError, and LanguageError where no file could be done.
+        """
+        asked = TranscriptionOptions(**options)
+        self.check(asked)
+        return transcribe_together(self, files, asked, batch_size or default_batch_size(self.window_bytes))
 
     def check(self, options: TranscriptionOptions) -> None:
         """Raise LanguageError or OptionError for what this model cannot do, before any work is done on the audio."""
@@ -141,6 +222,17 @@ class WhisperModel:
         if asked.mode != "auto":
             return asked
         return FULL if self._routed.router.uses_device() else AudioContext("sparse", AUTO_STEP)
+
+    @property
+    def text_context(self) -> int:
+        """The most tokens a window can hold, prompt included."""
+        return self._decoder.text_context
+
+    @property
+    def window_bytes(self) -> int:
+        """What one window takes while it is decoded, at most: keys and values of the audio and of the text, float32."""
+        config = self.checkpoint.model.config
+        return 2 * 4 * int(config.decoder_layers * config.d_model) * (POSITIONS + self.text_context)
 
     def hear(self, window: Encoded) -> Heard:
         """A window as the decoder attends to it: once for all that is decoded of it."""
@@ -182,6 +274,21 @@ class WhisperModel:
 
         return with_fallback(at, len(windows), temperatures or options.temperatures, options)
 
+    def align(
+        self, encoded: Encoded, heard: Heard, frames: int, language: str, task: str, text: Sequence[int]
+    ) -> tuple[Sequence[float], Sequence[float]]:
+        """When a window's text tokens were said: times (n + 1) in seconds from its start, and probabilities (n).
+
+        `frames` of the window hold audio.
+        """
+        tokenizer = self.checkpoint.tokenizer
+        prompt = tokenizer.prompt(language, task, False)
+        tokens = (*prompt, *text, tokenizer.eot)
+        scores, hidden = self._cross_attention(tokens, encoded, heard, frames // FRAMES_PER_POSITION)
+        chosen = slice(len(prompt) - 1, len(prompt) - 1 + len(text))
+        probabilities = token_probabilities(self._decoder.logits(hidden[chosen]), list(text), tokenizer.eot)
+        return token_times(scores, len(prompt)).tolist(), probabilities
+
     def close(self) -> None:
         """Release prepared weights and devices; the model cannot be used afterwards."""
         self._routed.router.close()
@@ -193,3 +300,16 @@ class WhisperModel:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+class BatchedInferencePipeline:
+    """faster-whisper's batched mode: a file is cut at silences, and its pieces are decoded together."""
+
+    def __init__(self, model: WhisperModel) -> None:
+        self.model = model
+
+    def transcribe(
+        self, audio: Any, *, batch_size: int = 8, without_timestamps: bool = True, **options: Any
+    ) -> tuple[Transcription, TranscriptionInfo]:
+        """`WhisperModel.transcribe` with a batch size, and with faster-whisper's default of no timestamps."""
+        return self.model.transcribe(audio, batch_size=batch_size, without_timestamps=without_timestamps, **options)

@@ -95,6 +95,9 @@ class TranscriptionOptions:
     """The most windows that are heard to detect the language."""
     carry_initial_prompt: bool = False
     """Whether every window sees the initial prompt, not only the first."""
+    batch_size: int | None = None
+    """Windows of one file that are decoded together: the file is cut at silences, which needs the VAD; no piece sees
+    the text before it. None goes through it in order."""
     seed: int = 0
     """Of sampling: the same seed gives the same text."""
     audio_context: str = "auto"
@@ -102,9 +105,11 @@ class TranscriptionOptions:
     A window that then decodes badly, by the two thresholds, is done again in full."""
 
     def __post_init__(self) -> None:
+        if not isinstance(self.initial_prompt, str | None):
+            object.__setattr__(self, "initial_prompt", tuple(self.initial_prompt))  # it may be read only once
         if self.task not in TASKS:
             raise OptionError(f"unknown task {self.task!r}; the tasks are {' and '.join(TASKS)}")
-        for name in ("beam_size", "best_of", "max_new_tokens", "language_detection_segments"):
+        for name in ("beam_size", "best_of", "max_new_tokens", "batch_size", "language_detection_segments"):
             if (count := getattr(self, name)) is not None and count < 1:
                 raise OptionError(f"{name} must be at least 1, not {count}")
         for name in ("patience", "repetition_penalty"):
@@ -126,6 +131,11 @@ class TranscriptionOptions:
         return tuple(map(float, given)) if isinstance(given, Sequence) else (float(given),)
 
     @property
+    def longest_chunk(self) -> int:
+        """Seconds of audio in a window."""
+        return self.chunk_length or LONGEST_CHUNK
+
+    @property
     def clips(self) -> tuple[tuple[float, float], ...]:
         """Seconds from and to, of each stretch that is transcribed; the last may end at infinity."""
         given = self.clip_timestamps
@@ -142,15 +152,17 @@ class TranscriptionOptions:
 
     @property
     def vad_options(self) -> VadOptions | None:
-        """What vad_parameters say, where the filter is on."""
-        if not self.vad_filter:
+        """What vad_parameters say, where the filter is on or the file is cut at silences; there, faster-whisper's
+        defaults are others."""
+        if not self.vad_filter and self.batch_size is None:
             return None
         from tilewhisper.models.vad import VadOptions
 
         if isinstance(given := self.vad_parameters, VadOptions):
             return given
+        cutting = {"max_speech_duration_s": self.longest_chunk, "min_silence_duration_ms": 160}
         try:
-            return VadOptions(**dict(given or {}))
+            return VadOptions(**{**({} if self.batch_size is None else cutting), **dict(given or {})})
         except TypeError as e:
             known = ", ".join(VadOptions.__dataclass_fields__)
             raise OptionError(f"vad_parameters: {e}; there are {known}") from None

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from tilewhisper.engine import transcriber
+from tilewhisper.engine import listening
 from tilewhisper.engine.decoder import Decoder
 from tilewhisper.engine.model import WhisperModel
 from tilewhisper.engine.report import RunReport
@@ -185,13 +185,14 @@ _ON_BACKEND = {
 
 def _watched(model: WhisperModel) -> Iterator[tuple[Any, str, str, str | Callable[..., str]]]:
     """Whose function of which name to watch, its category, and what to call it."""
-    yield transcriber, "next_block", "stage", "decode audio"
+    yield listening, "next_block", "stage", "decode audio"
     yield LogMel, "append", "stage", "log-mel"
     yield LogMel, "finish", "stage", "log-mel"
     yield model, "encode_window", "stage", "encode"
     yield model, "hear", "stage", "keys and values"
     yield model, "detect_language", "stage", "detect language"
     yield model, "decode", "stage", "decode"
+    yield model, "align", "stage", "word times"
     for product in ("conv_gelu", "linear", "linear_gelu", "linear_add", "matmul", "attention"):
         yield Router, product, "encoder", lambda router, launch, *_: launch
     yield Decoder, "step", "decoder", STEP

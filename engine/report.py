@@ -8,6 +8,7 @@ import os
 import platform
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -103,6 +104,8 @@ class RunReport:
     total: Stage
     audio_context: str
     """How much of the silence after a short window was encoded; `auto` settled."""
+    batch_size: int
+    """The most windows that were decoded together."""
     windows: int
     """Windows encoded."""
     windows_again_in_full: int
@@ -133,15 +136,31 @@ class Clock:
         try:
             yield
         finally:
-            self._add(name, time.perf_counter() - wall, time.process_time() - cpu)
+            self.add(name, time.perf_counter() - wall, time.process_time() - cpu)
 
     def stage(self, name: str) -> Stage:
+        """All zeros where there was no call."""
         return self._stages.get(name, Stage(name, 0, 0.0, 0.0, 0.0))
 
-    def _add(self, name: str, wall: float, cpu: float) -> None:
+    def add(self, name: str, wall: float, cpu: float) -> None:
+        """One call more, of so many seconds."""
         old = self.stage(name)
         first = old.first_call_seconds if old.calls else wall
         self._stages[name] = Stage(name, old.calls + 1, old.wall_seconds + wall, old.cpu_seconds + cpu, first)
+
+
+@contextmanager
+def shared(clocks: Sequence[Clock], name: str) -> Iterator[None]:
+    """One call of a stage that is for several at once; a clock that is there several times takes so many parts."""
+    whole = Clock()
+    try:
+        with whole(name):
+            yield
+    finally:
+        stage = whole.stage(name)
+        for clock, parts in Counter(clocks).items():
+            share = parts / len(clocks)
+            clock.add(name, stage.wall_seconds * share, stage.cpu_seconds * share)
 
 
 def site_report(plan: SitePlan, count: SiteCount) -> SiteReport:

@@ -35,8 +35,7 @@ HELD_SAMPLES = SAMPLE_RATE
 class LogMel:
     """The log-mel spectrogram of audio that comes in pieces, read back in windows.
 
-    Append all the audio, `finish`, then ask for windows, in any order. Beyond the audio's end there is silence: what
-    zeros would give after this audio, not 0.
+    Append all the audio, `finish`, then ask for windows, in any order.
     """
 
     def __init__(self, n_mels: int = 80) -> None:
@@ -49,7 +48,7 @@ class LogMel:
 
     @property
     def content_frames(self) -> int:
-        """Frames whose centre lies in the audio so far."""
+        """Whole frames of audio so far."""
         return content_frames(self.samples)
 
     def append(self, samples: Samples) -> None:
@@ -71,11 +70,15 @@ class LogMel:
         self._compute(span, rest=span[:0])
 
     def window(self, seek: int, frames: int = FRAMES_PER_WINDOW) -> Tensor:
-        """A whole window, (n_mels, 3000): `frames` frames from frame `seek` on, then silence."""
-        return self.frames(seek, seek + min(frames, FRAMES_PER_WINDOW), FRAMES_PER_WINDOW)
+        """A whole window, (n_mels, 3000): at most `frames` frames of content from frame `seek` on, then zeros.
+
+        Zeros are what openai-whisper and faster-whisper fill up with, louder than silence; tokens depend on it.
+        """
+        last = max(seek, min(seek + min(frames, FRAMES_PER_WINDOW), self.content_frames))
+        return torch.nn.functional.pad(self.frames(seek, last, last - seek), (0, FRAMES_PER_WINDOW - (last - seek)))
 
     def frames(self, first: int, last: int, total: int) -> Tensor:
-        """Frames first..last-1 followed by silence, (n_mels, total)."""
+        """Frames first..last-1 followed by what zeros would give after this audio, (n_mels, total)."""
         audible = torch.from_numpy(self._frames.read(first, last)).T
         mel = torch.full((self.n_mels, total), _SILENCE)
         mel[:, : audible.shape[1]] = audible
@@ -118,8 +121,8 @@ def log_mel(samples: Samples, n_mels: int = 80) -> Tensor:
 
 
 def content_frames(samples: int) -> int:
-    """Frames whose centre lies in the audio: `samples` / 160, rounded up."""
-    return -(-samples // HOP_LENGTH)
+    """Whole frames: what openai-whisper counts as content."""
+    return samples // HOP_LENGTH
 
 
 def window(mel: Tensor, seek: int) -> Tensor:

@@ -1,28 +1,15 @@
 """Which weights and which policy the flags of `transcribe` ask for, in the words of the peers or our own."""
 
 from argparse import Namespace
-from collections.abc import Mapping
 from pathlib import Path
 
+from tilewhisper.engine.drop_in import COMPUTE_TYPES
 from tilewhisper.engine.errors import OptionError
-from tilewhisper.engine.policy import DEFAULT_POLICY
 from tilewhisper.models import catalog
 from tilewhisper.models.catalog import DEFAULT_MODEL
 
 MULTILINGUAL_MODEL = "base"
 """The default where DEFAULT_MODEL, which knows English only, will not do; it comes by pip too."""
-
-_DEFAULT: tuple[str, tuple[str, ...]] = (DEFAULT_POLICY, ())
-COMPUTE_TYPES: Mapping[str, tuple[str, tuple[str, ...]]] = {
-    "default": _DEFAULT,
-    "auto": _DEFAULT,
-    "float32": ("torch", ()),
-    "bfloat16": ("bf16", ()),
-    "int16": ("cpu", ()),
-    "int8": ("cpu", ("*=int8",)),
-    "int8_float32": ("cpu", ("*=int8",)),
-}
-"""CTranslate2's names: the policy that computes so, and what goes on top of it. Its float16 is for other devices."""
 
 _HERE = ("cpu", "auto")
 
