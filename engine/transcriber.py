@@ -54,8 +54,8 @@ class Transcription(Iterator[Segment]):
         if self._options.batch_size is None:
             yield _job(model, run, run.stretches, self._options)
             return
-        for stretch in run.stretches:
-            yield _job(model, run, [stretch], self._options, stretch.first / FRAMES_PER_SECOND)
+        for stretch in run.stretches:  # each is all the audio that its course knows of
+            yield _job(model, run, [stretch], self._options, stretch.last, stretch.first / FRAMES_PER_SECOND)
 
     def _tell(self, position: int, bar: Progress | None) -> None:
         info, run = self.info, self._run
@@ -128,7 +128,9 @@ def _job(
     run: FileRun,
     stretches: Sequence[Stretch],
     options: TranscriptionOptions,
+    content: int | None = None,
     last_speech: float = 0.0,
 ) -> Job:
-    way = course(stretches, run.frames, options, model.checkpoint.tokenizer, model.text_context, last_speech)
+    frames = run.frames if content is None else content
+    way = course(stretches, frames, options, model.checkpoint.tokenizer, model.text_context, last_speech)
     return Job(run, way, stretches[-1].last if stretches else 0)

@@ -85,7 +85,7 @@ def test_window_past_the_end_is_silence(scale: float) -> None:
     assert torch.equal(window(mel, 0), mel)
 
 
-@pytest.mark.parametrize(("samples", "frames"), [(0, 0), (1, 1), (160, 1), (161, 2), (WINDOW_SAMPLES, 3000)])
+@pytest.mark.parametrize(("samples", "frames"), [(0, 0), (159, 0), (160, 1), (319, 1), (WINDOW_SAMPLES, 3000)])
 def test_content_frames(samples: int, frames: int) -> None:
     assert content_frames(samples) == frames
 
@@ -105,16 +105,18 @@ def test_pieces_of_any_size_make_the_same_windows(samples: int, piece: int) -> N
     audio[-2_000:] *= 1000  # the loudest comes last
     whole, mel = log_mel(audio), streamed(audio, piece)
     assert mel.samples == samples and mel.content_frames == content_frames(samples)
-    for seek in (0, 1_234, content_frames(samples) - 1, 0):  # back again too
-        assert torch.equal(mel.window(seek), window(whole, seek))
+    for seek in (0, 60, content_frames(samples) - 1, 0):  # back again too
+        content = min(content_frames(samples) - seek, FRAMES_PER_WINDOW)
+        assert torch.equal(mel.window(seek)[:, :content], window(whole, seek)[:, :content])
+        assert not mel.window(seek)[:, content:].any()
 
 
-def test_a_window_may_end_early_in_silence() -> None:
+def test_a_window_may_end_early_in_zeros() -> None:
     audio = noise(WINDOW_SAMPLES)
     mel = streamed(audio, 100_000)
     cut = mel.window(500, 700)
     assert torch.equal(cut[:, :700], log_mel(audio)[:, 500:1_200])
-    assert torch.equal(cut[:, 700:], mel.window(5_000)[:, 700:])
+    assert not cut[:, 700:].any()
     assert torch.equal(mel.window(0, 10_000), mel.window(0))
 
 

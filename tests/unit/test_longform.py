@@ -24,7 +24,7 @@ def test_a_gap_between_segments_belongs_to_neither():
 def test_a_single_timestamp_at_the_end_means_silence_to_the_end_of_the_window():
     cut = split(100, 1, 150, 150, 2, 400)
     assert cut.spans == (Span((100, 1, 150), 0, 100), Span((150, 2, 400), 100, 600))
-    assert cut.advance == 3000
+    assert cut.advance == 3000 and cut.ends_in_silence
 
 
 def test_one_segment_closed_by_the_end():

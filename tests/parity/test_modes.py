@@ -1,0 +1,155 @@
+"""Real weights and speech: words, prompts, batches, the VAD filter, noise; and faster-whisper's calls."""
+
+import inspect
+from itertools import pairwise
+
+import jiwer
+import numpy as np
+import pytest
+
+from tilewhisper.engine import BatchedInferencePipeline, WhisperModel
+from tilewhisper.engine.errors import OptionError
+from tilewhisper.models.errors import AudioError
+
+GREEDY = {"beam_size": 1, "temperature": 0.0}
+
+# openai-whisper 20250625, tiny.en in float32, greedy, 1688-142285-0002.flac
+WORDS = [
+    (" You", 0.0, 0.44, 0.63),
+    (" don't", 0.44, 0.68, 0.99),
+    (" mean", 0.68, 0.92, 1.0),
+    (" that", 0.92, 1.06, 0.98),
+    (" you", 1.06, 1.28, 0.99),
+    (" thought", 1.28, 1.44, 0.96),
+    (" me", 1.44, 1.66, 0.99),
+    (" so", 1.66, 1.94, 0.99),
+    (" silly.", 1.94, 2.14, 0.99),
+]
+
+
+def figures(segments) -> list[tuple]:
+    return [(s.id, s.seek, s.start, s.end, s.tokens) for s in segments]
+
+
+def plain(segments) -> str:
+    text = "".join(segment.text for segment in segments).lower()
+    return " ".join("".join(c for c in text if c.isalnum() or c in " '").split())
+
+
+@pytest.fixture
+def long_file(shared):
+    """43 s."""
+    return shared / "long" / "61-52s.wav"
+
+
+@pytest.fixture
+def alone(engine, long_file):
+    return list(engine("tiny.en").transcribe(long_file, **GREEDY)[0])
+
+
+def test_words_are_openais(engine, shared):
+    clip = shared / "librispeech" / "1688-142285-0002.flac"
+    segments, _ = engine("tiny.en").transcribe(clip, **GREEDY, word_timestamps=True, audio_context="full")
+    words = [word for segment in segments for word in segment.words]
+    assert [word.word for word in words] == [word for word, *_ in WORDS]
+    for ours, (_, start, end, probability) in zip(words, WORDS, strict=True):
+        assert (ours.start, ours.end) == (pytest.approx(start, abs=0.021), pytest.approx(end, abs=0.021))
+        assert ours.probability == pytest.approx(probability, abs=0.02)
+
+
+def test_words_with_a_cheap_silence_are_where_they_were(engine, shared):
+    clip = shared / "librispeech" / "1688-142285-0002.flac"
+    segments, _ = engine("tiny.en").transcribe(clip, **GREEDY, word_timestamps=True, audio_context="sparse:4")
+    starts = [word.start for segment in segments for word in segment.words]
+    assert np.median(np.abs(np.subtract(starts, [start for _, start, *_ in WORDS]))) <= 0.06
+
+
+def test_a_prompt_is_seen(engine, shared):
+    model = engine("tiny.en")
+    plainly, prompted = (
+        list(model.transcribe(shared / "jfk.flac", **GREEDY, initial_prompt=prompt)[0])
+        for prompt in (None, "my fellow americans ask not what")
+    )
+    assert "Americans" in plainly[0].text and "Americans" not in "".join(s.text for s in prompted)
+
+
+def test_many_files_together_give_what_each_gives_alone(engine, shared, long_file, alone):
+    model = engine("tiny.en")
+    files = [long_file, "missing.wav", shared / "jfk.flac"]
+    first, missing, last = model.transcribe_many(files, batch_size=3, **GREEDY)
+    assert (figures(first.segments), first.report.batch_size) == (figures(alone), 2)
+    assert first.info.duration == pytest.approx(42.996)
+    assert figures(last.segments) == figures(model.transcribe(shared / "jfk.flac", **GREEDY)[0])
+    assert isinstance(missing.error, AudioError) and (missing.segments, missing.info) == ([], None)
+
+
+def test_a_file_in_chunks(engine, long_file, alone):
+    pytest.importorskip("silero_vad")
+    pytest.importorskip("onnxruntime")
+    segments, info = engine("tiny.en").transcribe(long_file, batch_size=4, **GREEDY)
+    found = list(segments)
+    assert [segment.id for segment in found] == list(range(len(found)))
+    assert all(a.start < a.end <= b.start for a, b in pairwise(found)) and found[-1].end <= info.duration
+    assert jiwer.wer(plain(alone), plain(found)) < 0.1
+    report = segments.report()
+    assert (report.batch_size, report.windows) == (2, 2)
+    assert "vad" in [stage.name for stage in report.stages]
+    pieces, _ = BatchedInferencePipeline(engine("tiny.en")).transcribe(long_file, batch_size=4, **GREEDY)
+    assert jiwer.wer(plain(alone), plain(pieces)) < 0.1
+
+
+def test_silence_that_is_cut_out_is_back_in_the_times(engine, shared):
+    pytest.importorskip("silero_vad")
+    pytest.importorskip("onnxruntime")
+    from tilewhisper.models import audio
+
+    speech, quiet = audio.load(shared / "jfk.flac"), np.zeros(10 * 16000, np.float32)
+    segments, info = engine("tiny.en").transcribe(
+        np.concatenate([quiet, speech, quiet, speech]), **GREEDY, vad_filter=True, word_timestamps=True
+    )
+    found = list(segments)
+    assert (info.duration, info.duration_after_vad) == (42, pytest.approx(22, abs=2.5))
+    assert info.vad_options.min_silence_duration_ms == 2000
+    starts = [word.start for segment in found for word in segment.words if "fellow" in word.word]
+    assert starts == [pytest.approx(10 + 1.5, abs=0.7), pytest.approx(31 + 1.5, abs=0.7)]
+    assert all(a.end <= b.start + 1e-6 for a, b in pairwise(w for s in found for w in s.words))
+
+
+@pytest.mark.parametrize("kind", ["zeros", "noise", "tone"])
+def test_nothing_is_said_where_nobody_speaks(engine, kind):
+    samples = 31 * 16000
+    audio = {
+        "zeros": np.zeros(samples),
+        "noise": np.random.default_rng(0).standard_normal(samples) * 0.001,
+        "tone": 0.3 * np.sin(np.arange(samples) * (2 * np.pi * 440 / 16000)),
+    }[kind].astype(np.float32)
+    assert list(engine("tiny.en").transcribe(audio)[0]) == []
+
+
+def test_transcribe_has_faster_whispers_parameters():
+    theirs = inspect.signature(pytest.importorskip("faster_whisper").WhisperModel.transcribe).parameters
+    ours = inspect.signature(WhisperModel.transcribe).parameters
+
+    def plainly(value):
+        return list(value) if isinstance(value, list | tuple) else value
+
+    assert list(ours)[: len(theirs)] == list(theirs)
+    assert {name: plainly(p.default) for name, p in theirs.items()} == {
+        name: plainly(ours[name].default) for name in theirs
+    }
+    assert all(ours[name].kind is inspect.Parameter.KEYWORD_ONLY for name in list(ours)[len(theirs) :])
+
+
+@pytest.mark.parametrize(
+    ("parameters", "word"),
+    [
+        ({"device": "cuda"}, "CPU"),
+        ({"compute_type": "float16"}, "float32"),
+        ({"num_workers": 4}, "transcribe_many"),
+        ({"revision": "v1"}, "path"),
+        ({"beams": 5}, "leave it out"),
+    ],
+)
+def test_what_a_model_cannot_be_loaded_with_is_refused(parameters, word):
+    with pytest.raises(OptionError, match=word):
+        WhisperModel("tiny.en", **parameters)
