@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from tilewhisper.engine.course import Course, Reply, Step, WindowRequest
 from tilewhisper.engine.decoding import DecodedWindow
-from tilewhisper.engine.fallback import came_out_badly
+from tilewhisper.engine.fallback import came_out_badly, needs_fallback
 from tilewhisper.engine.file_run import FileRun
 from tilewhisper.engine.options import TranscriptionOptions
 from tilewhisper.engine.report import shared
@@ -117,14 +117,17 @@ def _answer(
         for i in numbers:
             asked[i][0].count(len(found[i].tokens), len(numbers))
 
+    first, later = options.temperatures[:1], options.temperatures[1:]
+    decode(range(len(asked)), first)
     cheap = [i for i, window in enumerate(windows) if window.encoded.cheap]
-    decode(cheap, options.temperatures[:1])
-    for i in cheap:
-        if came_out_badly(found[i], options):
-            run, request = asked[i]
-            windows[i] = run.encode_again(request)
-            del found[i]
-    decode([i for i in range(len(asked)) if i not in found], options.temperatures)
+    unsure = [i for i in range(len(asked)) if i not in cheap and needs_fallback(found[i], options)]
+    again = [i for i in cheap if came_out_badly(found[i], options)]
+    for i in again:
+        run, request = asked[i]
+        windows[i] = run.encode_again(request)
+    decode(again, options.temperatures)
+    if later:
+        decode(unsure, later)
     return [
         Reply(found[i], languages[i], partial(run.align, windows[i], languages[i])) for i, (run, _) in enumerate(asked)
     ]

@@ -17,7 +17,7 @@ MAY_IMPORT = {
     "models": {"models"},
     "scripts": {"engine", "kernels", "models"},
 }
-TABLES = {Path("engine/tables.py")}
+SCREEN = {Path("engine/tables.py"), Path("engine/progress.py")}
 ONLY_IN = {
     "transformers": lambda path: path == Path("models/transformers_path.py"),
     "librosa": lambda path: path.parts[0] == "models",
@@ -25,7 +25,7 @@ ONLY_IN = {
     "soundfile": lambda path: path.parts[0] == "models",
     "av": lambda path: path.parts[0] == "models",
     "pyxrt": lambda path: path == Path("kernels/xdna/xrt.py"),
-    "rich": lambda path: path.parts[0] == "scripts" or path in TABLES or path.parts[:2] == ("engine", "commands"),
+    "rich": lambda path: path.parts[0] == "scripts" or path in SCREEN or path.parts[:2] == ("engine", "commands"),
 }
 FOLDERS = (*ROOMS, "scripts")
 SOURCES = sorted(file.relative_to(ROOT) for folder in FOLDERS for file in (ROOT / folder).rglob("*.py"))
