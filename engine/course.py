@@ -91,7 +91,8 @@ def course(
             if is_silence(reply.decoded, options) or reader.is_wordless(reply.decoded):
                 segments, seek = (), seek + asked.frames
                 continue
-            segments, seek = reader.read(asked, reply)
+            closed = options.batch_size is not None and seek == stretch.first and asked.frames == stretch.last - seek
+            segments, seek = reader.read(asked, reply, closed=closed)
             history.add((token for segment in segments for token in segment.tokens), reply.decoded.temperature)
     yield Step(segments, None)
 
@@ -110,10 +111,10 @@ class _Reader:
         self._punctuation = Punctuation(options.prepend_punctuations, options.append_punctuations)
         self._last_speech = last_speech
 
-    def read(self, asked: WindowRequest, reply: Reply) -> tuple[tuple[Segment, ...], int]:
+    def read(self, asked: WindowRequest, reply: Reply, *, closed: bool) -> tuple[tuple[Segment, ...], int]:
         """The window's segments, without those that have no text or no length, and the frame to go on from."""
         decoded = reply.decoded
-        cut = split_window(decoded.tokens, self._tokenizer.timestamp_begin, asked.frames)
+        cut = split_window(decoded.tokens, self._tokenizer.timestamp_begin, asked.frames, closed=closed)
         segments = [self._segment(asked.seek, span, decoded) for span in cut.spans]
         seek = asked.seek + cut.advance
         if self._options.word_timestamps:

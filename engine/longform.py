@@ -29,8 +29,12 @@ class WindowSpans:
     """Whether a single timestamp says that no speech follows it."""
 
 
-def split_window(tokens: Sequence[int], timestamp_begin: int, frames: int) -> WindowSpans:
-    """Segments of a window that holds `frames` frames of audio."""
+def split_window(tokens: Sequence[int], timestamp_begin: int, frames: int, *, closed: bool = False) -> WindowSpans:
+    """Segments of a window that holds `frames` frames of audio.
+
+    `closed` says that the window ends in a silence, as one that was cut there does: text after the last pair of
+    timestamps is not cut off, and ends with the window.
+    """
 
     def frame(token: int) -> int:
         return (token - timestamp_begin) * FRAMES_PER_TIMESTAMP
@@ -38,6 +42,8 @@ def split_window(tokens: Sequence[int], timestamp_begin: int, frames: int) -> Wi
     stamped = [token >= timestamp_begin for token in tokens]
     cuts = [i for i in range(1, len(tokens)) if stamped[i] and stamped[i - 1]]
     ends_in_silence = stamped[-2:] == [False, True]
+    if closed and cuts and not stamped[-1]:
+        tokens, ends_in_silence = [*tokens, timestamp_begin + frames // FRAMES_PER_TIMESTAMP], True
     if not cuts:
         stamps = [token for token in tokens if token > timestamp_begin]
         return WindowSpans((Span(tuple(tokens), 0, frame(stamps[-1]) if stamps else frames),), frames, ends_in_silence)

@@ -5,8 +5,8 @@ from tilewhisper.engine.longform import Span, split_window
 BEGIN = 100
 
 
-def split(*tokens: int, frames: int = 3000):
-    return split_window(tokens, BEGIN, frames)
+def split(*tokens: int, frames: int = 3000, closed: bool = False):
+    return split_window(tokens, BEGIN, frames, closed=closed)
 
 
 def test_closed_segments_and_the_next_window_at_the_last_pair():
@@ -31,6 +31,14 @@ def test_one_segment_closed_by_the_end():
     cut = split(105, 1, 2, 400)
     assert cut.spans == (Span((105, 1, 2, 400), 0, 600),)
     assert cut.advance == 3000
+
+
+def test_where_the_window_ends_in_silence_text_after_the_last_pair_is_whole_and_ends_with_it():
+    cut = split(100, 1, 150, 150, 2, 3, frames=2800, closed=True)
+    assert [(span.start, span.end) for span in cut.spans] == [(0, 100), (100, 2800)]
+    assert cut.advance == 2800 and cut.ends_in_silence
+    ended_early = split(100, 1, 150, 150, frames=2800, closed=True)  # by a pair: there may be more after it
+    assert ended_early.advance == 100
 
 
 def test_text_that_is_never_closed_lasts_as_long_as_the_audio():
