@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from tilewhisper.engine.course import Course, Reply, Step, WindowRequest
 from tilewhisper.engine.decoding import DecodedWindow
-from tilewhisper.engine.fallback import came_out_badly, needs_fallback
+from tilewhisper.engine.fallback import came_out_badly, is_silence, may_be_silence, needs_fallback
 from tilewhisper.engine.file_run import FileRun
 from tilewhisper.engine.options import TranscriptionOptions
 from tilewhisper.engine.report import shared
@@ -97,37 +97,70 @@ def _free_memory() -> int:
 def _answer(
     asked: Sequence[tuple[FileRun, WindowRequest]], model: "WhisperModel", options: TranscriptionOptions
 ) -> list[Reply]:
-    """Encode the windows one by one and decode them together. One that was encoded with a cheap silence and comes out
-    badly at the first temperature is encoded in full, and tried at all."""
-    windows = [run.encode(request) for run, request in asked]
-    languages = [run.language_of(window) for (run, _), window in zip(asked, windows, strict=True)]
-    task, timestamps = options.task, not options.without_timestamps
-    prompts = [
-        request.prompt.around(model.checkpoint.tokenizer.prompt(language, task, timestamps))
-        for (_, request), language in zip(asked, languages, strict=True)
-    ]
-    found: dict[int, DecodedWindow] = {}
+    """Encode the windows one by one and decode them together."""
+    batch = _Batch(asked, model, options)
+    batch.decode_all()
+    batch.doubt_what_silence_says()
+    return batch.replies()
 
-    def decode(numbers: Sequence[int], temperatures: Sequence[float]) -> None:
+
+class _Batch:
+    """Windows that are decoded together, and what was found in each."""
+
+    def __init__(
+        self, asked: Sequence[tuple[FileRun, WindowRequest]], model: "WhisperModel", options: TranscriptionOptions
+    ) -> None:
+        self._asked, self._model, self._options = asked, model, options
+        self._windows = [run.encode(request) for run, request in asked]
+        self._languages = [run.language_of(window) for (run, _), window in zip(asked, self._windows, strict=True)]
+        prompt, timestamps = model.checkpoint.tokenizer.prompt, not options.without_timestamps
+        self._plain = [prompt(language, options.task, timestamps) for language in self._languages]
+        self._prompts = [request.prompt.around(plain) for (_, request), plain in zip(asked, self._plain, strict=True)]
+        self._found: dict[int, DecodedWindow] = {}
+
+    def decode_all(self) -> None:
+        """One that was encoded with a cheap silence and comes out badly at the first temperature is encoded in full,
+        and tried at all."""
+        every, options, found = range(len(self._asked)), self._options, self._found
+        first, later = options.temperatures[:1], options.temperatures[1:]
+        found.update(self._decode(every, first, self._prompts))
+        cheap = [i for i in every if self._windows[i].encoded.cheap]
+        unsure = [i for i in every if i not in cheap and needs_fallback(found[i], options)]
+        again = [i for i in cheap if came_out_badly(found[i], options)]
+        for i in again:
+            run, request = self._asked[i]
+            self._windows[i] = run.encode_again(request)
+        found.update(self._decode(again, options.temperatures, self._prompts))
+        if later:
+            found.update(self._decode(unsure, later, self._prompts))
+
+    def doubt_what_silence_says(self) -> None:
+        """Text before a window makes the model sure of what it goes on with, in silence too: 40 s of zeros after speech
+        gave "Thank you for watching." at a log-probability of -0.71, and -3.23 without the text. So where no-speech is
+        likely, the window must be sure of its text by itself."""
+        doubtful = [
+            i
+            for i, decoded in self._found.items()
+            if self._prompts[i] != self._plain[i] and may_be_silence(decoded, self._options)
+        ]
+        alone = self._decode(doubtful, self._options.temperatures[:1], self._plain)
+        self._found |= {i: decoded for i, decoded in alone.items() if is_silence(decoded, self._options)}
+
+    def replies(self) -> list[Reply]:
+        return [
+            Reply(self._found[i], language, partial(run.align, self._windows[i], language))
+            for i, ((run, _), language) in enumerate(zip(self._asked, self._languages, strict=True))
+        ]
+
+    def _decode(
+        self, numbers: Sequence[int], temperatures: Sequence[float], prompts: Sequence[Sequence[int]]
+    ) -> dict[int, DecodedWindow]:
         if not numbers:
-            return
-        with shared([asked[i][0].clock for i in numbers], "decode"):
-            heard, before = [windows[i].heard for i in numbers], [prompts[i] for i in numbers]
-            found.update(zip(numbers, model.decode(heard, options, before, temperatures), strict=True))
-        for i in numbers:
-            asked[i][0].count(len(found[i].tokens), len(numbers))
-
-    first, later = options.temperatures[:1], options.temperatures[1:]
-    decode(range(len(asked)), first)
-    cheap = [i for i, window in enumerate(windows) if window.encoded.cheap]
-    unsure = [i for i in range(len(asked)) if i not in cheap and needs_fallback(found[i], options)]
-    again = [i for i in cheap if came_out_badly(found[i], options)]
-    for i in again:
-        run, request = asked[i]
-        windows[i] = run.encode_again(request)
-    decode(again, options.temperatures)
-    if later:
-        decode(unsure, later)
-    return [
-        Reply(found[i], languages[i], partial(run.align, windows[i], languages[i])) for i, (run, _) in enumerate(asked)
-    ]
+            return {}
+        runs = [self._asked[i][0] for i in numbers]
+        with shared([run.clock for run in runs], "decode"):
+            heard, before = [self._windows[i].heard for i in numbers], [prompts[i] for i in numbers]
+            found = self._model.decode(heard, self._options, before, temperatures)
+        for run, decoded in zip(runs, found, strict=True):
+            run.count(len(decoded.tokens), len(numbers))
+        return dict(zip(numbers, found, strict=True))

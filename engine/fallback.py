@@ -47,6 +47,11 @@ def is_silence(decoded: DecodedWindow, options: TranscriptionOptions) -> bool:
     near certain, and lift the mean of the "you" that Whisper hears in silence above the threshold (tiny.en: -0.70 over
     all, -1.41 over the text; a mains hum: -0.85 and -1.74; speech at -80 dB: -0.85 and -0.84).
     """
-    if options.no_speech_threshold is None or decoded.no_speech_prob <= options.no_speech_threshold:
+    if not may_be_silence(decoded, options):
         return False
     return options.log_prob_threshold is None or decoded.text_logprob < options.log_prob_threshold
+
+
+def may_be_silence(decoded: DecodedWindow, options: TranscriptionOptions) -> bool:
+    """Whether no-speech is likely, whatever the text."""
+    return options.no_speech_threshold is not None and decoded.no_speech_prob > options.no_speech_threshold
