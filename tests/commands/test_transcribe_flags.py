@@ -149,7 +149,7 @@ def test_every_flag_of_the_peers_is_known_in_both_spellings(tilewhisper, model, 
 def test_every_option_of_python_is_a_flag_and_its_help_says_pythons_default():
     fields = {field.name: field.default for field in dataclasses.fields(TranscriptionOptions)}
     flags = {flag.name: flag.kind(flag.default) for group in speech_flags.GROUPS.values() for flag in group}
-    elsewhere = {"log_progress", "vad_parameters", "temperature"}
+    elsewhere = {"log_progress", "vad_parameters", "temperature", "batch_size"}
     assert {name: flags[name] for name in fields if name not in elsewhere} == {
         name: default for name, default in fields.items() if name not in elsewhere
     }
