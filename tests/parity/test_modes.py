@@ -1,14 +1,18 @@
 """Real weights and speech: words, prompts, batches, the VAD filter, noise; and faster-whisper's calls."""
 
 import inspect
+from collections import defaultdict
 from itertools import pairwise
 
 import jiwer
 import numpy as np
 import pytest
+import torch
 
 from tilewhisper.engine import BatchedInferencePipeline, WhisperModel
+from tilewhisper.engine.audio_context import FULL
 from tilewhisper.engine.errors import OptionError
+from tilewhisper.engine.router import SiteCount
 from tilewhisper.models import audio
 from tilewhisper.models.errors import AudioError
 
@@ -63,6 +67,15 @@ def test_words_with_a_cheap_silence_are_where_they_were(engine, shared):
     segments, _ = engine("tiny.en").transcribe(clip, **GREEDY, word_timestamps=True, audio_context="sparse:4")
     starts = [word.start for segment in segments for word in segment.words]
     assert np.median(np.abs(np.subtract(starts, [start for _, start, *_ in WORDS]))) <= 0.06
+
+
+def test_a_text_as_long_as_the_context_has_times(engine):
+    model = engine("tiny.en")
+    encoded = model.encode_window(torch.zeros(1, 80, 3000), 500, FULL, defaultdict(SiteCount))
+    text = [1000] * (model.text_context - 1)  # all that a decoder fits after start-of-transcript
+    times, probabilities = model.align(encoded, model.hear(encoded), 500, "en", "transcribe", text)
+    assert (len(times), len(probabilities)) == (model.text_context, model.text_context - 1)
+    assert all(0 <= a <= b <= 5 for a, b in pairwise(times))
 
 
 def test_a_prompt_is_seen(engine, shared):
@@ -122,7 +135,7 @@ def test_nothing_is_said_where_nobody_speaks(engine, kind):
         "noise": np.random.default_rng(0).standard_normal(samples) * 0.001,
         "tone": 0.3 * np.sin(np.arange(samples) * (2 * np.pi * 440 / 16000)),
     }[kind].astype(np.float32)
-    assert list(engine("tiny.en").transcribe(sound)[0]) == []
+    assert list(engine("tiny.en").transcribe(sound, beam_size=1, best_of=1)[0]) == []
 
 
 def test_transcribe_has_faster_whispers_parameters():
