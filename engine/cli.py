@@ -134,8 +134,19 @@ def _add_machine(p: argparse._ArgumentGroup) -> None:
     _add_backend(p)
     _add_npu(p)
     _add_threads(p)
-    _add_truth(p, "batched", "decode several windows of a file together (default: False, True with --batch_size)")
-    p.add_argument("--batch_size", type=int, metavar="N", help=f"that many (default: {DEFAULT_BATCH_SIZE})")
+    _add_truth(
+        p,
+        "batched",
+        "cut each file at silences and decode its pieces together (default: False, True where --batch_size is given "
+        "with one file); without it, several files are decoded together, each as it would be alone",
+    )
+    p.add_argument(
+        "--batch_size",
+        type=int,
+        metavar="N",
+        help="the most files, or pieces of one, that are decoded together; 1 does files one after the other "
+        f"(default: {DEFAULT_BATCH_SIZE} pieces, of files what cores and memory say)",
+    )
     p.add_argument("--device", metavar="NAME", help="cpu, which is the default; an NPU goes by --policy npu")
     _add_truth(p, "fp16", "taken for openai-whisper's sake; has no effect: --policy says what computes")
 

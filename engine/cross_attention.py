@@ -30,9 +30,11 @@ class CrossAttention:
     @torch.inference_mode()
     def __call__(self, tokens: Sequence[int], encoded: Encoded, heard: Heard, positions: int) -> tuple[Tensor, Tensor]:
         """The heads' scores before the softmax (heads, tokens, positions) over the window's first `positions`, and the
-        last layer's output (tokens, d_model)."""
+        last layer's output (tokens, d_model). Tokens over the text context, which a window's longest text with the
+        end-of-text token after it comes to, stand at its last place."""
         modules, states = self._modules, encoded.states[0, :positions]
-        x = modules.embed_tokens.weight[list(tokens)] + modules.embed_positions.weight[: len(tokens)]
+        places = torch.arange(len(tokens)).clamp(max=len(modules.embed_positions.weight) - 1)
+        x = modules.embed_tokens.weight[list(tokens)] + modules.embed_positions.weight[places]
         scores = []
         for number, (layer, kept) in enumerate(zip(modules.layers, heard.layers, strict=True)):
             x = x + _self_attention(layer, x)

@@ -24,6 +24,7 @@ TEMPERATURES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
 SECONDS_PER_TIMESTAMP = 0.02
 LONGEST_CHUNK = 30
 """Seconds; what the encoder takes."""
+LARGEST_SEED = 2**63 - 1
 
 
 @dataclass(frozen=True)
@@ -122,6 +123,8 @@ class TranscriptionOptions:
             raise OptionError(f"temperature must be one number from 0 up, or several, not {self.temperature}")
         if self.chunk_length is not None and not 1 <= self.chunk_length <= LONGEST_CHUNK:
             raise OptionError(f"chunk_length must be 1 to {LONGEST_CHUNK} seconds, not {self.chunk_length}")
+        if not 0 <= self.seed <= LARGEST_SEED:
+            raise OptionError(f"seed must be 0 to {LARGEST_SEED}, not {self.seed}")
         parse_audio_context(self.audio_context)
         _ = self.clips, self.vad_options
 

@@ -76,9 +76,10 @@ def summary_line(report: RunReport) -> str:
 def setting_line(report: RunReport) -> str:
     """What made the figures."""
     policy = " + ".join((report.policy, *report.backend_overrides))
+    batches = f"batches of {report.batch_size}, " if report.batch_size > 1 else ""
     return (
         f"model {report.model} ({report.weights}), policy {policy} on {', '.join(report.backends)}, "
-        f"language {report.language}, {report.machine.threads} threads of {report.machine.cpu}"
+        f"language {report.language}, {batches}{report.machine.threads} threads of {report.machine.cpu}"
     )
 
 

@@ -2,7 +2,7 @@
 
 import json
 from argparse import Namespace
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,7 +25,8 @@ from tilewhisper.models.locate import locate
 if TYPE_CHECKING:
     from tilewhisper.engine.model import WhisperModel
     from tilewhisper.engine.report import RunReport
-    from tilewhisper.engine.results import Segment
+    from tilewhisper.engine.results import Segment, TranscriptionInfo
+    from tilewhisper.engine.transcriber import Transcript
 
 LONG_SECONDS = 30.0
 """A file with more than one window gets a progress bar."""
@@ -42,14 +43,24 @@ class _Task:
     backends: Sequence[str]
     options: dict[str, Any]
     """Fields of TranscriptionOptions; the defaults are left out."""
-    batch: dict[str, Any]
-    """What `WhisperModel.transcribe` is told beside them."""
+    batched: bool | None
+    batch_size: int | None
     layout: SubtitleOptions
     verbose: bool | None
 
     @property
     def quiet(self) -> bool:
         return self.verbose is False
+
+    def together(self, files: Sequence[str]) -> bool:
+        """Whether the files' windows are decoded together, each file as it would be alone."""
+        return len(files) > 1 and not self.batched and self.batch_size != 1
+
+    def pieces(self, files: Sequence[str]) -> int | None:
+        """How many pieces of one file are decoded together; None where it is not cut."""
+        alone = len(files) == 1 and self.batch_size is not None
+        cut = alone if self.batched is None else self.batched
+        return (self.batch_size or DEFAULT_BATCH_SIZE) if cut else None
 
 
 @dataclass
@@ -72,19 +83,19 @@ def run(args: Namespace) -> int:
     check_writable(args.report)
     locate(task.model)
     policies.load(task.policy).with_overrides(task.backends)
-    for note in _in_vain(task, args):
-        say(err, f"tilewhisper: warning: {note}")
     outcome = _Outcome()
     files = _files(args.files, outcome, err)
+    for note in _in_vain(task, files):
+        say(err, f"tilewhisper: warning: {note}")
     written = _outputs(files, args)
 
     if files:
         with _load(task, args, err) as model:
-            for file in files:
-                if not task.quiet and len(files) + len(outcome.failures) > 1:
-                    err.rule(file, align="left")
-                with _attempt(file, outcome, err):
-                    outcome.reports.append(_one(model, file, task, written.get(file, []), out, err))
+            run = _Run(model, files, task, written, outcome, out, err)
+            if task.together(files):
+                run.together()
+            else:
+                run.in_turn()
     if outcome.status == _SOME_FAILED:
         say(err, f"tilewhisper: failed: {', '.join(file for file, _ in outcome.failures)}")
     if args.report:
@@ -100,24 +111,24 @@ def _task(args: Namespace) -> _Task:
         policy=policy,
         backends=backends,
         options=speech_flags.options(args),
-        batch=_batch(args),
+        batched=args.batched,
+        batch_size=_batch_size(args),
         layout=speech_flags.subtitle_options(args),
         verbose=args.verbose,
     )
 
 
-def _batch(args: Namespace) -> dict[str, Any]:
-    """How many windows of a file are decoded together, where more than one may be."""
-    if args.batch_size is not None and args.batch_size < 1:
-        raise OptionError(f"batch_size must be at least 1, not {args.batch_size}")
-    batched = args.batch_size is not None if args.batched is None else args.batched
-    return {"batch_size": args.batch_size or DEFAULT_BATCH_SIZE} if batched else {}
+def _batch_size(args: Namespace) -> int | None:
+    size: int | None = args.batch_size
+    if size is not None and size < 1:
+        raise OptionError(f"batch_size must be at least 1, not {size}")
+    return size
 
 
-def _in_vain(task: _Task, args: Namespace) -> Iterator[str]:
+def _in_vain(task: _Task, files: Sequence[str]) -> Iterator[str]:
     """What was asked for and has no effect."""
     yield from task.layout.notes()
-    if args.batch_size is not None and args.batched is False:
+    if task.batch_size is not None and task.batched is False and len(files) == 1:
         yield "batch_size has no effect with --batched False"
     if "vad_parameters" in task.options and not task.options.get("vad_filter"):
         yield "the vad_ flags have no effect without --vad_filter True"
@@ -169,19 +180,64 @@ def _load(task: _Task, args: Namespace, err: Console) -> "WhisperModel":
     return model
 
 
-def _one(
-    model: "WhisperModel", file: str, task: _Task, paths: Sequence[Path], out: Console, err: Console
-) -> "RunReport":
-    with _progress(err) as progress:
-        transcription, info = model.transcribe(file, progress=progress, **task.options, **task.batch)
-        segments = list(_shown(outputs.growing(transcription, paths), task.verbose, out))
-    if not segments:
-        say(err, f"{file}: no speech found")
-    outputs.finish(segments, info, paths, task.layout)
-    report = transcription.report()
-    if not task.quiet:
-        _show_figures(report, err)
-    return report
+@dataclass(frozen=True)
+class _Run:
+    """The files on their way through the model; what comes of each is shown, written and kept for the report."""
+
+    model: "WhisperModel"
+    files: Sequence[str]
+    task: _Task
+    written: Mapping[str, Sequence[Path]]
+    outcome: _Outcome
+    out: Console
+    err: Console
+
+    def in_turn(self) -> None:
+        """One file after the other, its segments shown as they are decoded."""
+        pieces = self.task.pieces(self.files)
+        for file in self.files:
+            self._head(file)
+            with _attempt(file, self.outcome, self.err):
+                with _progress(self.err) as progress:
+                    segments, info = self.model.transcribe(
+                        file, batch_size=pieces, progress=progress, **self.task.options
+                    )
+                    found = self._take(file, segments)
+                self._finish(file, found, info, segments.report())
+
+    def together(self) -> None:
+        """The files' windows are decoded together; each file is shown whole, in its turn."""
+        left = list(self.files)
+        try:
+            for transcript in self.model.transcribe_many(self.files, self.task.batch_size, **self.task.options):
+                self._come(left.pop(0), transcript)
+        except USER_ERRORS as e:  # of no file in particular
+            self.outcome.failures += [(file, str(e)) for file in left]
+            say(self.err, f"tilewhisper: error: {e}")
+
+    def _come(self, file: str, transcript: "Transcript") -> None:
+        self._head(file)
+        with _attempt(file, self.outcome, self.err):
+            if transcript.info is None or transcript.report is None:
+                raise transcript.error or AssertionError(file)
+            found = self._take(file, iter(transcript.segments))
+            self._finish(file, found, transcript.info, transcript.report)
+
+    def _head(self, file: str) -> None:
+        if not self.task.quiet and len(self.files) + len(self.outcome.failures) > 1:
+            self.err.rule(file, align="left")
+
+    def _take(self, file: str, segments: "Iterator[Segment]") -> "list[Segment]":
+        """Each is shown, and written to the files that grow."""
+        return list(_shown(outputs.growing(segments, self.written.get(file, [])), self.task.verbose, self.out))
+
+    def _finish(self, file: str, segments: "Sequence[Segment]", info: "TranscriptionInfo", report: "RunReport") -> None:
+        if not segments:
+            say(self.err, f"{file}: no speech found")
+        outputs.finish(segments, info, self.written.get(file, []), self.task.layout)
+        if not self.task.quiet:
+            _show_figures(report, self.err)
+        self.outcome.reports.append(report)
 
 
 def _shown(segments: "Iterator[Segment]", verbose: bool | None, out: Console) -> "Iterator[Segment]":

@@ -126,6 +126,18 @@ def test_the_times_of_the_report_add_up(ran):
     assert run["tokens"] > 20
 
 
+def test_files_together_say_what_each_says_alone(tilewhisper, ran, tmp_path):
+    whole, rate = soundfile.read(SAMPLE, dtype="float32")
+    soundfile.write(tmp_path / "part.wav", whole[: 3 * rate], rate)
+    flags = ("--policy", "torch", "--backend", "layers.0.*=bf16")
+    alone = tilewhisper("transcribe", tmp_path / "part.wav", *flags)
+    both = tilewhisper("transcribe", SAMPLE, tmp_path / "part.wav", *flags)
+    assert both.status == 0
+    assert both.out == ran[0].out + alone.out != ran[0].out
+    assert both.err.count("language en, batches of 2, ") == 2
+    assert "batches" not in alone.err
+
+
 def test_loading_is_told_and_not_counted(tilewhisper, tmp_path, monkeypatch):
     """A load slower by a second shows in `load` and nowhere else."""
     from tilewhisper.models import prepared

@@ -17,6 +17,9 @@ from tilewhisper.engine.commands import speech_flags
 from tilewhisper.engine.options import TranscriptionOptions
 from tilewhisper.engine.report import DecoderReport, RunReport, Stage, machine
 from tilewhisper.engine.results import Segment, Word
+from tilewhisper.engine.transcriber import Transcript
+from tilewhisper.kernels.base import KernelError
+from tilewhisper.models.errors import AudioError
 from tilewhisper.models.vad import VadOptions
 
 # openai-whisper 20250625's own parser: each flag, and a word it takes.
@@ -52,6 +55,7 @@ class StandIn:
     """In the place of `WhisperModel`; its instances, and what they were asked, are kept for the test."""
 
     asked: list[SimpleNamespace]
+    together: list[SimpleNamespace]
     transcript: list[Segment]
     language: str
     stop: BaseException | None
@@ -64,11 +68,21 @@ class StandIn:
     def check(self, options):
         pass
 
-    def transcribe(self, file, progress=None, **options):
+    def transcribe(self, file, batch_size=None, progress=None, **options):
+        options |= {} if batch_size is None else {"batch_size": batch_size}
         self.asked.append(SimpleNamespace(file=file, options=options, **self.setup))
         fields = TranscriptionOptions.__dataclass_fields__
         TranscriptionOptions(**{name: value for name, value in options.items() if name in fields})
         return Decoded(self, len(self.asked)), SimpleNamespace(language=self.language)
+
+    def transcribe_many(self, files, batch_size=None, **options):
+        self.together.append(SimpleNamespace(files=list(files), batch_size=batch_size, options=options))
+        for file in files:
+            try:
+                segments, info = self.transcribe(file)
+                yield Transcript(file, list(segments), info, segments.report())
+            except AudioError as error:
+                yield Transcript(file, [], None, None, error)
 
     def __enter__(self):
         return self
@@ -110,6 +124,7 @@ def model(monkeypatch):
     require_weights("tiny.en")
     monkeypatch.setattr("tilewhisper.engine.model.WhisperModel", StandIn)
     monkeypatch.setattr(StandIn, "asked", [], raising=False)
+    monkeypatch.setattr(StandIn, "together", [], raising=False)
     monkeypatch.setattr(StandIn, "transcript", [segment(), segment(id=1, text=" And more.")], raising=False)
     monkeypatch.setattr(StandIn, "language", "en", raising=False)
     monkeypatch.setattr(StandIn, "stop", None, raising=False)
@@ -345,29 +360,79 @@ def test_what_failed_is_said_again_at_the_end(tilewhisper, model, tmp_path):
     assert finished.err.splitlines()[-1] == f"tilewhisper: failed: {tmp_path / 'empty'}, {tmp_path / 'none.wav'}"
 
 
-def two_files(folder):
+def three_files(folder):
     for name in ("first.flac", "second.flac", "third.flac"):
         shutil.copy(SAMPLE, folder / name)
     return folder / "first.flac", folder / "second.flac", folder / "third.flac"
 
 
-def test_an_interrupt_leaves_finished_files_whole(tilewhisper, model, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("words", "size"),
+    [("", None), ("--batch_size 5", 5), ("--batched False --batch_size 5", 5), ("--batched False", None)],
+)
+def test_several_files_are_decoded_together(tilewhisper, model, tmp_path, words, size):
+    files = [str(file) for file in three_files(tmp_path)]
+    finished = tilewhisper("transcribe", *files, "--seed", 7, "-o", tmp_path / "out", *words.split())
+    assert finished.status == 0
+    assert "warning" not in finished.err
+    (asked,) = model.together
+    assert (asked.files, asked.batch_size, asked.options) == (files, size, {"seed": 7})
+    assert finished.out == "Hello there.\nAnd more.\n" * 3
+    assert finished.err.count("RTF") == 3
+    assert [line.split()[0] for line in finished.err.splitlines() if "───" in line] == files
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        f"{name}.{kind}" for name in ("first", "second", "third") for kind in writers.WRITERS
+    }
+    assert (tmp_path / "out" / "third.jsonl").read_text().count("\n") == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "asked"), [("--batch_size 1", {}), ("--batched True --batch_size 5", {"batch_size": 5})]
+)
+def test_several_files_one_after_the_other(tilewhisper, model, tmp_path, words, asked):
+    assert tilewhisper("transcribe", *three_files(tmp_path), *words.split()).status == 0
+    assert model.together == []
+    assert [one.options for one in model.asked] == [asked] * 3
+
+
+@pytest.mark.parametrize("one_by_one", [True, False])
+def test_an_interrupt_leaves_finished_files_whole(tilewhisper, model, tmp_path, monkeypatch, one_by_one):
     monkeypatch.setattr(model, "stop", KeyboardInterrupt())
-    finished = tilewhisper("transcribe", *two_files(tmp_path), "-o", tmp_path / "out")
+    how = ("--batch_size", "1") if one_by_one else ()
+    finished = tilewhisper("transcribe", *three_files(tmp_path), "-o", tmp_path / "out", *how)
     assert finished.status == 130
     written = {path.name: path.read_text() for path in (tmp_path / "out").iterdir()}
-    assert set(written) == {*(f"first.{kind}" for kind in writers.WRITERS), "second.jsonl"}
+    begun = {"second.jsonl"} if one_by_one else set()
+    assert set(written) == {f"first.{kind}" for kind in writers.WRITERS} | begun
     assert written["first.txt"] == "Hello there.\nAnd more.\n"
-    assert written["second.jsonl"] == written["first.jsonl"].splitlines(keepends=True)[0]
+    if one_by_one:
+        assert written["second.jsonl"] == written["first.jsonl"].splitlines(keepends=True)[0]
 
 
-def test_a_file_that_fails_midway_is_not_written_and_the_next_is(tilewhisper, model, tmp_path, monkeypatch):
-    from tilewhisper.models.errors import AudioError
-
+@pytest.mark.parametrize("how", [(), ("--batch_size", "1")])
+def test_a_file_that_fails_midway_is_not_written_and_the_next_is(tilewhisper, model, tmp_path, monkeypatch, how):
     monkeypatch.setattr(model, "stop", AudioError("second.flac: is cut off"))
-    finished = tilewhisper("transcribe", *two_files(tmp_path), "-o", tmp_path / "out", "-f", "srt")
+    first, second, third = three_files(tmp_path)
+    finished = tilewhisper(
+        "transcribe", first, second, third, "-o", tmp_path / "out", "-f", "srt", "--report", tmp_path / "r.json", *how
+    )
     assert finished.status == 3
+    assert finished.errors == ["tilewhisper: error: second.flac: is cut off"]
+    assert finished.err.splitlines()[-1] == f"tilewhisper: failed: {second}"
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"first.srt", "third.srt"}
+    report = json.loads((tmp_path / "r.json").read_text())
+    assert report["failures"] == [{"file": str(second), "error": "second.flac: is cut off"}]
+    assert len(report["runs"]) == 2
+
+
+def test_what_stops_files_that_are_decoded_together_fails_all_that_are_left(tilewhisper, model, tmp_path, monkeypatch):
+    monkeypatch.setattr(model, "stop", KernelError("the device is lost"))
+    first, second, third = three_files(tmp_path)
+    finished = tilewhisper("transcribe", first, second, third, "-o", tmp_path / "out", "-f", "srt")
+    assert finished.status == 3
+    assert finished.errors == ["tilewhisper: error: the device is lost"]
+    assert finished.err.splitlines()[-1] == f"tilewhisper: failed: {second}, {third}"
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["first.srt"]
 
 
 def test_a_full_disk_under_a_growing_file_is_one_line(tilewhisper, model, tmp_path, monkeypatch):
@@ -402,6 +467,7 @@ def test_a_full_disk_under_a_growing_file_is_one_line(tilewhisper, model, tmp_pa
         ("--highlight_words True", "highlight_words needs the words' times"),
         ("--word_timestamps True --max_line_width 0", "max_line_width must be at least 1"),
         ("--batch_size 0", "batch_size must be at least 1"),
+        ("--seed -1", "seed must be 0 to 9223372036854775807, not -1"),
     ],
 )
 def test_what_is_refused_is_said_in_one_line(tilewhisper, model, words, said):

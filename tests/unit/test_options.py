@@ -34,6 +34,8 @@ def test_the_defaults_are_whispers():
         ({"repetition_penalty": float("nan")}, "repetition_penalty must be above 0, not nan"),
         ({"temperature": ()}, "temperature must be one number from 0 up, or several"),
         ({"temperature": [0.0, -0.2]}, "temperature must be one number from 0 up, or several"),
+        ({"seed": -1}, "seed must be 0 to 9223372036854775807, not -1"),
+        ({"seed": 2**63}, "seed must be 0 to"),
         ({"chunk_length": 31}, "chunk_length must be 1 to 30 seconds, not 31"),
         ({"clip_timestamps": "0,x"}, "clip_timestamps must be seconds"),
         ({"clip_timestamps": [4, 2]}, "clip_timestamps must ascend"),
