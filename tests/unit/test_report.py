@@ -106,7 +106,7 @@ def a_report(**values) -> RunReport:
         "file": "a.wav", "model": "tiny.en", "weights": "a package", "policy": "cpu",
         "backends": ["torch", "bf16"], "backend_overrides": ["*=bf16"], "language": "en",
         "options": TranscriptionOptions(language="en"), "audio_seconds": 8.0, "rtf": 0.25,
-        "speed": 4.0, "startup": Startup(0.125, 1.0, 0.25, True, 0.5), 
+        "speed": 4.0, "startup": Startup(0.125, 1.0, 0.25, True, 0.5),
         "load": Stage("load", 1, 9.0, 9.0, 9.0), "stages": stages,
         "total": Stage("total", 2, 2.0, 2.5, 1.0), "audio_context": "full", "batch_size": 1, "windows": 1,
             "windows_again_in_full": 0, "decoder": DecoderReport("int16", "torch", "no compiler"),
