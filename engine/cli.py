@@ -11,6 +11,7 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
+from tilewhisper.engine import startup
 from tilewhisper.engine.commands import speech_flags
 from tilewhisper.engine.commands.loading import MULTILINGUAL_MODEL
 from tilewhisper.engine.drop_in import COMPUTE_TYPES
@@ -34,9 +35,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # Python ends by looking over all objects for garbage; with torch's there are enough to take 0.4 s.
     atexit.register(gc.freeze)
     try:
-        # A command is imported when it is asked for: torch and transformers take seconds.
-        command = import_module(f"tilewhisper.engine.commands.{args.command}")
-        status: int = command.run(args)
+        with startup.swift():
+            return _run(args)
     except USER_ERRORS as e:
         print(f"tilewhisper: error: {e}", file=sys.stderr)
         return 2
@@ -47,6 +47,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # The reader of our output went away (`| head`); that is its right. Keep the interpreter from saying so at exit.
         sys.stdout = None
         return 0
+
+
+def _run(args: argparse.Namespace) -> int:
+    # A command is imported when it is asked for: torch and transformers take seconds.
+    command = import_module(f"tilewhisper.engine.commands.{args.command}")
+    status: int = command.run(args)
     return status
 
 

@@ -102,6 +102,7 @@ class FileRun:
             audio_seconds=self.sound.seconds,
             rtf=total.wall_seconds / self.sound.seconds,
             speed=self.sound.seconds / total.wall_seconds,
+            startup=model.startup,
             load=model.load_stage,
             stages=[stage for stage in stages if stage.calls or stage.name not in OPTIONAL_STAGES],
             total=total,

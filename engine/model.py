@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from tilewhisper.engine import policy as policies
+from tilewhisper.engine import startup
 from tilewhisper.engine.alignment import token_probabilities, token_times
 from tilewhisper.engine.audio_context import (
     AUTO_STEP,
@@ -39,6 +40,7 @@ from tilewhisper.engine.report import Clock
 from tilewhisper.engine.results import TranscriptionInfo
 from tilewhisper.engine.router import Counts, SitePlan, plan_decoder
 from tilewhisper.engine.routing import apply_policy
+from tilewhisper.engine.startup import Startup
 from tilewhisper.engine.token_rules import TokenRules
 from tilewhisper.engine.transcriber import Transcript, Transcription, transcribe_together
 from tilewhisper.engine.words import PUNCTUATION
@@ -80,6 +82,7 @@ class WhisperModel:
         leaves it. So do `download_root`, the hub's cache, and `local_files_only`. `others`, more of faster-whisper's,
         are refused where they ask for anything. Raises ModelsError, KernelError and EngineError.
         """
+        interpreter, imports = startup.imported()
         refuse(others)
         named, on_top = policy_of(device, compute_type)
         if cpu_threads < 0:
@@ -95,7 +98,8 @@ class WhisperModel:
             wanted = policy or named
             base = wanted if isinstance(wanted, Policy) else policies.load(wanted)
             self.policy = base.with_overrides([*on_top, *backends])
-            self.checkpoint = prepared.load(model_size_or_path)
+            with clock("weights"):
+                self.checkpoint = prepared.load(model_size_or_path)
             modules: Any = self.checkpoint.model.model
             create = partial(registry.create, settings=settings)
             self._routed = apply_policy(self.checkpoint.model, self.policy, create)
@@ -105,6 +109,9 @@ class WhisperModel:
             heads = self.checkpoint.facts.alignment_heads
             self._cross_attention = CrossAttention(modules.decoder, self.decoder_plan.backend, heads)
         self.load_stage = clock.stage("load")
+        weights = clock.stage("weights").wall_seconds
+        rest = self.load_stage.wall_seconds - weights
+        self.startup = Startup(interpreter, imports, weights, self.checkpoint.mapped, rest)
         self.overrides = (*on_top, *backends)
 
     @property

@@ -20,6 +20,7 @@ import torch
 
 from tilewhisper.engine.options import TranscriptionOptions
 from tilewhisper.engine.router import DecoderPlan, SiteCount, SitePlan, shape_of
+from tilewhisper.engine.startup import Startup
 
 PACKAGES = ("tilewhisper", "torch", "transformers", "numpy", "soundfile", "soxr", "av", "tokenizers")
 
@@ -99,6 +100,7 @@ class RunReport:
     audio_seconds: float
     rtf: float
     speed: float
+    startup: Startup
     load: Stage
     stages: list[Stage]
     total: Stage

@@ -29,7 +29,7 @@ PYTHON_BATCH = 8
 
 
 def stage_table(report: RunReport) -> Table:
-    """Wall and CPU seconds by stage."""
+    """Wall and CPU seconds by stage, and apart from them the start."""
     table = Table("stage", box=None, pad_edge=False)
     for heading in ("calls", "wall s", "CPU s", "first call s"):
         table.add_column(heading, justify="right")
@@ -37,6 +37,16 @@ def stage_table(report: RunReport) -> Table:
         table.add_row(stage.name, str(stage.calls), *_seconds(stage), f"{stage.first_call_seconds:.3f}")
     table.add_row("total", "", *_seconds(report.total), style="bold")
     table.add_row("load, apart", "", *_seconds(report.load), style="dim")
+    start = report.startup
+    parts = (
+        ("  weights, mapped" if start.mapped else "  weights, read", start.weights_seconds),
+        ("  preparing", start.prepare_seconds),
+        ("before it, interpreter", start.interpreter_seconds),
+        ("before it, imports", start.import_seconds),
+    )
+    for name, seconds in parts:
+        if seconds is not None:
+            table.add_row(name, "", f"{seconds:.3f}", style="dim")
     return table
 
 

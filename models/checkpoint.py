@@ -30,6 +30,8 @@ class Checkpoint:
     model: Whisper
     tokenizer: Tokenizer
     facts: GenerationFacts
+    mapped: bool = False
+    """Out of the copy that `prepared.py` keeps."""
 
 
 def load(name_or_path: str | Path) -> Checkpoint:

@@ -107,7 +107,7 @@ def _read(path: Path, source: Source) -> Checkpoint | None:
         vocabulary = json.loads(_text(state.pop("vocabulary")))
         tokenizer = Tokenizer(vocabulary, functools.partial(_parsed, state.pop("tokenizer")), config.vocab_size)
         facts = _facts(about["facts"])
-        return Checkpoint(source.name, source, modules.build(config, state, source.name), tokenizer, facts)
+        return Checkpoint(source.name, source, modules.build(config, state, source.name), tokenizer, facts, mapped=True)
     except OSError:  # there is none
         return None
     except (SafetensorError, CheckpointError, KeyError, TypeError, ValueError) as error:

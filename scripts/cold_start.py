@@ -61,6 +61,7 @@ def compare(model: str, args: argparse.Namespace) -> dict[str, Any]:
 def start(command: Sequence[str], threads: int) -> Start:
     """Run a command to its end."""
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": "1"}
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # pip compiles what it installs; a working copy does so when run
     began = time.perf_counter()
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True, env=environment

@@ -12,6 +12,7 @@ from tilewhisper.engine.options import TranscriptionOptions
 from tilewhisper.engine.policy import Route
 from tilewhisper.engine.report import Clock, DecoderReport, RunReport, Stage, machine, peak_memory_bytes, site_report
 from tilewhisper.engine.router import SiteCount, SitePlan
+from tilewhisper.engine.startup import Startup
 from tilewhisper.models.catalog import encoder_sites
 
 SITES = {site.name: site for site in encoder_sites(2, 64, 4, 256)}
@@ -105,7 +106,8 @@ def a_report(**values) -> RunReport:
         "file": "a.wav", "model": "tiny.en", "weights": "a package", "policy": "cpu",
         "backends": ["torch", "bf16"], "backend_overrides": ["*=bf16"], "language": "en",
         "options": TranscriptionOptions(language="en"), "audio_seconds": 8.0, "rtf": 0.25,
-        "speed": 4.0, "load": Stage("load", 1, 9.0, 9.0, 9.0), "stages": stages,
+        "speed": 4.0, "startup": Startup(0.125, 1.0, 0.25, True, 0.5),
+        "load": Stage("load", 1, 9.0, 9.0, 9.0), "stages": stages,
         "total": Stage("total", 2, 2.0, 2.5, 1.0), "audio_context": "full", "batch_size": 1, "windows": 1,
             "windows_again_in_full": 0, "decoder": DecoderReport("int16", "torch", "no compiler"),
             "tokens": 25, "tokens_per_second": 50.0,
@@ -173,3 +175,13 @@ def test_peak_memory_is_what_the_kernel_says():
     lines = status.read_text().splitlines()
     kilobytes = next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
     assert peak_memory_bytes() == pytest.approx(kilobytes * 1024, rel=0.02)
+
+
+def test_the_table_tells_the_start_apart_and_only_what_is_known():
+    rows = {row[0]: row[2] for row in shown(tables.stage_table(a_report()))}
+    assert (rows["  weights, mapped"], rows["  preparing"]) == ("0.250", "0.500")
+    assert (rows["before it, interpreter"], rows["before it, imports"]) == ("0.125", "1.000")
+    library = a_report(startup=Startup(None, None, 2.0, False, 0.5))
+    rows = {row[0]: row[2] for row in shown(tables.stage_table(library))}
+    assert rows["  weights, read"] == "2.000"
+    assert not [name for name in rows if name.startswith("before it")]
