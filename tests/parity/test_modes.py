@@ -43,8 +43,8 @@ def plain(segments) -> str:
 
 @pytest.fixture(scope="module")
 def two_windows(shared):
-    """33 s."""
-    return audio.load(shared / "long" / "61-52s.wav")[: 33 * 16000]
+    """43 s."""
+    return shared / "long" / "61-52s.wav"
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +92,7 @@ def test_many_files_together_give_what_each_gives_alone(engine, shared, two_wind
     files = [two_windows, "missing.wav", shared / "jfk.flac"]
     first, missing, last = model.transcribe_many(files, batch_size=3, **GREEDY)
     assert (figures(first.segments), first.report.batch_size) == (figures(alone), 2)
-    assert first.info.duration == 33
+    assert first.info.duration == pytest.approx(42.996)
     assert figures(last.segments) == figures(model.transcribe(shared / "jfk.flac", **GREEDY)[0])
     assert isinstance(missing.error, AudioError) and (missing.segments, missing.info) == ([], None)
 
