@@ -17,6 +17,7 @@ from tilewhisper.engine.commands import speech_flags
 from tilewhisper.engine.options import TranscriptionOptions
 from tilewhisper.engine.report import DecoderReport, RunReport, Stage, machine
 from tilewhisper.engine.results import Segment, Word
+from tilewhisper.engine.startup import Startup
 from tilewhisper.engine.transcriber import Transcript
 from tilewhisper.kernels.base import KernelError
 from tilewhisper.models.errors import AudioError
@@ -113,6 +114,7 @@ class Decoded:
         return RunReport(
             file="f", model="m", weights="w", policy="p", backends=["b"], backend_overrides=[], language="en",
             options=TranscriptionOptions(), audio_seconds=1.0, rtf=0.1, speed=10.0, load=stage, stages=[stage],
+            startup=Startup(0.1, 1.0, 0.1, True, 0.1),
             total=stage, audio_context="full", batch_size=1, windows=1, windows_again_in_full=0, tokens=1,
             tokens_per_second=1.0,
             peak_memory_bytes=None, sites=[], decoder=DecoderReport("torch", "torch", None), machine=machine(),
