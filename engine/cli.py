@@ -135,7 +135,7 @@ def _add_machine(p: argparse._ArgumentGroup) -> None:
         "--compute_type",
         choices=COMPUTE_TYPES,
         help="a policy by CTranslate2's name for it: float32 is torch, bfloat16 is bf16, int16 is cpu; int8 and "
-        "int8_float32 are cpu with every product in int8",
+        "int8_float32 are int8",
     )
     _add_backend(p)
     _add_npu(p)

@@ -11,10 +11,10 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from tilewhisper.engine.audio_context import Encoded
-from tilewhisper.engine.routing import fuse
+from tilewhisper.engine.routing import fuse, norm_of
 from tilewhisper.kernels.base import DecoderLayer, StepBackend
 
 
@@ -160,16 +160,15 @@ class _DecoderLayer:
         self._head_dim: int = own.head_dim
         self._cross_kv = backend.prepare(*fuse([cross.k_proj, cross.v_proj]))
         self._layer = DecoderLayer(
-            own_norm=_weights(layer.self_attn_layer_norm),
+            own_norm=norm_of(layer.self_attn_layer_norm),
             qkv=backend.prepare(*fuse([own.q_proj, own.k_proj, own.v_proj], backend.step_layout)),
             own_out=_prepare(own.out_proj, backend),
-            cross_norm=_weights(layer.encoder_attn_layer_norm),
+            cross_norm=norm_of(layer.encoder_attn_layer_norm),
             cross_query=_prepare(cross.q_proj, backend),
             cross_out=_prepare(cross.out_proj, backend),
-            final_norm=_weights(layer.final_layer_norm),
+            final_norm=norm_of(layer.final_layer_norm),
             fc1=_prepare(layer.fc1, backend),
             fc2=_prepare(layer.fc2, backend),
-            eps=layer.final_layer_norm.eps,
             scale=own.scaling,
         )
 
@@ -191,10 +190,6 @@ class _DecoderLayer:
         """(batch, tokens, d_model) -> (batch, heads, tokens, head_dim)"""
         heads: Tensor = x.unflatten(-1, (self._heads, self._head_dim)).transpose(1, 2)
         return heads
-
-
-def _weights(norm: nn.LayerNorm) -> tuple[Tensor, Tensor]:
-    return norm.weight, norm.bias
 
 
 def _prepare(linear: Any, backend: StepBackend) -> Any:

@@ -13,8 +13,8 @@ COMPUTE_TYPES: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "float32": ("torch", ()),
     "bfloat16": ("bf16", ()),
     "int16": ("cpu", ()),
-    "int8": ("cpu", ("*=int8",)),
-    "int8_float32": ("cpu", ("*=int8",)),
+    "int8": ("int8", ()),
+    "int8_float32": ("int8", ()),
 }
 """CTranslate2's names: the policy that computes so, and what goes on top of it. Its float16 is for other devices."""
 

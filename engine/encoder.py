@@ -1,7 +1,7 @@
 """Run Whisper's encoder over the model's modules: conv stem, layers with routed products, final norm.
 
 A runner of our own, because transformers' forward fixes the context at 30 s and does not let the attention products
-go elsewhere. Norms and positions are the model's own modules; every product goes through `engine.routing`.
+go elsewhere. Weights are the model's own; every product goes through `engine.routing`, with the norm before it.
 """
 
 from collections.abc import Callable
@@ -88,7 +88,7 @@ class Encoder:
         """(batch, positions, d_model) through the layers and the final norm."""
         for i, (layer, routes) in enumerate(self._layers):
             x = _self_attention(layer, routes, x, i, attend)
-            x = layer.fc2.add(layer.fc1.gelu(layer.final_layer_norm(x)), x)
+            x = routes.feed_forward(x)
         states: Tensor = self._modules.layer_norm(x)
         return states
 
@@ -127,7 +127,7 @@ def _self_attention(layer: Any, routes: LayerRoutes, x: Tensor, number: int, att
     """x (batch, positions, d_model) plus what its positions take from each other."""
     attention = layer.self_attn
     heads = (*x.shape[:-1], attention.num_heads, attention.head_dim)
-    q, k, v = (part.view(heads).transpose(1, 2) for part in routes.qkv(layer.self_attn_layer_norm(x)))
+    q, k, v = (part.view(heads).transpose(1, 2) for part in routes.qkv(x))
     values = attend(routes, number, q, k, v, attention.scaling)
     y: Tensor = attention.out_proj.add(values.transpose(1, 2).reshape(x.shape), x)
     return y

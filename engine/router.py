@@ -23,6 +23,8 @@ from tilewhisper.kernels.base import (
     AttentionBackend,
     Backend,
     BackendUnavailable,
+    BlockBackend,
+    Norm,
     ProductFailed,
     ProductShape,
     StepBackend,
@@ -157,6 +159,10 @@ class Router:
         """x (..., k) -> (..., n), where the launch's route says. Raises RoutingError."""
         return self._weighted(launch, weight, bias, lambda backend, w: backend.linear(x, w))
 
+    def norm_linear(self, launch: str, x: Tensor, norm: Norm, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """`linear` of x's layer norm. Raises RoutingError."""
+        return self._weighted(launch, weight, bias, lambda backend, w: backend.norm_linear(x, norm, w))
+
     def linear_gelu(self, launch: str, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """`linear`, then GELU. Raises RoutingError."""
         return self._weighted(launch, weight, bias, lambda backend, w: backend.linear_gelu(x, w))
@@ -188,6 +194,21 @@ class Router:
 
         return self._run(launch, run)
 
+    def feed_forward(
+        self, launch: str, x: Tensor, norm: Norm, weights: Sequence[tuple[Tensor, Tensor | None]]
+    ) -> Tensor:
+        """x (..., k) plus fc2(GELU(fc1(norm of x))) by a shared launch of fc1 and fc2. Raises RoutingError."""
+        sites = [plan.route.site.name for plan in self._launches[launch]]
+
+        def run(name: str) -> Tensor:
+            backend = self._backend(name)
+            fc1, fc2 = (self._weights_for(name, site, *weight) for site, weight in zip(sites, weights, strict=True))
+            if isinstance(backend, BlockBackend):
+                return backend.feed_forward(x, norm, fc1, fc2)
+            return backend.linear_add(backend.linear_gelu(norm(x), fc1), fc2, x)
+
+        return self._run(launch, run)
+
     def labels(self) -> tuple[str, ...]:
         """What reports call the backends in use."""
         return tuple(self._backend(name).label for name in dict.fromkeys(plan.backend for plan in self.plans.values()))
@@ -195,8 +216,11 @@ class Router:
     def uses_device(self) -> bool:
         return any(self._backend(plan.backend).on_device for plan in self.plans.values())
 
-    def has_fused_attention(self, site: str) -> bool:
+    def fuses_attention(self, site: str) -> bool:
         return isinstance(self._backend(self.plans[site].backend), AttentionBackend)
+
+    def fuses_feed_forward(self, site: str) -> bool:
+        return isinstance(self._backend(self.plans[site].backend), BlockBackend)
 
     @contextmanager
     def counting(self, counts: Counts) -> Iterator[None]:

@@ -91,6 +91,21 @@ class Settings:
     """Of the emulated NPU, to try out fallbacks: `hang:N[,N…]` or `lost:N` at its N-th run, or `contexts`."""
 
 
+@dataclass(frozen=True)
+class Norm:
+    """A layer norm's weight (k,), bias (k,) and epsilon."""
+
+    weight: Tensor
+    bias: Tensor
+    eps: float
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """x (..., k), normed by torch"""
+        import torch.nn.functional as F
+
+        return F.layer_norm(x, self.weight.shape, self.weight, self.bias, self.eps)
+
+
 class Backend(ABC):
     """Runs products. One instance serves all sites that ask for it; it may hold a device until `close`."""
 
@@ -145,6 +160,10 @@ class Backend(ABC):
         """`linear` plus a residual of its result's shape: (..., n)."""
         return residual + self.linear(x, prepared)
 
+    def norm_linear(self, x: Tensor, norm: Norm, prepared: Any) -> Tensor:
+        """`linear` of x's layer norm: (..., n)."""
+        return self.linear(norm(x), prepared)
+
     def prepare_conv(self, weight: Tensor, bias: Tensor | None) -> Any:
         """Turn a convolution's weight (n, channels, taps) and bias (n,) into what `conv_gelu` wants."""
         return self.prepare(weight.transpose(1, 2).flatten(1), bias)
@@ -183,21 +202,27 @@ class AttentionBackend(Backend):
         """
 
 
+class BlockBackend(AttentionBackend):
+    """A backend that can also run the feed-forward half of a layer as one pass."""
+
+    @abstractmethod
+    def feed_forward(self, x: Tensor, norm: Norm, fc1: Any, fc2: Any) -> Tensor:
+        """x (..., k) plus fc2(GELU(fc1(norm of x))), of weights that `prepare` gave: a fresh tensor (..., k)."""
+
+
 @dataclass(frozen=True)
 class DecoderLayer:
-    """One layer of a pre-norm decoder, its products as `prepare` gave them and its norms as (weight, bias)."""
+    """One layer of a pre-norm decoder, its products as `prepare` gave them."""
 
-    own_norm: tuple[Tensor, Tensor]
+    own_norm: Norm
     qkv: Any
     own_out: Any
-    cross_norm: tuple[Tensor, Tensor]
+    cross_norm: Norm
     cross_query: Any
     cross_out: Any
-    final_norm: tuple[Tensor, Tensor]
+    final_norm: Norm
     fc1: Any
     fc2: Any
-    eps: float
-    """Of the norms."""
     scale: float
     """Of the scores."""
 
@@ -266,15 +291,15 @@ class StepBackend(AttentionBackend):
         import torch
 
         heads, head_dim = keys.shape[1], keys.shape[3]
-        qkv = self.linear(_norm(x, layer.own_norm, layer.eps), layer.qkv)
+        qkv = self.norm_linear(x, layer.own_norm, layer.qkv)
         x = self.linear_add(self.self_attend(qkv, keys, values, lengths, layer.scale), layer.own_out, x)
-        q = self.linear(_norm(x, layer.cross_norm, layer.eps), layer.cross_query).unflatten(-1, (heads, head_dim))
+        q = self.norm_linear(x, layer.cross_norm, layer.cross_query).unflatten(-1, (heads, head_dim))
         attended = []
         for rows, window in _by_window(q, windows):
             together = self.attend(rows.flatten(0, 1)[None].transpose(1, 2), window, layer.scale)
             attended.append(together.view(len(rows), -1, heads * head_dim))
         x = self.linear_add(torch.cat(attended), layer.cross_out, x)
-        return self.linear_add(self.linear_gelu(_norm(x, layer.final_norm, layer.eps), layer.fc1), layer.fc2, x)
+        return self.linear_add(self.linear_gelu(layer.final_norm(x), layer.fc1), layer.fc2, x)
 
 
 def runs(windows: Sequence[Any]) -> list[tuple[Any, int]]:
@@ -285,9 +310,3 @@ def runs(windows: Sequence[Any]) -> list[tuple[Any, int]]:
 def _by_window(q: Tensor, windows: Sequence[Any]) -> list[tuple[Tensor, Any]]:
     found = runs(windows)
     return list(zip(q.split([rows for _, rows in found]), (window for window, _ in found), strict=True))
-
-
-def _norm(x: Tensor, norm: tuple[Tensor, Tensor], eps: float) -> Tensor:
-    import torch.nn.functional as F
-
-    return F.layer_norm(x, norm[0].shape, *norm, eps)

@@ -23,7 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tilewhisper.kernels.base import Backend, DecoderLayer, Settings, StepBackend, runs
+from tilewhisper.kernels.base import Backend, BlockBackend, DecoderLayer, Norm, Settings, StepBackend, runs
 from tilewhisper.kernels.cpu import build
 
 _native = torch.ops.tilewhisper_native
@@ -38,28 +38,44 @@ class PackedWeight(NamedTuple):
 
     panels: Tensor  # int16 or int8
     scales: Tensor  # float32, one a row and zeros up to whole panels
+    sums: Tensor | None  # float32, padded likewise: what a row's entries add up to; where they lie in quads
     bias: Tensor | None  # float32, padded likewise
     n: int
 
 
 def pack(weight: Tensor, bias: Tensor | None, bits: int) -> PackedWeight:
-    """Pack a float32 weight (n, k) and bias (n,) in int16 (`bits` = 16) or int8 (8)."""
+    """Pack a float32 weight (n, k) and bias (n,) in int16 (`bits` = 16) or int8 (8), for rows of 16 bits."""
     panels, scales = _native.pack_weight(weight, bits)
-    padded = None if bias is None else F.pad(bias, (0, len(scales) - len(bias)))
-    return PackedWeight(panels, scales, padded, len(weight))
+    return PackedWeight(panels, scales, None, _padded(bias, len(scales)), len(weight))
 
 
-def linear(x: Tensor, weight: PackedWeight, *, gelu: bool = False, residual: Tensor | None = None) -> Tensor:
-    """x (..., k) times a packed weight, + bias, GELU, + residual (..., n): a fresh float32 tensor (..., n)."""
+def pack_quads(weight: Tensor, bias: Tensor | None) -> PackedWeight:
+    """Pack a float32 weight (n, k) and bias (n,) in int8, for rows of 8 bits."""
+    panels, scales, sums = _native.pack_quads(weight)
+    return PackedWeight(panels, scales, sums, _padded(bias, len(scales)), len(weight))
+
+
+def _padded(bias: Tensor | None, n: int) -> Tensor | None:
+    return None if bias is None else F.pad(bias, (0, n - len(bias)))
+
+
+def linear(
+    x: Tensor,
+    weight: PackedWeight,
+    *,
+    gelu: bool = False,
+    residual: Tensor | None = None,
+    norm: Norm | None = None,
+) -> Tensor:
+    """x (..., k), normed if asked, times a packed weight, + bias, GELU, + residual (..., n): a fresh float32 (..., n)."""
     rows = x if x.dim() == 3 else x.reshape(1, -1, x.shape[-1])
-    y: Tensor = _native.linear(rows, *weight[:3], weight.n, gelu, residual)
+    scaled = (norm.weight, norm.bias, norm.eps) if norm else (None, None, 0.0)
+    y: Tensor = _native.linear(rows, *weight, gelu, residual, *scaled)
     return y.view(*x.shape[:-1], weight.n)
 
 
-class _Quantized(StepBackend):
-    """What the two precisions share: all but the weights' bits."""
-
-    bits: ClassVar[int]
+class _Native(BlockBackend):
+    """What all precisions share: everything but how a weight is packed."""
 
     @classmethod
     def why_unavailable(cls, settings: Settings) -> str | None:
@@ -70,9 +86,6 @@ class _Quantized(StepBackend):
         build.load()
         return cls()
 
-    def prepare(self, weight: Tensor, bias: Tensor | None) -> PackedWeight:
-        return pack(weight, bias, self.bits)
-
     def linear(self, x: Tensor, prepared: PackedWeight) -> Tensor:
         return linear(x, prepared)
 
@@ -81,6 +94,14 @@ class _Quantized(StepBackend):
 
     def linear_add(self, x: Tensor, prepared: PackedWeight, residual: Tensor) -> Tensor:
         return linear(x, prepared, residual=residual.contiguous())
+
+    def norm_linear(self, x: Tensor, norm: Norm, prepared: PackedWeight) -> Tensor:
+        return linear(x, prepared, norm=norm)
+
+    def feed_forward(self, x: Tensor, norm: Norm, fc1: PackedWeight, fc2: PackedWeight) -> Tensor:
+        rows = x.contiguous().view(1, -1, x.shape[-1])
+        y: Tensor = _native.feed_forward(rows, norm.weight, norm.bias, norm.eps, *fc1, *fc2[:4])
+        return y.view(x.shape)
 
     def matmul(self, a: Tensor, b: Tensor) -> Tensor:
         batch = torch.broadcast_shapes(a.shape[:-2], b.shape[:-2])
@@ -91,6 +112,15 @@ class _Quantized(StepBackend):
     def attention(self, q: Tensor, k: Tensor, v: Tensor, scale: float, bias: Tensor | None = None) -> Tensor:
         attended: Tensor = _native.attend(q, *_native.pack_keys_values(k, v), k.shape[2], scale, bias)
         return attended
+
+
+class _Stepping(_Native, StepBackend):
+    """Those that also run a decoder: rows of 16 bits, so that only the weights' bits differ."""
+
+    bits: ClassVar[int]
+
+    def prepare(self, weight: Tensor, bias: Tensor | None) -> PackedWeight:
+        return pack(weight, bias, self.bits)
 
     def prepare_vocabulary(self, weight: Tensor) -> "_Vocabulary":
         return _Vocabulary(pack(weight, None, 8), weight)
@@ -133,8 +163,14 @@ class _Quantized(StepBackend):
         heard = runs(windows)
         y: Tensor = _native.decoder_layer(
             x,
-            [*layer.own_norm, *layer.cross_norm, *layer.final_norm],
-            *([product[part] for product in products] for part in range(3)),
+            [
+                part
+                for norm in (layer.own_norm, layer.cross_norm, layer.final_norm)
+                for part in (norm.weight, norm.bias)
+            ],
+            [product.panels for product in products],
+            [product.scales for product in products],
+            [product.bias for product in products],
             layer.fc1.n,
             keys,
             values,
@@ -143,7 +179,7 @@ class _Quantized(StepBackend):
             [window.n for window, _ in heard],
             [window.bias for window, _ in heard],
             [rows * new for _, rows in heard],
-            layer.eps,
+            layer.own_norm.eps,
             layer.scale,
         )
         return y
@@ -167,13 +203,25 @@ class _Kept(NamedTuple):
     bias: Tensor | None  # (n,)
 
 
-class Int16Backend(_Quantized):
+class Int16Backend(_Stepping):
     name = "int16"
     summary = "rows of 2 x 2896 steps in int16, exact products, int32 and float32 sums; native code"
     bits = 16
 
 
-class Int8Backend(_Quantized):
+class Int8Backend(_Stepping):
     name = "int8"
     summary = "8-bit weight rows, 16-bit activation rows, int32 and float32 sums; native code"
     bits = 8
+
+
+class W8A8Backend(_Native):
+    name = "w8a8"
+    summary = "8-bit weight rows, 8-bit activation rows, int32 sums in the linear layers; native code"
+
+    def prepare(self, weight: Tensor, bias: Tensor | None) -> PackedWeight:
+        return pack_quads(weight, bias)
+
+    def prepare_conv(self, weight: Tensor, bias: Tensor | None) -> PackedWeight:
+        """In int16: the stem is a thirtieth of the work, and everything comes of it."""
+        return pack(weight.transpose(1, 2).flatten(1), bias, 16)

@@ -32,6 +32,7 @@ ARITHMETIC = {
     "torch int8": Arithmetic(5e-2, "int8", 1),
     "int16": Arithmetic(1e-3, "int16", 2),
     "int8": Arithmetic(2e-2, "int16", 1),  # bytes are widened to 16 bits in registers
+    "w8a8": Arithmetic(2e-2, "int8", 1),
     "bf16": Arithmetic(1e-2, "float32", 4),
 }
 OTHER = Arithmetic(1e-2, "", 4)

@@ -14,8 +14,10 @@ SHAPES = [(64, 64, 64), (100, 130, 70), (1, 384, 1536), (1500, 64, 3), (7, 1, 1)
 
 RELATIVE = {"torch": 0.0, "bf16": 2.0**-8, "npu": 2.0**-8, "reference": 0.0}
 """Half a unit in the last place of what a backend rounds its inputs to, number by number."""
-LARGEST = {"int16": (2896, 2896), "int8": (32767, 127)}
+LARGEST = {"int16": (2896, 2896), "int8": (32767, 127), "w8a8": (255, 127)}
 """Of backends that round row by row to whole steps: the number a row's largest of x, and of a weight, becomes."""
+FROM_LEAST_TO_LARGEST = {("w8a8", 0)}
+"""Where it is the difference of a row's largest and its least that becomes that number; zero counts as one of the row."""
 SUM_ROUNDING = {"reference": 0.0}
 
 
@@ -26,7 +28,10 @@ def signed(*shape: int, seed: int = 0) -> torch.Tensor:
 def rounding(name: str, rows: np.ndarray, side: int) -> np.ndarray:
     """Largest possible error of each input; half a step, and a thousandth of one for the step's own rounding."""
     if name in LARGEST:
-        return 0.501 * np.abs(rows).max(axis=-1, keepdims=True) / LARGEST[name][side] * np.ones_like(rows)
+        most = np.abs(rows).max(axis=-1, keepdims=True)
+        if (name, side) in FROM_LEAST_TO_LARGEST:
+            most = rows.max(axis=-1, keepdims=True, initial=0) - rows.min(axis=-1, keepdims=True, initial=0)
+        return 0.501 * most / LARGEST[name][side] * np.ones_like(rows)
     return RELATIVE[name] * np.abs(rows)
 
 
@@ -78,7 +83,7 @@ def test_matmul_takes_transposed_views(backend):
 
 # Float32 rounds each of 64 products of a score of up to ~5 and each of 90 terms of a mean of up to ~4. For 16-bit
 # numbers test_quantized.py derives the bound.
-ATTENTION_ERROR = {"torch": 1e-5, "int16": 2e-3, "int8": 2e-3}
+ATTENTION_ERROR = {"torch": 1e-5, "int16": 2e-3, "int8": 2e-3, "w8a8": 2e-3}
 
 
 def attends_exactly(backend, q, k, v, bias=None):
@@ -126,7 +131,7 @@ def test_a_convolution_is_the_product_it_amounts_to(backend, stride, positions):
     y = backend.conv_gelu(x, backend.prepare_conv(weight, bias), 3, stride)
     exact = torch.nn.functional.conv1d(x.mT.double(), weight.double(), bias.double(), stride=stride, padding=1)
     error = (y.double() - torch.nn.functional.gelu(exact).mT).norm() / exact.norm()
-    assert error < (2e-2 if backend.name in ("bf16", "npu", "int8") else 1e-3)
+    assert error < (2e-2 if backend.name in ("bf16", "npu", "int8", "w8a8") else 1e-3)
 
 
 # The seed's five accuracy cases: (M, K, N), standard deviations of a and b, the seed's largest |error|. It does not say
@@ -152,7 +157,7 @@ def seed_case(name: str) -> tuple[torch.Tensor, torch.Tensor, np.ndarray, float]
 def test_the_accuracy_of_the_seed_is_kept(backend, name):
     a, b, exact, largest = seed_case(name)
     assert np.abs(backend.matmul(a, b).double().numpy() - exact).max() <= largest
-    if backend.name == "int8":
+    if backend.name in ("int8", "w8a8"):
         return  # weights of 8 bits are coarser than the seed's bf16; activations, which matmul takes, are finer
     through_linear = backend.linear(a, backend.prepare(b.T.contiguous(), None))
     assert np.abs(through_linear.double().numpy() - exact).max() <= largest
@@ -168,7 +173,7 @@ def test_the_bounds_of_the_seed_are_tight_enough_to_fail(name):
 
 
 def test_an_unknown_backend_names_the_valid_ones():
-    complaint = r"'bf17' \(did you mean 'bf16'\?\); the backends are torch, int16, int8, bf16"
+    complaint = r"'bf17' \(did you mean 'bf16'\?\); the backends are torch, int16, int8, w8a8, bf16"
     with pytest.raises(UnknownBackend, match=complaint):
         registry.create("bf17")
 

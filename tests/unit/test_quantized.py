@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from tilewhisper.kernels import registry
-from tilewhisper.kernels.base import DecoderLayer
+from tilewhisper.kernels.base import DecoderLayer, Norm
 from tilewhisper.kernels.cpu import build, quantized
 from tilewhisper.kernels.cpu.torch_f32 import TorchBackend
 
@@ -36,6 +36,11 @@ def backend(request):
     return registry.create(request.param)
 
 
+@pytest.fixture(params=["int16", "int8", "w8a8"])
+def any_backend(request):
+    return registry.create(request.param)
+
+
 def normal(*shape: int, seed: int = 0) -> torch.Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
@@ -46,10 +51,10 @@ def relative(found: torch.Tensor, exact: torch.Tensor) -> float:
 
 @pytest.mark.parametrize("k", [2, 255, 256, 257, 512, 4096])
 @pytest.mark.parametrize("sign", [1.0, -1.0])
-def test_the_largest_possible_sum_of_a_product_fits(instruction_set, backend, k, sign):
+def test_the_largest_possible_sum_of_a_product_fits(instruction_set, any_backend, k, sign):
     """Every number the largest its row allows, all products of one sign: the exact sum, up to float32's rounding."""
     x, weight = torch.full((13, k), 3.0), torch.full((17, k), sign * 0.5)
-    y = backend.linear(x, backend.prepare(weight, None))
+    y = any_backend.linear(x, any_backend.prepare(weight, None))
     assert torch.allclose(y, torch.full((13, 17), sign * 1.5 * k), rtol=1e-5)
 
 
@@ -70,7 +75,7 @@ def test_one_key_that_takes_all_is_taken_whole(instruction_set, backend):
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-@pytest.mark.parametrize(("name", "error"), [("int16", 1e-3), ("int8", 1.2e-2)])
+@pytest.mark.parametrize(("name", "error"), [("int16", 1e-3), ("int8", 1.2e-2), ("w8a8", 2e-2)])
 def test_shapes_that_fit_no_block(instruction_set, shape, name, error):
     backend, (m, k, n) = registry.create(name), shape
     x, weight, bias, residual = normal(m, k), normal(n, k, seed=1), normal(n, seed=2), normal(m, n, seed=3)
@@ -79,6 +84,38 @@ def test_shapes_that_fit_no_block(instruction_set, shape, name, error):
     assert relative(backend.linear(x, prepared), exact) < error
     assert relative(backend.linear_gelu(x, prepared), F.gelu(exact)) < error
     assert relative(backend.linear_add(x, prepared, residual), exact + residual.double()) < error
+
+
+@pytest.mark.parametrize(("batch", "rows"), [(1, 1), (1, 37), (3, 61)])
+@pytest.mark.parametrize(("k", "hidden"), [(48, 192), (37, 70)])
+@pytest.mark.parametrize(("name", "error"), [("int16", 1e-3), ("int8", 1.2e-2), ("w8a8", 2e-2)])
+def test_a_feed_forward_in_one_pass_is_its_operations(instruction_set, name, error, batch, rows, k, hidden):
+    backend, x = registry.create(name), normal(batch, rows, k)
+    norm = Norm(1 + normal(k, seed=1) / 10, normal(k, seed=2), 1e-5)
+    weights = [
+        (normal(hidden, k, seed=3) / k**0.5, normal(hidden, seed=4)),
+        (normal(k, hidden, seed=5), normal(k, seed=6)),
+    ]
+    fc1, fc2 = (backend.prepare(*weight) for weight in weights)
+    normed = F.layer_norm(x.double(), (k,), norm.weight.double(), norm.bias.double(), norm.eps)
+    exact = F.linear(normed, weights[0][0].double(), weights[0][1].double())
+    assert relative(backend.norm_linear(x, norm, fc1), exact) < error
+    exact = x + F.linear(F.gelu(exact), weights[1][0].double(), weights[1][1].double())
+    y = backend.feed_forward(x, norm, fc1, fc2)
+    assert y.shape == x.shape and relative(y, exact) < 1.5 * error  # of two products
+    piecewise = backend.linear_add(backend.linear_gelu(norm(x), fc1), fc2, x)
+    assert (
+        relative(y, piecewise.double()) < error / 3
+    )  # a step's rounding may turn over where norms differ in a last bit
+
+
+def test_bytes_keep_zero_and_what_lies_on_one_side_of_it(instruction_set):
+    """What GELU leaves: many zeros, and hardly anything below. A row's 255 steps lie where its numbers are."""
+    backend, eye = registry.create("w8a8"), torch.eye(7)
+    x = torch.tensor([[0.0, 5.1, 0.02, 2.55, -0.1, 0, 0], [0.0] * 7, [-3.0, 0, 0, 0, 0, 0, -1.5], [7.0] * 7])
+    y = backend.linear(x, backend.prepare(eye, None))
+    assert (y[x == 0].abs() < 1e-6).all()
+    assert ((y - x).abs() <= 0.51 * torch.tensor([5.2, 0, 3.0, 7.0])[:, None] / 255 + 1e-6).all()
 
 
 @pytest.mark.parametrize("positions", [1, 2, 1499, 1500])
@@ -125,7 +162,7 @@ def test_rows_of_a_batch_may_have_caches_of_different_lengths(instruction_set):
 
 def decoder_layer(backend, d: int) -> DecoderLayer:
     def norm(seed):
-        return 1 + normal(d, seed=seed) / 10, normal(d, seed=seed + 1)
+        return Norm(1 + normal(d, seed=seed) / 10, normal(d, seed=seed + 1), 1e-5)
 
     def product(n, k, seed):
         return backend.prepare(normal(n, k, seed=seed) / k**0.5, normal(n, seed=seed + 1) / 10)
@@ -139,7 +176,7 @@ def decoder_layer(backend, d: int) -> DecoderLayer:
         "fc2": (d, 4 * d),
     }
     products = {name: product(*size, seed=10 * i) for i, (name, size) in enumerate(sizes.items())}
-    return DecoderLayer(own_norm=norm(1), cross_norm=norm(3), final_norm=norm(5), eps=1e-5, scale=0.125, **products)
+    return DecoderLayer(own_norm=norm(1), cross_norm=norm(3), final_norm=norm(5), scale=0.125, **products)
 
 
 @pytest.mark.parametrize("lengths", [[0], [7], [3, 0, 9, 9, 1]])
@@ -262,10 +299,14 @@ def test_rows_of_zeros_are_zeros(instruction_set, backend):
 @pytest.mark.parametrize(
     ("call", "complaint"),
     [
-        (lambda w: native.linear(normal(1, 2, 9), *w[:3], 16, False, None), "9 columns, which the weight does not fit"),
-        (lambda w: native.linear(normal(2, 8), *w[:3], 16, False, None), "must have 3 dimensions"),
-        (lambda w: native.linear(normal(1, 2, 8).double(), *w[:3], 16, False, None), "must be float32"),
-        (lambda w: native.linear(normal(1, 2, 8), *w[:3], 16, False, normal(1, 2, 15)), "must be dense and hold 32"),
+        (lambda w: quantized.linear(normal(1, 2, 9), w), "9 columns, which the weight does not fit"),
+        (lambda w: native.linear(normal(2, 8), *w, False, None, None, None, 0.0), "must have 3 dimensions"),
+        (lambda w: quantized.linear(normal(1, 2, 8).double(), w), "must be float32"),
+        (lambda w: quantized.linear(normal(1, 2, 8), w, residual=normal(1, 2, 15)), "must be dense and hold 32"),
+        (
+            lambda w: quantized.linear(normal(1, 2, 8), w, norm=Norm(normal(7), normal(8), 1e-5)),
+            "must be dense and hold 8",
+        ),
         (lambda w: native.pack_weight(normal(4, 4), 12), "bits must be 16 or 8"),
         (lambda w: native.pack_keys_values(normal(1, 1, 5, 24), normal(1, 1, 5, 24)), "multiple of 16"),
         (

@@ -63,12 +63,14 @@ struct Scratch {
     }
 };
 
+inline const char* bytes_at(const int16_t* words) { return reinterpret_cast<const char*>(words); }
+
 // Scores of ROWS queries against the keys of WIDTH panels.
 template <int ROWS, int WIDTH>
 inline void score_panels(const float* query_scale, const KeysValues& kv, const float* bias, Scratch at, int64_t panel) {
     alignas(64) int32_t sums[ROWS * WIDTH * PANEL];
     const int64_t count = kv.head_dim / 2, stride = count * PANEL * 2;
-    dot_tile<ROWS, WIDTH>(at.queries, kv.head_dim, kv.keys + panel * stride, stride, count, sums);
+    dot_tile<ROWS, WIDTH>(bytes_at(at.queries), kv.head_dim * 2, kv.keys + panel * stride, stride, count, sums);
     for (int r = 0; r < ROWS; ++r)
         for (int64_t i = 0; i < WIDTH * PANEL; i += LANES) {
             const int64_t column = panel * PANEL + i;
@@ -107,7 +109,7 @@ inline void mix_panels(const float* row_scale, const KeysValues& kv, Scratch at,
                        int64_t out_stride) {
     alignas(64) int32_t sums[ROWS * WIDTH * PANEL];
     const int64_t count = pairs_of(kv.n), stride = count * PANEL * 2;
-    dot_tile<ROWS, WIDTH>(at.weights, at.columns, kv.values + panel * stride, stride, count, sums);
+    dot_tile<ROWS, WIDTH>(bytes_at(at.weights), at.columns * 2, kv.values + panel * stride, stride, count, sums);
     for (int r = 0; r < ROWS; ++r)
         for (int64_t i = 0; i < WIDTH * PANEL; i += LANES) {
             const int64_t column = panel * PANEL + i;

@@ -38,14 +38,12 @@ class Phase {
 };
 
 enum Product { QKV, OWN_OUT, CROSS_QUERY, CROSS_OUT, FC1, FC2, PRODUCTS };
-enum Norm { OWN, CROSS, FINAL, NORMS };
+enum NormName { OWN, CROSS, FINAL, NORMS };
 
 struct Layer {
     Weight weights[PRODUCTS];
     const float* biases[PRODUCTS];
-    const float* norm_weights[NORMS];
-    const float* norm_biases[NORMS];
-    float eps;
+    Norm norms[NORMS];
     float scale;  // of scores
     int64_t heads, head_dim;
     int64_t width() const { return heads * head_dim; }
@@ -99,13 +97,13 @@ class Step {
         int64_t attention = panels_of(cache.context) * PANEL * 4;
         for (const Window& window : windows) attention = std::max(attention, attention_scratch(window.positions));
         const int64_t widest = std::max(layer.width(), layer.weights[FC1].n);
-        stride_ = pairs_of(widest) * 2 + 32;
-        const int64_t quantized = rows * stride_ * 2, scales = (rows * 4 + 63) / 64 * 64;
-        auto* memory = static_cast<char*>(scratch(attention + quantized + scales + layer.width() * 4));
+        const int64_t stride = words_of(widest, Layout::PAIRS) * 4 + 64;
+        const int64_t words = rows * stride, scales = (rows * 8 + 63) / 64 * 64;
+        auto* memory = static_cast<char*>(scratch(attention + words + scales + layer.width() * 4));
         attention_ = memory;
-        quantized_ = {reinterpret_cast<int16_t*>(memory + attention), stride_,
-                      reinterpret_cast<float*>(memory + attention + quantized)};
-        normed_ = reinterpret_cast<float*>(memory + attention + quantized + scales);
+        auto* scale = reinterpret_cast<float*>(memory + attention + words);
+        words_ = {memory + attention, stride, scale, scale + rows};
+        normed_ = reinterpret_cast<float*>(memory + attention + words + scales);
     }
 
     void run(const float* x, float* out) {
@@ -126,34 +124,27 @@ class Step {
         return std::max<int64_t>(4, panels / parts / 4 * 4);
     }
 
-    int32_t limit(const Weight& weight) const { return weight.bytes ? LIMIT_16 : LIMIT; }
-
     template <class Prepare>
     void share_product(Phase& phase, Product which, Epilogue then, float* out, const Prepare& prepare) {
         const Weight& weight = layer_.weights[which];
         then.bias = layer_.biases[which];
         const int64_t panels = panels_of(weight.n);
         phase.share(panels, part_of(panels), prepare, [&](int64_t first, int64_t last) {
-            kernels().product(quantized_, rows_, weight, first, last, then, out);
+            kernels().product(words_, rows_, weight, first, last, then, out);
         });
     }
 
     void product(Phase& phase, const float* x, Product which, Epilogue then, float* out) {
         const Weight& weight = layer_.weights[which];
         share_product(phase, which, then, out,
-                      [&] { kernels().quantize({x, weight.k}, rows_, weight.k, limit(weight), quantized_); });
+                      [&] { kernels().quantize({x, weight.k}, rows_, weight.k, {}, weight.layout, words_, nullptr); });
     }
 
     // Each thread norms the rows for itself: that is done before another could be told of it.
-    void normed_product(Phase& phase, Norm norm, const float* x, Product which, Epilogue then, float* out) {
+    void normed_product(Phase& phase, NormName norm, const float* x, Product which, Epilogue then, float* out) {
         const Weight& weight = layer_.weights[which];
         share_product(phase, which, then, out, [&] {
-            for (int64_t row = 0; row < rows_; ++row) {
-                kernels().layer_norm(x + row * weight.k, weight.k, layer_.norm_weights[norm], layer_.norm_biases[norm],
-                                     layer_.eps, normed_);
-                kernels().quantize({normed_, 0}, 1, weight.k, limit(weight),
-                                   {quantized_.data + row * stride_, stride_, quantized_.scale + row});
-            }
+            kernels().quantize({x, weight.k}, rows_, weight.k, layer_.norms[norm], weight.layout, words_, normed_);
         });
     }
 
@@ -190,25 +181,16 @@ class Step {
     const std::vector<Window>& windows_;
     const Buffers at_;
     std::array<Phase, 8>& phases_;
-    int64_t stride_;
-    ShortRows quantized_;
+    WordRows words_;
     float* normed_;
     void* attention_;
 };
 
 const float* numbers(const Tensor& t, int64_t numel, const char* name) { return dense_or_null(t, numel, name); }
 
-Weight weight_of(const Tensor& panels, const Tensor& scales, int64_t k, int64_t n) {
-    const bool bytes = panels.scalar_type() == ScalarType::Char;
-    STD_TORCH_CHECK(bytes || panels.scalar_type() == ScalarType::Short, "panels must be packed by pack_weight");
-    STD_TORCH_CHECK(panels.is_contiguous() && panels.numel() == panels_of(n) * pairs_of(k) * PANEL * 2,
-                    "a weight of ", n, " rows of ", k, " has another number of entries");
-    return {panels.data_ptr(), bytes, numbers(scales, panels_of(n) * PANEL, "scales"), k, n};
-}
-
 Layer layer_of(const std::vector<Tensor>& norms, const std::vector<Tensor>& panels, const std::vector<Tensor>& scales,
                const std::vector<Tensor>& biases, int64_t ffn, const Tensor& keys, double eps, double scale) {
-    Layer layer{.eps = static_cast<float>(eps), .scale = static_cast<float>(scale), .heads = keys.size(1), .head_dim = keys.size(3)};
+    Layer layer{.scale = static_cast<float>(scale), .heads = keys.size(1), .head_dim = keys.size(3)};
     STD_TORCH_CHECK(layer.head_dim % PANEL == 0 && layer.head_dim <= MAX_HEAD_DIM,
                     "the head size must be a multiple of 16 up to 256, not ", layer.head_dim);
     STD_TORCH_CHECK(norms.size() == 2 * NORMS && panels.size() == PRODUCTS && scales.size() == PRODUCTS && biases.size() == PRODUCTS,
@@ -216,12 +198,12 @@ Layer layer_of(const std::vector<Tensor>& norms, const std::vector<Tensor>& pane
     const int64_t d = layer.width();
     const int64_t sizes[PRODUCTS][2] = {{d, 3 * d}, {d, d}, {d, d}, {d, d}, {d, ffn}, {ffn, d}};
     for (int i = 0; i < PRODUCTS; ++i) {
-        layer.weights[i] = weight_of(panels[i], scales[i], sizes[i][0], sizes[i][1]);
+        layer.weights[i] = weight_of(panels[i], scales[i], std::nullopt, sizes[i][0], sizes[i][1]);
         layer.biases[i] = numbers(biases[i], panels_of(sizes[i][1]) * PANEL, "a bias");
     }
     for (int i = 0; i < NORMS; ++i) {
-        layer.norm_weights[i] = numbers(norms[2 * i], d, "a norm's weight");
-        layer.norm_biases[i] = numbers(norms[2 * i + 1], d, "a norm's bias");
+        layer.norms[i] = {numbers(norms[2 * i], d, "a norm's weight"), numbers(norms[2 * i + 1], d, "a norm's bias"),
+                          static_cast<float>(eps)};
     }
     return layer;
 }

@@ -10,7 +10,7 @@
 namespace tilewhisper::ISA {
 
 constexpr Kernels kernels(const char* name) {
-    return {name, BLOCK, quantize, product, attention, attend_rows, layer_norm, dot, largest_of, sum_of_exps, pack_keys, pack_values};
+    return {name, BLOCK, quantize, quantize_row, product, attention, attend_rows, layer_norm, dot, largest_of, sum_of_exps, pack_keys, pack_values};
 }
 
 }  // namespace tilewhisper::ISA

@@ -3,6 +3,8 @@
 
 #include <cstdint>
 
+#include "panels.h"
+
 namespace tilewhisper {
 
 // Rows of numbers: row i starts at data + i * stride.
@@ -11,20 +13,31 @@ struct FloatRows {
     int64_t stride;
 };
 
-// Rows of 16-bit numbers with a scale each: element j of row i stands for data[i * stride + j] * scale[i].
-struct ShortRows {
-    int16_t* data;
+// Rows in words (see panels.h), row i from data + i * stride bytes on, with a scale and an offset each: a 16-bit number x
+// stands for x * scale[i], an 8-bit number for x * scale[i] + offset[i].
+struct WordRows {
+    char* data;
     int64_t stride;
     float* scale;
+    float* offset;
 };
 
-// A packed weight (see panels.h): n columns of k, a scale a column (panels_of(n) * PANEL of them).
+// A packed weight (see panels.h): n columns of k, a scale a column (panels_of(n) * PANEL of them), and for quads the sum
+// of what a column stands for: the rows' offsets are multiplied by it.
 struct Weight {
     const void* panels;
-    bool bytes;  // 8-bit entries, else 16-bit
+    Layout layout;
     const float* scale;
+    const float* sum;
     int64_t k;
     int64_t n;
+};
+
+// What happens to a row before it is quantised: layer norm, unless `weight` is null.
+struct Norm {
+    const float* weight;
+    const float* bias;
+    float eps;
 };
 
 // What happens to a sum before it is stored: + bias, GELU, + residual. A null pointer leaves a step out.
@@ -48,12 +61,15 @@ struct Kernels {
     const char* name;
     int64_t block;  // rows at a time that keep every register busy
 
-    // Rows [0, rows) of x (k long) in 16-bit numbers of at most `limit`. Writes pairs_of(k) * 2 numbers a row. A row with
-    // a NaN or an infinity gets the scale NaN.
-    void (*quantize)(FloatRows x, int64_t rows, int64_t k, int32_t limit, ShortRows to);
+    // Rows [0, rows) of x (k long) in the words that a weight of that layout takes. A row with a NaN or an infinity gets
+    // the scale NaN. `normed` has room for k numbers where there is a norm.
+    void (*quantize)(FloatRows x, int64_t rows, int64_t k, Norm norm, Layout layout, WordRows to, float* normed);
+
+    // One row in 16-bit numbers of at most `limit`; returns its scale.
+    float (*quantize_row)(const float* x, int64_t k, int32_t limit, int16_t* to);
 
     // out[i * n + j] for the given rows and panels of columns.
-    void (*product)(ShortRows x, int64_t rows, Weight w, int64_t first_panel, int64_t last_panel, Epilogue then, float* out);
+    void (*product)(WordRows x, int64_t rows, Weight w, int64_t first_panel, int64_t last_panel, Epilogue then, float* out);
 
     // softmax(scale * q k^T + bias) v for `rows` queries; `bias` has panels_of(n) * PANEL entries, -inf beyond n.
     // `scratch` is attention_scratch(n) bytes, aligned to 64.

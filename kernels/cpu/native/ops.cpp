@@ -49,30 +49,41 @@ void use_instruction_set(std::string name) {
 
 // ---------------------------------------------------------------- linear layers
 
-// A weight (n, k) as panels of `bits` = 16 (12 of them used) or 8, and a scale a row, zeros up to whole panels.
-std::tuple<Tensor, Tensor> pack_weight(Tensor weight, int64_t bits) {
+// Writes each column of a weight (n, k), as 16-bit numbers of at most `limit`, to where `place(column, i)` says, and its
+// scale; zeros up to whole panels and words.
+template <class Place>
+void pack(const Tensor& weight, int64_t length, int32_t limit, float* scale, const Place& place) {
+    const int64_t n = weight.size(0), k = weight.size(1);
+    share(panels_of(n), 16, [&](int64_t first, int64_t last) {
+        auto* row = static_cast<int16_t*>(scratch(length * 2));
+        for (int64_t column = first * PANEL; column < last * PANEL; ++column) {
+            std::fill_n(row, length, int16_t{0});
+            scale[column] = column < n ? kernels().quantize_row(floats(weight) + column * weight.stride(0), k, limit, row) : 0;
+            place(column, row);
+        }
+    });
+}
+
+void check_weight(const Tensor& weight) {
     check_floats(weight, 2, "weight");
+    STD_TORCH_CHECK(weight.size(0) > 0 && weight.size(1) > 0, "weight must not be empty");
+}
+
+// A weight (n, k) as panels of pairs of `bits` = 16 (12 of them used) or 8, and a scale a row.
+std::tuple<Tensor, Tensor> pack_weight(Tensor weight, int64_t bits) {
+    check_weight(weight);
     STD_TORCH_CHECK(bits == 16 || bits == 8, "bits must be 16 or 8");
-    const int64_t n = weight.size(0), k = weight.size(1), count = pairs_of(k);
-    STD_TORCH_CHECK(n > 0 && k > 0, "weight must not be empty");
+    const int64_t n = weight.size(0), count = pairs_of(weight.size(1));
     Tensor panels =
         make_lasting(panels_of(n) * count * PANEL * 2, bits == 16 ? ScalarType::Short : ScalarType::Char, bits / 8);
     Tensor scales = make({panels_of(n) * PANEL});
-    auto* scale = static_cast<float*>(scales.data_ptr());
     const auto write = [&](auto* to) {
-        share(panels_of(n), 16, [&](int64_t first, int64_t last) {
-            auto* row = static_cast<int16_t*>(scratch(count * 4));
-            for (int64_t column = first * PANEL; column < last * PANEL; ++column) {
-                if (column < n)
-                    kernels().quantize({floats(weight) + column * weight.stride(0), 0}, 1, k,
-                                       bits == 16 ? LIMIT : LIMIT_8, {row, 0, scale + column});
-                else
-                    std::fill_n(row, count * 2, int16_t{0}), scale[column] = 0;
-                auto* at = to + column / PANEL * count * PANEL * 2 + column % PANEL * 2;
-                for (int64_t i = 0; i < count * 2; ++i)
-                    at[i / 2 * PANEL * 2 + i % 2] = static_cast<std::remove_reference_t<decltype(*to)>>(row[i]);
-            }
-        });
+        pack(weight, count * 2, bits == 16 ? LIMIT : LIMIT_8, static_cast<float*>(scales.data_ptr()),
+             [&](int64_t column, const int16_t* row) {
+                 auto* at = to + column / PANEL * count * PANEL * 2 + column % PANEL * 2;
+                 for (int64_t i = 0; i < count * 2; ++i)
+                     at[i / 2 * PANEL * 2 + i % 2] = static_cast<std::remove_reference_t<decltype(*to)>>(row[i]);
+             });
     };
     if (bits == 16)
         write(static_cast<int16_t*>(panels.data_ptr()));
@@ -81,51 +92,126 @@ std::tuple<Tensor, Tensor> pack_weight(Tensor weight, int64_t bits) {
     return {panels, scales};
 }
 
-// Rows of x that a thread takes at a time: up to 96, which use a panel well while it is in the cache, and so many that
+// A weight (n, k) as panels of quads, a scale a row, and the sum of what a row's entries stand for.
+std::tuple<Tensor, Tensor, Tensor> pack_quads(Tensor weight) {
+    check_weight(weight);
+    const int64_t n = weight.size(0), count = words_of(weight.size(1), Layout::QUADS);
+    Tensor panels = make_lasting(panels_of(n) * count * PANEL * 4, ScalarType::Char, 1);
+    Tensor scales = make({panels_of(n) * PANEL}), sums = make({panels_of(n) * PANEL});
+    auto *scale = static_cast<float*>(scales.data_ptr()), *sum = static_cast<float*>(sums.data_ptr());
+    auto* to = static_cast<int8_t*>(panels.data_ptr());
+    pack(weight, count * 4, LIMIT_8, scale, [&](int64_t column, const int16_t* row) {
+        int8_t* at = to + column / PANEL * count * PANEL * 4 + column % PANEL * 4;
+        int64_t total = 0;
+        for (int64_t i = 0; i < count * 4; ++i) {
+            at[i / 4 * PANEL * 4 + i % 4] = static_cast<int8_t>(row[i]);
+            total += row[i];
+        }
+        sum[column] = static_cast<float>(total) * scale[column];
+    });
+    return {panels, scales, sums};
+}
+
+// Rows of x that a thread takes at a time: up to `most`, which use a panel well while it is in the cache, and so many that
 // every thread takes as often as the others. Of 661 rows two threads would else take 4 and 3 times 96.
-int64_t rows_at_a_time(int64_t rows) {
-    const int64_t threads = torch::stable::get_num_threads(), times = (rows + threads * 96 - 1) / (threads * 96);
+int64_t rows_at_a_time(int64_t rows, int64_t most) {
+    const int64_t threads = torch::stable::get_num_threads(), times = (rows + threads * most - 1) / (threads * most);
     const int64_t each = (rows + times * threads - 1) / (times * threads);
     return (each + MAX_BLOCK - 1) / MAX_BLOCK * MAX_BLOCK;
 }
 
-// x (batch, m, k) times a packed weight of n columns, + bias, GELU, + residual: (batch, m, n).
-Tensor linear(Tensor x, Tensor panels, Tensor scales, std::optional<Tensor> bias, int64_t n, bool gelu,
-              std::optional<Tensor> residual) {
+// Memory for some rows of words of any of `weights`, and for one row's norm.
+class Workspace {
+   public:
+    static int64_t bytes(int64_t rows, int64_t k) { return rows * stride_of(k) + (rows * 2 + k) * 4 + 64; }
+    Workspace(char* memory, int64_t rows, int64_t k) {
+        words_ = {memory, stride_of(k), reinterpret_cast<float*>(memory + rows * stride_of(k)), nullptr};
+        words_.offset = words_.scale + rows;
+        normed_ = words_.offset + rows;
+    }
+    WordRows words() const { return words_; }
+    float* normed() const { return normed_; }
+
+   private:
+    // Of 16-bit numbers, the longer; not a power of two, so that rows do not share cache sets.
+    static int64_t stride_of(int64_t k) { return words_of(k, Layout::PAIRS) * 4 + 64; }
+
+    WordRows words_;
+    float* normed_;
+};
+
+// Rows [first, last) of x (batch, m, k) in the words that a weight takes.
+WordRows quantized(const Tensor& x, int64_t first, int64_t last, Norm norm, const Weight& weight, const Workspace& at) {
+    const int64_t m = x.size(1);
+    for (int64_t row = first; row < last;) {  // as far as rows are evenly spaced
+        const int64_t upto = std::min(last, (row / m + 1) * m), done = row - first;
+        const WordRows to = at.words();
+        kernels().quantize({floats(x) + row / m * x.stride(0) + row % m * x.stride(1), x.stride(1)}, upto - row, weight.k, norm,
+                           weight.layout, {to.data + done * to.stride, to.stride, to.scale + done, to.offset + done},
+                           at.normed());
+        row = upto;
+    }
+    return at.words();
+}
+
+Norm norm_of(const std::optional<Tensor>& weight, const std::optional<Tensor>& bias, double eps, int64_t k) {
+    STD_TORCH_CHECK(weight.has_value() == bias.has_value(), "a norm has a weight and a bias");
+    return {dense_or_null(weight, k, "the norm's weight"), dense_or_null(bias, k, "the norm's bias"), static_cast<float>(eps)};
+}
+
+// Layer norm of x (batch, m, k), if there is one, times a packed weight of n columns, + bias, GELU, + residual: (batch, m, n).
+Tensor linear(Tensor x, Tensor panels, Tensor scales, std::optional<Tensor> sums, std::optional<Tensor> bias, int64_t n,
+              bool gelu, std::optional<Tensor> residual, std::optional<Tensor> norm_weight, std::optional<Tensor> norm_bias,
+              double eps) {
     check_floats(x, 3, "x");
     const int64_t batch = x.size(0), m = x.size(1), k = x.size(2), rows = batch * m;
-    const bool bytes = panels.scalar_type() == ScalarType::Char;
-    STD_TORCH_CHECK(bytes || panels.scalar_type() == ScalarType::Short, "panels must be packed by pack_weight");
-    STD_TORCH_CHECK(panels.numel() == panels_of(n) * pairs_of(k) * PANEL * 2 && scales.numel() == panels_of(n) * PANEL,
-                    "x has ", k, " columns, which the weight does not fit");
-    const Weight weight{panels.data_ptr(), bytes, floats(scales), k, n};
+    const Weight weight = weight_of(panels, scales, sums, k, n);
+    const Norm norm = norm_of(norm_weight, norm_bias, eps, k);
     const Epilogue then{dense_or_null(bias, panels_of(n) * PANEL, "bias"), gelu,
                         dense_or_null(residual, rows * n, "residual")};
     Tensor out = make({batch, m, n});
     auto* to = static_cast<float*>(out.data_ptr());
-    const int64_t stride = pairs_of(k) * 2 + 32;  // not a power of two, so that rows do not share cache sets
-    const int32_t limit = bytes ? LIMIT_16 : LIMIT;
     const Kernels& run = kernels();
-    const auto quantized = [&](int64_t first, int64_t last) {
-        auto* memory = static_cast<char*>(scratch((last - first) * (stride * 2 + 4)));
-        const ShortRows here{reinterpret_cast<int16_t*>(memory + (last - first) * 4), stride, reinterpret_cast<float*>(memory)};
-        for (int64_t row = first; row < last;) {  // as far as rows are evenly spaced
-            const int64_t upto = std::min(last, (row / m + 1) * m), done = row - first;
-            run.quantize({floats(x) + row / m * x.stride(0) + row % m * x.stride(1), x.stride(1)}, upto - row, k, limit,
-                         {here.data + done * stride, stride, here.scale + done});
-            row = upto;
-        }
-        return here;
+    const auto words = [&](int64_t first, int64_t last) {
+        auto* memory = static_cast<char*>(scratch(Workspace::bytes(last - first, k)));
+        return quantized(x, first, last, norm, weight, Workspace(memory, last - first, k));
     };
     if (rows <= run.block) {  // too few rows to share: share the columns
-        const ShortRows all = quantized(0, rows);
+        const WordRows all = words(0, rows);
         share(panels_of(n), 16, [&](int64_t first, int64_t last) { run.product(all, rows, weight, first, last, then, to); });
         return out;
     }
-    share(rows, rows_at_a_time(rows), [&](int64_t first, int64_t last) {
+    share(rows, rows_at_a_time(rows, 96), [&](int64_t first, int64_t last) {
         Epilogue here = then;
         if (here.residual) here.residual += first * n;
-        run.product(quantized(first, last), last - first, weight, 0, panels_of(n), here, to + first * n);
+        run.product(words(first, last), last - first, weight, 0, panels_of(n), here, to + first * n);
+    });
+    return out;
+}
+
+// x + fc2(GELU(fc1(layer norm of x))) of dense x (batch, m, k), where fc1 has `hidden` columns and fc2 k. What lies between
+// the two, and takes four times x's memory, stays in the second cache: 48 rows of it at a time.
+Tensor feed_forward(Tensor x, Tensor norm_weight, Tensor norm_bias, double eps, Tensor panels1, Tensor scales1,
+                    std::optional<Tensor> sums1, std::optional<Tensor> bias1, int64_t hidden, Tensor panels2, Tensor scales2,
+                    std::optional<Tensor> sums2, std::optional<Tensor> bias2) {
+    check_floats(x, 3, "x");
+    STD_TORCH_CHECK(x.is_contiguous(), "x must be dense");
+    const int64_t batch = x.size(0), m = x.size(1), k = x.size(2), rows = batch * m;
+    const Weight fc1 = weight_of(panels1, scales1, sums1, k, hidden), fc2 = weight_of(panels2, scales2, sums2, hidden, k);
+    const Norm norm = norm_of(norm_weight, norm_bias, eps, k);
+    const float* biases[] = {dense_or_null(bias1, panels_of(hidden) * PANEL, "fc1's bias"),
+                             dense_or_null(bias2, panels_of(k) * PANEL, "fc2's bias")};
+    Tensor out = make({batch, m, k});
+    auto* to = static_cast<float*>(out.data_ptr());
+    const Kernels& run = kernels();
+    share(rows, rows_at_a_time(rows, 48), [&](int64_t first, int64_t last) {
+        const int64_t count = last - first, between = (count * hidden * 4 + 63) / 64 * 64, widest = std::max(k, hidden);
+        auto* memory = static_cast<char*>(scratch(between + Workspace::bytes(count, widest)));
+        auto* values = reinterpret_cast<float*>(memory);
+        const Workspace at(memory + between, count, widest);
+        run.product(quantized(x, first, last, norm, fc1, at), count, fc1, 0, panels_of(hidden), {biases[0], true, nullptr}, values);
+        run.quantize({values, hidden}, count, hidden, {}, fc2.layout, at.words(), nullptr);
+        run.product(at.words(), count, fc2, 0, panels_of(k), {biases[1], false, floats(x) + first * k}, to + first * k);
     });
     return out;
 }
@@ -245,7 +331,13 @@ STABLE_TORCH_LIBRARY(tilewhisper_native, m) {
     m.def("instruction_set() -> str");
     m.def("use_instruction_set(str name) -> ()");
     m.def("pack_weight(Tensor weight, int bits) -> (Tensor, Tensor)");
-    m.def("linear(Tensor x, Tensor panels, Tensor scales, Tensor? bias, int n, bool gelu, Tensor? residual) -> Tensor");
+    m.def("pack_quads(Tensor weight) -> (Tensor, Tensor, Tensor)");
+    m.def(
+        "linear(Tensor x, Tensor panels, Tensor scales, Tensor? sums, Tensor? bias, int n, bool gelu, Tensor? residual, "
+        "Tensor? norm_weight, Tensor? norm_bias, float eps) -> Tensor");
+    m.def(
+        "feed_forward(Tensor x, Tensor norm_weight, Tensor norm_bias, float eps, Tensor panels1, Tensor scales1, Tensor? "
+        "sums1, Tensor? bias1, int hidden, Tensor panels2, Tensor scales2, Tensor? sums2, Tensor? bias2) -> Tensor");
     m.def("pack_keys_values(Tensor k, Tensor v) -> (Tensor, Tensor, Tensor, Tensor)");
     m.def(
         "attend(Tensor q, Tensor keys, Tensor key_scale, Tensor values, Tensor value_scale, int n, float scale, "
@@ -261,7 +353,9 @@ STABLE_TORCH_LIBRARY_IMPL(tilewhisper_native, CompositeExplicitAutograd, m) {
 
 STABLE_TORCH_LIBRARY_IMPL(tilewhisper_native, CPU, m) {
     m.impl("pack_weight", TORCH_BOX(&pack_weight));
+    m.impl("pack_quads", TORCH_BOX(&pack_quads));
     m.impl("linear", TORCH_BOX(&linear));
+    m.impl("feed_forward", TORCH_BOX(&feed_forward));
     m.impl("pack_keys_values", TORCH_BOX(&pack_keys_values));
     m.impl("attend", TORCH_BOX(&attend));
     m.impl("self_attend", TORCH_BOX(&self_attend));

@@ -93,4 +93,18 @@ inline const float* dense_or_null(const std::optional<Tensor>& t, int64_t numel,
     return floats(*t);
 }
 
+// A weight of n columns of k, packed by pack_weight, or with `sums` by pack_quads.
+inline Weight weight_of(const Tensor& panels, const Tensor& scales, const std::optional<Tensor>& sums, int64_t k, int64_t n) {
+    const bool bytes = panels.scalar_type() == ScalarType::Char;
+    STD_TORCH_CHECK(bytes || (panels.scalar_type() == ScalarType::Short && !sums),
+                    "panels must be packed by pack_weight or pack_quads");
+    const Layout layout = sums ? Layout::QUADS : bytes ? Layout::BYTE_PAIRS : Layout::PAIRS;
+    const int64_t entries = panels_of(n) * words_of(k, layout) * PANEL * (layout == Layout::QUADS ? 4 : 2);
+    STD_TORCH_CHECK(panels.is_contiguous() && panels.numel() == entries,
+                    "x has ", k, " columns, which the weight does not fit: ", n, " columns would have ", entries, " entries, not ",
+                    panels.numel());
+    return {panels.data_ptr(), layout, dense_or_null(scales, panels_of(n) * PANEL, "scales"),
+            dense_or_null(sums, panels_of(n) * PANEL, "sums"), k, n};
+}
+
 }  // namespace tilewhisper

@@ -1,7 +1,8 @@
 // The right side of a product, packed for the dot products of product.h.
 //
 // A panel holds 16 columns of a matrix (k, n). Two rows of it lie together: panel[pair][column][2], so that one 32-bit
-// lane has what one column takes from a pair. Rows beyond an even k and columns beyond n are zero.
+// lane has what one column takes from a pair. Where the left side has bytes it is four: panel[quad][column][4]. Either is
+// a *word* of the left side. Rows beyond whole words and columns beyond n are zero.
 #pragma once
 
 #include <cstdint>
@@ -20,7 +21,24 @@ inline constexpr int32_t LIMIT_8 = 127;
 static_assert(int64_t{LIMIT} * LIMIT * CHUNK <= INT32_MAX);
 static_assert(int64_t{LIMIT_16} * LIMIT_8 * CHUNK <= INT32_MAX);
 
+inline constexpr int32_t LIMIT_U8 = 255;
+inline constexpr int64_t MOST_QUADS = 1 << 14;  // of one sum in an int32
+static_assert(int64_t{LIMIT_U8} * LIMIT_8 * MOST_QUADS * 4 <= INT32_MAX);
+
+// How a weight's entries lie.
+enum class Layout {
+    PAIRS,       // 16 bits each
+    BYTE_PAIRS,  // 8 bits, for a left side of 16
+    QUADS,       // 8 bits, for a left side of 8
+};
+
+struct Quad {
+    int8_t of[4];
+};
+
 inline constexpr int64_t pairs_of(int64_t k) { return (k + 1) / 2; }
+inline constexpr int64_t words_of(int64_t k, Layout layout) { return layout == Layout::QUADS ? (k + 3) / 4 : pairs_of(k); }
+inline constexpr int64_t bytes_of_word(Layout layout) { return layout == Layout::BYTE_PAIRS ? 2 : 4; }
 inline constexpr int64_t panels_of(int64_t n) { return (n + PANEL - 1) / PANEL; }
 
 // What attention wants of memory: a block of rows of scores and of weights, each row a little over n long, so that rows do

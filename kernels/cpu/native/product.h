@@ -1,4 +1,4 @@
-// Products of 16-bit rows with packed panels: the one inner loop that linear layers and attention share.
+// Products of rows in words with packed panels: the one inner loop that linear layers and attention share.
 #pragma once
 
 #include "kernels.h"
@@ -19,28 +19,40 @@ constexpr int panels_for(int rows) {
     return fit < 1 ? 1 : fit > 4 ? 4 : fit;
 }
 
-// sums[row][column] = x[row] . panel[column] for ROWS rows and PANELS panels that lie `panel_stride` entries apart, over
-// `count` pairs. Not to be cloned for constant strides: gcc 12 then spills accumulators and halves the speed.
+// How many entries of a panel a word of the left side meets in one column.
+template <class Entry>
+inline constexpr int64_t ENTRIES = 2;
+template <>
+inline constexpr int64_t ENTRIES<Quad> = 1;
+
+// Words of one sum in an int32.
+template <class Entry>
+inline constexpr int64_t STEP = CHUNK / 2;
+template <>
+inline constexpr int64_t STEP<Quad> = MOST_QUADS;
+
+// sums[row][column] = x[row] . panel[column] for ROWS rows `stride` bytes apart and PANELS panels `panel_stride` entries
+// apart, over `count` words. Not to be cloned for constant strides: gcc 12 then spills accumulators and halves the speed.
 template <int ROWS, int PANELS, class Entry>
-__attribute__((noinline, noclone)) void dot_tile(const int16_t* x, int64_t stride, const Entry* panel,
-                                                 int64_t panel_stride, int64_t count, int32_t* sums) {
+__attribute__((noinline, noclone)) void dot_tile(const char* x, int64_t stride, const Entry* panel, int64_t panel_stride,
+                                                 int64_t count, int32_t* sums) {
     constexpr int WIDE = PANELS * VECTORS;
     Ints tile[ROWS][WIDE] = {};
-    for (int64_t pair = 0; pair < count; ++pair) {
+    for (int64_t word = 0; word < count; ++word) {
         Ints columns[WIDE];
         if constexpr (ROWS <= 2) {  // bound by memory: fetch the next panels; the vocabulary of base 1.34 -> 1.06 ms
 #pragma GCC unroll 4
             for (int p = 0; p < PANELS; ++p)
-                __builtin_prefetch(panel + (p + PANELS) * panel_stride + pair * PANEL * 2, 0, 2);
+                __builtin_prefetch(panel + (p + PANELS) * panel_stride + word * PANEL * ENTRIES<Entry>, 0, 2);
         }
 #pragma GCC unroll 16
         for (int v = 0; v < WIDE; ++v)
-            columns[v] = pairs(panel + v / VECTORS * panel_stride + (pair * PANEL + v % VECTORS * LANES) * 2);
+            columns[v] = words(panel + v / VECTORS * panel_stride + (word * PANEL + v % VECTORS * LANES) * ENTRIES<Entry>);
 #pragma GCC unroll 16
         for (int r = 0; r < ROWS; ++r) {
-            const Ints row = all(load<int32_t>(x + r * stride + pair * 2));
+            const Ints row = all(load<int32_t>(x + r * stride + word * 4));
 #pragma GCC unroll 16
-            for (int v = 0; v < WIDE; ++v) tile[r][v] = add_products(tile[r][v], row, columns[v]);
+            for (int v = 0; v < WIDE; ++v) tile[r][v] = add_products<Entry>(tile[r][v], row, columns[v]);
         }
     }
 #pragma GCC unroll 16
@@ -51,14 +63,13 @@ __attribute__((noinline, noclone)) void dot_tile(const int16_t* x, int64_t strid
 
 // The same as float32 and over any length >= 1: chunk by chunk, each within an int32.
 template <int ROWS, int PANELS, class Entry>
-inline void long_tile(const int16_t* x, int64_t stride, const Entry* panel, int64_t panel_stride, int64_t count,
+inline void long_tile(const char* x, int64_t stride, const Entry* panel, int64_t panel_stride, int64_t count,
                       float* sums) {
-    constexpr int64_t STEP = CHUNK / 2;
     alignas(64) int32_t part[ROWS * PANELS * PANEL];
     int64_t done = 0;
     do {
-        const int64_t now = count - done < STEP ? count - done : STEP;
-        dot_tile<ROWS, PANELS>(x + done * 2, stride, panel + done * PANEL * 2, panel_stride, now, part);
+        const int64_t now = count - done < STEP<Entry> ? count - done : STEP<Entry>;
+        dot_tile<ROWS, PANELS>(x + done * 4, stride, panel + done * PANEL * ENTRIES<Entry>, panel_stride, now, part);
         for (int i = 0; i < ROWS * PANELS * PANEL; i += LANES) {
             const Floats more = to_float(load<Ints>(part + i));
             store(sums + i, done ? load<Floats>(sums + i) + more : more);
@@ -71,8 +82,8 @@ inline void long_tile(const int16_t* x, int64_t stride, const Entry* panel, int6
 constexpr int fewer(int n) { return n == 12 ? 8 : n / 2; }
 
 // One row's 16 sums of a panel to their place: scaled, with what follows; `columns` of them are the matrix's own.
-inline void finish(const float* sums, float row_scale, const float* column_scale, const float* bias, bool gelu_too,
-                   const float* residual, float* out, int64_t columns) {
+inline void finish(const float* sums, float row_scale, const float* column_scale, float row_offset, const float* column_sum,
+                   const float* bias, bool gelu_too, const float* residual, float* out, int64_t columns) {
     alignas(64) float edge[PANEL] = {};
     const bool whole = columns == PANEL;
     if (!whole && residual) std::memcpy(edge, residual, columns * sizeof(float));
@@ -80,6 +91,7 @@ inline void finish(const float* sums, float row_scale, const float* column_scale
     float* to = whole ? out : edge;
     for (int64_t v = 0; v < PANEL; v += LANES) {
         Floats y = load<Floats>(sums + v) * (row_scale * load<Floats>(column_scale + v));
+        if (column_sum) y += row_offset * load<Floats>(column_sum + v);
         if (bias) y += load<Floats>(bias + v);
         if (gelu_too) y = gelu(y);
         if (residual) y += load<Floats>(added + v);
@@ -89,24 +101,24 @@ inline void finish(const float* sums, float row_scale, const float* column_scale
 }
 
 template <int PANELS, class Entry, int ROWS>
-inline void tile(ShortRows x, int64_t row, Weight w, int64_t panel, Epilogue then, float* out) {
+inline void tile(WordRows x, int64_t row, Weight w, int64_t panel, Epilogue then, float* out) {
     alignas(64) float sums[ROWS * PANELS * PANEL];
-    const int64_t count = pairs_of(w.k), stride = count * 2 * PANEL;
+    const int64_t count = words_of(w.k, w.layout), stride = count * PANEL * ENTRIES<Entry>;
     const auto* panels = static_cast<const Entry*>(w.panels) + panel * stride;
     long_tile<ROWS, PANELS>(x.data + row * x.stride, x.stride, panels, stride, count, sums);
     for (int r = 0; r < ROWS; ++r)
         for (int p = 0; p < PANELS; ++p) {
             const int64_t column = (panel + p) * PANEL, at = (row + r) * w.n + column;
             const int64_t columns = w.n - column < PANEL ? w.n - column : PANEL;
-            finish(sums + (r * PANELS + p) * PANEL, x.scale[row + r], w.scale + column,
-                   then.bias ? then.bias + column : nullptr, then.gelu, then.residual ? then.residual + at : nullptr,
+            finish(sums + (r * PANELS + p) * PANEL, x.scale[row + r], w.scale + column, w.sum ? x.offset[row + r] : 0.0f,
+                   w.sum ? w.sum + column : nullptr, then.bias ? then.bias + column : nullptr, then.gelu, then.residual ? then.residual + at : nullptr,
                    out + at, columns);
         }
 }
 
 // Panel by panel, all rows over it: a panel stays in the first cache, the rows in the second.
 template <class Entry, int ROWS = BLOCK>
-inline void product_of(ShortRows x, int64_t row, int64_t rows, Weight w, int64_t first, int64_t last, Epilogue then,
+inline void product_of(WordRows x, int64_t row, int64_t rows, Weight w, int64_t first, int64_t last, Epilogue then,
                        float* out) {
     constexpr int PANELS = panels_for(ROWS);
     const int64_t end = row + (rows - row) / ROWS * ROWS;
@@ -118,11 +130,12 @@ inline void product_of(ShortRows x, int64_t row, int64_t rows, Weight w, int64_t
     if constexpr (ROWS > 1) product_of<Entry, fewer(ROWS)>(x, end, rows, w, first, last, then, out);
 }
 
-inline void product(ShortRows x, int64_t rows, Weight w, int64_t first, int64_t last, Epilogue then, float* out) {
-    if (w.bytes)
-        product_of<int8_t>(x, 0, rows, w, first, last, then, out);
-    else
-        product_of<int16_t>(x, 0, rows, w, first, last, then, out);
+inline void product(WordRows x, int64_t rows, Weight w, int64_t first, int64_t last, Epilogue then, float* out) {
+    switch (w.layout) {
+        case Layout::PAIRS: return product_of<int16_t>(x, 0, rows, w, first, last, then, out);
+        case Layout::BYTE_PAIRS: return product_of<int8_t>(x, 0, rows, w, first, last, then, out);
+        case Layout::QUADS: return product_of<Quad>(x, 0, rows, w, first, last, then, out);
+    }
 }
 
 }  // namespace tilewhisper::ISA

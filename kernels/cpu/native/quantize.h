@@ -1,9 +1,10 @@
-// Rows of float32 to 16-bit numbers with one scale a row.
+// Rows of float32 to words of 16-bit or 8-bit numbers, with one scale a row, and an offset where they are 8-bit.
 #pragma once
 
 #include "kernels.h"
 #include "panels.h"
 #include "simd.h"
+#include "step.h"
 
 namespace tilewhisper::ISA {
 
@@ -53,9 +54,73 @@ inline float quantize_row(const float* x, int64_t k, int32_t limit, int16_t* to)
     return most / limit;
 }
 
-inline void quantize(FloatRows x, int64_t rows, int64_t k, int32_t limit, ShortRows to) {
-    for (int64_t i = 0; i < rows; ++i)
-        to.scale[i] = quantize_row(x.data + i * x.stride, k, limit, to.data + i * to.stride);
+// The least and the largest of n numbers and zero, and NaN twice where one of them is a NaN or an infinity.
+struct Range {
+    float least, most;
+};
+
+inline Range range_of(const float* x, int64_t n) {
+    Floats least{}, most{}, poison{};
+    int64_t i = 0;
+    for (; i + LANES <= n; i += LANES) {
+        const Floats v = load<Floats>(x + i);
+        least = v < least ? v : least;
+        most = larger(v, most);
+        poison += v * 0.0f;
+    }
+    float low = -largest(-least), high = largest(most), bad = sum(poison);
+    for (; i < n; ++i) {
+        low = x[i] < low ? x[i] : low;
+        high = x[i] > high ? x[i] : high;
+        bad += x[i] * 0.0f;
+    }
+    return {low + bad, high + bad};
+}
+
+inline Bytes bytes(Floats v) {
+    Ints whole = round(v);
+    whole = whole < 0 ? Ints{} : whole;
+    return __builtin_convertvector(whole > LIMIT_U8 ? all(LIMIT_U8) : whole, Bytes);
+}
+
+// One row in bytes 0 to 255 from its least number to its largest. Zero is one of them, so that it stays exact: most of
+// what GELU leaves is near it.
+inline void quantize_bytes(const float* x, int64_t k, uint8_t* to, float* scale, float* offset) {
+    const Range range = range_of(x, k);
+    const int64_t padded = (k + 3) / 4 * 4;
+    *scale = (range.most - range.least) / LIMIT_U8;
+    *offset = 0;
+    if (!(*scale > 0)) {  // all zeros, or a NaN
+        std::memset(to, 0, padded);
+        return;
+    }
+    const float factor = 1.0f / *scale, zero = to_float(round(all(-range.least * factor)))[0];
+    *offset = -zero * *scale;
+    int64_t i = 0;
+    for (; i + LANES <= k; i += LANES) store(to + i, bytes(load<Floats>(x + i) * factor + zero));
+    if (i < k) {
+        Floats rest{};
+        std::memcpy(&rest, x + i, (k - i) * sizeof(float));
+        const Bytes last = bytes(rest * factor + zero);
+        std::memcpy(to + i, &last, k - i);
+    }
+    std::memset(to + k, 0, padded - k);
+}
+
+inline void quantize(FloatRows x, int64_t rows, int64_t k, Norm norm, Layout layout, WordRows to, float* normed) {
+    for (int64_t i = 0; i < rows; ++i) {
+        const float* row = x.data + i * x.stride;
+        if (norm.weight) {
+            layer_norm(row, k, norm.weight, norm.bias, norm.eps, normed);
+            row = normed;
+        }
+        char* at = to.data + i * to.stride;
+        if (layout == Layout::QUADS)
+            quantize_bytes(row, k, reinterpret_cast<uint8_t*>(at), to.scale + i, to.offset + i);
+        else
+            to.scale[i] =
+                quantize_row(row, k, layout == Layout::PAIRS ? LIMIT : LIMIT_16, reinterpret_cast<int16_t*>(at));
+    }
 }
 
 }  // namespace tilewhisper::ISA

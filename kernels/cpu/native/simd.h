@@ -8,6 +8,8 @@
 #include <cstdint>
 #include <cstring>
 
+#include "panels.h"
+
 #if defined(__AVX512VNNI__) && defined(__AVX512BW__) && defined(__AVX512VL__) && defined(__AVX512DQ__)
 #include <immintrin.h>
 #define ISA avx512
@@ -30,6 +32,7 @@ typedef int32_t Ints __attribute__((vector_size(4 * ISA_LANES)));
 typedef int16_t Shorts __attribute__((vector_size(2 * ISA_LANES)));       // as many as there are lanes
 typedef int16_t ShortPairs __attribute__((vector_size(4 * ISA_LANES)));   // two a lane
 typedef int8_t BytePairs __attribute__((vector_size(2 * ISA_LANES)));
+typedef uint8_t Bytes __attribute__((vector_size(ISA_LANES)));            // as many as there are lanes
 
 template <class V>
 inline V load(const void* from) {
@@ -68,12 +71,13 @@ inline float largest(Floats v) {
     return most;
 }
 
-// Sixteen-bit pairs of a panel, whether stored as such or as bytes.
-inline Ints pairs(const int16_t* from) { return load<Ints>(from); }
-inline Ints pairs(const int8_t* from) { return (Ints)__builtin_convertvector(load<BytePairs>(from), ShortPairs); }
+// What LANES columns of a panel take of one word of a row: 16-bit pairs, whether stored as such or as bytes, or 8-bit quads.
+inline Ints words(const int16_t* from) { return load<Ints>(from); }
+inline Ints words(const int8_t* from) { return (Ints)__builtin_convertvector(load<BytePairs>(from), ShortPairs); }
+inline Ints words(const Quad* from) { return load<Ints>(from); }
 
 // sums + low(a) * low(b) + high(a) * high(b) in every lane, a lane holding two 16-bit numbers.
-inline Ints add_products(Ints sums, Ints a, Ints b) {
+inline Ints add_pairs(Ints sums, Ints a, Ints b) {
 #if ISA_LANES == 16
     return (Ints)_mm512_dpwssd_epi32((__m512i)sums, (__m512i)a, (__m512i)b);
 #elif ISA_LANES == 8
@@ -81,6 +85,27 @@ inline Ints add_products(Ints sums, Ints a, Ints b) {
 #else
     return sums + ((a << 16) >> 16) * ((b << 16) >> 16) + (a >> 16) * (b >> 16);
 #endif
+}
+
+// The same of four 8-bit numbers, those of `a` without a sign, those of `b` with one.
+inline Ints add_quads(Ints sums, Ints a, Ints b) {
+#if ISA_LANES == 16
+    return (Ints)_mm512_dpbusd_epi32((__m512i)sums, (__m512i)a, (__m512i)b);
+#else  // as two pairs of 16 bits; AVX2's own product of bytes saturates
+    const Ints low = all(0x00ff00ff);
+    const auto even = (Ints)((ShortPairs)((ShortPairs)b << 8) >> 8), odd = (Ints)((ShortPairs)b >> 8);
+    return add_pairs(add_pairs(sums, a & low, even), (a >> 8) & low, odd);
+#endif
+}
+
+// A row's word times what columns take of it.
+template <class Entry>
+inline Ints add_products(Ints sums, Ints row, Ints columns) {
+    return add_pairs(sums, row, columns);
+}
+template <>
+inline Ints add_products<Quad>(Ints sums, Ints row, Ints columns) {
+    return add_quads(sums, row, columns);
 }
 
 // e^x for x <= 0, to 3e-6 relative; 0 or the least normal number below -87.
