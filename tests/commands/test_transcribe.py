@@ -304,6 +304,23 @@ def test_a_policy_file_decides(tilewhisper, tmp_path):
     assert run["policy"] == str(policy)
 
 
+@pytest.mark.parametrize("words", ["--temperature 1 --best_of 3", "--logprob_threshold 0 --best_of 2"])
+def test_a_seed_gives_the_same_files(tilewhisper, tmp_path, words):
+    """At one temperature, and where every temperature fails and the last one stays."""
+
+    def files(seed):
+        folder = tmp_path / str(len(list(tmp_path.iterdir())))
+        assert tilewhisper("transcribe", SAMPLE, *words.split(), "--seed", seed, "-o", folder).status == 0
+        return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+    torch.manual_seed(1)
+    once = files(7)
+    torch.manual_seed(2)
+    assert files(7) == once
+    assert files(8) != once
+    assert json.loads(once["sample.json"])["segments"][0]["temperature"] == 1.0
+
+
 def test_the_installed_command(installed, tmp_path):
     """From an empty folder: text on stdout, nothing left behind."""
     finished = installed("transcribe", SAMPLE, cwd=tmp_path)
