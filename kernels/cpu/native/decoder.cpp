@@ -126,15 +126,17 @@ class Step {
         return std::max<int64_t>(4, panels / parts / 4 * 4);
     }
 
-    int32_t limit(const Weight& weight) const { return weight.bytes ? LIMIT_16 : LIMIT; }
+    int32_t limit(const Weight& weight) const { return weight.bytes ? LIMIT_16 : LIMIT_OF_A_STEP; }
 
     template <class Prepare>
     void share_product(Phase& phase, Product which, Epilogue then, float* out, const Prepare& prepare) {
         const Weight& weight = layer_.weights[which];
         then.bias = layer_.biases[which];
         const int64_t panels = panels_of(weight.n);
+        ShortRows x = quantized_;
+        x.chunk = weight.bytes ? CHUNK : CHUNK_OF_A_STEP;
         phase.share(panels, part_of(panels), prepare, [&](int64_t first, int64_t last) {
-            kernels().product(quantized_, rows_, weight, first, last, then, out);
+            kernels().product(x, rows_, weight, first, last, then, out);
         });
     }
 

@@ -3,6 +3,8 @@
 
 #include <cstdint>
 
+#include "panels.h"
+
 namespace tilewhisper {
 
 // Rows of numbers: row i starts at data + i * stride.
@@ -11,11 +13,13 @@ struct FloatRows {
     int64_t stride;
 };
 
-// Rows of 16-bit numbers with a scale each: element j of row i stands for data[i * stride + j] * scale[i].
+// Rows of 16-bit numbers with a scale each: element j of row i stands for data[i * stride + j] * scale[i]. Of its products
+// with a weight, `chunk` add up within an int32.
 struct ShortRows {
     int16_t* data;
     int64_t stride;
     float* scale;
+    int64_t chunk = CHUNK;
 };
 
 // A packed weight (see panels.h): n columns of k, a scale a column (panels_of(n) * PANEL of them).

@@ -18,6 +18,12 @@ inline constexpr int32_t LIMIT = 2896;
 inline constexpr int32_t LIMIT_16 = 32767;
 inline constexpr int32_t LIMIT_8 = 127;
 static_assert(int64_t{LIMIT} * LIMIT * CHUNK <= INT32_MAX);
+
+// A decoder's step waits for its weights, so that its few rows can have finer steps in shorter sums. Beam search adds up
+// what they are wrong by: see quantized.py.
+inline constexpr int64_t CHUNK_OF_A_STEP = 64;
+inline constexpr int32_t LIMIT_OF_A_STEP = 4 * LIMIT;
+static_assert(int64_t{LIMIT_OF_A_STEP} * LIMIT * CHUNK_OF_A_STEP <= INT32_MAX);
 static_assert(int64_t{LIMIT_16} * LIMIT_8 * CHUNK <= INT32_MAX);
 
 inline constexpr int64_t pairs_of(int64_t k) { return (k + 1) / 2; }

@@ -51,13 +51,13 @@ __attribute__((noinline, noclone)) void dot_tile(const int16_t* x, int64_t strid
 
 // The same as float32 and over any length >= 1: chunk by chunk, each within an int32.
 template <int ROWS, int PANELS, class Entry>
-inline void long_tile(const int16_t* x, int64_t stride, const Entry* panel, int64_t panel_stride, int64_t count,
-                      float* sums) {
-    constexpr int64_t STEP = CHUNK / 2;
+inline void long_tile(const int16_t* x, int64_t stride, int64_t chunk, const Entry* panel, int64_t panel_stride,
+                      int64_t count, float* sums) {
+    const int64_t step = chunk / 2;
     alignas(64) int32_t part[ROWS * PANELS * PANEL];
     int64_t done = 0;
     do {
-        const int64_t now = count - done < STEP ? count - done : STEP;
+        const int64_t now = count - done < step ? count - done : step;
         dot_tile<ROWS, PANELS>(x + done * 2, stride, panel + done * PANEL * 2, panel_stride, now, part);
         for (int i = 0; i < ROWS * PANELS * PANEL; i += LANES) {
             const Floats more = to_float(load<Ints>(part + i));
@@ -93,7 +93,7 @@ inline void tile(ShortRows x, int64_t row, Weight w, int64_t panel, Epilogue the
     alignas(64) float sums[ROWS * PANELS * PANEL];
     const int64_t count = pairs_of(w.k), stride = count * 2 * PANEL;
     const auto* panels = static_cast<const Entry*>(w.panels) + panel * stride;
-    long_tile<ROWS, PANELS>(x.data + row * x.stride, x.stride, panels, stride, count, sums);
+    long_tile<ROWS, PANELS>(x.data + row * x.stride, x.stride, x.chunk, panels, stride, count, sums);
     for (int r = 0; r < ROWS; ++r)
         for (int p = 0; p < PANELS; ++p) {
             const int64_t column = (panel + p) * PANEL, at = (row + r) * w.n + column;
