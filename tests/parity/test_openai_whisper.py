@@ -32,10 +32,10 @@ def test_tokens_and_words_of_some_clips(parity, shared, tmp_path):
 
 
 def test_what_differs_is_counted(parity):
-    recordings = [parity.Recording(name, None, "one two") for name in ("a", "b")]
-    theirs = parity.Said("One two.", [1, 2], [(0.0, 1.0)], [("One", 0.0, 0.5), (" two.", 0.5, 1.0)])
-    late = replace(theirs, words=[("One", 0.0, 0.56), (" two.", 0.57, 1.0)])
-    other = replace(theirs, text="One.", tokens=[1], spans=[(0.5, 0.5)], words=[("One.", 0.5, 0.5)])
+    recordings = [parity.Recording(name, None, "red green") for name in ("a", "b")]
+    theirs = parity.Said("Red green.", [1, 2], [(0.0, 1.0)], [("Red", 0.0, 0.5), (" green.", 0.5, 1.0)])
+    late = replace(theirs, words=[("Red", 0.0, 0.56), (" green.", 0.57, 1.0)])
+    other = replace(theirs, text="Red.", tokens=[1], spans=[(0.5, 0.5)], words=[("Red.", 0.5, 0.5)])
     row = parity.score("m", "s", "d", "w", recordings, [(late, theirs), (other, theirs)])
     assert (row.same_tokens, row.different) == (1, ["b"])
     assert row.near == 75  # of the first alone: the words of the second are others
