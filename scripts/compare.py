@@ -32,7 +32,7 @@ from comparison import Recording, Row, score, take_turns
 from peers.base import PeerError, Setup
 from peers.catalog import OURS, PEERS, Kind, versions
 from peers.contender import Contender
-from peers.weights import Workshop
+from peers.weights import WORK, Workshop
 from rich.progress import track
 from rich.table import Table
 
@@ -238,7 +238,7 @@ def _add_common(p: argparse.ArgumentParser, runs: int) -> None:
         "--work",
         type=Path,
         metavar="DIR",
-        default=Path.home() / ".cache" / "tilewhisper" / "peers",
+        default=WORK,
         help="converted weights (default: %(default)s)",
     )
     p.add_argument("--exporter", type=Path, metavar="FILE", help="optimum-intel's optimum-cli, for OpenVINO's weights")

@@ -12,6 +12,10 @@ which for normally distributed rows is 4.6e-4 (int16) and 7.5e-3 (int8) of a res
 both: scores from 13 bits, a float32 softmax, weights of up to 15 bits against values of 12. A decoder's vocabulary is
 8-bit on both, and tokens that may be the likeliest are scored anew in float32.
 
+In a decoder's step, which waits for its weights, the activations of int16 have four times as many steps. Over a clip's
+tokens log-probabilities were then wrong by 0.003 in place of 0.009 (tiny.en, 12 clips), and beams of 5 differed from
+openai-whisper's on 2 of 60 clips, as float32's do, in place of 6: hypotheses often lie closer than that.
+
 The kernels (native/) are compiled on first use; see build.py. They run on torch's threads, AVX-512 with VNNI, AVX2 or
 plain C++, whichever the processor has; bits do not depend on the number of threads.
 """

@@ -21,6 +21,7 @@ from tilewhisper.models.locate import Source, locate
 from tilewhisper.models.log_mel import FRAMES_PER_WINDOW, HOP_LENGTH, N_FFT, SAMPLE_RATE, WINDOW_SAMPLES
 
 EXPORTER = "optimum-cli"
+WORK = Path.home() / ".cache" / "tilewhisper" / "peers"
 _NO_EXPORTER = (
     "OpenVINO's weights are made once, by optimum-intel, which wants an older transformers than this project: "
     "python -m venv V && V/bin/pip install torch==2.13.* 'optimum-intel[nncf,openvino]==2.2.0' && V/bin/pip uninstall "
@@ -80,6 +81,14 @@ def _ggml(workshop: Workshop, source: Source, path: Path) -> None:
     ggml.write(checkpoint.load(source.name), path)
 
 
+def _openai(workshop: Workshop, source: Source, path: Path) -> None:
+    from peers import openai_layout
+
+    from tilewhisper.models import checkpoint
+
+    openai_layout.write(checkpoint.load(source.name), path)
+
+
 def _openvino(workshop: Workshop, source: Source, folder: Path) -> None:
     exporter = workshop.exporter or _found_exporter()
     with tempfile.TemporaryDirectory() as hf:
@@ -135,5 +144,6 @@ FORMATS: dict[str, Callable[[Workshop, Source, Path], None] | None] = {
     "as it is": None,
     "ctranslate2": _ctranslate2,
     "ggml-q8_0": _ggml,
+    "openai-float32": _openai,
     "openvino-int8": _openvino,
 }

@@ -304,6 +304,23 @@ def test_a_policy_file_decides(tilewhisper, tmp_path):
     assert run["policy"] == str(policy)
 
 
+def test_a_seed_gives_the_same_files(tilewhisper, tmp_path):
+    """Where one temperature after the other fails and the last one stays."""
+    samples, rate = soundfile.read(SAMPLE)
+    soundfile.write(tmp_path / "a.wav", samples[: 3 * rate], rate)
+    fallback = ("--logprob_threshold", "0", "--temperature_increment_on_fallback", "0.5", "--best_of", "2")
+
+    def files(name, seed):
+        torch.manual_seed(len(name))  # of no account
+        finished = tilewhisper("transcribe", tmp_path / "a.wav", *fallback, "--seed", seed, "-o", tmp_path / name)
+        assert finished.status == 0
+        return {path.name: path.read_bytes() for path in (tmp_path / name).iterdir()}
+
+    once = files("once", seed=7)
+    assert files("again", seed=7) == once != files("another", seed=8)
+    assert json.loads(once["a.json"])["segments"][0]["temperature"] == 1.0
+
+
 def test_the_installed_command(installed, tmp_path):
     """From an empty folder: text on stdout, nothing left behind."""
     finished = installed("transcribe", SAMPLE, cwd=tmp_path)

@@ -6,6 +6,7 @@ The model is a stand-in that says what it was asked and gives a transcript back,
 import dataclasses
 import json
 import shutil
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -21,6 +22,7 @@ from tilewhisper.engine.startup import Startup
 from tilewhisper.engine.transcriber import Transcript
 from tilewhisper.kernels.base import KernelError
 from tilewhisper.models.errors import AudioError
+from tilewhisper.models.locate import locate
 from tilewhisper.models.vad import VadOptions
 
 # openai-whisper 20250625's own parser: each flag, and a word it takes.
@@ -271,23 +273,34 @@ def test_weights_are_looked_for_in_the_models_folder_first(tilewhisper, model, t
 
 
 @pytest.mark.parametrize(
-    ("command", "setups"),
+    "command",
     [
-        ("audio.flac audio.mp3 audio.wav --model tiny.en", ["audio.flac", "audio.mp3", "audio.wav"]),
-        ("japanese.wav --language Japanese", ["japanese.wav"]),
-        ("japanese.wav --model base --language Japanese --task translate", ["japanese.wav"]),
+        "audio.flac audio.mp3 audio.wav --model turbo",
+        "japanese.wav --language Japanese",
+        "japanese.wav --model medium --language Japanese --task translate",
+        "--help",
     ],
 )
-def test_openais_own_command_lines_run_unchanged(tilewhisper, model, tmp_path, monkeypatch, command, setups):
-    """Those of its README; the weights stand in for larger ones."""
+def test_openais_own_command_lines_run_unchanged(tilewhisper, model, tmp_path, monkeypatch, command):
+    """Those of its README; small weights stand in for the large ones, which no package brings."""
     require_weights("base")
     monkeypatch.chdir(tmp_path)
-    for name in setups:
+    for large in ("turbo", "medium"):
+        Path(large).symlink_to(locate(require_weights("tiny.en")).folder)
+    files = [word for word in command.split() if word.startswith(("audio.", "japanese."))]
+    for name in files:
         shutil.copy(SAMPLE, name)
     finished = tilewhisper("transcribe", *command.split())
     assert finished.status == 0, finished.err
-    assert [one.file for one in model.asked] == setups
-    assert finished.out == "Hello there.\nAnd more.\n" * len(setups)
+    assert [one.file for one in model.asked] == files
+    assert finished.out.startswith("usage: " if command == "--help" else "Hello there.\nAnd more.\n" * len(files))
+
+
+def test_weights_that_no_package_brings_are_asked_of_the_hub(tilewhisper, model):
+    finished = tilewhisper("transcribe", SAMPLE, "--model", "turbo", "--local_files_only", "True")
+    assert finished.status == 2
+    (error,) = finished.errors
+    assert "openai/whisper-large-v3-turbo" in error and "tiny.en" in error
 
 
 # --- what is shown, and what is written ---------------------------------------------------------------------------

@@ -102,7 +102,7 @@ class Step {
         auto* memory = static_cast<char*>(scratch(attention + words + scales + layer.width() * 4));
         attention_ = memory;
         auto* scale = reinterpret_cast<float*>(memory + attention + words);
-        words_ = {memory + attention, stride, scale, scale + rows};
+        words_ = {memory + attention, stride, scale, scale + rows, {}};
         normed_ = reinterpret_cast<float*>(memory + attention + words + scales);
     }
 
@@ -124,27 +124,33 @@ class Step {
         return std::max<int64_t>(4, panels / parts / 4 * 4);
     }
 
+    WordRows words(const Weight& weight) const {
+        WordRows words = words_;
+        words.steps = steps_of(weight.layout, true);
+        return words;
+    }
+
     template <class Prepare>
     void share_product(Phase& phase, Product which, Epilogue then, float* out, const Prepare& prepare) {
         const Weight& weight = layer_.weights[which];
         then.bias = layer_.biases[which];
         const int64_t panels = panels_of(weight.n);
         phase.share(panels, part_of(panels), prepare, [&](int64_t first, int64_t last) {
-            kernels().product(words_, rows_, weight, first, last, then, out);
+            kernels().product(words(weight), rows_, weight, first, last, then, out);
         });
     }
 
     void product(Phase& phase, const float* x, Product which, Epilogue then, float* out) {
         const Weight& weight = layer_.weights[which];
         share_product(phase, which, then, out,
-                      [&] { kernels().quantize({x, weight.k}, rows_, weight.k, {}, weight.layout, words_, nullptr); });
+                      [&] { kernels().quantize({x, weight.k}, rows_, weight.k, {}, weight.layout, words(weight), nullptr); });
     }
 
     // Each thread norms the rows for itself: that is done before another could be told of it.
     void normed_product(Phase& phase, NormName norm, const float* x, Product which, Epilogue then, float* out) {
         const Weight& weight = layer_.weights[which];
         share_product(phase, which, then, out, [&] {
-            kernels().quantize({x, weight.k}, rows_, weight.k, layer_.norms[norm], weight.layout, words_, normed_);
+            kernels().quantize({x, weight.k}, rows_, weight.k, layer_.norms[norm], weight.layout, words(weight), normed_);
         });
     }
 

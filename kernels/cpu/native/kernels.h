@@ -13,13 +13,14 @@ struct FloatRows {
     int64_t stride;
 };
 
-// Rows in words (see panels.h), row i from data + i * stride bytes on, with a scale and an offset each: a 16-bit number x
-// stands for x * scale[i], an 8-bit number for x * scale[i] + offset[i].
+// Rows in words of a layout (see panels.h), row i from data + i * stride bytes on, with a scale and an offset each: a 16-bit
+// number x stands for x * scale[i], an 8-bit number for x * scale[i] + offset[i].
 struct WordRows {
     char* data;
     int64_t stride;
     float* scale;
     float* offset;
+    Steps steps;
 };
 
 // A packed weight (see panels.h): n columns of k, a scale a column (panels_of(n) * PANEL of them), and for quads the sum

@@ -125,11 +125,15 @@ class Workspace {
    public:
     static int64_t bytes(int64_t rows, int64_t k) { return rows * stride_of(k) + (rows * 2 + k) * 4 + 64; }
     Workspace(char* memory, int64_t rows, int64_t k) {
-        words_ = {memory, stride_of(k), reinterpret_cast<float*>(memory + rows * stride_of(k)), nullptr};
+        words_ = {memory, stride_of(k), reinterpret_cast<float*>(memory + rows * stride_of(k)), nullptr, {}};
         words_.offset = words_.scale + rows;
         normed_ = words_.offset + rows;
     }
-    WordRows words() const { return words_; }
+    WordRows words(Layout layout) const {
+        WordRows words = words_;
+        words.steps = steps_of(layout, false);
+        return words;
+    }
     float* normed() const { return normed_; }
 
    private:
@@ -143,15 +147,15 @@ class Workspace {
 // Rows [first, last) of x (batch, m, k) in the words that a weight takes.
 WordRows quantized(const Tensor& x, int64_t first, int64_t last, Norm norm, const Weight& weight, const Workspace& at) {
     const int64_t m = x.size(1);
+    const WordRows to = at.words(weight.layout);
     for (int64_t row = first; row < last;) {  // as far as rows are evenly spaced
         const int64_t upto = std::min(last, (row / m + 1) * m), done = row - first;
-        const WordRows to = at.words();
         kernels().quantize({floats(x) + row / m * x.stride(0) + row % m * x.stride(1), x.stride(1)}, upto - row, weight.k, norm,
-                           weight.layout, {to.data + done * to.stride, to.stride, to.scale + done, to.offset + done},
+                           weight.layout, {to.data + done * to.stride, to.stride, to.scale + done, to.offset + done, to.steps},
                            at.normed());
         row = upto;
     }
-    return at.words();
+    return to;
 }
 
 Norm norm_of(const std::optional<Tensor>& weight, const std::optional<Tensor>& bias, double eps, int64_t k) {
@@ -210,8 +214,8 @@ Tensor feed_forward(Tensor x, Tensor norm_weight, Tensor norm_bias, double eps, 
         auto* values = reinterpret_cast<float*>(memory);
         const Workspace at(memory + between, count, widest);
         run.product(quantized(x, first, last, norm, fc1, at), count, fc1, 0, panels_of(hidden), {biases[0], true, nullptr}, values);
-        run.quantize({values, hidden}, count, hidden, {}, fc2.layout, at.words(), nullptr);
-        run.product(at.words(), count, fc2, 0, panels_of(k), {biases[1], false, floats(x) + first * k}, to + first * k);
+        run.quantize({values, hidden}, count, hidden, {}, fc2.layout, at.words(fc2.layout), nullptr);
+        run.product(at.words(fc2.layout), count, fc2, 0, panels_of(k), {biases[1], false, floats(x) + first * k}, to + first * k);
     });
     return out;
 }

@@ -11,19 +11,10 @@ namespace tilewhisper {
 
 inline constexpr int64_t PANEL = 16;  // columns
 
-// A sum of 256 products of two numbers up to 2896 fits an int32 (2,147,024,896), and so does one of bytes with numbers of
-// 16 bits. Longer sums are cut there and go on in float32. Cut at 512, with numbers up to 2047, the encoder of base was
-// no faster, and its error 5.4e-3 in place of 3.7e-3; cut at 128 (4095) it was 5 % slower, at 3.2e-3.
-inline constexpr int64_t CHUNK = 256;
 inline constexpr int32_t LIMIT = 2896;
 inline constexpr int32_t LIMIT_16 = 32767;
 inline constexpr int32_t LIMIT_8 = 127;
-static_assert(int64_t{LIMIT} * LIMIT * CHUNK <= INT32_MAX);
-static_assert(int64_t{LIMIT_16} * LIMIT_8 * CHUNK <= INT32_MAX);
-
 inline constexpr int32_t LIMIT_U8 = 255;
-inline constexpr int64_t MOST_QUADS = 1 << 14;  // of one sum in an int32
-static_assert(int64_t{LIMIT_U8} * LIMIT_8 * MOST_QUADS * 4 <= INT32_MAX);
 
 // How a weight's entries lie.
 enum class Layout {
@@ -36,9 +27,34 @@ struct Quad {
     int8_t of[4];
 };
 
+// How finely rows become whole numbers, up to `limit`, and how many words' products with a weight then add up within an
+// int32. Longer sums are cut there and go on in float32.
+struct Steps {
+    int32_t limit;
+    int64_t words;
+};
+
+// Cut at 512 numbers, with numbers up to 2047, the encoder of base was no faster than at 256, and its error 5.4e-3 in place
+// of 3.7e-3; cut at 128 (4095) it was 5 % slower, at 3.2e-3.
+inline constexpr Steps PAIRS_STEPS{LIMIT, 128};
+inline constexpr Steps BYTE_PAIRS_STEPS{LIMIT_16, 128};
+inline constexpr Steps QUADS_STEPS{LIMIT_U8, 1 << 14};
+// A decoder's step waits for its weights, so that its few rows can have finer steps in shorter sums. Beam search adds up
+// what they are wrong by: see quantized.py.
+inline constexpr Steps FEW_PAIRS_STEPS{4 * LIMIT, 32};
+static_assert(int64_t{PAIRS_STEPS.limit} * LIMIT * PAIRS_STEPS.words * 2 <= INT32_MAX);
+static_assert(int64_t{BYTE_PAIRS_STEPS.limit} * LIMIT_8 * BYTE_PAIRS_STEPS.words * 2 <= INT32_MAX);
+static_assert(int64_t{QUADS_STEPS.limit} * LIMIT_8 * QUADS_STEPS.words * 4 <= INT32_MAX);
+static_assert(int64_t{FEW_PAIRS_STEPS.limit} * LIMIT * FEW_PAIRS_STEPS.words * 2 <= INT32_MAX);
+
+inline constexpr Steps steps_of(Layout layout, bool few_rows) {
+    if (layout == Layout::QUADS) return QUADS_STEPS;
+    if (layout == Layout::BYTE_PAIRS) return BYTE_PAIRS_STEPS;
+    return few_rows ? FEW_PAIRS_STEPS : PAIRS_STEPS;
+}
+
 inline constexpr int64_t pairs_of(int64_t k) { return (k + 1) / 2; }
 inline constexpr int64_t words_of(int64_t k, Layout layout) { return layout == Layout::QUADS ? (k + 3) / 4 : pairs_of(k); }
-inline constexpr int64_t bytes_of_word(Layout layout) { return layout == Layout::BYTE_PAIRS ? 2 : 4; }
 inline constexpr int64_t panels_of(int64_t n) { return (n + PANEL - 1) / PANEL; }
 
 // What attention wants of memory: a block of rows of scores and of weights, each row a little over n long, so that rows do

@@ -25,12 +25,6 @@ inline constexpr int64_t ENTRIES = 2;
 template <>
 inline constexpr int64_t ENTRIES<Quad> = 1;
 
-// Words of one sum in an int32.
-template <class Entry>
-inline constexpr int64_t STEP = CHUNK / 2;
-template <>
-inline constexpr int64_t STEP<Quad> = MOST_QUADS;
-
 // sums[row][column] = x[row] . panel[column] for ROWS rows `stride` bytes apart and PANELS panels `panel_stride` entries
 // apart, over `count` words. Not to be cloned for constant strides: gcc 12 then spills accumulators and halves the speed.
 template <int ROWS, int PANELS, class Entry>
@@ -61,14 +55,14 @@ __attribute__((noinline, noclone)) void dot_tile(const char* x, int64_t stride, 
         for (int v = 0; v < WIDE; ++v) store(sums + (r * WIDE + v) * LANES, tile[r][v]);
 }
 
-// The same as float32 and over any length >= 1: chunk by chunk, each within an int32.
+// The same as float32 and over any length >= 1: `step` words at a time, which stay within an int32.
 template <int ROWS, int PANELS, class Entry>
-inline void long_tile(const char* x, int64_t stride, const Entry* panel, int64_t panel_stride, int64_t count,
-                      float* sums) {
+inline void long_tile(const char* x, int64_t stride, int64_t step, const Entry* panel, int64_t panel_stride,
+                      int64_t count, float* sums) {
     alignas(64) int32_t part[ROWS * PANELS * PANEL];
     int64_t done = 0;
     do {
-        const int64_t now = count - done < STEP<Entry> ? count - done : STEP<Entry>;
+        const int64_t now = count - done < step ? count - done : step;
         dot_tile<ROWS, PANELS>(x + done * 4, stride, panel + done * PANEL * ENTRIES<Entry>, panel_stride, now, part);
         for (int i = 0; i < ROWS * PANELS * PANEL; i += LANES) {
             const Floats more = to_float(load<Ints>(part + i));
@@ -105,7 +99,7 @@ inline void tile(WordRows x, int64_t row, Weight w, int64_t panel, Epilogue then
     alignas(64) float sums[ROWS * PANELS * PANEL];
     const int64_t count = words_of(w.k, w.layout), stride = count * PANEL * ENTRIES<Entry>;
     const auto* panels = static_cast<const Entry*>(w.panels) + panel * stride;
-    long_tile<ROWS, PANELS>(x.data + row * x.stride, x.stride, panels, stride, count, sums);
+    long_tile<ROWS, PANELS>(x.data + row * x.stride, x.stride, x.steps.words, panels, stride, count, sums);
     for (int r = 0; r < ROWS; ++r)
         for (int p = 0; p < PANELS; ++p) {
             const int64_t column = (panel + p) * PANEL, at = (row + r) * w.n + column;

@@ -119,7 +119,7 @@ inline void quantize(FloatRows x, int64_t rows, int64_t k, Norm norm, Layout lay
             quantize_bytes(row, k, reinterpret_cast<uint8_t*>(at), to.scale + i, to.offset + i);
         else
             to.scale[i] =
-                quantize_row(row, k, layout == Layout::PAIRS ? LIMIT : LIMIT_16, reinterpret_cast<int16_t*>(at));
+                quantize_row(row, k, to.steps.limit, reinterpret_cast<int16_t*>(at));
     }
 }
 
