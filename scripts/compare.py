@@ -10,9 +10,10 @@ clips: each clip by itself. files: all clips at once, as a command over many fil
 decodes several together. long: the clips joined to five minutes. token: the decoder's part in the clips, or with
 --batch in the five minutes. start: from the start of a process to the transcript, beside a script with faster-whisper.
 
-All decode greedily, with timestamps, without a second try at another temperature; audio is given as samples in memory,
-to `start` as a file. Each contender has a process of its own, which is stopped while others have their turn. The peers
-come with tilewhisper[peers]; their weights are converted from this project's once, and kept in --work.
+All decode greedily, with timestamps, without a second try at another temperature; audio is given as samples in memory.
+Only `start` has both with their defaults, which are alike, and the audio as a file. Each contender has a process of its
+own, which is stopped while others have their turn. The peers come with tilewhisper[peers]; their weights are converted
+from this project's once, and kept in --work.
 """
 
 import argparse

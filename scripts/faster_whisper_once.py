@@ -9,6 +9,6 @@ from faster_whisper import WhisperModel
 
 folder, file, language, threads = sys.argv[1:]
 model = WhisperModel(folder, device="cpu", compute_type="int8", cpu_threads=int(threads))
-segments, _ = model.transcribe(file, language=language, beam_size=1, temperature=0.0)
+segments, _ = model.transcribe(file, language=language)  # its defaults are ours: beams of 5, temperatures up to 1
 for segment in segments:
     print(segment.text.strip(), flush=True)
