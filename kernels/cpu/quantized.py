@@ -1,16 +1,19 @@
-"""Products of 16-bit numbers by this project's own kernels: `int16` and `int8`.
+"""Products of 16-bit and 8-bit numbers by this project's own kernels: `int16`, `int8` and `w8a8`.
 
 Activations are quantised row by row as they come, weights once, row by row too; the products are exact, their sums are
 int32 over at most 256 terms and float32 beyond. With u half a unit of the last place of a row's largest magnitude,
 
     int16: 2896 steps up and down on both sides,            u = max|row| / 5792
     int8:  8 bits of weight, 16 of activation,              u = max|row| / 254 and / 65534
+    w8a8:  8 bits of both, 255 steps from an activation     u = max|row| / 254 and (max row - min row) / 510
+           row's least to its largest
 
     |error of one product| <= sum_k (|x_k| u_w + |w_k| u_x + u_x u_w)
 
-which for normally distributed rows is 4.6e-4 (int16) and 7.5e-3 (int8) of a result's size. Attention is the same on
-both: scores from 13 bits, a float32 softmax, weights of up to 15 bits against values of 12. A decoder's vocabulary is
-8-bit on both, and tokens that may be the likeliest are scored anew in float32.
+which for normally distributed rows is 4.6e-4 (int16) and 7.5e-3 (int8, w8a8) of a result's size; what a layer makes of
+its outliers is worse. Attention is the same on all: scores from 13 bits, a float32 softmax, weights of up to 15 bits
+against values of 12. A decoder runs on the first two. Its vocabulary is 8-bit on both, and tokens that may be the
+likeliest are scored anew in float32.
 
 In a decoder's step, which waits for its weights, the activations of int16 have four times as many steps. Over a clip's
 tokens log-probabilities were then wrong by 0.003 in place of 0.009 (tiny.en, 12 clips), and beams of 5 differed from
@@ -71,7 +74,7 @@ def linear(
     residual: Tensor | None = None,
     norm: Norm | None = None,
 ) -> Tensor:
-    """x (..., k), normed if asked, times a packed weight, + bias, GELU, + residual (..., n): a fresh float32 (..., n)."""
+    """x (..., k), normed if asked, times a packed weight, + bias, GELU, + residual (..., n): fresh float32 (..., n)."""
     rows = x if x.dim() == 3 else x.reshape(1, -1, x.shape[-1])
     scaled = (norm.weight, norm.bias, norm.eps) if norm else (None, None, 0.0)
     y: Tensor = _native.linear(rows, *weight, gelu, residual, *scaled)

@@ -17,7 +17,7 @@ RELATIVE = {"torch": 0.0, "bf16": 2.0**-8, "npu": 2.0**-8, "reference": 0.0}
 LARGEST = {"int16": (2896, 2896), "int8": (32767, 127), "w8a8": (255, 127)}
 """Of backends that round row by row to whole steps: the number a row's largest of x, and of a weight, becomes."""
 FROM_LEAST_TO_LARGEST = {("w8a8", 0)}
-"""Where it is the difference of a row's largest and its least that becomes that number; zero counts as one of the row."""
+"""Where the difference of a row's largest and its least becomes that number; zero counts as one of the row."""
 SUM_ROUNDING = {"reference": 0.0}
 
 
