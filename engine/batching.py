@@ -84,7 +84,7 @@ def together(jobs: Iterator[Job], size: int, model: "WhisperModel", options: Tra
 def default_batch_size(window_bytes: int) -> int:
     """From the cores and the memory that is free: how many windows, of which one takes `window_bytes`, go together."""
     cores = os.cpu_count() or 1
-    return max(1, min(MOST, 4 * cores, _free_memory() // 4 // window_bytes))
+    return max(1, min(MOST, 8 * cores, _free_memory() // 4 // window_bytes))
 
 
 def _free_memory() -> int:

@@ -83,7 +83,7 @@ def test_an_override_is_bound_to_its_layer(tilewhisper):
     assert {name for name, cells in table.items() if "bf16" in cells} == {f"layers.1.{leaf}" for leaf in SITE}
 
 
-@pytest.mark.parametrize("name", ["cpu", "torch", "bf16", "reference", "hybrid-bf16"])
+@pytest.mark.parametrize("name", ["cpu", "int8", "torch", "bf16", "reference", "hybrid-bf16"])
 def test_every_preset_can_be_shown(tilewhisper, name):
     assert len(rows(tilewhisper("layers", "--model", "base", "--policy", name))) == 2 + 6 * 8
 

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from tilewhisper.engine import WhisperModel
+from tilewhisper.kernels.cpu.build import why_unavailable
 from tilewhisper.models import audio
 
 
@@ -30,6 +31,15 @@ def test_bf16_is_near_but_not_equal(case, policy):
     with WhisperModel(name, policy=policy) as model:
         error = relative_error(model.encode(mel), states)
     assert 1e-5 < error <= 2e-2
+
+
+@pytest.mark.skipif(why_unavailable() is not None, reason="no native kernels")
+def test_int8_is_within_a_tenth(case):
+    name, mel, states = case
+    with WhisperModel(name, policy="int8") as model:
+        error = relative_error(model.encode(mel), states)
+        assert {plan.backend for plan in model.site_plans} == {"w8a8"}
+    assert 5e-3 < error <= 1e-1
 
 
 def test_float64_is_nearer_to_float32_than_its_rounding(case):

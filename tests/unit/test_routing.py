@@ -17,7 +17,7 @@ from tilewhisper.engine.errors import PolicyError, RoutingError
 from tilewhisper.engine.router import SiteCount
 from tilewhisper.engine.routing import RoutedLinear, apply_policy, routed_linear
 from tilewhisper.kernels import registry
-from tilewhisper.kernels.base import Backend, BackendUnavailable, ProductFailed, UnknownBackend
+from tilewhisper.kernels.base import Backend, BackendUnavailable, BlockBackend, ProductFailed, UnknownBackend
 
 
 class TroubledBackend(Backend):
@@ -147,6 +147,44 @@ def test_q_k_and_v_run_apart_where_they_differ(model, mel):
     assert troubled.products == 1
     assert counts["layers.0.self_attn.k_proj"].calls == {"troubled": 1}
     assert counts["layers.0.self_attn.q_proj"].calls == {"torch": 1}
+    torch.testing.assert_close(states, expected, rtol=1e-5, atol=1e-6)
+
+
+class FeedForwardBackend(TroubledBackend, BlockBackend):
+    """The same with the feed-forward half of a layer as one pass, which alone can fail."""
+
+    def attention(self, q, k, v, scale, bias=None):
+        return F.scaled_dot_product_attention(q, k, v, scale=scale)
+
+    def feed_forward(self, x, norm, fc1, fc2):
+        self._run()
+        return x + F.linear(F.gelu(F.linear(norm(x), fc1[0][: fc1[1]], fc1[2])), fc2[0][: fc2[1]], fc2[2])
+
+
+def test_fc1_and_fc2_run_as_one_where_their_backend_can(model, mel):
+    expected, _, _ = encode(copy.deepcopy(model), mel, rules())
+    troubled = FeedForwardBackend()
+    states, counts, routed = encode(model, mel, rules(("layers.*.fc?", "troubled", None)), with_troubled(troubled))
+    assert troubled.products == 2
+    assert {counts[f"layers.1.{leaf}"].calls["troubled"] for leaf in ("fc1", "fc2")} == {1}
+    assert routed.router.plans["layers.1.fc2"].launch == "layers.1.{fc1,fc2}"
+    torch.testing.assert_close(states, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_fc1_and_fc2_run_apart_where_they_differ(model, mel):
+    expected, _, _ = encode(copy.deepcopy(model), mel, rules())
+    troubled = FeedForwardBackend()
+    states, counts, _ = encode(model, mel, rules(("layers.*.fc1", "troubled", None)), with_troubled(troubled))
+    assert counts["layers.0.fc1"].calls == {"troubled": 1} and counts["layers.0.fc2"].calls == {"torch": 1}
+    torch.testing.assert_close(states, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_a_feed_forward_that_fails_goes_to_the_stated_fallback_piece_by_piece(model, mel):
+    expected, _, _ = encode(copy.deepcopy(model), mel, rules())
+    troubled = FeedForwardBackend(works=0)
+    states, counts, _ = encode(model, mel, rules(("layers.*.fc?", "troubled", "torch")), with_troubled(troubled))
+    assert counts["layers.0.fc2"].calls == {"torch": 1}
+    assert counts["layers.0.fc2"].failures == {"the device was lost": 1}
     torch.testing.assert_close(states, expected, rtol=1e-5, atol=1e-6)
 
 
