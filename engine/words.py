@@ -16,7 +16,7 @@ from itertools import islice, pairwise
 from statistics import median
 
 from tilewhisper.engine.results import Segment, Word
-from tilewhisper.models.log_mel import HOP_LENGTH, SAMPLE_RATE
+from tilewhisper.models.log_mel import FRAMES_PER_SECOND
 from tilewhisper.models.tokenizer import Tokenizer
 
 _WITHOUT_SPACES = frozenset({"zh", "ja", "th", "lo", "my", "yue"})
@@ -88,7 +88,7 @@ def with_words(
     spoken = _time(segments, times, probabilities, tokenizer, language)
     typical = _typical_duration([word for words in spoken for word in words])
     cut = _cut_at_sentences([word for words in spoken for word in words], 2 * typical)
-    offset = segments[0].seek * HOP_LENGTH / SAMPLE_RATE
+    offset = segments[0].seek / FRAMES_PER_SECOND
     done = []
     for segment, words in zip(segments, spoken, strict=True):
         merged = _merge_punctuation(list(islice(cut, len(words))), punctuation)
