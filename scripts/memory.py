@@ -12,13 +12,14 @@ import json
 import subprocess
 import sys
 import tempfile
+import wave
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import soundfile
-from clips import join, read_clips
+import numpy as np
+from clips import Samples, join, read_clips
 from rich.progress import track
 from rich.table import Table
 
@@ -94,8 +95,14 @@ def _recordings(clips: Path, lengths: Sequence[float], folder: Path) -> list[Pat
     for length in lengths:
         joined, _ = join(decoded * (int(length / seconds) + 1), length)
         files.append(folder / f"{length:g}s.wav")
-        soundfile.write(files[-1], joined, SAMPLE_RATE)
+        _write(files[-1], joined)
     return files
+
+
+def _write(path: Path, samples: Samples) -> None:
+    with wave.open(str(path), "wb") as file:
+        file.setparams((1, 2, SAMPLE_RATE, 0, "NONE", ""))
+        file.writeframes((samples * 32767).round().astype(np.int16).tobytes())
 
 
 def _table(rows: Sequence[Sequence[Peak]]) -> Table:
