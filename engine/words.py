@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from itertools import islice, pairwise
 from statistics import median
 
+from tilewhisper.engine.punctuation import PUNCTUATION, Punctuation
 from tilewhisper.engine.results import Segment, Word
 from tilewhisper.models.log_mel import FRAMES_PER_SECOND
 from tilewhisper.models.tokenizer import Tokenizer
@@ -25,17 +26,6 @@ _LONGEST_TYPICAL = 0.7
 """Seconds; what a typical word takes at most, however slow the others of the window are."""
 _TRUSTED = 0.5
 """Seconds; a segment's timestamp is trusted over its words' when it says that much less."""
-
-
-@dataclass(frozen=True)
-class Punctuation:
-    """The marks that go with the word after them, and with the word before them."""
-
-    prepended: str = "\"'“¿([{-"
-    appended: str = "\"'.。,，!！?？:：”)]}、"
-
-
-PUNCTUATION = Punctuation()
 
 
 @dataclass(frozen=True)
