@@ -16,13 +16,13 @@ from tilewhisper.engine.hallucinations import WindowPlace, believe
 from tilewhisper.engine.longform import Span, split_window
 from tilewhisper.engine.options import TranscriptionOptions
 from tilewhisper.engine.prompting import History, Prompt
+from tilewhisper.engine.punctuation import Punctuation
 from tilewhisper.engine.results import Segment
-from tilewhisper.engine.words import Punctuation, text_tokens, with_words
+from tilewhisper.engine.words import text_tokens, with_words
 from tilewhisper.models.audio import MIN_SECONDS
-from tilewhisper.models.log_mel import HOP_LENGTH, SAMPLE_RATE
+from tilewhisper.models.log_mel import FRAMES_PER_SECOND
 from tilewhisper.models.tokenizer import Tokenizer
 
-FRAMES_PER_SECOND = SAMPLE_RATE // HOP_LENGTH
 MIN_FRAMES = round(MIN_SECONDS * FRAMES_PER_SECOND)
 """What is left after a last timestamp is not worth a window below this."""
 

@@ -10,11 +10,9 @@ Frames are 10 ms, times are seconds of the file.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from tilewhisper.engine.punctuation import PUNCTUATION
 from tilewhisper.engine.results import Segment, Word
-from tilewhisper.engine.words import PUNCTUATION
-from tilewhisper.models.log_mel import FRAMES_PER_WINDOW, HOP_LENGTH, SAMPLE_RATE
-
-FRAMES_PER_SECOND = SAMPLE_RATE // HOP_LENGTH
+from tilewhisper.models.log_mel import FRAMES_PER_SECOND, FRAMES_PER_WINDOW
 
 _MARKS = PUNCTUATION.prepended + PUNCTUATION.appended
 _WORDS_JUDGED = 8

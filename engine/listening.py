@@ -14,7 +14,8 @@ from tilewhisper.models.audio import SAMPLE_RATE
 from tilewhisper.models.log_mel import LogMel
 from tilewhisper.models.recording import Samples
 from tilewhisper.models.spool import Spool
-from tilewhisper.models.vad import Span, Timeline, VadOptions
+from tilewhisper.models.vad import Span, Timeline
+from tilewhisper.models.vad_options import VadOptions
 
 BLOCK_SAMPLES = 30 * SAMPLE_RATE
 

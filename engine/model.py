@@ -36,6 +36,7 @@ from tilewhisper.engine.fallback import with_fallback
 from tilewhisper.engine.options import TEMPERATURES, TranscriptionOptions
 from tilewhisper.engine.policy import Policy
 from tilewhisper.engine.progress import Progress
+from tilewhisper.engine.punctuation import PUNCTUATION
 from tilewhisper.engine.report import Clock
 from tilewhisper.engine.results import TranscriptionInfo
 from tilewhisper.engine.router import Counts, SitePlan, plan_decoder
@@ -43,7 +44,6 @@ from tilewhisper.engine.routing import apply_policy
 from tilewhisper.engine.startup import Startup
 from tilewhisper.engine.token_rules import TokenRules
 from tilewhisper.engine.transcriber import Transcript, Transcription, transcribe_together
-from tilewhisper.engine.words import PUNCTUATION
 from tilewhisper.kernels import registry
 from tilewhisper.kernels.base import Settings
 from tilewhisper.models import prepared
@@ -51,7 +51,7 @@ from tilewhisper.models.catalog import DEFAULT_MODEL
 from tilewhisper.models.log_mel import log_mel
 
 if TYPE_CHECKING:
-    from tilewhisper.models.vad import VadOptions
+    from tilewhisper.models.vad_options import VadOptions
 
 
 class WhisperModel:

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 from tilewhisper.engine.audio_context import parse as parse_audio_context
 from tilewhisper.engine.errors import OptionError
-from tilewhisper.engine.words import PUNCTUATION
+from tilewhisper.engine.punctuation import PUNCTUATION
 
 if TYPE_CHECKING:
     from tilewhisper.models.facts import GenerationFacts
     from tilewhisper.models.tokenizer import Tokenizer
-    from tilewhisper.models.vad import VadOptions
+    from tilewhisper.models.vad_options import VadOptions
 
 TASKS = ("transcribe", "translate")
 TEMPERATURES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
@@ -159,7 +159,7 @@ class TranscriptionOptions:
         defaults are others."""
         if not self.vad_filter and self.batch_size is None:
             return None
-        from tilewhisper.models.vad import VadOptions
+        from tilewhisper.models.vad_options import VadOptions
 
         if isinstance(given := self.vad_parameters, VadOptions):
             return given

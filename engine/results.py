@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from tilewhisper.engine.options import TranscriptionOptions
-    from tilewhisper.models.vad import VadOptions
+    from tilewhisper.models.vad_options import VadOptions
 
 
 @dataclass(frozen=True)

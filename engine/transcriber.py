@@ -7,13 +7,14 @@ from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from tilewhisper.engine.batching import Job, together
-from tilewhisper.engine.course import FRAMES_PER_SECOND, Stretch, course
+from tilewhisper.engine.course import Stretch, course
 from tilewhisper.engine.errors import USER_ERRORS
 from tilewhisper.engine.file_run import FileRun
 from tilewhisper.engine.options import TranscriptionOptions
 from tilewhisper.engine.progress import Progress, progress_bar
 from tilewhisper.engine.report import RunReport
 from tilewhisper.engine.results import Segment, TranscriptionInfo
+from tilewhisper.models.log_mel import FRAMES_PER_SECOND
 from tilewhisper.models.vad import Timeline
 
 if TYPE_CHECKING:

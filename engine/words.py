@@ -15,8 +15,9 @@ from dataclasses import dataclass, replace
 from itertools import islice, pairwise
 from statistics import median
 
+from tilewhisper.engine.punctuation import PUNCTUATION, Punctuation
 from tilewhisper.engine.results import Segment, Word
-from tilewhisper.models.log_mel import HOP_LENGTH, SAMPLE_RATE
+from tilewhisper.models.log_mel import FRAMES_PER_SECOND
 from tilewhisper.models.tokenizer import Tokenizer
 
 _WITHOUT_SPACES = frozenset({"zh", "ja", "th", "lo", "my", "yue"})
@@ -25,17 +26,6 @@ _LONGEST_TYPICAL = 0.7
 """Seconds; what a typical word takes at most, however slow the others of the window are."""
 _TRUSTED = 0.5
 """Seconds; a segment's timestamp is trusted over its words' when it says that much less."""
-
-
-@dataclass(frozen=True)
-class Punctuation:
-    """The marks that go with the word after them, and with the word before them."""
-
-    prepended: str = "\"'“¿([{-"
-    appended: str = "\"'.。,，!！?？:：”)]}、"
-
-
-PUNCTUATION = Punctuation()
 
 
 @dataclass(frozen=True)
@@ -88,7 +78,7 @@ def with_words(
     spoken = _time(segments, times, probabilities, tokenizer, language)
     typical = _typical_duration([word for words in spoken for word in words])
     cut = _cut_at_sentences([word for words in spoken for word in words], 2 * typical)
-    offset = segments[0].seek * HOP_LENGTH / SAMPLE_RATE
+    offset = segments[0].seek / FRAMES_PER_SECOND
     done = []
     for segment, words in zip(segments, spoken, strict=True):
         merged = _merge_punctuation(list(islice(cut, len(words))), punctuation)

@@ -19,9 +19,11 @@ from tilewhisper.models.spool import Spool
 SAMPLE_RATE = 16_000  # Hz
 N_FFT = 400  # samples a frame sees: 25 ms
 HOP_LENGTH = 160  # samples from frame to frame: 10 ms
+FRAMES_PER_SECOND = SAMPLE_RATE // HOP_LENGTH
 SEEN_PAST_END = N_FFT // 2 - HOP_LENGTH  # samples the last frame of a window sees past it
 FRAMES_PER_WINDOW = 3000  # what the encoder takes: 30 s
 WINDOW_SAMPLES = FRAMES_PER_WINDOW * HOP_LENGTH
+assert FRAMES_PER_SECOND * HOP_LENGTH == SAMPLE_RATE
 assert WINDOW_SAMPLES == 30 * SAMPLE_RATE
 
 POWER_FLOOR = 1e-10

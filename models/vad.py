@@ -8,7 +8,6 @@ or gathered to `chunks` of at most 30 s, each a stretch of the file as it is (ba
 
 import bisect
 import importlib.util
-import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -21,6 +20,7 @@ import numpy.typing as npt
 
 from tilewhisper.models.errors import VadUnavailable
 from tilewhisper.models.recording import Samples, join
+from tilewhisper.models.vad_options import VadOptions
 
 SAMPLE_RATE = 16_000
 FRAME = 512  # samples to a probability
@@ -31,28 +31,6 @@ PER_MS = SAMPLE_RATE // 1000  # samples
 SHORT_SILENCE = 98 * PER_MS  # a span that grows too long is cut in a silence longer than that
 
 Probabilities = npt.NDArray[np.float32]
-
-
-@dataclass(frozen=True)
-class VadOptions:
-    """faster-whisper's names and defaults."""
-
-    threshold: float = 0.5
-    """A frame at or above it is speech."""
-    neg_threshold: float | None = None
-    """A frame below it is silence; between the two all stays as it was. None: 0.15 below `threshold`, at least 0.01."""
-    min_speech_duration_ms: int = 0
-    """Shorter spans are dropped."""
-    max_speech_duration_s: float = math.inf
-    """Longer spans are cut, in the last silence above 98 ms if there is one."""
-    min_silence_duration_ms: int = 2000
-    """Silence that ends a span."""
-    speech_pad_ms: int = 400
-    """Added on each side of a span; neighbours share what lies between them."""
-
-    @property
-    def silence_below(self) -> float:
-        return max(self.threshold - 0.15, 0.01) if self.neg_threshold is None else self.neg_threshold
 
 
 @dataclass(frozen=True)

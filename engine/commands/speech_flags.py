@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from tilewhisper.engine.errors import OptionError
+from tilewhisper.engine.punctuation import PUNCTUATION
 from tilewhisper.engine.subtitles import SubtitleOptions
+from tilewhisper.models.vad_options import VadOptions
 
 Kind = Callable[[str], Any]
 
@@ -83,6 +85,11 @@ number_or_none, whole_or_none, text_or_none = _or(None, number), _or(None, whole
 # openai-whisper's None: one hypothesis, one sample, no weighing but by the length.
 whole_or_one, number_or_one = _or(1, whole), _or(1.0, number)
 
+
+def _vad(name: str, kind: Kind, help: str, also: str = "") -> Flag:
+    return Flag(f"vad_{name}", kind, str(getattr(VadOptions, name)), help, also)
+
+
 _METAVARS: dict[Kind, str] = {text: "TEXT", text_or_none: "TEXT", truth: "True|False", ids: "IDS"}
 
 SPEECH = (
@@ -128,8 +135,8 @@ DECODING = (
 )
 WORDS = (
     Flag("word_timestamps", truth, "False", "when each word is said"),
-    Flag("prepend_punctuations", text, "\"'“¿([{-", "marks that go with the word after them"),
-    Flag("append_punctuations", text, "\"'.。,，!！?？:：”)]}、", "marks that go with the word before them"),
+    Flag("prepend_punctuations", text, PUNCTUATION.prepended, "marks that go with the word after them"),
+    Flag("append_punctuations", text, PUNCTUATION.appended, "marks that go with the word before them"),
     Flag("hallucination_silence_threshold", number_or_none, "None", "seconds of silence around unlikely text to skip"),
 )
 SUBTITLES = (
@@ -140,12 +147,12 @@ SUBTITLES = (
 )
 VAD_FILTER = Flag("vad_filter", truth, "False", "cut silence out before anything is decoded (tilewhisper[vad])")
 VAD = (
-    Flag("vad_threshold", number, "0.5", "a frame at or above this probability is speech", also="vad_onset"),
-    Flag("vad_neg_threshold", number_or_none, "None", "a frame below it is silence; None is 0.15 less than the other"),
-    Flag("vad_min_speech_duration_ms", whole, "0", "shorter speech is dropped"),
-    Flag("vad_max_speech_duration_s", number, "inf", "longer speech is cut"),
-    Flag("vad_min_silence_duration_ms", whole, "2000", "silence that ends a span of speech"),
-    Flag("vad_speech_pad_ms", whole, "400", "added on each side of a span"),
+    _vad("threshold", number, "a frame at or above this probability is speech", also="vad_onset"),
+    _vad("neg_threshold", number_or_none, "a frame below it is silence; None is 0.15 less than the other"),
+    _vad("min_speech_duration_ms", whole, "shorter speech is dropped"),
+    _vad("max_speech_duration_s", number, "longer speech is cut"),
+    _vad("min_silence_duration_ms", whole, "silence that ends a span of speech"),
+    _vad("speech_pad_ms", whole, "added on each side of a span"),
 )
 HOTTER = (
     Flag("temperature", number, "0", "the first temperature; 0 takes what is likeliest"),

@@ -12,7 +12,8 @@ import torch
 
 from tilewhisper.models import vad
 from tilewhisper.models.errors import VadUnavailable
-from tilewhisper.models.vad import FRAME, SAMPLE_RATE, Span, Timeline, VadOptions, chunks, speech_spans
+from tilewhisper.models.vad import FRAME, SAMPLE_RATE, Span, Timeline, chunks, speech_spans
+from tilewhisper.models.vad_options import VadOptions
 
 SAMPLE = Path(__file__).parents[1] / "data/sample.flac"
 needs_vad = pytest.mark.skipif(

@@ -1,0 +1,133 @@
+"""Peak memory of `tilewhisper transcribe` over a short recording and a long one, and what the long one takes more.
+
+    python scripts/memory.py ../shared/data/librispeech --model base --json memory.json
+
+The recordings are the folder's clips, joined and repeated. Each is transcribed by a process of its own, in the
+command's default way and in batches of pieces cut at silences; its report tells the peak. Exit status: 0 every
+difference is within the target, 1 one is not, 2 an error.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import wave
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from clips import Samples, join, read_clips
+from rich.progress import track
+from rich.table import Table
+
+from tilewhisper.engine.commands.screen import console, say
+from tilewhisper.engine.errors import USER_ERRORS
+from tilewhisper.models import audio
+from tilewhisper.models.audio import SAMPLE_RATE
+
+MB = 10**6
+TARGET_MB = 100
+WAYS = {"one window after the other": (), "--batch_size 8": ("--batch_size", "8")}
+
+
+@dataclass(frozen=True)
+class Peak:
+    """One process: the largest resident size it had, mapped weights and shared libraries included."""
+
+    model: str
+    way: str
+    audio_seconds: float
+    peak_bytes: int
+    rtf: float
+    batch_size: int
+    """The most windows that were decoded together."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    args = _parser().parse_args(arguments)
+    screen = console()
+    cases = [(model, way) for model in args.model or ["tiny.en"] for way in WAYS]
+    lengths = args.seconds or [60.0, 3600.0]
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            files = _recordings(args.folder, lengths, Path(folder))
+            runs = [(model, way, file) for model, way in cases for file in files]
+            peaks = [
+                measure(*run, args) for run in track(runs, console=console(stderr=True), transient=True, description="")
+            ]
+    except (*USER_ERRORS, OSError, ValueError) as e:
+        print(f"memory: error: {e}", file=sys.stderr)
+        return 2
+    rows = [peaks[first : first + len(files)] for first in range(0, len(peaks), len(files))]
+    screen.print(_table(rows))
+    say(screen, f"target: at most {TARGET_MB} MB more than the first; {args.threads} threads, language {args.language}")
+    if args.json:
+        args.json.write_text(json.dumps([asdict(peak) for peak in peaks], indent=1) + "\n")
+    return int(any(growth(row) > TARGET_MB * MB for row in rows))
+
+
+def measure(model: str, way: str, file: Path, args: argparse.Namespace) -> Peak:
+    """Transcribe a file in a process of its own. Raises ValueError with the process's last words where it fails."""
+    with tempfile.TemporaryDirectory() as folder:
+        report = Path(folder, "report.json")
+        command = [str(Path(sys.executable).with_name("tilewhisper")), "transcribe", str(file), "--model", model]
+        command += ["--language", args.language, "--threads", str(args.threads), "--report", str(report), *WAYS[way]]
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+        if done.returncode:
+            words = done.stderr.splitlines() or ["no word of it"]
+            raise ValueError(f"{file.name} {way}: status {done.returncode}: {words[-1]}")
+        run: dict[str, Any] = json.loads(report.read_text())["runs"][0]
+    return Peak(model, way, run["audio_seconds"], run["peak_memory_bytes"], run["rtf"], run["batch_size"])
+
+
+def growth(peaks: Sequence[Peak]) -> int:
+    """Bytes that the greediest took beyond the first."""
+    return max(peak.peak_bytes for peak in peaks) - peaks[0].peak_bytes
+
+
+def _recordings(clips: Path, lengths: Sequence[float], folder: Path) -> list[Path]:
+    decoded = [audio.load(clip.file) for clip in read_clips(clips)]
+    seconds = sum(len(samples) for samples in decoded) / SAMPLE_RATE
+    files = []
+    for length in lengths:
+        joined, _ = join(decoded * (int(length / seconds) + 1), length)
+        files.append(folder / f"{length:g}s.wav")
+        _write(files[-1], joined)
+    return files
+
+
+def _write(path: Path, samples: Samples) -> None:
+    with wave.open(str(path), "wb") as file:
+        file.setparams((1, 2, SAMPLE_RATE, 0, "NONE", ""))
+        file.writeframes((samples * 32767).round().astype(np.int16).tobytes())
+
+
+def _table(rows: Sequence[Sequence[Peak]]) -> Table:
+    table = Table(box=None, pad_edge=False)
+    table.add_column("peak MB")
+    for peak in rows[0]:
+        table.add_column(f"{peak.audio_seconds:.0f} s", justify="right")
+    table.add_column("difference MB", justify="right")
+    table.add_column("RTF", justify="right")
+    for row in rows:
+        peaks = (f"{peak.peak_bytes / MB:.0f}" for peak in row)
+        table.add_row(f"{row[0].model}, {row[0].way}", *peaks, f"{growth(row) / MB:+.0f}", f"{row[-1].rtf:.4f}")
+    return table
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, help="audio files and their transcripts.tsv")
+    parser.add_argument("--model", action="append", help="repeatable (default: tiny.en)")
+    parser.add_argument("--seconds", action="append", type=float, help="repeatable (default: 60 and 3600)")
+    parser.add_argument("--language", default="en", help="(default: en)")
+    parser.add_argument("--threads", type=int, default=2, help="(default: %(default)s)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
