@@ -2,14 +2,13 @@
 
 import json
 from argparse import Namespace
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.progress import Progress
 
 from tilewhisper.engine import policy as policies
 from tilewhisper.engine.cli import DEFAULT_BATCH_SIZE
@@ -18,6 +17,7 @@ from tilewhisper.engine.commands.files import check_writable, write
 from tilewhisper.engine.commands.npu import settings
 from tilewhisper.engine.commands.screen import console, say
 from tilewhisper.engine.errors import USER_ERRORS, OptionError
+from tilewhisper.engine.progress import progress_bar
 from tilewhisper.engine.subtitles import SubtitleOptions
 from tilewhisper.models.audio import check_file
 from tilewhisper.models.locate import locate
@@ -78,6 +78,8 @@ class _Outcome:
 def run(args: Namespace) -> int:
     """Raises USER_ERRORS for what concerns all files; a file of several that fails is named and the rest goes on."""
     out, err = console(), console(stderr=True)
+    if out.is_terminal and err.is_terminal:
+        err = out  # one screen: a bar must know of every line, or lines come to stand behind it
     # All that can be wrong without torch is said before it is imported (1 s).
     task = _task(args)
     check_writable(args.report)
@@ -198,7 +200,7 @@ class _Run:
         for file in self.files:
             self._head(file)
             with _attempt(file, self.outcome, self.err):
-                with _progress(self.err) as progress:
+                with progress_bar(self.err.is_terminal, self.err, above=LONG_SECONDS) as progress:
                     segments, info = self.model.transcribe(
                         file, batch_size=pieces, progress=progress, **self.task.options
                     )
@@ -209,8 +211,11 @@ class _Run:
         """The files' windows are decoded together; each file is shown whole, in its turn."""
         left = list(self.files)
         try:
-            for transcript in self.model.transcribe_many(self.files, self.task.batch_size, **self.task.options):
-                self._come(left.pop(0), transcript)
+            with progress_bar(self.err.is_terminal, self.err) as progress:
+                for transcript in self.model.transcribe_many(self.files, self.task.batch_size, **self.task.options):
+                    self._come(left.pop(0), transcript)
+                    if progress:
+                        progress(len(self.files) - len(left), len(self.files))
         except USER_ERRORS as e:  # of no file in particular
             self.outcome.failures += [(file, str(e)) for file in left]
             say(self.err, f"tilewhisper: error: {e}")
@@ -259,18 +264,6 @@ def _show_figures(report: "RunReport", err: Console) -> None:
     err.print()
     say(err, tables.setting_line(report))
     say(err, tables.summary_line(report), "bold")
-
-
-@contextmanager
-def _progress(err: Console) -> Iterator[Callable[[float, float], None]]:
-    """A bar for files of several windows, where there is a terminal to see it."""
-    with Progress(console=err, transient=True, disable=not err.is_terminal) as bar:
-        task = bar.add_task("transcribing", total=None, visible=False)
-
-        def update(done: float, total: float) -> None:
-            bar.update(task, completed=done, total=total, visible=total > LONG_SECONDS)
-
-        yield update
 
 
 def _report(outcome: _Outcome) -> dict[str, Sequence[Any]]:
