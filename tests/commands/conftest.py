@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from conftest import require_weights
+from stand_in import StandIn, segment
 
 from tilewhisper.engine.cli import main
 
@@ -61,3 +63,16 @@ def installed() -> Callable[..., Finished]:
         return Finished(done.returncode, done.stdout, done.stderr, time.monotonic() - started)
 
     return run
+
+
+@pytest.fixture
+def model(monkeypatch):
+    """In the place of the command's model; its class, which keeps what it was asked."""
+    require_weights("tiny.en")
+    monkeypatch.setattr("tilewhisper.engine.model.WhisperModel", StandIn)
+    monkeypatch.setattr(StandIn, "asked", [], raising=False)
+    monkeypatch.setattr(StandIn, "together", [], raising=False)
+    monkeypatch.setattr(StandIn, "transcript", [segment(), segment(id=1, text=" And more.")], raising=False)
+    monkeypatch.setattr(StandIn, "language", "en", raising=False)
+    monkeypatch.setattr(StandIn, "stop", None, raising=False)
+    return StandIn

@@ -1,27 +1,15 @@
-"""What the flags of `tilewhisper transcribe` come to: what the model is asked, what is shown, which files are written.
-
-The model is a stand-in that says what it was asked and gives a transcript back, so that each case costs milliseconds.
-"""
+"""What the flags of `tilewhisper transcribe` come to: what the model is asked, and what is refused."""
 
 import dataclasses
-import json
 import shutil
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from conftest import SAMPLE, require_weights
 
-from tilewhisper.engine import writers
 from tilewhisper.engine.commands import speech_flags
 from tilewhisper.engine.options import TranscriptionOptions
-from tilewhisper.engine.report import DecoderReport, RunReport, Stage, machine
-from tilewhisper.engine.results import Segment, Word
-from tilewhisper.engine.startup import Startup
-from tilewhisper.engine.transcriber import Transcript
-from tilewhisper.kernels.base import KernelError
-from tilewhisper.models.errors import AudioError
 from tilewhisper.models.locate import locate
 from tilewhisper.models.vad_options import VadOptions
 
@@ -44,95 +32,6 @@ CTRANSLATE2 = {
     "suppress_blank": "True",
 }  # fmt: skip
 FOLDERS = ("output_dir", "model_dir")
-
-
-def segment(**values) -> Segment:
-    plain = {
-        "id": 0, "seek": 0, "start": 0.0, "end": 5.0, "text": " Hello there.", "tokens": [1, 2], "avg_logprob": -0.2,
-        "compression_ratio": 0.6, "no_speech_prob": 0.01, "words": None, "temperature": 0.0,
-    }  # fmt: skip
-    return Segment(**(plain | values))
-
-
-class StandIn:
-    """In the place of `WhisperModel`; its instances, and what they were asked, are kept for the test."""
-
-    asked: list[SimpleNamespace]
-    together: list[SimpleNamespace]
-    transcript: list[Segment]
-    language: str
-    stop: BaseException | None
-    """Raised in the middle of the second file."""
-
-    def __init__(self, model, *, policy, backends, cpu_threads, settings):
-        self.setup = {"model": model, "policy": policy, "backends": tuple(backends), "threads": cpu_threads}
-        self.policy = SimpleNamespace(machine=None)
-
-    def check(self, options):
-        pass
-
-    def transcribe(self, file, batch_size=None, progress=None, **options):
-        options |= {} if batch_size is None else {"batch_size": batch_size}
-        self.asked.append(SimpleNamespace(file=file, options=options, **self.setup))
-        fields = TranscriptionOptions.__dataclass_fields__
-        TranscriptionOptions(**{name: value for name, value in options.items() if name in fields})
-        return Decoded(self, len(self.asked)), SimpleNamespace(language=self.language)
-
-    def transcribe_many(self, files, batch_size=None, **options):
-        self.together.append(SimpleNamespace(files=list(files), batch_size=batch_size, options=options))
-        for file in files:
-            try:
-                segments, info = self.transcribe(file)
-                yield Transcript(file, list(segments), info, segments.report())
-            except AudioError as error:
-                yield Transcript(file, [], None, None, error)
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *exception):
-        pass
-
-
-class Decoded:
-    def __init__(self, model, number):
-        self._model, self._number = model, number
-        self._segments = self._decode()
-
-    def __iter__(self):
-        return self
-
-    def __next__(self):
-        return next(self._segments)
-
-    def _decode(self):
-        for i, one in enumerate(self._model.transcript):
-            if i and self._number == 2 and self._model.stop:
-                raise self._model.stop
-            yield one
-
-    def report(self):
-        stage = Stage("decode", 1, 0.1, 0.1, 0.1)
-        return RunReport(
-            file="f", model="m", weights="w", policy="p", backends=["b"], backend_overrides=[], language="en",
-            options=TranscriptionOptions(), audio_seconds=1.0, rtf=0.1, speed=10.0, load=stage, stages=[stage],
-            startup=Startup(0.1, 1.0, 0.1, True, 0.1),
-            total=stage, audio_context="full", batch_size=1, windows=1, windows_again_in_full=0, tokens=1,
-            tokens_per_second=1.0,
-            peak_memory_bytes=None, sites=[], decoder=DecoderReport("torch", "torch", None), machine=machine(),
-        )  # fmt: skip
-
-
-@pytest.fixture
-def model(monkeypatch):
-    require_weights("tiny.en")
-    monkeypatch.setattr("tilewhisper.engine.model.WhisperModel", StandIn)
-    monkeypatch.setattr(StandIn, "asked", [], raising=False)
-    monkeypatch.setattr(StandIn, "together", [], raising=False)
-    monkeypatch.setattr(StandIn, "transcript", [segment(), segment(id=1, text=" And more.")], raising=False)
-    monkeypatch.setattr(StandIn, "language", "en", raising=False)
-    monkeypatch.setattr(StandIn, "stop", None, raising=False)
-    return StandIn
 
 
 @pytest.fixture
@@ -301,163 +200,6 @@ def test_weights_that_no_package_brings_are_asked_of_the_hub(tilewhisper, model)
     assert finished.status == 2
     (error,) = finished.errors
     assert "openai/whisper-large-v3-turbo" in error and "tiny.en" in error
-
-
-# --- what is shown, and what is written ---------------------------------------------------------------------------
-
-
-def test_times_are_shown_as_openai_shows_them(tilewhisper, model):
-    model.transcript[1] = segment(id=1, start=3600.0, end=3601.25, text=" And more.")
-    finished = tilewhisper("transcribe", SAMPLE, "--verbose", "True")
-    assert finished.out == "[00:00.000 --> 00:05.000]  Hello there.\n[01:00:00.000 --> 01:00:01.250]  And more.\n"
-    assert "RTF" in finished.err
-
-
-def test_quiet_means_files_and_nothing_on_the_screen(tilewhisper, model, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    finished = tilewhisper("transcribe", SAMPLE, "--verbose", "False")
-    assert (finished.status, finished.out, finished.err) == (0, "", "")
-    assert {path.name for path in tmp_path.iterdir()} == {f"sample.{kind}" for kind in writers.WRITERS}
-
-
-@pytest.mark.parametrize(
-    ("name", "flags"),
-    [
-        ("medium-translate", ""),
-        ("small-transcribe", ""),
-        ("small-transcribe-word-stamps", "--word_timestamps True"),
-        ("small-transcribe-line-max-words", "--word_timestamps True --max_words_per_line 5 --max_line_count 1"),
-    ],
-)
-def test_golden_files(tilewhisper, model, shared, tmp_path, monkeypatch, name, flags):
-    """Another engine's transcript through the command: the files are byte for byte that engine's."""
-    golden = shared / "writers" / name
-    content = json.loads((golden / "gossos.json").read_text("utf-8"))
-    for one in content["segments"]:
-        if one["words"] is None:
-            del one["words"]  # openai-whisper has no key where there are no words
-    monkeypatch.setattr(model, "language", content["language"])
-    model.transcript[:] = [
-        segment(**one | ({"words": [Word(**word) for word in one["words"]]} if "words" in one else {}))
-        for one in content["segments"]
-    ]
-    shutil.copy(SAMPLE, tmp_path / "gossos.flac")
-    finished = tilewhisper("transcribe", tmp_path / "gossos.flac", "-o", tmp_path / "out", *flags.split())
-    assert finished.status == 0
-    for kind in ("srt", "vtt", "tsv", "txt"):
-        assert (tmp_path / "out" / f"gossos.{kind}").read_bytes() == (golden / f"gossos.{kind}").read_bytes()
-    assert json.loads((tmp_path / "out" / "gossos.json").read_text()) == content
-    assert ("max_line_count has no effect" in finished.err) == ("max_line_count" in flags)
-
-
-def test_words_are_laid_out_as_asked(tilewhisper, model, tmp_path):
-    model.transcript[:] = [segment(words=[Word(0.0, 1.0, " Hello", 0.9), Word(1.0, 2.0, " there.", 0.9)])]
-    asked = ["--word_timestamps", "True", "--highlight-words", "True", "-f", "srt", "-o", tmp_path]
-    assert tilewhisper("transcribe", SAMPLE, *asked).status == 0
-    assert "<u>Hello</u> there." in (tmp_path / "sample.srt").read_text()
-    assert "Hello <u>there.</u>" in (tmp_path / "sample.srt").read_text()
-
-
-def test_a_folder_is_its_recordings_in_order(tilewhisper, model, tmp_path):
-    (tmp_path / "deep").mkdir()
-    for name in ("b.flac", "a.WAV", "c.mp4", ".hidden.wav", "deep/d.wav"):
-        shutil.copy(SAMPLE, tmp_path / name)
-    (tmp_path / "notes.txt").write_text("no audio")
-    assert tilewhisper("transcribe", tmp_path, tmp_path / "b.flac").status == 0
-    assert [one.file for one in model.asked] == [str(tmp_path / name) for name in ("a.WAV", "b.flac", "c.mp4")]
-
-
-def test_what_failed_is_said_again_at_the_end(tilewhisper, model, tmp_path):
-    (tmp_path / "empty").mkdir()
-    finished = tilewhisper("transcribe", tmp_path / "empty", tmp_path / "none.wav", SAMPLE)
-    assert finished.status == 3
-    assert [one.file for one in model.asked] == [str(SAMPLE)]
-    assert finished.err.splitlines()[-1] == f"tilewhisper: failed: {tmp_path / 'empty'}, {tmp_path / 'none.wav'}"
-
-
-def three_files(folder):
-    for name in ("first.flac", "second.flac", "third.flac"):
-        shutil.copy(SAMPLE, folder / name)
-    return folder / "first.flac", folder / "second.flac", folder / "third.flac"
-
-
-@pytest.mark.parametrize(
-    ("words", "size"),
-    [("", None), ("--batch_size 5", 5), ("--batched False --batch_size 5", 5), ("--batched False", None)],
-)
-def test_several_files_are_decoded_together(tilewhisper, model, tmp_path, words, size):
-    files = [str(file) for file in three_files(tmp_path)]
-    finished = tilewhisper("transcribe", *files, "--seed", 7, "-o", tmp_path / "out", *words.split())
-    assert finished.status == 0
-    assert "warning" not in finished.err
-    (asked,) = model.together
-    assert (asked.files, asked.batch_size, asked.options) == (files, size, {"seed": 7})
-    assert finished.out == "Hello there.\nAnd more.\n" * 3
-    assert finished.err.count("RTF") == 3
-    assert [line.split()[0] for line in finished.err.splitlines() if "───" in line] == files
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {
-        f"{name}.{kind}" for name in ("first", "second", "third") for kind in writers.WRITERS
-    }
-    assert (tmp_path / "out" / "third.jsonl").read_text().count("\n") == 2
-
-
-@pytest.mark.parametrize(
-    ("words", "asked"), [("--batch_size 1", {}), ("--batched True --batch_size 5", {"batch_size": 5})]
-)
-def test_several_files_one_after_the_other(tilewhisper, model, tmp_path, words, asked):
-    assert tilewhisper("transcribe", *three_files(tmp_path), *words.split()).status == 0
-    assert model.together == []
-    assert [one.options for one in model.asked] == [asked] * 3
-
-
-@pytest.mark.parametrize("one_by_one", [True, False])
-def test_an_interrupt_leaves_finished_files_whole(tilewhisper, model, tmp_path, monkeypatch, one_by_one):
-    monkeypatch.setattr(model, "stop", KeyboardInterrupt())
-    how = ("--batch_size", "1") if one_by_one else ()
-    finished = tilewhisper("transcribe", *three_files(tmp_path), "-o", tmp_path / "out", *how)
-    assert finished.status == 130
-    written = {path.name: path.read_text() for path in (tmp_path / "out").iterdir()}
-    begun = {"second.jsonl"} if one_by_one else set()
-    assert set(written) == {f"first.{kind}" for kind in writers.WRITERS} | begun
-    assert written["first.txt"] == "Hello there.\nAnd more.\n"
-    if one_by_one:
-        assert written["second.jsonl"] == written["first.jsonl"].splitlines(keepends=True)[0]
-
-
-@pytest.mark.parametrize("how", [(), ("--batch_size", "1")])
-def test_a_file_that_fails_midway_is_not_written_and_the_next_is(tilewhisper, model, tmp_path, monkeypatch, how):
-    monkeypatch.setattr(model, "stop", AudioError("second.flac: is cut off"))
-    first, second, third = three_files(tmp_path)
-    finished = tilewhisper(
-        "transcribe", first, second, third, "-o", tmp_path / "out", "-f", "srt", "--report", tmp_path / "r.json", *how
-    )
-    assert finished.status == 3
-    assert finished.errors == ["tilewhisper: error: second.flac: is cut off"]
-    assert finished.err.splitlines()[-1] == f"tilewhisper: failed: {second}"
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {"first.srt", "third.srt"}
-    report = json.loads((tmp_path / "r.json").read_text())
-    assert report["failures"] == [{"file": str(second), "error": "second.flac: is cut off"}]
-    assert len(report["runs"]) == 2
-
-
-def test_what_stops_files_that_are_decoded_together_fails_all_that_are_left(tilewhisper, model, tmp_path, monkeypatch):
-    monkeypatch.setattr(model, "stop", KernelError("the device is lost"))
-    first, second, third = three_files(tmp_path)
-    finished = tilewhisper("transcribe", first, second, third, "-o", tmp_path / "out", "-f", "srt")
-    assert finished.status == 3
-    assert finished.errors == ["tilewhisper: error: the device is lost"]
-    assert finished.err.splitlines()[-1] == f"tilewhisper: failed: {second}, {third}"
-    assert [path.name for path in (tmp_path / "out").iterdir()] == ["first.srt"]
-
-
-def test_a_full_disk_under_a_growing_file_is_one_line(tilewhisper, model, tmp_path, monkeypatch):
-    def full(self, segment):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(writers.JsonLines, "write", full)
-    finished = tilewhisper("transcribe", SAMPLE, "-o", tmp_path, "-f", "jsonl")
-    assert finished.status == 2
-    assert finished.errors == [f"tilewhisper: error: cannot write {tmp_path / 'sample.jsonl'}: No space left on device"]
 
 
 # --- what is refused ----------------------------------------------------------------------------------------------
