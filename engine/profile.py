@@ -27,6 +27,7 @@ from tilewhisper.engine.report import RunReport
 from tilewhisper.engine.router import Router
 from tilewhisper.engine.token_rules import TokenRules
 from tilewhisper.engine.transcriber import Transcription
+from tilewhisper.kernels.base import StepBackend
 from tilewhisper.models.log_mel import LogMel
 
 DECODING = ("detect language", "decode")
@@ -44,7 +45,7 @@ class Span(NamedTuple):
     end: int
     thread: int
     inputs: tuple[Sequence[int], ...] = ()
-    """Shapes of the tensors among the arguments."""
+    """Shapes of the tensors among the arguments, and in lists of them."""
     output: Sequence[int] | None = None
     """The result's shape, where it is a tensor."""
 
@@ -57,6 +58,9 @@ class Span(NamedTuple):
         if self.function == "conv_gelu":
             _, weight, *_ = self.inputs
             return prod(self.output or ()) * prod(weight[1:])
+        if self.function == "feed_forward":
+            _, weight, *_ = self.inputs
+            return 2 * prod(self.output or ()) * weight[0]
         return prod(self.output or ()) * self.inputs[0][-1]
 
 
@@ -147,7 +151,7 @@ def breakdown(recording: Recording) -> Breakdown:
 def chrome_trace(recording: Recording) -> dict[str, Any]:
     """The pass in Chrome's trace event format, for chrome://tracing and Perfetto. Times are microseconds."""
     report, process, begin = recording.report, os.getpid(), recording.spans[-1].start
-    backends = {"encoder": _backends(report), "decoder": dict.fromkeys(_ON_BACKEND, report.decoder.used)}
+    backends = {"encoder": _backends(report), "decoder": dict.fromkeys(_DECODER_PRODUCTS, report.decoder.used)}
     events: list[dict[str, Any]] = [
         {"ph": "M", "name": "process_name", "pid": process, "args": {"name": f"tilewhisper {report.model}"}}
     ]
@@ -174,13 +178,27 @@ def chrome_trace(recording: Recording) -> dict[str, Any]:
     return {"traceEvents": events, "displayTimeUnit": "ms", "otherData": about}
 
 
-_ON_BACKEND = {
-    "linear layer": ("linear", "linear_gelu", "linear_add"),
+_ENCODER_PRODUCTS = (
+    "conv_gelu", "linear", "norm_linear", "linear_gelu", "linear_add", "feed_forward", "matmul", "attention"
+)  # fmt: skip
+"""The router's functions."""
+
+_DECODER_PRODUCTS = {
+    "layer": ("decoder_layer",),
+    "linear layer": ("linear", "norm_linear", "linear_gelu", "linear_add"),
     "self-attention": ("self_attend",),
     "cross-attention": ("attend",),
     "keep": ("keep",),
 }
 """A decoder's functions of a backend, by what they are in a table."""
+
+
+def _on_backend(backend: StepBackend) -> Iterator[tuple[str, str]]:
+    """The functions to watch, and what they are. A layer that is put together from the others is shown as these; one
+    that is a single call of native code has no parts that could be timed."""
+    composed = type(backend).decoder_layer is StepBackend.decoder_layer
+    for name, functions in _DECODER_PRODUCTS.items():
+        yield from ((function, name) for function in functions if not (composed and function == "decoder_layer"))
 
 
 def _watched(model: WhisperModel) -> Iterator[tuple[Any, str, str, str | Callable[..., str]]]:
@@ -193,16 +211,15 @@ def _watched(model: WhisperModel) -> Iterator[tuple[Any, str, str, str | Callabl
     yield model, "detect_language", "stage", "detect language"
     yield model, "decode", "stage", "decode"
     yield model, "align", "stage", "word times"
-    for product in ("conv_gelu", "linear", "linear_gelu", "linear_add", "matmul", "attention"):
+    for product in _ENCODER_PRODUCTS:
         yield Router, product, "encoder", lambda router, launch, *_: launch
     yield Decoder, "step", "decoder", STEP
     yield Decoder, "logits", "decoder", "vocabulary"
     yield Decoder, "settle", "decoder", "likeliest scores made exact"
     yield TokenRules, "forbid", "decoder", "token rules"
     yield TokenRules, "prefer_timestamps", "decoder", "token rules"
-    for name, products in _ON_BACKEND.items():
-        for product in products:
-            yield model.decoder_plan.backend, product, "decoder", name
+    for function, name in _on_backend(model.decoder_plan.backend):
+        yield model.decoder_plan.backend, function, "decoder", name
 
 
 def _recorded(model: WhisperModel, file: str, *speech: str | None) -> Recording:
@@ -234,7 +251,7 @@ def _watch(
         result = original(*args, **options)
         end = time.perf_counter_ns()
         called = name if isinstance(name, str) else name(*args)
-        inputs = tuple(value.shape for value in (*args, *options.values()) if isinstance(value, Tensor))
+        inputs = tuple(tensor.shape for tensor in _tensors((*args, *options.values())))
         output = result.shape if isinstance(result, Tensor) else None
         spans.append(Span(called, category, function, start, end, get_native_id(), inputs, output))
         return result
@@ -247,6 +264,14 @@ def _watch(
             delattr(owner, function)
         else:
             setattr(owner, function, own)
+
+
+def _tensors(values: Iterable[Any]) -> Iterator[Tensor]:
+    for value in values:
+        if isinstance(value, Tensor):
+            yield value
+        elif type(value) in (list, tuple):
+            yield from _tensors(value)
 
 
 def _span_seconds(calls: int = 2000) -> float:

@@ -83,6 +83,24 @@ def test_the_decoder_has_every_kind_of_work(ran):
     assert parts["token rules"]["calls"] >= steps
 
 
+def test_work_that_is_one_call_is_one_row(tilewhisper, tmp_path):
+    """Under the default policy, where native code takes the feed-forward half of a layer, or a decoder's layer."""
+    require_weights("tiny.en")
+    file = tmp_path / "profile.json"
+    assert tilewhisper("profile", SAMPLE, "--audio_context", "full", "--runs", "1", "--json", file).status == 0
+    found = json.loads(file.read_text())
+    *roles, rest = found["encoder"]
+    assert rest["seconds"] < seconds(roles)
+    sites = (*stem_sites(80, TINY["d_model"]), *encoder_sites(4, **TINY))
+    assert sum(role["multiply_adds"] for role in roles) == sum(s.batch * s.m * s.k * s.n for s in sites)
+    if found["report"]["decoder"]["used"] != "int16":
+        pytest.skip("there is no native code")
+    parts = named(found["decoder"])
+    assert "self-attention" not in parts
+    assert parts["layer"]["calls"] == 4 * found["steps"]
+    assert parts["norms and the rest of a step"]["seconds"] < parts["layer"]["seconds"]
+
+
 def test_the_tables_show_it(ran):
     finished, found = ran.finished, ran.found
     assert (finished.status, finished.err) == (0, "")
