@@ -1,0 +1,67 @@
+"""Audio made for the tests: files of any container and codec, and the signal they should load to."""
+
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+import soundfile
+
+ROOT = Path(__file__).parents[2]
+SAMPLE = ROOT / "tests/data/sample.flac"
+SAMPLE_COUNT = soundfile.info(SAMPLE).frames
+FORMATS = ROOT.parent / "shared/data/formats"
+needs_formats = pytest.mark.skipif(not FORMATS.is_dir(), reason="shared data (formats/) is not here")
+
+
+def speech() -> np.ndarray:
+    return soundfile.read(SAMPLE, dtype="float32")[0]
+
+
+def snr(reference: np.ndarray, other: np.ndarray) -> float:
+    """Decibels; arrays of one length at lag 0."""
+    reference, other = reference.astype(np.float64), other.astype(np.float64)
+    return float(10 * np.log10(np.sum(reference**2) / max(np.sum((reference - other) ** 2), 1e-30)))
+
+
+def tones(rate: int, seconds: float = 1.0) -> np.ndarray:
+    """The same band-limited signal (all below 3.4 kHz) sampled at any rate, straight from its formula."""
+    rng = np.random.default_rng(2)
+    time = np.arange(round(seconds * rate)) / rate
+    waves = [rng.uniform(0.02, 0.1) * np.sin(2 * np.pi * rng.uniform(80, 3400) * time + i) for i in range(8)]
+    return np.sum(waves, axis=0).astype(np.float32)
+
+
+def encode(path: Path, codec: str, samples: np.ndarray, rate: int, container: str, video: bool = False) -> Path:
+    """Write (samples,) float32 with libav; `video` adds a black picture of the same length."""
+    options = {"movflags": "faststart"} if container in ("mp4", "ipod") else {}
+    with av.open(str(path), "w", format=container, options=options) as out:
+        stream = out.add_stream(codec, rate=rate, layout="mono")
+        if video:
+            picture = out.add_stream("mpeg4", rate=10, width=64, height=64, pix_fmt="yuv420p")
+            black = np.zeros((64, 64, 3), np.uint8)
+            frames = [av.VideoFrame.from_ndarray(black, format="rgb24") for _ in range(10 * len(samples) // rate)]
+            for frame in [*frames, None]:
+                out.mux(picture.encode(frame))
+        frame = av.AudioFrame.from_ndarray(samples[None], format="fltp", layout="mono")
+        frame.sample_rate = rate
+        context = stream.codec_context
+        fit = av.AudioResampler(context.format, "mono", rate, frame_size=context.frame_size or 0)
+        for piece in [*fit.resample(frame), *fit.resample(None), None]:
+            out.mux(stream.encode(piece))
+    return path
+
+
+def silent_film(path: Path) -> Path:
+    with av.open(str(path), "w", format="mp4") as out:
+        picture = out.add_stream("mpeg4", rate=10, width=64, height=64, pix_fmt="yuv420p")
+        frame = av.VideoFrame.from_ndarray(np.zeros((64, 64, 3), np.uint8), format="rgb24")
+        out.mux(picture.encode(frame))
+        out.mux(picture.encode(None))
+    return path
+
+
+def half(path: Path) -> Path:
+    cut = path.with_name("half_" + path.name)
+    cut.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    return cut
