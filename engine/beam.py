@@ -23,7 +23,7 @@ class BeamSearch(Search):
     @property
     def wanted(self) -> int:
         """Finished hypotheses."""
-        return 1 if self.size == 1 else max(1, round(self.size * self.patience))
+        return max(1, round(self.size * self.patience))
 
     def candidates(self, logits: Tensor, windows: Sequence[Hypotheses], likeliest: Likeliest) -> list[list[Candidate]]:
         scores, tokens, total = likeliest(logits, self.keep)

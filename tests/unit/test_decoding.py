@@ -207,7 +207,7 @@ def test_beams_go_on_with_the_likeliest_sums_and_finish_those_that_end_before():
     assert not window.enough
 
 
-@pytest.mark.parametrize(("patience", "ends"), [(0.1, 1), (0.5, 1), (1.0, 2), (1.6, 3), (2.0, 4)])
+@pytest.mark.parametrize(("patience", "ends"), [(0.1, 1), (0.5, 1), (1.0, 2), (1.6, 3), (1.8, 4), (2.0, 4)])
 def test_patience_says_how_many_finished_end_a_search(patience, ends):
     search, window = beams(2, patience), Hypotheses(99)
     for step in range(1, 9):
@@ -215,6 +215,23 @@ def test_patience_says_how_many_finished_end_a_search(patience, ends):
         if window.enough:
             break
     assert len(window.finished) == step == ends
+
+
+def test_no_more_finish_than_are_wanted():
+    """The likelier ones, where several end at one step."""
+    search, window = beams(2), Hypotheses(9)
+    search.advance(window, [offered(e=-0.1, a=-1.0, b=-2.0)])
+    search.advance(window, [offered(e=-0.2, a=-1.0, b=-9.0), offered(e=-0.3, a=-9.0, b=-9.0)])
+    assert [one.tokens for one in window.finished] == [(), (0,)]
+    assert window.enough
+
+
+@pytest.mark.parametrize("patience", [0.1, 1.0, 3.0])
+def test_a_single_beam_stops_at_its_first_end(patience):
+    search, window = beams(1, patience), Hypotheses(9)
+    assert search.advance(window, [offered(a=-0.1)]) == [0] and not window.enough
+    assert search.advance(window, [offered(e=-0.1)]) == [] and window.enough
+    assert search.best(window).tokens == (0,)
 
 
 def test_unfinished_hypotheses_make_up_the_number():
@@ -243,6 +260,20 @@ def test_draws_follow_the_probabilities_at_their_temperature(temperature):
         assert drawn[token] / 20000 == pytest.approx(expected, abs=4 * math.sqrt(expected * (1 - expected) / 20000))
     plainly = logits[0].log_softmax(0).tolist()
     assert all(one.logprob == pytest.approx(plainly[one.token]) for one in row)
+
+
+def test_what_may_not_come_is_never_drawn(monkeypatch):
+    """Not by the smallest draw there is either; and where nothing may come, the hypothesis ends as it is."""
+    search = Sampling(EOT, 2, 1.0, temperature=1.0, seed=0)
+    monkeypatch.setattr(torch, "rand", lambda *shape, **options: torch.zeros(*shape, dtype=torch.float64))
+    ((one, _),) = search.candidates(torch.tensor([[-math.inf, 0.0, 0.0]]), [search.start(9)], TableDecoder.likeliest)
+    assert (one.token, one.logprob) == (1, pytest.approx(math.log(0.5)))
+
+    window = search.start(9)
+    window.live = [Hypothesis((1,), (-0.5,))]
+    nothing = search.candidates(torch.full((1, 3), -math.inf), [window], TableDecoder.likeliest)
+    assert search.advance(window, nothing) == []
+    assert (window.finished, window.enough) == ([Hypothesis((1,), (-0.5,))], True)
 
 
 def test_a_seed_gives_one_text_and_the_best_of_more_samples_is_better():
