@@ -22,11 +22,8 @@ run returns at once.
 from __future__ import annotations
 
 import ctypes
-import operator
 import weakref
-from collections.abc import Mapping
 from contextlib import suppress
-from enum import Enum
 from pathlib import Path
 from types import ModuleType
 from typing import Any, ClassVar
@@ -36,79 +33,24 @@ import numpy as np
 import numpy.typing as npt
 
 from tilewhisper.kernels import tiling
+from tilewhisper.kernels.xdna.emulated.binding import Bound, check, integer, no_overload
 from tilewhisper.kernels.xdna.emulated.container import Binary, unpack
 from tilewhisper.kernels.xdna.emulated.device import Tier
 from tilewhisper.kernels.xdna.emulated.machine import Bytes, Context, EmulatedCrash, Faults, Machine, Memory
 from tilewhisper.kernels.xdna.emulated.program import DeviceFault, DeviceHang
+from tilewhisper.kernels.xdna.emulated.surface import (
+    SURFACE,
+    ert_cmd_state,
+    flags,
+    xclBOSyncDirection,
+    xrt_info_device,
+    xrt_msg_level,
+)
 
 __all__ = ["SURFACE", "EmulatedCrash", "Faults", "make"]
 
 _TRANSACTION = 3
 _INSTRUCTIONS, _LENGTH, _BUFFERS = 1, 2, 3
-
-
-class xclBOSyncDirection(Enum):  # noqa: N801 (the bindings' name, as all below)
-    XCL_BO_SYNC_BO_TO_DEVICE = 0
-    XCL_BO_SYNC_BO_FROM_DEVICE = 1
-
-
-class ert_cmd_state(Enum):  # noqa: N801
-    ERT_CMD_STATE_NEW = 1
-    ERT_CMD_STATE_QUEUED = 2
-    ERT_CMD_STATE_COMPLETED = 4
-    ERT_CMD_STATE_ERROR = 5
-    ERT_CMD_STATE_ABORT = 6
-    ERT_CMD_STATE_SUBMITTED = 7
-    ERT_CMD_STATE_TIMEOUT = 8
-    ERT_CMD_STATE_NORESPONSE = 9
-    ERT_CMD_STATE_SKERROR = 10
-    ERT_CMD_STATE_SKCRASHED = 11
-
-
-class xrt_info_device(Enum):  # noqa: N801
-    bdf = 0
-    name = 5  # type: ignore[assignment]
-
-
-class xrt_msg_level(Enum):  # noqa: N801
-    emergency = 0
-    alert = 1
-    critical = 2
-    error = 3
-    warning = 4
-    notice = 5
-    info = 6
-    debug = 7
-
-
-class flags(Enum):  # noqa: N801
-    normal = 0
-    cacheable = 1 << 24
-    device_only = 1 << 28
-    host_only = 1 << 29
-    p2p = 1 << 30
-    svm = 1 << 27
-
-
-SURFACE: Mapping[str, frozenset[str]] = {
-    "XCL_BO_FLAGS_NONE": frozenset(),
-    "enumerate_devices": frozenset(),
-    "log_message": frozenset(),
-    "uuid": frozenset({"to_string"}),
-    "device": frozenset({"register_xclbin", "get_info"}),
-    "xclbin": frozenset({"get_kernels", "get_uuid", "get_xsa_name", "get_mems", "xclbinkernel"}),
-    "xclbin.xclbinkernel": frozenset({"get_name", "get_num_args"}),
-    "hw_context": frozenset(),
-    "kernel": frozenset({"__call__", "group_id"}),
-    "bo": frozenset({"write", "read", "map", "sync", "size", "address", "flags", *flags.__members__}),
-    "run": frozenset({"set_arg", "start", "wait", "state"}),
-    "runlist": frozenset({"add", "execute", "wait"}),
-    **{
-        enum.__name__: frozenset(enum.__members__)
-        for enum in (xclBOSyncDirection, ert_cmd_state, xrt_info_device, xrt_msg_level)
-    },
-}
-"""What may be used of the module: its names, and of each class, dotted if nested, its attributes (npu.md section 1)."""
 
 
 def make(device: tiling.Device, tier: Tier = "fast", faults: Faults | None = None) -> Any:
@@ -133,44 +75,16 @@ def make(device: tiling.Device, tier: Tier = "fast", faults: Faults | None = Non
 
 
 def _log_message(level: xrt_msg_level, tag: str, message: str) -> None:
-    _check(level, xrt_msg_level, "log_message")
-    _check(tag, str, "log_message")
-    _check(message, str, "log_message")
+    check(level, xrt_msg_level, "log_message")
+    check(tag, str, "log_message")
+    check(message, str, "log_message")
 
 
-def _no_overload(what: str) -> TypeError:
-    return TypeError(f"{what}(): incompatible function arguments.")
-
-
-def _check(value: Any, kind: type | tuple[type, ...], what: str) -> None:
-    if not isinstance(value, kind):
-        raise _no_overload(what)
-
-
-def _integer(value: Any, what: str, *, bits: int = 64) -> int:
-    """As the bindings take an unsigned integer: anything that is one, and fits. Raises TypeError."""
-    try:
-        number = operator.index(value)
-    except TypeError:
-        raise _no_overload(what) from None
-    if not 0 <= number < 1 << bits:
-        raise _no_overload(what)
-    return number
-
-
-class _Bound:
-    """A class of one module: `make` derives from each with its module and machine."""
-
-    module: ClassVar[Any]
-    machine: ClassVar[Machine]
-    public_name: ClassVar[str]
-
-
-class _Uuid(_Bound):
+class _Uuid(Bound):
     public_name = "uuid"
 
     def __init__(self, text: str) -> None:
-        _check(text, str, "__init__")
+        check(text, str, "__init__")
         self._value = UUID(text)
 
     def to_string(self) -> str:
@@ -188,12 +102,12 @@ class _XclbinKernel:
         return self._binary.arguments
 
 
-class _Xclbin(_Bound):
+class _Xclbin(Bound):
     public_name = "xclbin"
     xclbinkernel = _XclbinKernel
 
     def __init__(self, path: str) -> None:
-        _check(path, str, "__init__")
+        check(path, str, "__init__")
         try:
             data = Path(path).read_bytes()
         except OSError:
@@ -217,7 +131,7 @@ class _Xclbin(_Bound):
         return []
 
 
-class _Device(_Bound):
+class _Device(Bound):
     public_name = "device"
     _BDF: ClassVar[str] = "0000:c6:00.1"
 
@@ -226,27 +140,27 @@ class _Device(_Bound):
         if isinstance(which, str):
             if not machine.there or which != self._BDF:
                 raise RuntimeError(f" No such device '{which}'")
-        elif not machine.there or _integer(which, "__init__", bits=32) > 0:
+        elif not machine.there or integer(which, "__init__", bits=32) > 0:
             raise RuntimeError(f" No such device with index '{which}'")
 
     def register_xclbin(self, xclbin: _Xclbin) -> _Uuid:
-        _check(xclbin, _Xclbin, "register_xclbin")
+        check(xclbin, _Xclbin, "register_xclbin")
         self.machine.registered[xclbin._binary.uuid] = xclbin._binary
         return xclbin.get_uuid()
 
     def get_info(self, key: xrt_info_device) -> str:
-        _check(key, xrt_info_device, "get_info")
+        check(key, xrt_info_device, "get_info")
         if key is xrt_info_device.bdf:
             return self._BDF
         return {"xdna1": "NPU Phoenix", "xdna2": "NPU Strix"}[self.machine.device.name]
 
 
-class _HwContext(_Bound):
+class _HwContext(Bound):
     public_name = "hw_context"
 
     def __init__(self, device: _Device, uuid: _Uuid) -> None:
-        _check(device, _Device, "__init__")
-        _check(uuid, _Uuid, "__init__")
+        check(device, _Device, "__init__")
+        check(uuid, _Uuid, "__init__")
         machine = self.machine
         binary = machine.registered.get(uuid._value)
         if binary is None:
@@ -256,18 +170,18 @@ class _HwContext(_Bound):
         self._context = Context(machine, binary)
 
 
-class _Kernel(_Bound):
+class _Kernel(Bound):
     public_name = "kernel"
 
     def __init__(self, context: _HwContext, name: str) -> None:
-        _check(context, _HwContext, "__init__")
-        _check(name, str, "__init__")
+        check(context, _HwContext, "__init__")
+        check(name, str, "__init__")
         if name != context._context.binary.kernel:
             raise RuntimeError(f"No such kernel '{name}'")
         self._context = context._context
 
     def group_id(self, argument: int) -> int:
-        number = _integer(argument, "group_id", bits=31)
+        number = integer(argument, "group_id", bits=31)
         if number >= self._context.binary.arguments:
             raise IndexError(f"the kernel has no argument {number}")
         return _group(number)
@@ -286,7 +200,7 @@ def _group(argument: int) -> int:
     return (1 << 16) + argument
 
 
-class _Bo(_Bound):
+class _Bo(Bound):
     public_name = "bo"
     flags = flags
     normal = flags.normal
@@ -299,13 +213,13 @@ class _Bo(_Bound):
     def __init__(self, *arguments: Any) -> None:
         match arguments:
             case (_Device(), size, flags() as kind, group):
-                self._kind, self._group = kind, _integer(group, "__init__", bits=32)
-                self._memory = Memory(self.machine, _integer(size, "__init__"))
+                self._kind, self._group = kind, integer(group, "__init__", bits=32)
+                self._memory = Memory(self.machine, integer(size, "__init__"))
                 self._start, self._size, self._is_part = 0, len(self._memory.host), False
             case (_Bo() as parent, size, offset):
-                self._take_part(parent, _integer(size, "__init__"), _integer(offset, "__init__"))
+                self._take_part(parent, integer(size, "__init__"), integer(offset, "__init__"))
             case _:
-                raise _no_overload("__init__")
+                raise no_overload("__init__")
 
     def _take_part(self, parent: _Bo, size: int, offset: int) -> None:
         if parent._is_part:
@@ -325,13 +239,13 @@ class _Bo(_Bound):
 
     def write(self, buffer: Any, seek: int) -> None:
         data = _memory_of(buffer)
-        start = _integer(seek, "write")
+        start = integer(seek, "write")
         if start + data.size > self._size:
             raise RuntimeError("attempting to write past buffer size")
         self._host[start : start + data.size] = data
 
     def read(self, size: int, skip: int) -> npt.NDArray[np.int8]:
-        start, count = _integer(skip, "read"), _integer(size, "read")
+        start, count = integer(skip, "read"), integer(size, "read")
         if start + count > self._size:
             raise RuntimeError("attempting to read past buffer size")
         return self._host[start : start + count].view(np.int8).copy()
@@ -340,11 +254,11 @@ class _Bo(_Bound):
         return memoryview(self._host)  # type: ignore[arg-type]
 
     def sync(self, direction: xclBOSyncDirection, *extent: int) -> None:
-        _check(direction, xclBOSyncDirection, "sync")
+        check(direction, xclBOSyncDirection, "sync")
         if len(extent) not in (0, 2):
-            raise _no_overload("sync")
+            raise no_overload("sync")
         self.machine.need("SYNC_BO")
-        size, offset = (_integer(value, "sync") for value in extent or (self._size, 0))
+        size, offset = (integer(value, "sync") for value in extent or (self._size, 0))
         if offset + size > self._size:
             raise RuntimeError("attempting to sync past buffer size")
         part = slice(offset, offset + size)
@@ -373,7 +287,7 @@ def _memory_of(buffer: Any) -> Bytes:
     try:
         array = np.asarray(memoryview(buffer))
     except TypeError:
-        raise _no_overload("write") from None
+        raise no_overload("write") from None
     if array.flags.c_contiguous:
         return array.reshape(-1).view(np.uint8)
     spans = [(size - 1) * stride for size, stride in zip(array.shape, array.strides, strict=True)]
@@ -382,11 +296,11 @@ def _memory_of(buffer: Any) -> Bytes:
     return np.frombuffer(ctypes.string_at(array.ctypes.data, array.nbytes), np.uint8)
 
 
-class _Run(_Bound):
+class _Run(Bound):
     public_name = "run"
 
     def __init__(self, kernel: _Kernel) -> None:
-        _check(kernel, _Kernel, "__init__")
+        check(kernel, _Kernel, "__init__")
         self._context = kernel._context
         self._numbers: dict[int, int] = {}
         self._buffers: dict[int, weakref.ref[_Bo]] = {}
@@ -395,7 +309,7 @@ class _Run(_Bound):
         self._list: weakref.ref[_RunList] | None = None
 
     def set_arg(self, index: int, value: Any) -> None:
-        number = _integer(index, "set_arg", bits=31)
+        number = integer(index, "set_arg", bits=31)
         known = number < self._context.binary.arguments
         if isinstance(value, _Bo):
             if not known:
@@ -404,7 +318,7 @@ class _Run(_Bound):
                 value = self._copies[number] = value._copy_in(_group(number))
             self._buffers[number] = weakref.ref(value)
         else:
-            scalar = _integer(value, "set_arg", bits=31)
+            scalar = integer(value, "set_arg", bits=31)
             if not known:
                 raise IndexError(f"the kernel has no argument {number}")
             self._numbers[number] = scalar
@@ -415,7 +329,7 @@ class _Run(_Bound):
         self._execute()
 
     def wait(self, timeout_ms: int = 0) -> ert_cmd_state:
-        timeout = _integer(timeout_ms, "wait", bits=32)
+        timeout = integer(timeout_ms, "wait", bits=32)
         if self._state in (ert_cmd_state.ERT_CMD_STATE_NEW, ert_cmd_state.ERT_CMD_STATE_TIMEOUT) and not timeout:
             raise EmulatedCrash("wait() without a timeout on a run that does not end: this process waits for ever")
         if self._state is ert_cmd_state.ERT_CMD_STATE_NEW:
@@ -463,17 +377,17 @@ class _Run(_Bound):
         return buffer._device
 
 
-class _RunList(_Bound):
+class _RunList(Bound):
     public_name = "runlist"
 
     def __init__(self, context: _HwContext) -> None:
-        _check(context, _HwContext, "__init__")
+        check(context, _HwContext, "__init__")
         self._context = context._context
         self._runs: list[_Run] = []
         self._running = False
 
     def add(self, run: _Run) -> None:
-        _check(run, _Run, "add")
+        check(run, _Run, "add")
         self._need_idle("adding run objects")
         if run._list and run._list():
             raise RuntimeError("Run object already associated with a runlist")
