@@ -8,7 +8,7 @@ be had cheaply, without any training:
                 one of those stands for all it was taken from: log(all / kept) is added to its score.
     silent      the positions with audio and a margin only. They attend to themselves and to the keys and values that
                 the rest has in a window of nothing but silence, encoded once; the decoder sees its states likewise.
-    auto        `sparse:8`, where every product runs on the host; `full` on devices, whose designs are made for 1500
+    auto        `sparse:16`, where every product runs on the host; `full` on devices, whose designs are made for 1500
 
 A window without a silent tail is encoded in full under all of them.
 """
@@ -23,16 +23,14 @@ from tilewhisper.engine.errors import OptionError
 
 POSITIONS = 1500
 FRAMES_PER_POSITION = 2
-MARGIN = 64
+MARGIN = 32
 """Positions (20 ms each) after the audio that are kept whole."""
-EDGE = 32
-"""Positions at the window's end that are kept whole. Without them the states of the audio are off twice as far; with 64
-in place of 32, word errors were the same and the encoder 6 % slower."""
-AUTO_STEP = 8
-"""Word errors on 60 clips in % (base, tiny.en; all 1500 positions: 13.59, 16.73). By `cpu`: 14.07, 16.44 at 4; 13.88,
-16.63 at 8; 13.78, 16.83 at 16. By `int8`: 13.69, 16.73 at 8; 13.97, 16.06 at 16. Character errors of base in 8
-languages (11.87): 11.87, 11.36, 11.36; by `int8` 11.11 and 12.12. So the step hardly matters; 16 takes 10 % less time
-than 8."""
+EDGE = 16
+"""Positions at the window's end that are kept whole. Without them the states of the audio are off twice as far."""
+AUTO_STEP = 16
+"""Word errors on 60 clips in % (base, tiny.en; all 1500 positions: 13.59, 16.73): 13.69, 16.54 by `cpu`; 13.88, 16.06
+by `int8`. Character errors of base in 8 languages (11.87): 12.63, 10.61. With steps of 8, margins of 8 to 64 and edges
+of 8 to 32 word errors were 13.69 to 13.97 and 15.97 to 16.83, in no order; the encoder took up to a fifth longer."""
 
 
 @dataclass(frozen=True)

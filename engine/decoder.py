@@ -173,7 +173,7 @@ class _DecoderLayer:
         self._run = backend
         self._heads: int = own.num_heads
         self._head_dim: int = own.head_dim
-        self._cross_kv = backend.prepare(*fuse([cross.k_proj, cross.v_proj]))
+        self._cross_kv = backend.prepare_for_windows(*fuse([cross.k_proj, cross.v_proj]))
         self._layer = DecoderLayer(
             own_norm=norm_of(layer.self_attn_layer_norm),
             qkv=backend.prepare(*fuse([own.q_proj, own.k_proj, own.v_proj], backend.step_layout)),

@@ -234,6 +234,10 @@ class StepBackend(AttentionBackend):
         """A weight (n, k), in the layout from which `prepare` makes what is best for a few rows. Same values."""
         return weight.contiguous()
 
+    def prepare_for_windows(self, weight: Tensor, bias: Tensor | None) -> Any:
+        """The same as `prepare`, for products with all of a window's positions, which come once."""
+        return self.prepare(weight, bias)
+
     def prepare_vocabulary(self, weight: Tensor) -> Any:
         """Turn the vocabulary's weight (n, k) into what `scores` and `settle` want."""
         return self.prepare(weight, None)

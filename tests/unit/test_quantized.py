@@ -110,6 +110,14 @@ def test_a_feed_forward_in_one_pass_is_its_operations(instruction_set, name, err
     )  # a step's rounding may turn over where norms differ in a last bit
 
 
+@pytest.mark.parametrize(("name", "error"), [("int16", 1e-3), ("int8", 2e-2)])
+@pytest.mark.parametrize("rows", [1, 13, 48, 49, 300])
+def test_a_product_for_windows_is_a_product(instruction_set, name, error, rows):
+    backend, x, weight, bias = registry.create(name), normal(2, rows, 65), normal(37, 65, seed=1), normal(37, seed=2)
+    y = backend.linear(x, backend.prepare_for_windows(weight, bias))
+    assert relative(y, F.linear(x.double(), weight.double(), bias.double())) < error
+
+
 def test_bytes_keep_zero_and_what_lies_on_one_side_of_it(instruction_set):
     """What GELU leaves: many zeros, and hardly anything below. A row's 255 steps lie where its numbers are."""
     backend, eye = registry.create("w8a8"), torch.eye(7)

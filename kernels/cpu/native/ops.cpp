@@ -180,7 +180,7 @@ Tensor linear(Tensor x, Tensor panels, Tensor scales, std::optional<Tensor> sums
         auto* memory = static_cast<char*>(scratch(Workspace::bytes(last - first, k)));
         return quantized(x, first, last, norm, weight, Workspace(memory, last - first, k));
     };
-    if (rows <= run.block) {  // too few rows to share: share the columns
+    if (rows <= 4 * run.block) {  // share the columns, so that the weight is read once: 16 rows of base's vocabulary 3.8 -> 2.7 ms
         const WordRows all = words(0, rows);
         share(panels_of(n), 16, [&](int64_t first, int64_t last) { run.product(all, rows, weight, first, last, then, to); });
         return out;
