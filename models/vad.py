@@ -61,17 +61,20 @@ def speech_spans(probabilities: Probabilities, n_samples: int, options: VadOptio
 
 
 def chunks(spans: Sequence[Span], max_samples: int = 30 * SAMPLE_RATE) -> list[Span]:
-    """Neighbouring spans, and the silence between them, joined while they are at most `max_samples` long.
+    """Neighbouring spans, and the silence between them, joined to at most `max_samples`; where more follows, up to the
+    longest silence in the second half of that.
 
+    Beside as long as possible, clips joined to 4 orders of 450 s gave word errors of 14.3 in place of 14.8 (base) and
+    17.5 in place of 17.0 (tiny.en), in nine tenths of the time: attention's grows with the square of the length.
     A longer span is cut into equal parts; `max_speech_duration_s=30` has it cut in its silences before.
     """
+    parts = [part for span in spans for part in _parts(span, max_samples)]
     joined: list[Span] = []
-    for span in spans:
-        for part in _parts(span, max_samples):
-            if joined and part.end - joined[-1].start <= max_samples:
-                joined[-1] = Span(joined[-1].start, part.end)
-            else:
-                joined.append(part)
+    first = 0
+    while first < len(parts):
+        after = _chunk_end(parts, first, max_samples)
+        joined.append(Span(parts[first].start, parts[after - 1].end))
+        first = after
     return joined
 
 
@@ -182,6 +185,19 @@ def _padded(spans: Sequence[Span], n_samples: int, pad: int) -> list[Span]:
         Span(max(0, span.start - before), min(n_samples, span.end + after))
         for span, before, after in zip(spans, [pad, *margins], [*margins, pad], strict=False)
     ]
+
+
+def _chunk_end(parts: Sequence[Span], first: int, longest: int) -> int:
+    """The part after the last of the chunk that begins with `first`."""
+
+    def ended_by(length: int) -> int:
+        return bisect.bisect_right(parts, parts[first].start + length, lo=first, key=lambda part: part.end)
+
+    most = ended_by(longest)
+    if most == len(parts):
+        return most
+    least = min(ended_by(longest // 2) + 1, most)
+    return max(range(least, most + 1), key=lambda n: (parts[n].start - parts[n - 1].end, n))
 
 
 def _parts(span: Span, longest: int) -> Iterator[Span]:

@@ -148,10 +148,19 @@ def test_options_are_faster_whispers() -> None:
 # ---- chunks and times
 
 
-def test_chunks_join_neighbours_up_to_thirty_seconds() -> None:
+def test_chunks_join_neighbours_up_to_the_longest_silence_of_their_second_half() -> None:
     spans = seconds((1, 10), (12, 25), (26, 31), (31.5, 40), (80, 81))
-    assert chunks(spans) == seconds((1, 31), (31.5, 40), (80, 81))
+    assert chunks(spans) == seconds((1, 25), (26, 40), (80, 81))
     assert chunks([]) == []
+
+
+def test_of_equal_silences_a_chunk_ends_at_the_last_within_thirty_seconds() -> None:
+    spans = seconds(*((second, second + 0.5) for second in range(40)))
+    assert chunks(spans) == seconds((0, 29.5), (30, 39.5))
+
+
+def test_a_chunk_with_no_silence_in_its_second_half_ends_before() -> None:
+    assert chunks(seconds((0, 9), (10, 31), (50, 51))) == seconds((0, 9), (10, 31), (50, 51))
 
 
 def test_a_chunk_is_never_longer_than_asked() -> None:
