@@ -21,8 +21,9 @@ from tilewhisper.engine.results import Segment
 if TYPE_CHECKING:
     from tilewhisper.engine.model import WhisperModel
 
-MOST = 16
-"""Windows; beyond that a step's products have rows enough, and only memory grows."""
+MOST = 32
+"""Windows: as many rows as a layer of the decoder takes in one native call. 60 clips of base took 4-8 % less time than
+by 16, and no less by 60."""
 AHEAD = 4
 """Batches; jobs that are done wait for those before them, and hold their audio meanwhile."""
 
@@ -84,7 +85,7 @@ def together(jobs: Iterator[Job], size: int, model: "WhisperModel", options: Tra
 def default_batch_size(window_bytes: int) -> int:
     """From the cores and the memory that is free: how many windows, of which one takes `window_bytes`, go together."""
     cores = os.cpu_count() or 1
-    return max(1, min(MOST, 8 * cores, _free_memory() // 4 // window_bytes))
+    return max(1, min(MOST, 16 * cores, _free_memory() // 4 // window_bytes))
 
 
 def _free_memory() -> int:

@@ -4,6 +4,7 @@ Two numbers, never one word: `rtf` is processing time / audio time (lower is bet
 out loading the model, which stands apart, and count everything else from opening the file to the last token.
 """
 
+import functools
 import os
 import platform
 import sys
@@ -194,7 +195,7 @@ def machine() -> Machine:
         threads=torch.get_num_threads(),
         os=platform.platform(),
         python=platform.python_version(),
-        packages=_versions(PACKAGES),
+        packages=dict(_versions(PACKAGES)),
     )
 
 
@@ -214,10 +215,13 @@ def peak_memory_bytes() -> int | None:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
+@functools.cache
 def _versions(packages: Sequence[str]) -> dict[str, str]:
+    """Looked up once: 6 ms, which every file's report would take again."""
     return {name: version(name) for name in packages}
 
 
+@functools.cache
 def _cpu_name() -> str:
     try:
         with Path("/proc/cpuinfo").open(encoding="utf-8") as lines:
