@@ -192,19 +192,13 @@ class _DecoderLayer:
 
     def keep(self, window: Encoded) -> Any:
         """The keys and values of a window's states."""
-        keys, values = self._run.linear(window.states, self._cross_kv).chunk(2, dim=-1)
-        return self._run.keep(self._split(keys), self._split(values), window.bias)
+        return self._run.hear(window.states, self._cross_kv, self._heads, window.bias)
 
     def __call__(
         self, x: Tensor, keys: Tensor, values: Tensor, windows: Sequence[Any], lengths: Sequence[int]
     ) -> Tensor:
         """x (batch, new, d_model), what comes after `lengths` tokens of each row; the same shape."""
         return self._run.decoder_layer(x, self._layer, keys, values, lengths, windows)
-
-    def _split(self, x: Tensor) -> Tensor:
-        """(batch, tokens, d_model) -> (batch, heads, tokens, head_dim)"""
-        heads: Tensor = x.unflatten(-1, (self._heads, self._head_dim)).transpose(1, 2)
-        return heads
 
 
 def _prepare(linear: Any, backend: StepBackend) -> Any:

@@ -265,6 +265,13 @@ class StepBackend(AttentionBackend):
     def keep(self, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Any:
         """Keys and values (batch, heads, n, head_dim), and a bias (n,) of each key, ready for many `attend` calls."""
 
+    def hear(self, states: Tensor, prepared: Any, heads: int, bias: Tensor | None = None) -> Any:
+        """`keep` of a window's states (1, n, k) times a weight that `prepare_for_windows` gave: (1, n, 2 * heads *
+        head_dim), the keys before the values."""
+        both = self.linear(states, prepared).unflatten(-1, (2, heads, -1))
+        keys, values = (part.transpose(1, 2) for part in both.unbind(2))
+        return self.keep(keys, values, bias)
+
     @abstractmethod
     def attend(self, q: Tensor, kept: Any, scale: float) -> Tensor:
         """softmax(scale * q k^T + bias) v of queries (batch, heads, m, head_dim): (batch, m, heads * head_dim)."""

@@ -11,9 +11,10 @@ int32 over at most 256 terms and float32 beyond. With u half a unit of the last 
     |error of one product| <= sum_k (|x_k| u_w + |w_k| u_x + u_x u_w)
 
 which for normally distributed rows is 4.6e-4 (int16) and 7.5e-3 (int8, w8a8) of a result's size; what a layer makes of
-its outliers is worse. Attention is the same on all: scores from 13 bits, a float32 softmax, weights of up to 15 bits
-against values of 12. A decoder runs on the first two; by `int8` a window's keys and values come of w8a8's products. Its
-vocabulary is 8-bit on both, and tokens that may be the likeliest are scored anew in float32.
+its outliers is worse. Attention by int16 has scores from 13 bits, a float32 softmax, and weights of up to 15 bits
+against values of 12; by the other two all of these have 8 (see native/attention.h). A decoder runs on the first two; by
+`int8` a window's keys and values come of w8a8's products. Its vocabulary is 8-bit on both, and tokens that may be the
+likeliest are scored anew in float32.
 
 In a decoder's step, which waits for its weights, the activations of int16 have four times as many steps. Over a clip's
 tokens log-probabilities were then wrong by 0.003 in place of 0.009 (tiny.en, 12 clips), and beams of 5 differed from
@@ -82,7 +83,9 @@ def linear(
 
 
 class _Native(BlockBackend):
-    """What all precisions share: everything but how a weight is packed."""
+    """What all precisions share: everything but how weights, keys and values are packed."""
+
+    attention_bits: ClassVar[int]
 
     @classmethod
     def why_unavailable(cls, settings: Settings) -> str | None:
@@ -117,7 +120,8 @@ class _Native(BlockBackend):
         return torch.stack(products).view(*batch, a.shape[-2], b.shape[-1])
 
     def attention(self, q: Tensor, k: Tensor, v: Tensor, scale: float, bias: Tensor | None = None) -> Tensor:
-        attended: Tensor = _native.attend(q, *_native.pack_keys_values(k, v), k.shape[2], scale, bias)
+        packed = _native.pack_keys_values(k, v, self.attention_bits)
+        attended: Tensor = _native.attend(q, *packed, k.shape[2], scale, bias)
         return attended
 
 
@@ -143,8 +147,11 @@ class _Stepping(_Native, StepBackend):
         return found
 
     def keep(self, k: Tensor, v: Tensor, bias: Tensor | None = None) -> "_Kept":
-        keys, key_scale, values, value_scale = _native.pack_keys_values(k, v)
-        return _Kept(keys, key_scale, values, value_scale, k.shape[2], bias)
+        return _Kept(*_native.pack_keys_values(k, v, self.attention_bits), k.shape[2], bias)
+
+    def hear(self, states: Tensor, prepared: PackedWeight, heads: int, bias: Tensor | None = None) -> "_Kept":
+        packed = _native.pack_products(states, *prepared, heads, self.attention_bits)
+        return _Kept(*packed, states.shape[1], bias)
 
     def attend(self, q: Tensor, kept: "_Kept", scale: float) -> Tensor:
         attended: Tensor = _native.attend(q, *kept[:5], scale, kept.bias)
@@ -177,6 +184,7 @@ class _Stepping(_Native, StepBackend):
             ],
             [product.panels for product in products],
             [product.scales for product in products],
+            [product.sums for product in products],
             [product.bias for product in products],
             layer.fc1.n,
             keys,
@@ -214,12 +222,14 @@ class Int16Backend(_Stepping):
     name = "int16"
     summary = "rows of 2 x 2896 steps in int16, exact products, int32 and float32 sums; native code"
     bits = 16
+    attention_bits = 16
 
 
 class Int8Backend(_Stepping):
     name = "int8"
-    summary = "8-bit weight rows, 16-bit activation rows, int32 and float32 sums; native code"
+    summary = "8-bit weight rows, 16-bit activation rows, attention of 8 bits, int32 and float32 sums; native code"
     bits = 8
+    attention_bits = 8
 
     def prepare_for_windows(self, weight: Tensor, bias: Tensor | None) -> PackedWeight:
         """With rows of 8 bits as well: hundreds come at once, so that the products take the time, not the weights."""
@@ -228,7 +238,8 @@ class Int8Backend(_Stepping):
 
 class W8A8Backend(_Native):
     name = "w8a8"
-    summary = "8-bit weight rows, 8-bit activation rows, int32 sums in the linear layers; native code"
+    summary = "8-bit weight rows, 8-bit activation rows, attention of 8 bits, int32 sums; native code"
+    attention_bits = 8
 
     def prepare(self, weight: Tensor, bias: Tensor | None) -> PackedWeight:
         return pack_quads(weight, bias)

@@ -81,9 +81,9 @@ def test_matmul_takes_transposed_views(backend):
     assert (np.abs(y.double().numpy() - x @ z) <= bound(backend.name, x, z)).all()
 
 
-# Float32 rounds each of 64 products of a score of up to ~5 and each of 90 terms of a mean of up to ~4. For 16-bit
-# numbers test_quantized.py derives the bound.
-ATTENTION_ERROR = {"torch": 1e-5, "int16": 2e-3, "int8": 2e-3, "w8a8": 2e-3}
+# Float32 rounds each of 64 products of a score of up to ~5 and each of 90 terms of a mean of up to ~4. For whole
+# numbers test_quantized.py derives how wrong results are in the mean; the worst of thousands is some 5 times that.
+ATTENTION_ERROR = {"torch": 1e-5, "int16": 2e-3, "int8": 4e-2, "w8a8": 4e-2}
 
 
 def attends_exactly(backend, q, k, v, bias=None):

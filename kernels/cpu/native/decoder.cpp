@@ -52,18 +52,9 @@ struct Layer {
 // Rows that stand in one window, and the packed keys and values of its positions.
 struct Window {
     int64_t first, rows;
-    const int16_t* keys;
-    const float* key_scale;
-    const int16_t* values;
-    const float* value_scale;
+    PackedHeads heads;
     int64_t positions;
     std::vector<float> bias;  // of each key, -inf up to whole panels
-
-    KeysValues head(int64_t i, int64_t head_dim) const {
-        const int64_t padded = panels_of(positions) * PANEL;
-        return {keys + i * padded * head_dim, key_scale + i * padded, values + i * pairs_of(positions) * 2 * head_dim,
-                value_scale + i * head_dim, positions, head_dim};
-    }
 };
 
 struct Cache {
@@ -176,7 +167,7 @@ class Step {
         phase.share(windows * layer_.heads, 1, [] {}, [&](int64_t item, int64_t) {
             const Window& window = windows_[item / layer_.heads];
             const int64_t head = item % layer_.heads, at = window.first * width + head * layer_.head_dim;
-            kernels().attention({at_.query + at, width}, window.rows, window.head(head, layer_.head_dim), layer_.scale,
+            kernels().attention({at_.query + at, width}, window.rows, window.heads[head], layer_.scale,
                                 window.bias.data(), attention_, at_.attended + at, width);
         });
     }
@@ -195,16 +186,18 @@ class Step {
 const float* numbers(const Tensor& t, int64_t numel, const char* name) { return dense_or_null(t, numel, name); }
 
 Layer layer_of(const std::vector<Tensor>& norms, const std::vector<Tensor>& panels, const std::vector<Tensor>& scales,
-               const std::vector<Tensor>& biases, int64_t ffn, const Tensor& keys, double eps, double scale) {
+               const std::vector<std::optional<Tensor>>& sums, const std::vector<Tensor>& biases, int64_t ffn, const Tensor& keys,
+               double eps, double scale) {
     Layer layer{.scale = static_cast<float>(scale), .heads = keys.size(1), .head_dim = keys.size(3)};
     STD_TORCH_CHECK(layer.head_dim % PANEL == 0 && layer.head_dim <= MAX_HEAD_DIM,
                     "the head size must be a multiple of 16 up to 256, not ", layer.head_dim);
-    STD_TORCH_CHECK(norms.size() == 2 * NORMS && panels.size() == PRODUCTS && scales.size() == PRODUCTS && biases.size() == PRODUCTS,
+    STD_TORCH_CHECK(norms.size() == 2 * NORMS && panels.size() == PRODUCTS && scales.size() == PRODUCTS && sums.size() == PRODUCTS &&
+                        biases.size() == PRODUCTS,
                     "a layer has 3 norms of a weight and a bias, and 6 products");
     const int64_t d = layer.width();
     const int64_t sizes[PRODUCTS][2] = {{d, 3 * d}, {d, d}, {d, d}, {d, d}, {d, ffn}, {ffn, d}};
     for (int i = 0; i < PRODUCTS; ++i) {
-        layer.weights[i] = weight_of(panels[i], scales[i], std::nullopt, sizes[i][0], sizes[i][1]);
+        layer.weights[i] = weight_of(panels[i], scales[i], sums[i], sizes[i][0], sizes[i][1]);
         layer.biases[i] = numbers(biases[i], panels_of(sizes[i][1]) * PANEL, "a bias");
     }
     for (int i = 0; i < NORMS; ++i) {
@@ -224,16 +217,11 @@ std::vector<Window> windows_of(const std::vector<Tensor>& kept, const std::vecto
     std::vector<Window> windows;
     int64_t first = 0;
     for (size_t i = 0; i < count; ++i) {
-        const int64_t n = positions[i], padded = panels_of(n) * PANEL;
-        const Tensor &keys = kept[4 * i], &values = kept[4 * i + 2];
+        const int64_t n = positions[i];
         STD_TORCH_CHECK(n > 0 && rows[i] > 0, "a window must have positions and rows");
-        STD_TORCH_CHECK(keys.scalar_type() == ScalarType::Short && keys.numel() == padded * layer.width() &&
-                            values.scalar_type() == ScalarType::Short && values.numel() == pairs_of(n) * 2 * layer.width(),
-                        "keys and values must be packed by pack_keys_values, ", n, " positions of ", layer.heads, " heads");
-        Window window{first, rows[i], static_cast<const int16_t*>(keys.data_ptr()),
-                      numbers(kept[4 * i + 1], layer.heads * padded, "the keys' scales"),
-                      static_cast<const int16_t*>(values.data_ptr()), numbers(kept[4 * i + 3], layer.width(), "the values' scales"),
-                      n, std::vector<float>(padded, -std::numeric_limits<float>::infinity())};
+        const Tensor* of = &kept[4 * i];
+        Window window{first, rows[i], PackedHeads(of[0], of[1], of[2], of[3], layer.heads, n, layer.head_dim), n,
+                      std::vector<float>(panels_of(n) * PANEL, -std::numeric_limits<float>::infinity())};
         if (const float* bias = dense_or_null(biases[i], n, "a bias"))
             std::copy_n(bias, n, window.bias.begin());
         else
@@ -244,12 +232,12 @@ std::vector<Window> windows_of(const std::vector<Tensor>& kept, const std::vecto
     return windows;
 }
 
-// x (batch, new, d) through a layer: norms (own, cross, final: weight and bias each), products packed by pack_weight (qkv,
-// own out, cross query, cross out, fc1 of `ffn` columns, fc2) with padded biases. Its new keys and values join the caches
+// x (batch, new, d) through a layer: norms (own, cross, final: weight and bias each), products packed by pack_weight or
+// pack_quads (qkv, own out, cross query, cross out, fc1 of `ffn` columns, fc2) with padded biases. Its new keys and values join the caches
 // (batch, heads, context, head_dim) after `lengths` tokens of each row of the batch. Cross-attention goes over `windows`
 // of packed keys and values, `window_rows` rows of x, one after the other, in each.
 Tensor decoder_layer(Tensor x, std::vector<Tensor> norms, std::vector<Tensor> panels, std::vector<Tensor> scales,
-                     std::vector<Tensor> biases, int64_t ffn, Tensor keys, Tensor values, std::vector<int64_t> lengths,
+                     std::vector<std::optional<Tensor>> sums, std::vector<Tensor> biases, int64_t ffn, Tensor keys, Tensor values, std::vector<int64_t> lengths,
                      std::vector<Tensor> windows, std::vector<int64_t> positions,
                      std::vector<std::optional<Tensor>> window_biases, std::vector<int64_t> window_rows, double eps,
                      double scale) {
@@ -263,7 +251,7 @@ Tensor decoder_layer(Tensor x, std::vector<Tensor> norms, std::vector<Tensor> pa
                     "the caches must be dense, of one shape, and have ", batch, " rows, each with a length");
     for (const int64_t length : lengths)
         STD_TORCH_CHECK(length >= 0 && length + fresh <= context, length + fresh, " tokens do not fit a cache of ", context);
-    const Layer layer = layer_of(norms, panels, scales, biases, ffn, keys, eps, scale);
+    const Layer layer = layer_of(norms, panels, scales, sums, biases, ffn, keys, eps, scale);
     const std::vector<Window> heard = windows_of(windows, positions, window_biases, window_rows, layer);
     STD_TORCH_CHECK(!heard.empty() && heard.back().first + heard.back().rows == rows, "each of ", rows, " rows must be in a window");
     const Cache cache{static_cast<float*>(keys.data_ptr()), static_cast<float*>(values.data_ptr()), context, lengths};
@@ -282,7 +270,7 @@ Tensor decoder_layer(Tensor x, std::vector<Tensor> norms, std::vector<Tensor> pa
 
 STABLE_TORCH_LIBRARY_FRAGMENT(tilewhisper_native, m) {
     m.def(
-        "decoder_layer(Tensor x, Tensor[] norms, Tensor[] panels, Tensor[] scales, Tensor[] biases, int ffn, Tensor(a!) keys, "
+        "decoder_layer(Tensor x, Tensor[] norms, Tensor[] panels, Tensor[] scales, Tensor?[] sums, Tensor[] biases, int ffn, Tensor(a!) keys, "
         "Tensor(b!) values, int[] lengths, Tensor[] windows, int[] positions, Tensor?[] window_biases, int[] window_rows, "
         "float eps, float scale) -> Tensor");
 }

@@ -21,6 +21,7 @@ struct WordRows {
     float* scale;
     float* offset;
     Steps steps;
+    WordRows from(int64_t row) const { return {data + row * stride, stride, scale + row, offset + row, steps}; }
 };
 
 // A packed weight (see panels.h): n columns of k, a scale a column (panels_of(n) * PANEL of them), and for quads the sum
@@ -48,11 +49,12 @@ struct Epilogue {
     const float* residual;  // laid out as the result
 };
 
-// Keys and values of one head, packed by `pack_keys` and `pack_values`.
+// Keys and values of one head, packed by `pack_keys` and `pack_values`: both in 16 bits or both in 8.
 struct KeysValues {
-    const int16_t* keys;       // panels of n columns, head_dim long
+    const void* keys;          // panels of n columns, head_dim long: pairs, or quads
     const float* key_scale;    // (panels_of(n) * PANEL,)
-    const int16_t* values;     // panels of head_dim columns, n long
+    const float* key_sum;      // of quads, as a weight's: (panels_of(n) * PANEL,); else null
+    const void* values;        // panels of head_dim columns, n long: pairs, or quads
     const float* value_scale;  // (head_dim,)
     int64_t n;
     int64_t head_dim;
@@ -89,8 +91,10 @@ struct Kernels {
     float (*largest)(const float* x, int64_t n);
     float (*sum_of_exps)(const float* x, int64_t n, float most);  // of e^(x - most), where most is at least each x
 
-    void (*pack_keys)(FloatRows k, int64_t n, int64_t head_dim, int16_t* panels, float* scale);
-    void (*pack_values)(FloatRows v, int64_t n, int64_t head_dim, int16_t* panels, float* scale);
+    // In 16 bits, or with a `sum` in 8.
+    void (*pack_keys)(FloatRows k, int64_t n, int64_t head_dim, void* panels, float* scale, float* sum);
+    // In 16 bits or 8.
+    void (*pack_values)(FloatRows v, int64_t n, int64_t head_dim, int64_t bits, void* panels, float* scale);
 };
 
 extern const Kernels portable_kernels;

@@ -107,4 +107,36 @@ inline Weight weight_of(const Tensor& panels, const Tensor& scales, const std::o
             dense_or_null(sums, panels_of(n) * PANEL, "sums"), k, n};
 }
 
+// Packed keys and values of some heads, as pack_keys_values gives them.
+class PackedHeads {
+   public:
+    PackedHeads(const Tensor& keys, const Tensor& key_scale, const Tensor& values, const Tensor& value_scale, int64_t heads,
+                int64_t n, int64_t head_dim)
+        : bytes_(keys.scalar_type() == ScalarType::Char), padded_(panels_of(n) * PANEL),
+          value_rows_(padded_to_words(n, bytes_ ? Layout::QUADS : Layout::PAIRS)) {
+        const ScalarType type = bytes_ ? ScalarType::Char : ScalarType::Short;
+        STD_TORCH_CHECK(n > 0 && keys.scalar_type() == type && keys.is_contiguous() && keys.numel() == heads * padded_ * head_dim &&
+                            values.scalar_type() == type && values.is_contiguous() &&
+                            values.numel() == heads * value_rows_ * head_dim,
+                        "keys and values must be packed by pack_keys_values, ", n, " positions of ", heads, " heads of ", head_dim);
+        first_ = {keys.data_ptr(), dense_or_null(key_scale, heads * padded_ * (bytes_ ? 2 : 1), "the keys' scales"), nullptr,
+                  values.data_ptr(), dense_or_null(value_scale, heads * head_dim, "the values' scales"), n, head_dim};
+    }
+    KeysValues operator[](int64_t head) const {
+        const int64_t entry = bytes_ ? 1 : 2;
+        KeysValues of = first_;
+        of.keys = static_cast<const char*>(of.keys) + head * padded_ * of.head_dim * entry;
+        of.values = static_cast<const char*>(of.values) + head * value_rows_ * of.head_dim * entry;
+        of.key_scale += head * padded_ * (bytes_ ? 2 : 1);
+        of.key_sum = bytes_ ? of.key_scale + padded_ : nullptr;
+        of.value_scale += head * of.head_dim;
+        return of;
+    }
+
+   private:
+    bool bytes_;
+    int64_t padded_, value_rows_;
+    KeysValues first_;
+};
+
 }  // namespace tilewhisper

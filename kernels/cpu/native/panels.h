@@ -55,6 +55,9 @@ inline constexpr Steps steps_of(Layout layout, bool few_rows) {
 
 inline constexpr int64_t pairs_of(int64_t k) { return (k + 1) / 2; }
 inline constexpr int64_t words_of(int64_t k, Layout layout) { return layout == Layout::QUADS ? (k + 3) / 4 : pairs_of(k); }
+inline constexpr int64_t padded_to_words(int64_t k, Layout layout) {
+    return words_of(k, layout) * (layout == Layout::QUADS ? 4 : 2);
+}
 inline constexpr int64_t panels_of(int64_t n) { return (n + PANEL - 1) / PANEL; }
 
 // What attention wants of memory: a block of rows of scores and of weights, each row a little over n long, so that rows do

@@ -19,9 +19,13 @@ constexpr int panels_for(int rows) {
     return fit < 1 ? 1 : fit > 4 ? 4 : fit;
 }
 
-// How many entries of a panel a word of the left side meets in one column.
+// How many numbers make a word of the left side, and how many entries of a panel it meets in one column.
+template <class Entry>
+inline constexpr int64_t NUMBERS = 2;
 template <class Entry>
 inline constexpr int64_t ENTRIES = 2;
+template <>
+inline constexpr int64_t NUMBERS<Quad> = 4;
 template <>
 inline constexpr int64_t ENTRIES<Quad> = 1;
 
