@@ -41,6 +41,10 @@ ROWS_OF_A_STEP = 32
 only in prompts, once."""
 
 
+_Packed = tuple[Tensor, Tensor, Tensor, Tensor]
+"""Keys, their scales, values, their scales: as pack_keys_values gives them; see native/ops.cpp."""
+
+
 class PackedWeight(NamedTuple):
     """A weight (n, k) as the kernels read it; see native/panels.h."""
 
@@ -147,10 +151,11 @@ class _Stepping(_Native, StepBackend):
         return found
 
     def keep(self, k: Tensor, v: Tensor, bias: Tensor | None = None) -> "_Kept":
-        return _Kept(*_native.pack_keys_values(k, v, self.attention_bits), k.shape[2], bias)
+        packed: _Packed = _native.pack_keys_values(k, v, self.attention_bits)
+        return _Kept(*packed, k.shape[2], bias)
 
     def hear(self, states: Tensor, prepared: PackedWeight, heads: int, bias: Tensor | None = None) -> "_Kept":
-        packed = _native.pack_products(states, *prepared, heads, self.attention_bits)
+        packed: _Packed = _native.pack_products(states, *prepared, heads, self.attention_bits)
         return _Kept(*packed, states.shape[1], bias)
 
     def attend(self, q: Tensor, kept: "_Kept", scale: float) -> Tensor:
