@@ -24,16 +24,18 @@ class Sampling(Search):
 
     def start(self, room: int) -> Hypotheses:
         window = super().start(room)
-        window.generator.manual_seed(self.seed)
+        window.chance.seed(self.seed)
         return window
 
     def candidates(self, logits: Tensor, windows: Sequence[Hypotheses], likeliest: Likeliest) -> list[list[Candidate]]:
         """One token a row, by where a number from 0 to 1 falls in the sums of the row's probabilities; all of a
         window's first tokens come from its one row."""
         draws = 1 if windows[0].live[0].tokens else self.size
-        drawn = [torch.rand(len(one.live), draws, dtype=torch.float64, generator=one.generator) for one in windows]
+        drawn = torch.tensor(
+            [[one.chance.random() for _ in range(draws)] for one in windows for _ in one.live], dtype=torch.float64
+        )
         sums = (logits / self.temperature).softmax(dim=-1).cumsum(dim=-1, dtype=torch.float64)
-        tokens = torch.searchsorted(sums, torch.cat(drawn) * sums[:, -1:], right=True).clamp_(max=logits.shape[-1] - 1)
+        tokens = torch.searchsorted(sums, drawn * sums[:, -1:], right=True).clamp_(max=logits.shape[-1] - 1)
         return paired(tokens, logits.gather(1, tokens) - logits.logsumexp(dim=-1, keepdim=True))
 
     def advance(self, window: Hypotheses, candidates: Sequence[Sequence[Candidate]]) -> list[int]:

@@ -8,9 +8,9 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from random import Random
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
 Likeliest = Callable[[Tensor, int], tuple[Tensor, Tensor, Tensor]]
@@ -54,7 +54,7 @@ class Hypotheses:
     finished: list[Hypothesis] = field(default_factory=list)
     enough: bool = False
     """Whether the search is over before the room is."""
-    generator: torch.Generator = field(default_factory=torch.Generator)
+    chance: Random = field(default_factory=Random)
     """The window's own chance: what else is in the batch does not disturb it."""
 
 

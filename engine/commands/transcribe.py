@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from tilewhisper.engine import policy as policies
+from tilewhisper.engine import startup
 from tilewhisper.engine.cli import DEFAULT_BATCH_SIZE
 from tilewhisper.engine.commands import inputs, loading, outputs, speech_flags
 from tilewhisper.engine.commands.files import check_writable, write
@@ -168,8 +169,9 @@ def _outputs(files: Sequence[str], args: Namespace) -> dict[str, list[Path]]:
 
 
 def _load(task: _Task, args: Namespace, err: Console) -> "WhisperModel":
+    with startup.no_compilers():
+        from tilewhisper.engine.model import WhisperModel
     from tilewhisper.engine.fingerprint import other_machine
-    from tilewhisper.engine.model import WhisperModel
     from tilewhisper.engine.options import TranscriptionOptions
 
     options = TranscriptionOptions(**task.options)
