@@ -265,7 +265,7 @@ def test_draws_follow_the_probabilities_at_their_temperature(temperature):
 def test_what_may_not_come_is_never_drawn(monkeypatch):
     """Not by the smallest draw there is either; and where nothing may come, the hypothesis ends as it is."""
     search = Sampling(EOT, 2, 1.0, temperature=1.0, seed=0)
-    monkeypatch.setattr(torch, "rand", lambda *shape, **options: torch.zeros(*shape, dtype=torch.float64))
+    monkeypatch.setattr("random.Random.random", lambda chance: 0.0)
     ((one, _),) = search.candidates(torch.tensor([[-math.inf, 0.0, 0.0]]), [search.start(9)], TableDecoder.likeliest)
     assert (one.token, one.logprob) == (1, pytest.approx(math.log(0.5)))
 
