@@ -6,6 +6,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import weight_writers
+from conftest import require_weights
+
+from tilewhisper.models import checkpoint
 
 _PROGRAM = "from tilewhisper.engine.cli import program; program()"
 _PLAN = ("plan", "--shape", "3001,512,512")
@@ -46,3 +50,20 @@ def test_output_that_is_lost_is_told():
         os.close(full)
     assert done.returncode != 0
     assert "No space left on device" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ("--temperature", "0.5", "--best_of", "2", "--word_timestamps", "True"),
+        ("--batched", "True", "--vad_filter", "True", "--policy", "int8"),
+        ("--policy", "torch"),
+    ],
+    ids=lambda flags: flags[0],
+)
+def test_a_process_that_imports_only_a_part_of_torch_transcribes(flags, installed, shared, tmp_path):
+    """See `startup.no_compilers`, which has no effect in this process."""
+    model = weight_writers.write_openai(checkpoint.load(require_weights("tiny.en")), tmp_path / "mine.pt")
+    done = installed("transcribe", shared / "jfk.flac", "--model", model, *flags)
+    assert done.status == 0, done.err
+    assert "ask not what your country can do for you" in " ".join(done.out.split()).replace(",", "")

@@ -31,7 +31,6 @@ def test_a_command_that_fails_leaves_the_collector_on():
     assert startup.imported() == (None, None)
 
 
-
 def test_who_compiles_after_all_finds_what_the_start_left_out():
     """In a process of its own, which has not imported torch."""
     script = """
