@@ -9,7 +9,8 @@ import pytest
 import weight_writers
 from conftest import require_weights
 
-from tilewhisper.models import checkpoint
+from tilewhisper.models import checkpoint, prepared
+from tilewhisper.models.locate import locate
 
 _PROGRAM = "from tilewhisper.engine.cli import program; program()"
 _PLAN = ("plan", "--shape", "3001,512,512")
@@ -52,6 +53,15 @@ def test_output_that_is_lost_is_told():
     assert "No space left on device" in done.stderr
 
 
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    """An OpenAI .pt; the copy that the command keeps of it is cleared away."""
+    file = tmp_path_factory.mktemp("weights") / "mine.pt"
+    weight_writers.write_openai(checkpoint.load(require_weights("tiny.en")), file)
+    yield file
+    prepared.path_of(locate(file)).unlink(missing_ok=True)
+
+
 @pytest.mark.parametrize(
     "flags",
     [
@@ -61,9 +71,8 @@ def test_output_that_is_lost_is_told():
     ],
     ids=lambda flags: flags[0],
 )
-def test_a_process_that_imports_only_a_part_of_torch_transcribes(flags, installed, shared, tmp_path):
+def test_a_process_that_imports_only_a_part_of_torch_transcribes(flags, installed, shared, weights):
     """See `startup.no_compilers`, which has no effect in this process."""
-    model = weight_writers.write_openai(checkpoint.load(require_weights("tiny.en")), tmp_path / "mine.pt")
-    done = installed("transcribe", shared / "jfk.flac", "--model", model, *flags)
+    done = installed("transcribe", shared / "jfk.flac", "--model", weights, *flags)
     assert done.status == 0, done.err
     assert "ask not what your country can do for you" in " ".join(done.out.split()).replace(",", "")
