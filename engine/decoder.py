@@ -124,7 +124,7 @@ class Decoder:
             raise IndexError(f"{end} tokens do not fit the text context of {self.text_context}")
         state.make_room(end, self.text_context)
         places = torch.tensor(state.lengths)[:, None] + torch.arange(new)
-        x = self._embedding[tokens] + self._positions[places]
+        x = F.embedding(tokens, self._embedding) + F.embedding(places, self._positions)
         for i, layer in enumerate(self._layers):
             x = layer(x, state.self_keys[i], state.self_values[i], state.cross[i], state.lengths)
         state.lengths = [length + new for length in state.lengths]

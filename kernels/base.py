@@ -210,7 +210,7 @@ class BlockBackend(AttentionBackend):
         """x (..., k) plus fc2(GELU(fc1(norm of x))), of weights that `prepare` gave: a fresh tensor (..., k)."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class DecoderLayer:
     """One layer of a pre-norm decoder, its products as `prepare` gave them."""
 

@@ -26,6 +26,7 @@ plain C++, whichever the processor has; bits do not depend on the number of thre
 
 from collections.abc import Sequence
 from typing import ClassVar, NamedTuple
+from weakref import WeakKeyDictionary
 
 import torch
 import torch.nn.functional as F
@@ -178,19 +179,10 @@ class _Stepping(_Native, StepBackend):
         batch, new, _ = x.shape
         if batch * new > ROWS_OF_A_STEP:
             return super().decoder_layer(x, layer, keys, values, lengths, windows)
-        products = (layer.qkv, layer.own_out, layer.cross_query, layer.cross_out, layer.fc1, layer.fc2)
         heard = runs(windows)
         y: Tensor = _native.decoder_layer(
             x,
-            [
-                part
-                for norm in (layer.own_norm, layer.cross_norm, layer.final_norm)
-                for part in (norm.weight, norm.bias)
-            ],
-            [product.panels for product in products],
-            [product.scales for product in products],
-            [product.sums for product in products],
-            [product.bias for product in products],
+            *_weights_of(layer),
             layer.fc1.n,
             keys,
             values,
@@ -203,6 +195,22 @@ class _Stepping(_Native, StepBackend):
             layer.scale,
         )
         return y
+
+
+_gathered: WeakKeyDictionary[DecoderLayer, tuple[list[Tensor | None], ...]] = WeakKeyDictionary()
+
+
+def _weights_of(layer: DecoderLayer) -> tuple[list[Tensor | None], ...]:
+    """What the native layer is to be given of it, gathered once: norms, products."""
+    if layer not in _gathered:
+        norms = (layer.own_norm, layer.cross_norm, layer.final_norm)
+        products = (layer.qkv, layer.own_out, layer.cross_query, layer.cross_out, layer.fc1, layer.fc2)
+        panels, scales, sums, biases, _ = zip(*products, strict=True)
+        _gathered[layer] = (
+            [part for norm in norms for part in (norm.weight, norm.bias)],
+            *map(list, (panels, scales, sums, biases)),
+        )
+    return _gathered[layer]
 
 
 class _Vocabulary(NamedTuple):
