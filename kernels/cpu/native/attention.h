@@ -193,7 +193,7 @@ inline float weigh(float* scores, int64_t n, Quad* weights) {
     for (int64_t i = 0; i < padded; i += LANES) {
         const Floats p = exp(load<Floats>(scores + i) - top) * LIMIT_U8;
         const Ints w = round(p + load<Floats>(DITHER.of + i % Dither::PERIOD));
-        kept += w;
+        kept += w & LIMIT_U8;  // within 0 to 255 already, but where a score is no number
         total += p;
         store(reinterpret_cast<char*>(weights) + i, __builtin_convertvector(w, Bytes));
     }
