@@ -1,12 +1,13 @@
 """Whisper's decoder, one cached step at a time, over the model's own weights.
 
-Every product runs on one backend. Keys and values live in buffers of a batch of windows: self-attention's grow with the
-text, cross-attention's are computed once from the encoder's states. Knows tokens only as integers;
-see `decoding` for the rules.
+Every product runs on one backend. Keys and values live in the caches of a batch, a row for each text that is followed:
+self-attention's grow with the text, cross-attention's are computed once from the encoder's states. Knows tokens only as
+integers; see `decoding` for the rules.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
 import torch
@@ -31,10 +32,11 @@ class Heard:
 
 @dataclass
 class DecoderState:
-    """The caches of one batch of windows.
+    """The caches of a batch, whose rows come and go.
 
-    Per layer, `self_keys` and `self_values` are (batch, heads, room, head_dim), filled up to each row's entry of
-    `lengths`; `cross` has, for each row, what the backend keeps of the keys and values of the encoder's states.
+    Per layer, `self_keys` and `self_values` are (places, heads, room, head_dim), places for the batch's rows or more;
+    each row's is filled up to its entry of `lengths`. `cross` has, for each row, what the backend keeps of the keys and
+    values of the encoder's states.
     """
 
     self_keys: list[Tensor]
@@ -42,41 +44,51 @@ class DecoderState:
     cross: list[list[Any]]
     lengths: list[int]
 
+    def add(self, windows: Sequence[Heard]) -> None:
+        """Rows without tokens, after the others."""
+        self.lengths += [0] * len(windows)
+        self._make_places(len(self.lengths))
+        for layer, kept in zip(self.cross, zip(*(window.layers for window in windows), strict=True), strict=True):
+            layer += kept
+
+    def select(self, rows: Sequence[int]) -> None:
+        """Go on with these rows, in this order; a row may come several times."""
+        moved = [(place, row) for place, row in enumerate(rows) if place != row]
+        if not moved and len(rows) == len(self.lengths):
+            return
+        self.lengths = [self.lengths[row] for row in rows]
+        self.cross = [[kept[row] for row in rows] for kept in self.cross]
+        if not moved:
+            return
+        self._make_places(len(rows))
+        places, sources = torch.tensor(moved).unbind(1)
+        used = max(self.lengths[place] for place, _ in moved)
+        for cache in (*self.self_keys, *self.self_values):
+            cache[places, :, :used] = cache[sources, :, :used]
+
+    def rows(self, first: int, last: int) -> "DecoderState":
+        """Rows first..last-1, in the same caches."""
+        return DecoderState(
+            self_keys=[keys[first:last] for keys in self.self_keys],
+            self_values=[values[first:last] for values in self.self_values],
+            cross=[kept[first:last] for kept in self.cross],
+            lengths=self.lengths[first:last],
+        )
+
     def make_room(self, tokens: int, most: int) -> None:
         """For so many tokens in each row, of which there will never be more than `most`."""
         if tokens > (room := self.self_keys[0].shape[2]):
-            more = min(most, max(tokens, 2 * room)) - room
-            self.self_keys = [F.pad(keys, (0, 0, 0, more)) for keys in self.self_keys]
-            self.self_values = [F.pad(values, (0, 0, 0, more)) for values in self.self_values]
+            self._pad(0, min(most, max(tokens, 2 * room)) - room)
 
-    def select(self, rows: Sequence[int]) -> None:
-        """Go on with these rows of the batch, in this order; a row may come several times."""
-        if list(rows) == list(range(len(self.lengths))):
-            return
-        self.lengths = [self.lengths[row] for row in rows]
-        index, used = torch.tensor(rows), max(self.lengths)
-        self.self_keys = [_gather(keys, index, used) for keys in self.self_keys]
-        self.self_values = [_gather(values, index, used) for values in self.self_values]
-        self.cross = [[windows[row] for row in rows] for windows in self.cross]
+    def _make_places(self, rows: int) -> None:
+        if rows > (places := len(self.self_keys[0])):
+            self._pad(rows - places, 0)
 
-    def row(self, i: int) -> "DecoderState":
-        """One row of the batch, in the same caches."""
-        return DecoderState(
-            self_keys=[keys[i : i + 1] for keys in self.self_keys],
-            self_values=[values[i : i + 1] for values in self.self_values],
-            cross=[[windows[i]] for windows in self.cross],
-            lengths=[self.lengths[i]],
-        )
-
-
-def _gather(cache: Tensor, index: Tensor, used: int) -> Tensor:
-    """Rows of a cache, of which only the first `used` tokens are copied: in place where there is room."""
-    taken = cache[index, :, :used]
-    if len(index) > len(cache):
-        cache = cache.new_zeros(len(index), *cache.shape[1:])
-    cache = cache[: len(index)]
-    cache[:, :, :used] = taken
-    return cache
+    def _pad(self, places: int, room: int) -> None:
+        """By zeros: what is not filled must not be NaN."""
+        more = (0, 0, 0, room, 0, 0, 0, places)
+        self.self_keys = [F.pad(keys, more) for keys in self.self_keys]
+        self.self_values = [F.pad(values, more) for values in self.self_values]
 
 
 class Decoder:
@@ -92,6 +104,10 @@ class Decoder:
         self._layers = [_DecoderLayer(layer, backend) for layer in modules.layers]
 
     @property
+    def d_model(self) -> int:
+        return self._embedding.shape[1]
+
+    @property
     def text_context(self) -> int:
         """The most tokens a window can hold, prompt included."""
         return len(self._positions)
@@ -102,45 +118,47 @@ class Decoder:
         return Heard(tuple(layer.keep(window) for layer in self._layers))
 
     @torch.inference_mode()
-    def start(self, windows: Sequence[Heard]) -> DecoderState:
-        """Empty caches over a batch of windows, which may have different numbers of positions."""
+    def start(self) -> DecoderState:
+        """The caches of a batch without rows."""
         room = min(FIRST_ROOM, self.text_context)
-        caches = [layer.empty_cache(len(windows), room) for layer in self._layers]
-        return DecoderState(
-            self_keys=caches,
-            self_values=[torch.zeros_like(cache) for cache in caches],
-            cross=[list(kept) for kept in zip(*(window.layers for window in windows), strict=True)],
-            lengths=[0] * len(windows),
-        )
+        caches = [layer.empty_cache(room) for layer in self._layers]
+        return DecoderState(caches, list(caches), cross=[[] for _ in caches], lengths=[])
+
+    @torch.inference_mode()
+    def join(self, state: DecoderState, windows: Sequence[Heard], prompts: Sequence[Sequence[int]]) -> list[Tensor]:
+        """Add a row for each window to the batch, and read its prompt. Windows may have different numbers of positions,
+        prompts different lengths. The last layer's output for each: (prompt, d_model).
+
+        Raises IndexError for a prompt that does not fit the text context.
+        """
+        state.add(windows)
+        state.make_room(max(map(len, prompts), default=0), self.text_context)
+        first, outputs = len(state.lengths) - len(windows), list[Tensor]()
+        for _, alike in groupby(prompts, key=len):
+            tokens = torch.tensor(list(alike))
+            begin = first + len(outputs)
+            end = begin + len(tokens)
+            rows = state.rows(begin, end)
+            outputs += self.step(tokens, rows)
+            state.lengths[begin:end] = rows.lengths
+        return outputs
 
     @torch.inference_mode()
     def step(self, tokens: Tensor, state: DecoderState) -> Tensor:
-        """Append tokens (batch, new) to the caches; the last layer's output for each: (batch, new, d_model).
+        """Append tokens (rows, new) to the caches; the last layer's output for each: (rows, new, d_model).
 
         Raises IndexError when the text context is full.
         """
-        new = tokens.shape[1]
+        rows, new = tokens.shape
         if (end := max(state.lengths) + new) > self.text_context:
             raise IndexError(f"{end} tokens do not fit the text context of {self.text_context}")
         state.make_room(end, self.text_context)
         places = torch.tensor(state.lengths)[:, None] + torch.arange(new)
         x = F.embedding(tokens, self._embedding) + F.embedding(places, self._positions)
         for i, layer in enumerate(self._layers):
-            x = layer(x, state.self_keys[i], state.self_values[i], state.cross[i], state.lengths)
+            x = layer(x, state.self_keys[i][:rows], state.self_values[i][:rows], state.cross[i], state.lengths)
         state.lengths = [length + new for length in state.lengths]
         return F.layer_norm(x, self._norm.normalized_shape, self._norm.weight, self._norm.bias, self._norm.eps)
-
-    @torch.inference_mode()
-    def read(self, prompts: Sequence[Sequence[int]], state: DecoderState) -> list[Tensor]:
-        """Append a prompt to each row, of any lengths; the last layer's output for each row: (new, d_model)."""
-        if len({len(prompt) for prompt in prompts}) == 1:
-            return list(self.step(torch.tensor(prompts), state))
-        ends = [length + len(prompt) for length, prompt in zip(state.lengths, prompts, strict=True)]
-        state.make_room(max(ends), self.text_context)
-        rows = [state.row(i) for i in range(len(prompts))]
-        outputs = [self.step(torch.tensor([prompt]), row)[0] for prompt, row in zip(prompts, rows, strict=True)]
-        state.lengths = [row.lengths[0] for row in rows]
-        return outputs
 
     @torch.inference_mode()
     def logits(self, hidden: Tensor) -> Tensor:
@@ -187,8 +205,8 @@ class _DecoderLayer:
             scale=own.scaling,
         )
 
-    def empty_cache(self, batch: int, context: int) -> Tensor:
-        return torch.zeros(batch, self._heads, context, self._head_dim)
+    def empty_cache(self, room: int) -> Tensor:
+        return torch.zeros(0, self._heads, room, self._head_dim)
 
     def keep(self, window: Encoded) -> Any:
         """The keys and values of a window's states."""

@@ -1,19 +1,20 @@
-"""From encoder states to tokens: detect the language; search for the tokens under the rules, at one temperature."""
+"""From encoder states to tokens: detect the language; search for the tokens under the rules, window by window or many
+together."""
 
 import zlib
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import count, islice
 
 import torch
-from torch import Tensor
 
 from tilewhisper.engine.beam import BeamSearch
 from tilewhisper.engine.decoder import Decoder, Heard
 from tilewhisper.engine.options import TranscriptionOptions
 from tilewhisper.engine.penalties import no_repeat_ngram, repetition_penalty
 from tilewhisper.engine.sampling import Sampling
-from tilewhisper.engine.search import Hypothesis, Search
+from tilewhisper.engine.search import Candidate, Hypotheses, Search
 from tilewhisper.engine.token_rules import TokenRules
 from tilewhisper.models.tokenizer import Tokenizer
 
@@ -39,61 +40,137 @@ def detect_language(
     decoder: Decoder, windows: Sequence[Heard], sot: int, languages: Mapping[str, int]
 ) -> list[dict[str, float]]:
     """Each window's language probabilities by code, likeliest first."""
-    hidden = decoder.step(torch.full((len(windows), 1), sot), decoder.start(windows))
+    hidden = torch.cat(decoder.join(decoder.start(), windows, [[sot]] * len(windows)))
     codes, ids = list(languages), list(languages.values())
-    probabilities = decoder.logits(hidden[:, -1])[:, ids].softmax(dim=-1)
+    probabilities = decoder.logits(hidden)[:, ids].softmax(dim=-1)
     order = probabilities.argsort(dim=-1, descending=True, stable=True)
     return [
         {codes[i]: float(row[i]) for i in places} for row, places in zip(probabilities, order.tolist(), strict=True)
     ]
 
 
-@torch.inference_mode()
-def decode(
-    decoder: Decoder,
-    windows: Sequence[Heard],
-    prompts: Sequence[Sequence[int]],
-    tokenizer: Tokenizer,
-    rules: TokenRules,
-    options: TranscriptionOptions,
-    temperature: float,
-) -> list[DecodedWindow]:
-    """Decode windows together, each after its own prompt: by beams at temperature 0, by samples above.
+@dataclass(frozen=True, eq=False)
+class Attempt:
+    """A window to be decoded at one temperature: by beams at 0, by samples above."""
 
-    A window leaves the batch when its search is over, and at the latest after `options.max_new_tokens` (None: half the
-    text context) or where the text context is full. Raises IndexError for a prompt that does not fit it.
+    window: Heard
+    prompt: Sequence[int]
+    """All that comes before the window's own tokens: start-of-transcript, and what goes before and after it."""
+    temperature: float
+
+
+@dataclass(eq=False)
+class _Going:
+    """An attempt under way."""
+
+    attempt: Attempt
+    search: Search
+    hypotheses: Hypotheses
+    rows: list[int]
+    """Of the batch: one for each live hypothesis."""
+    no_speech_prob: float
+
+
+class Batch:
+    """Attempts that are decoded together, step by step. They may come at any step and leave when they are over.
+
+    What comes of one does not depend on the others.
     """
-    search = _search(options, temperature, tokenizer.eot)
-    state = decoder.start(windows)
-    read = decoder.read(prompts, state)
-    at_sot = torch.stack([row[list(prompt).index(tokenizer.sot)] for row, prompt in zip(read, prompts, strict=True)])
-    no_speech_probs = decoder.logits(at_sot).softmax(dim=-1)[:, tokenizer.no_speech].tolist()
-    most = options.max_new_tokens or decoder.text_context // 2
-    every = [search.start(min(most, decoder.text_context - len(prompt))) for prompt in prompts]
-    going, hidden = every, torch.stack([row[-1] for row in read])
-    while True:
-        tokens = [one.tokens for window in going for one in window.live]
-        scores = _scores(decoder, hidden, tokens, search.keep, rules, options)
-        candidates = iter(search.candidates(scores, going, decoder.likeliest))
-        stay, rows, first = [], [], 0
-        for window in going:
-            count = len(window.live)
-            sources = search.advance(window, list(islice(candidates, count)))
-            window.room -= 1
-            if window.room > 0 and not window.enough:
-                stay.append(window)
-                rows += [first + source for source in sources]
-            first += count
-        if not stay:
-            break
-        going = stay
-        state.select(rows)
-        newest = torch.tensor([one.tokens[-1:] for window in going for one in window.live])
-        hidden = decoder.step(newest, state)[:, -1]
-    return [
-        _decoded(search.best(window), no_speech_prob, tokenizer, temperature)
-        for window, no_speech_prob in zip(every, no_speech_probs, strict=True)
-    ]
+
+    def __init__(
+        self, decoder: Decoder, tokenizer: Tokenizer, rules: TokenRules, options: TranscriptionOptions
+    ) -> None:
+        self._decoder, self._tokenizer, self._rules, self._options = decoder, tokenizer, rules, options
+        self._going: list[_Going] = []
+        self._state = decoder.start()
+        self._outputs = torch.zeros(0, decoder.d_model)  # of the last step, row by row
+
+    def __len__(self) -> int:
+        return len(self._going)
+
+    @torch.inference_mode()
+    def add(self, attempts: Sequence[Attempt]) -> None:
+        """Read the prompts of more. Raises IndexError for one that does not fit the text context."""
+        if not attempts:
+            return
+        decoder, sot, prompts = self._decoder, self._tokenizer.sot, [list(attempt.prompt) for attempt in attempts]
+        read = decoder.join(self._state, [attempt.window for attempt in attempts], prompts)
+        at_sot = torch.stack([row[prompt.index(sot)] for row, prompt in zip(read, prompts, strict=True)])
+        no_speech_probs = decoder.logits(at_sot).softmax(dim=-1)[:, self._tokenizer.no_speech].tolist()
+        most, rows = self._options.max_new_tokens or decoder.text_context // 2, count(len(self._outputs))
+        for attempt, no_speech_prob in zip(attempts, no_speech_probs, strict=True):
+            search = _search(self._options, attempt.temperature, self._tokenizer.eot)
+            hypotheses = search.start(min(most, decoder.text_context - len(attempt.prompt)))
+            self._going.append(_Going(attempt, search, hypotheses, [next(rows)], no_speech_prob))
+        self._outputs = torch.cat([self._outputs, *(row[-1:] for row in read)])
+
+    @torch.inference_mode()
+    def step(self) -> list[tuple[Attempt, DecodedWindow]]:
+        """A token more of each; gives those that are over, and what came of them.
+
+        An attempt is over when its search is, and at the latest after `options.max_new_tokens` (None: half the text
+        context) or where the text context is full.
+        """
+        for search, alike in _by_search(self._going):
+            candidates = iter(self._candidates(search, alike))
+            for one in alike:
+                offered = list(islice(candidates, len(one.rows)))
+                one.rows = [one.rows[source] for source in search.advance(one.hypotheses, offered)]
+                one.hypotheses.room -= 1
+        over = [one for one in self._going if one.hypotheses.room <= 0 or one.hypotheses.enough]
+        self._leave(over)
+        if self._going:
+            newest = [one.tokens[-1:] for going in self._going for one in going.hypotheses.live]
+            self._outputs = self._decoder.step(torch.tensor(newest), self._state)[:, -1]
+        return [(one.attempt, self._decoded(one)) for one in over]
+
+    def _candidates(self, search: Search, alike: Sequence[_Going]) -> list[list[Candidate]]:
+        """What may come next, row by row: by the scores under all rules, exact for those that count."""
+        decoder, rules, options = self._decoder, self._rules, self._options
+        hidden = self._outputs[[row for one in alike for row in one.rows]]
+        windows = [one.hypotheses for one in alike]
+        tokens = [one.tokens for window in windows for one in window.live]
+        logits = decoder.logits(hidden)
+        rules.forbid(logits, tokens)
+        no_repeat_ngram(logits, tokens, options.no_repeat_ngram_size)
+        # what a penalty pushes down makes room for as many others, whose scores must be exact too
+        penalised = 0 if options.repetition_penalty == 1 else max(map(len, tokens))
+        decoder.settle(logits, hidden, rules.timestamp_begin, search.keep + penalised)
+        repetition_penalty(logits, tokens, options.repetition_penalty)
+        rules.prefer_timestamps(logits)
+        return search.candidates(logits, windows, decoder.likeliest)
+
+    def _leave(self, over: Sequence[_Going]) -> None:
+        """Where one leaves the last takes its place, since each row that moves takes its caches along."""
+        for one in over:
+            self._going[self._going.index(one)] = self._going[-1]
+            self._going.pop()
+        self._state.select([row for one in self._going for row in one.rows])
+        rows = count()
+        for one in self._going:
+            one.rows = list(islice(rows, len(one.rows)))
+        self._outputs = self._outputs[: next(rows)]
+
+    def _decoded(self, one: _Going) -> DecodedWindow:
+        best, tokenizer = one.search.best(one.hypotheses), self._tokenizer
+        text = [score for token, score in zip(best.tokens, best.logprobs, strict=False) if token < tokenizer.eot]
+        return DecodedWindow(
+            tokens=best.tokens,
+            avg_logprob=best.logprob / (len(best.tokens) + 1),
+            text_logprob=sum(text) / len(text) if text else float("-inf"),
+            no_speech_prob=one.no_speech_prob,
+            temperature=one.attempt.temperature,
+            compression_ratio=compression_ratio(tokenizer.decode(best.tokens).strip()),
+        )
+
+
+def decode(batch: Batch, attempts: Sequence[Attempt]) -> list[DecodedWindow]:
+    """What comes of each, all of them together."""
+    batch.add(attempts)
+    found: dict[Attempt, DecodedWindow] = {}
+    while len(batch):
+        found.update(batch.step())
+    return [found[attempt] for attempt in attempts]
 
 
 def compression_ratio(text: str) -> float:
@@ -108,34 +185,8 @@ def _search(options: TranscriptionOptions, temperature: float, eot: int) -> Sear
     return Sampling(eot, options.best_of, options.length_penalty, temperature, options.seed)
 
 
-def _scores(
-    decoder: Decoder,
-    hidden: Tensor,
-    tokens: Sequence[Sequence[int]],
-    keep: int,
-    rules: TokenRules,
-    options: TranscriptionOptions,
-) -> Tensor:
-    """Outputs of a step (rows, d_model) and each row's tokens so far to scores (rows, n_vocab) under all rules, exact
-    for the `keep` likeliest."""
-    logits = decoder.logits(hidden)
-    rules.forbid(logits, tokens)
-    no_repeat_ngram(logits, tokens, options.no_repeat_ngram_size)
-    # what a penalty pushes down makes room for as many others, whose scores must be exact too
-    penalised = 0 if options.repetition_penalty == 1 else max(map(len, tokens))
-    decoder.settle(logits, hidden, rules.timestamp_begin, keep + penalised)
-    repetition_penalty(logits, tokens, options.repetition_penalty)
-    rules.prefer_timestamps(logits)
-    return logits
-
-
-def _decoded(best: Hypothesis, no_speech_prob: float, tokenizer: Tokenizer, temperature: float) -> DecodedWindow:
-    text = [score for token, score in zip(best.tokens, best.logprobs, strict=False) if token < tokenizer.eot]
-    return DecodedWindow(
-        tokens=best.tokens,
-        avg_logprob=best.logprob / (len(best.tokens) + 1),
-        text_logprob=sum(text) / len(text) if text else float("-inf"),
-        no_speech_prob=no_speech_prob,
-        temperature=temperature,
-        compression_ratio=compression_ratio(tokenizer.decode(best.tokens).strip()),
-    )
+def _by_search(going: Sequence[_Going]) -> Iterable[tuple[Search, list[_Going]]]:
+    groups: defaultdict[Search, list[_Going]] = defaultdict(list)
+    for one in going:
+        groups[one.search].append(one)
+    return groups.items()

@@ -1,32 +1,7 @@
-"""Is a window's text good? One temperature after the other is tried until it is.
-
-Works on what was decoded, its figures and the options' thresholds; what a decoding is, the caller says.
-"""
-
-from collections.abc import Callable, Sequence
+"""Is a window's text good? By its figures and the options' thresholds; `attempts` is what follows."""
 
 from tilewhisper.engine.decoding import DecodedWindow
 from tilewhisper.engine.options import TranscriptionOptions
-
-
-def with_fallback(
-    decode: Callable[[float, Sequence[int]], Sequence[DecodedWindow]],
-    count: int,
-    temperatures: Sequence[float],
-    options: TranscriptionOptions,
-) -> list[DecodedWindow]:
-    """Each of `count` windows at the first temperature whose result needs no fallback, else at the last.
-
-    `decode` takes a temperature and the numbers of windows.
-    """
-    results: dict[int, DecodedWindow] = {}
-    left: Sequence[int] = range(count)
-    for temperature in temperatures:
-        if not left:
-            break
-        results.update(zip(left, decode(temperature, left), strict=True))
-        left = [number for number in left if needs_fallback(results[number], options)]
-    return [results[number] for number in range(count)]
 
 
 def needs_fallback(decoded: DecodedWindow, options: TranscriptionOptions) -> bool:

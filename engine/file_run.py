@@ -12,7 +12,7 @@ from tilewhisper.engine.course import Stretch, WindowRequest, clips
 from tilewhisper.engine.decoder import Heard
 from tilewhisper.engine.listening import Sound, listen, listen_to_speech
 from tilewhisper.engine.options import TranscriptionOptions
-from tilewhisper.engine.report import Clock, RunReport, decoder_report, machine, peak_memory_bytes, site_report
+from tilewhisper.engine.report import Clock, RunReport, Spent, decoder_report, machine, peak_memory_bytes, site_report
 from tilewhisper.engine.results import TranscriptionInfo
 from tilewhisper.engine.router import Counts, SiteCount
 from tilewhisper.models import vad
@@ -40,7 +40,7 @@ class FileRun:
     """One file under one model and one set of options. Raises ModelsError and EngineError."""
 
     def __init__(self, model: "WhisperModel", audio: Any, options: TranscriptionOptions) -> None:
-        self._model, self._options = model, options
+        self._model, self.options = model, options
         self._file = str(audio) if isinstance(audio, str | Path) else f"<{type(audio).__name__}>"
         self._context = model.audio_context(options)
         self._counts: Counts = defaultdict(SiteCount)
@@ -71,7 +71,7 @@ class FileRun:
 
     def language_of(self, window: Window) -> str:
         """The file's, or the window's own where every window may be in another."""
-        if not (self._options.multilingual and self._model.is_multilingual):
+        if not (self.options.multilingual and self._model.is_multilingual):
             return self.info.language
         with self.clock("decode"):
             return next(iter(self._model.detect_language(window.heard)))
@@ -79,12 +79,19 @@ class FileRun:
     def align(self, window: Window, language: str, text: Sequence[int]) -> tuple[Sequence[float], Sequence[float]]:
         """When the window's text tokens were said and how probable each is; see `course.Align`."""
         with self.clock("word times"):
-            return self._model.align(window.encoded, window.heard, window.frames, language, self._options.task, text)
+            return self._model.align(window.encoded, window.heard, window.frames, language, self.options.task, text)
 
-    def count(self, tokens: int, batch_size: int) -> None:
-        """So many tokens came of a window that was decoded together with others."""
+    def task_prompt(self, language: str) -> tuple[int, ...]:
+        """What every window's decoding starts with, apart from its text before."""
+        tokenizer = self._model.checkpoint.tokenizer
+        return tokenizer.prompt(language, self.options.task, not self.options.without_timestamps)
+
+    def count(self, tokens: int, batch_size: int, spent: Spent) -> None:
+        """So many tokens came of a window that was decoded among so many, and took this part of the time."""
         self._tokens += tokens
         self._batch_size = max(self._batch_size, batch_size)
+        for stage in ("decode", "total"):
+            self.clock.add(stage, *spent)
 
     def report(self) -> RunReport:
         """What the run cost so far, and what ran where."""
@@ -120,23 +127,23 @@ class FileRun:
 
     def _listen(self, audio: Any) -> Sound:
         """With its speech where that is asked for; clips that are given go before."""
-        options = self._options.vad_options
-        if options is None or self._options.clips != ((0.0, inf),):
+        options = self.options.vad_options
+        if options is None or self.options.clips != ((0.0, inf),):
             return listen(audio, self._model.n_mels, self.clock)
-        batched = self._options.batch_size is not None
+        batched = self.options.batch_size is not None
         return listen_to_speech(audio, self._model.n_mels, self.clock, options, cut_out=not batched)
 
     def _stretches(self) -> list[Stretch]:
         """What is transcribed: the clips, or where the file is cut at silences its chunks."""
         sound = self.sound
         if sound.speech is None or sound.timeline is not None:
-            return clips(self._options, self.frames)
-        chunks = vad.chunks(sound.speech, self._options.longest_chunk * SAMPLE_RATE)
+            return clips(self.options, self.frames)
+        chunks = vad.chunks(sound.speech, self.options.longest_chunk * SAMPLE_RATE)
         return [Stretch(chunk.start // HOP_LENGTH, min(chunk.end // HOP_LENGTH, self.frames)) for chunk in chunks]
 
     def _describe(self) -> TranscriptionInfo:
         """Settle the language, by the first windows where none was given."""
-        tokenizer, options, sound = self._model.checkpoint.tokenizer, self._options, self.sound
+        tokenizer, options, sound = self._model.checkpoint.tokenizer, self.options, self.sound
         found = None
         if not tokenizer.is_multilingual:
             language, probability = "en", 1.0
@@ -158,7 +165,7 @@ class FileRun:
 
     def _detect_language(self) -> dict[str, float]:
         """Of the first window that is sure enough, else of the surest of those for the language most of them name."""
-        options, heard = self._options, list[dict[str, float]]()
+        options, heard = self.options, list[dict[str, float]]()
         first = self.stretches[0].first if self.stretches else 0
         for number in range(options.language_detection_segments):
             seek = first + number * FRAMES_PER_WINDOW

@@ -28,11 +28,10 @@ from tilewhisper.engine.audio_context import parse as parse_audio_context
 from tilewhisper.engine.batching import default_batch_size
 from tilewhisper.engine.cross_attention import CrossAttention
 from tilewhisper.engine.decoder import Decoder, Heard
-from tilewhisper.engine.decoding import DecodedWindow, decode, detect_language
+from tilewhisper.engine.decoding import Attempt, Batch, DecodedWindow, decode, detect_language
 from tilewhisper.engine.drop_in import policy_of, refuse
 from tilewhisper.engine.encoder import Encoder
 from tilewhisper.engine.errors import OptionError
-from tilewhisper.engine.fallback import with_fallback
 from tilewhisper.engine.options import TEMPERATURES, TranscriptionOptions
 from tilewhisper.engine.policy import Policy
 from tilewhisper.engine.progress import Progress
@@ -250,19 +249,8 @@ class WhisperModel:
         tokenizer = self.checkpoint.tokenizer
         return detect_language(self._decoder, [window], tokenizer.sot, tokenizer.languages)[0]
 
-    def decode(
-        self,
-        windows: Sequence[Heard],
-        options: TranscriptionOptions,
-        prompts: Sequence[Sequence[int]] | None = None,
-        temperatures: Sequence[float] | None = None,
-    ) -> list[DecodedWindow]:
-        """The tokens of a batch of windows, each at the first temperature whose result passes.
-
-        `prompts` are all that comes before each window's tokens, start-of-transcript and what follows it included; None
-        is that alone, for which `options.language` must be set if the model is multilingual. `temperatures` are
-        tried instead of the options'.
-        """
+    def batch(self, options: TranscriptionOptions) -> Batch:
+        """Windows that are decoded together as the options say; none so far."""
         tokenizer, facts = self.checkpoint.tokenizer, self.checkpoint.facts
         rules = TokenRules.of(
             tokenizer,
@@ -271,15 +259,15 @@ class WhisperModel:
             timestamps=not options.without_timestamps,
             max_initial_timestamp_index=options.max_initial_timestamp_index,
         )
-        if prompts is None:
-            prompt = tokenizer.prompt(options.language, options.task, not options.without_timestamps)
-            prompts = [prompt] * len(windows)
+        return Batch(self._decoder, tokenizer, rules, options)
 
-        def at(temperature: float, numbers: Sequence[int]) -> list[DecodedWindow]:
-            heard, before = [windows[i] for i in numbers], [prompts[i] for i in numbers]
-            return decode(self._decoder, heard, before, tokenizer, rules, options, temperature)
+    def decode(self, windows: Sequence[Heard], options: TranscriptionOptions) -> list[DecodedWindow]:
+        """The tokens of windows without text before them, together, at the first of the options' temperatures.
 
-        return with_fallback(at, len(windows), temperatures or options.temperatures, options)
+        `options.language` must be set if the model is multilingual.
+        """
+        prompt = self.checkpoint.tokenizer.prompt(options.language, options.task, not options.without_timestamps)
+        return decode(self.batch(options), [Attempt(window, prompt, options.temperatures[0]) for window in windows])
 
     def align(
         self, encoded: Encoded, heard: Heard, frames: int, language: str, task: str, text: Sequence[int]

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from tilewhisper.engine import listening
 from tilewhisper.engine.decoder import Decoder
+from tilewhisper.engine.decoding import Batch
 from tilewhisper.engine.model import WhisperModel
 from tilewhisper.engine.report import RunReport
 from tilewhisper.engine.router import Router
@@ -209,7 +210,8 @@ def _watched(model: WhisperModel) -> Iterator[tuple[Any, str, str, str | Callabl
     yield model, "encode_window", "stage", "encode"
     yield model, "hear", "stage", "keys and values"
     yield model, "detect_language", "stage", "detect language"
-    yield model, "decode", "stage", "decode"
+    yield Batch, "add", "stage", "decode"
+    yield Batch, "step", "stage", "decode"
     yield model, "align", "stage", "word times"
     for product in _ENCODER_PRODUCTS:
         yield Router, product, "encoder", lambda router, launch, *_: launch

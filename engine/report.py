@@ -9,13 +9,12 @@ import os
 import platform
 import sys
 import time
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -152,18 +151,32 @@ class Clock:
         self._stages[name] = Stage(name, old.calls + 1, old.wall_seconds + wall, old.cpu_seconds + cpu, first)
 
 
-@contextmanager
-def shared(clocks: Sequence[Clock], name: str) -> Iterator[None]:
-    """One call of a stage that is for several at once; a clock that is there several times takes so many parts."""
-    whole = Clock()
-    try:
-        with whole(name):
+class Spent(NamedTuple):
+    """Seconds."""
+
+    wall: float
+    cpu: float
+
+    def since(self, earlier: "Spent") -> "Spent":
+        return Spent(self.wall - earlier.wall, self.cpu - earlier.cpu)
+
+
+class SharedClock:
+    """Adds up one part of what is done for several at once, who may come and go: whoever was there from one reading to
+    another has taken the difference."""
+
+    def __init__(self) -> None:
+        self.spent = Spent(0.0, 0.0)
+
+    @contextmanager
+    def __call__(self, parts: int) -> Iterator[None]:
+        wall, cpu = time.perf_counter(), time.process_time()
+        try:
             yield
-    finally:
-        stage = whole.stage(name)
-        for clock, parts in Counter(clocks).items():
-            share = parts / len(clocks)
-            clock.add(name, stage.wall_seconds * share, stage.cpu_seconds * share)
+        finally:
+            wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+            if parts:
+                self.spent = Spent(self.spent.wall + wall / parts, self.spent.cpu + cpu / parts)
 
 
 def site_report(plan: SitePlan, count: SiteCount) -> SiteReport:

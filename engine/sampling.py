@@ -30,13 +30,17 @@ class Sampling(Search):
     def candidates(self, logits: Tensor, windows: Sequence[Hypotheses], likeliest: Likeliest) -> list[list[Candidate]]:
         """One token a row, by where a number from 0 to 1 falls in the sums of the row's probabilities; all of a
         window's first tokens come from its one row."""
-        draws = 1 if windows[0].live[0].tokens else self.size
-        drawn = torch.tensor(
-            [[one.chance.random() for _ in range(draws)] for one in windows for _ in one.live], dtype=torch.float64
-        )
+        draws = [1 if one.live[0].tokens else self.size for one in windows for _ in one.live]
+        chances = [one.chance for one in windows for _ in one.live]
+        unused = [0.0] * (max(draws) - 1)
+        numbers = [
+            [*(chance.random() for _ in range(n)), *unused[n - 1 :]] for chance, n in zip(chances, draws, strict=True)
+        ]
         sums = (logits / self.temperature).softmax(dim=-1).cumsum(dim=-1, dtype=torch.float64)
-        tokens = torch.searchsorted(sums, drawn * sums[:, -1:], right=True).clamp_(max=logits.shape[-1] - 1)
-        return paired(tokens, logits.gather(1, tokens) - logits.logsumexp(dim=-1, keepdim=True))
+        drawn = torch.tensor(numbers, dtype=torch.float64) * sums[:, -1:]
+        tokens = torch.searchsorted(sums, drawn, right=True).clamp_(max=logits.shape[-1] - 1)
+        found = paired(tokens, logits.gather(1, tokens) - logits.logsumexp(dim=-1, keepdim=True))
+        return [row[:n] for row, n in zip(found, draws, strict=True)]
 
     def advance(self, window: Hypotheses, candidates: Sequence[Sequence[Candidate]]) -> list[int]:
         live, sources = [], []

@@ -41,9 +41,9 @@ class Transcription(Iterator[Segment]):
 
     def _transcribe(self) -> Iterator[Segment]:
         """In order from window to window, or with a batch size stretch by stretch, each on its own."""
-        run, numbers, done = self._run, count(), 0
-        with progress_bar(self._options.log_progress) as bar:
-            for job in together(self._jobs(), self._options.batch_size or 1, self._model, self._options):
+        run, options, numbers, done = self._run, self._options, count(), 0
+        with progress_bar(options.log_progress) as bar:
+            for job in together(self._jobs(), options.batch_size or 1, self._model.batch(options)):
                 if job.position > done:
                     done = job.position
                     self._tell(done, bar)
@@ -99,7 +99,7 @@ def transcribe_together(
             yield job
 
     segments: list[Segment] = []
-    for job in together(jobs(), batch_size, model, options):
+    for job in together(jobs(), batch_size, model.batch(options)):
         timeline = job.run.sound.timeline
         segments += [placed(segment, number, timeline) for number, segment in enumerate(job.fetch(), len(segments))]
         if job.done:

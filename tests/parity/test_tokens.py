@@ -69,8 +69,9 @@ def test_cached_steps_equal_one_pass_over_all_tokens(engine, oracle, shared):
     states = model.encode(theirs.log_mel(audio.load(shared / "jfk.flac")))
     tokens = torch.tensor([[50257, 50362, 843, 523, 616, 5891, 3399]])
     decoder = model._decoder
-    state = decoder.start([decoder.hear(Encoded(states))])
-    ours = [decoder.logits(decoder.step(tokens[:, :2], state))]
+    state = decoder.start()
+    (read,) = decoder.join(state, [decoder.hear(Encoded(states))], tokens[:, :2].tolist())
+    ours = [decoder.logits(read[None])]
     ours += [decoder.logits(decoder.step(tokens[:, i : i + 1], state)) for i in range(2, tokens.shape[1])]
     with torch.inference_mode():
         whole = theirs.model(encoder_outputs=(states,), decoder_input_ids=tokens).logits
@@ -84,10 +85,12 @@ def test_a_batch_of_prompts_of_any_lengths_gives_what_each_gives_alone(engine, o
     prompts, after = [[50257, 50362], [50257, 50362, 843, 523, 616]], [843, 5891]
     outputs = []
     for prompt, token in zip(prompts, after, strict=True):
-        state = decoder.start([window])
-        outputs += [torch.cat([*decoder.read([prompt], state), *decoder.step(torch.tensor([[token]]), state)])]
-    state = decoder.start([window, window])
-    read = decoder.read(prompts, state)
+        state = decoder.start()
+        outputs += [
+            torch.cat([*decoder.join(state, [window], [prompt]), *decoder.step(torch.tensor([[token]]), state)])
+        ]
+    state = decoder.start()
+    read = decoder.join(state, [window, window], prompts)
     stepped = decoder.step(torch.tensor(after)[:, None], state)
     for alone, *together in zip(outputs, read, stepped, strict=True):
         torch.testing.assert_close(torch.cat(together), alone, rtol=1e-3, atol=1e-3)
@@ -96,7 +99,8 @@ def test_a_batch_of_prompts_of_any_lengths_gives_what_each_gives_alone(engine, o
 def test_a_full_text_context_is_refused(engine, oracle, shared):
     model = engine("tiny.en")
     states = model.encode(oracle("tiny.en").log_mel(audio.load(shared / "jfk.flac")))
-    state = model._decoder.start([model.hear(Encoded(states))])
+    state = model._decoder.start()
+    model._decoder.join(state, [model.hear(Encoded(states))], [[50257]])
     state.lengths = [model._decoder.text_context]
     with pytest.raises(IndexError, match="text context of 448"):
         model._decoder.step(torch.tensor([[843]]), state)

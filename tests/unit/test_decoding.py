@@ -9,9 +9,10 @@ from itertools import product
 import pytest
 import torch
 
+from tilewhisper.engine.attempts import with_fallback
 from tilewhisper.engine.beam import BeamSearch
-from tilewhisper.engine.decoding import DecodedWindow, decode
-from tilewhisper.engine.fallback import is_silence, needs_fallback, with_fallback
+from tilewhisper.engine.decoding import Attempt, Batch, DecodedWindow, decode
+from tilewhisper.engine.fallback import is_silence, needs_fallback
 from tilewhisper.engine.options import TranscriptionOptions
 from tilewhisper.engine.sampling import Sampling
 from tilewhisper.engine.search import Candidate, Hypotheses, Hypothesis
@@ -41,8 +42,8 @@ class Words:
 
 
 class TableState:
-    def __init__(self, rows: list[tuple[int, tuple[int, ...]]]) -> None:
-        self.rows = rows
+    def __init__(self) -> None:
+        self.rows: list[tuple[int, tuple[int, ...]]] = []
 
     def select(self, rows: Sequence[int]) -> None:
         self.rows = [self.rows[row] for row in rows]
@@ -50,6 +51,8 @@ class TableState:
 
 class TableDecoder:
     """A window is a number; it and all tokens before give the scores of the next. An output is a row's history."""
+
+    d_model = 1
 
     def __init__(self, text_context: int = 12) -> None:
         self.text_context = text_context
@@ -64,14 +67,15 @@ class TableDecoder:
         scores[NO_SPEECH] = 5.0 if tokens[-1] == SOT else -5.0
         return scores
 
-    def start(self, windows: Sequence[int]) -> TableState:
-        return TableState([(window, ()) for window in windows])
+    def start(self) -> TableState:
+        return TableState()
 
-    def read(self, prompts: Sequence[Sequence[int]], state: TableState) -> list[torch.Tensor]:
+    def join(self, state: TableState, windows: Sequence[int], prompts: Sequence[Sequence[int]]) -> list[torch.Tensor]:
         outputs = []
-        for i, prompt in enumerate(prompts):
+        for window, prompt in zip(windows, prompts, strict=True):
+            state.rows.append((window, ()))
             self.tokens_read += len(prompt)
-            outputs.append(torch.cat([self._append(state, i, token) for token in prompt]))
+            outputs.append(torch.cat([self._append(state, -1, token) for token in prompt]))
         return outputs
 
     def step(self, tokens: torch.Tensor, state: TableState) -> torch.Tensor:
@@ -99,9 +103,14 @@ def options(**fields) -> TranscriptionOptions:
     return TranscriptionOptions(language="en", without_timestamps=True, **fields)
 
 
+def batch(wanted: TranscriptionOptions, decoder: TableDecoder | None = None) -> Batch:
+    return Batch(decoder or TableDecoder(), Words(), RULES, wanted)
+
+
 def run(windows, wanted, temperature=0.0, prompts=None, decoder=None) -> list[DecodedWindow]:
     prompts = prompts or [PROMPT] * len(windows)
-    return decode(decoder or TableDecoder(), windows, prompts, Words(), RULES, wanted, temperature)
+    asked = [Attempt(window, prompt, temperature) for window, prompt in zip(windows, prompts, strict=True)]
+    return decode(batch(wanted, decoder), asked)
 
 
 def logprob(window: int, prompt: tuple[int, ...], tokens: Sequence[int]) -> list[float]:
@@ -159,6 +168,22 @@ def test_windows_together_give_what_each_gives_alone(size, temperature):
         exact = logprob(window, prompt, one.tokens if full else (*one.tokens, EOT))
         assert full or one.avg_logprob == pytest.approx(sum(exact) / (len(one.tokens) + 1), abs=1e-5)
         assert one.text_logprob == pytest.approx(sum(exact[: len(one.tokens)]) / len(one.tokens), abs=1e-5)
+
+
+@pytest.mark.parametrize("size", [1, 3])
+def test_windows_that_come_later_and_at_other_temperatures_change_nothing(size):
+    wanted = options(beam_size=size, best_of=size, seed=3)
+    asked = [Attempt(i, (1,) * (i % 3) + PROMPT, (0.0, 0.5, 0.8)[i % 3]) for i in range(12)]
+    alone = [decode(batch(wanted), [attempt])[0] for attempt in asked]
+    decoder, found, waiting = TableDecoder(), {}, list(asked)
+    together = batch(wanted, decoder)
+    for number in (3, 0, 2, 1, 0, 0, 6):
+        together.add([waiting.pop(0) for _ in range(number)])
+        found.update(together.step())
+    while len(together):
+        found.update(together.step())
+    assert [found[attempt] for attempt in asked] == alone
+    assert decoder.most_rows > 3 * size and together.step() == []
 
 
 def test_a_prompt_is_read_once_and_gives_the_no_speech_probability_at_its_start_of_transcript():
@@ -335,15 +360,12 @@ def test_what_needs_another_temperature_and_what_is_silence(fields, thresholds, 
     assert is_silence(decoded(**fields), options(**thresholds)) is silence
 
 
-def test_each_window_gets_the_first_temperature_that_passes():
-    """Window i passes at the i-th temperature; the last window never does."""
-    calls = []
-
-    def at(temperature: float, numbers: Sequence[int]) -> list[DecodedWindow]:
-        calls.append((temperature, list(numbers)))
-        return [decoded(temperature=temperature, avg_logprob=-2 if temperature < 0.2 * i else -0.5) for i in numbers]
-
-    found = with_fallback(at, 3, (0.0, 0.2, 0.3), options())
-    assert [one.temperature for one in found] == [0.0, 0.2, 0.3]
-    assert calls == [(0.0, [0, 1, 2]), (0.2, [1, 2]), (0.3, [2])]
-    assert with_fallback(at, 1, (0.0, 0.2), options()) and len(calls) == 4
+@pytest.mark.parametrize(("passes", "tried"), [(0.0, [0.0]), (0.2, [0.0, 0.2]), (9.0, [0.0, 0.2, 0.3])])
+def test_a_window_gets_the_first_temperature_that_passes(passes, tried):
+    tries, asked, answer = with_fallback(0, PROMPT, (0.0, 0.2, 0.3), options()), [], None
+    with pytest.raises(StopIteration) as over:
+        while True:
+            attempt = tries.send(answer)
+            asked.append(attempt.temperature)
+            answer = decoded(temperature=asked[-1], avg_logprob=-0.5 if asked[-1] >= passes else -2.0)
+    assert asked == tried and over.value.value.temperature == tried[-1]
