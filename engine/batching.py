@@ -95,18 +95,20 @@ def together(jobs: Iterator[Job], size: int, batch: Batch) -> Iterator[Job]:
     places: dict[Attempt, _Place] = {}
     clock = SharedClock()
     while True:
-        if (free := size - len(places)) >= max(1, size // SHARE):
-            new = {job.attempt(): job for job in islice(_waiting(jobs, begun, places.values(), AHEAD * size), free)}
-            places |= {attempt: _Place(job, len(places) + len(new), clock.spent) for attempt, job in new.items()}
-            with clock(len(places)):
-                batch.add(list(new))
         while begun:
             yield begun[0]
             if not begun[0].done:
                 break
             begun.popleft()
+        if (free := size - len(places)) >= max(1, size // SHARE):
+            new = {job.attempt(): job for job in islice(_waiting(jobs, begun, places.values(), AHEAD * size), free)}
+            places |= {attempt: _Place(job, len(places) + len(new), clock.spent) for attempt, job in new.items()}
+            with clock(len(places)):
+                batch.add(list(new))
         if not places:
-            return
+            if not begun:
+                return
+            continue  # all that have begun were done at once
         over: list[tuple[Attempt, DecodedWindow]] = []
         while not over:
             with clock(len(places)):

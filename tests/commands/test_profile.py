@@ -50,10 +50,12 @@ def test_the_stages_are_those_of_the_report(ran):
     """Two clocks on the same calls."""
     stages = named(ran.found["stages"])
     for stage in ran.found["report"]["stages"]:
-        # The report counts keys and values as decoding.
+        # The report counts keys and values as decoding, and a window's steps as one call.
         names = ["decode", "keys and values"] if stage["name"] == "decode" else [stage["name"]]
-        assert sum(stages[name]["calls"] for name in names) == stage["calls"]
         assert sum(stages[name]["seconds"] for name in names) <= stage["wall_seconds"]
+        if stage["name"] != "decode":
+            assert stages[stage["name"]]["calls"] == stage["calls"]
+    assert stages["decode"]["calls"] > ran.found["steps"]  # a choice after each, and prompts are read
 
 
 def test_the_encoder_has_every_product_of_the_model(ran):

@@ -97,6 +97,14 @@ def test_many_files_together_give_what_each_gives_alone(engine, shared, two_wind
     assert isinstance(missing.error, AudioError) and (missing.segments, missing.info) == ([], None)
 
 
+def test_files_of_which_nothing_is_asked_do_not_end_the_others(engine, shared):
+    short, speech = np.zeros(16000, np.float32), audio.load(shared / "jfk.flac")
+    files = [*[short] * 9, speech, short]
+    *before, jfk, after = engine("tiny.en").transcribe_many(files, batch_size=2, **GREEDY, clip_timestamps="5")
+    assert [transcript.segments for transcript in (*before, after)] == [[]] * 10
+    assert "do for your country" in "".join(segment.text for segment in jfk.segments)
+
+
 def test_a_file_in_chunks(engine, shared, two_windows, alone):
     pytest.importorskip("silero_vad")
     pytest.importorskip("onnxruntime")

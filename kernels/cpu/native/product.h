@@ -38,7 +38,8 @@ __attribute__((noinline, noclone)) void dot_tile(const char* x, int64_t stride, 
     Ints tile[ROWS][WIDE] = {};
     for (int64_t word = 0; word < count; ++word) {
         Ints columns[WIDE];
-        if constexpr (ROWS <= 2) {  // bound by memory: fetch the next panels; the vocabulary of base 1.34 -> 1.06 ms
+        // Bound by memory: fetch the next panels. The vocabulary of base, 1 row 1.34 -> 1.06 ms, 8 rows 1.5 -> 1.24.
+        if constexpr (ROWS <= 8) {
 #pragma GCC unroll 4
             for (int p = 0; p < PANELS; ++p)
                 __builtin_prefetch(panel + (p + PANELS) * panel_stride + word * PANEL * ENTRIES<Entry>, 0, 2);
