@@ -169,7 +169,7 @@ class Backend(ABC):
         return self.prepare(weight.transpose(1, 2).flatten(1), bias)
 
     def conv_gelu(self, x: Tensor, prepared: Any, taps: int, stride: int) -> Tensor:
-        """GELU of the convolution of x (batch, positions, channels) with itself padded by zeros: (batch, ..., n).
+        """GELU of the convolution of x (batch, positions, channels) with itself padded by zeros: dense (batch, ..., n).
 
         Here it is one product: `taps` neighbouring positions, end to end, are a row of its left side.
         """

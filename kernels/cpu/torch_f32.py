@@ -36,7 +36,7 @@ class TorchBackend(StepBackend):
 
     def conv_gelu(self, x: Tensor, prepared: _Weights, taps: int, stride: int) -> Tensor:
         y = F.conv1d(x.mT, prepared.weight, prepared.bias, stride=stride, padding=taps // 2)
-        return F.gelu(y).mT
+        return F.gelu(y).mT.contiguous()
 
     def matmul(self, a: Tensor, b: Tensor) -> Tensor:
         return a @ b

@@ -59,6 +59,28 @@ def test_the_largest_possible_sum_of_a_product_fits(instruction_set, any_backend
     assert torch.allclose(y, torch.full((13, 17), sign * 1.5 * k), rtol=1e-5)
 
 
+@pytest.mark.parametrize("k", [256, 4096])
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_the_largest_possible_sum_of_rows_of_any_shape_fits(instruction_set, any_backend, k, sign):
+    """Rows in proportion to a weight's: no others of their norms have a larger sum."""
+    weight = normal(17, k)
+    x = sign * 5 * weight[:13]
+    x[2], x[2, 3] = 0.01, 9.0  # one number far above all others
+    weight[2] = sign * x[2]
+    y, exact = any_backend.linear(x, any_backend.prepare(weight, None)), x.double() @ weight.double().T
+    assert relative(y.diagonal(), exact.diagonal()) < (1e-4 if any_backend.name == "int16" else 5e-3)
+
+
+@pytest.mark.parametrize("n", [20, 256, 1500])
+def test_the_largest_possible_sums_of_attention_of_any_shape_fit(instruction_set, backend, n):
+    """Values in proportion to the weights that they are given."""
+    bias, keys = normal(n), torch.zeros(1, 1, n, 64)
+    v = bias.softmax(dim=0)[:, None].expand(1, 1, n, 64).contiguous()
+    y = backend.attention(torch.zeros(1, 1, 13, 64), keys, v, 1.0, bias)
+    exact = bias.double().softmax(dim=0).square().sum()
+    assert ((y - exact).abs() < (1e-3 if backend.attention_bits == 16 else 2e-2) * exact).all()
+
+
 @pytest.mark.parametrize("n", [1, 33, 1500, 20_001])
 def test_the_largest_possible_sums_of_attention_fit(instruction_set, backend, n):
     """Keys all alike, so that every weight is the largest there is; values all the largest of their column."""
@@ -71,12 +93,15 @@ def test_one_key_that_takes_all_is_taken_whole(instruction_set, backend):
     q = torch.full((1, 1, 5, 64), 3.0)
     k, v = torch.zeros(1, 1, 1500, 64), normal(1, 1, 1500, 64)
     k[:, :, 777] = 3.0
-    step = v.abs().amax(dim=2) / (2896 if backend.attention_bits == 16 else 127)
+    step = v.abs().amax(dim=2) / 127
+    if backend.attention_bits == 16:
+        norms = torch.stack([part.norm(dim=2) for part in v.split(256, dim=2)])
+        step = torch.maximum(v.abs().amax(dim=2) / 32767, norms.amax(dim=0) / 46332)
     assert ((backend.attention(q, k, v, 0.125) - v[:, :, 777:778]).abs() <= 0.51 * step[:, :, None]).all()
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-@pytest.mark.parametrize(("name", "error"), [("int16", 1e-3), ("int8", 1.2e-2), ("w8a8", 2e-2)])
+@pytest.mark.parametrize(("name", "error"), [("int16", 3e-4), ("int8", 1.2e-2), ("w8a8", 2e-2)])
 def test_shapes_that_fit_no_block(instruction_set, shape, name, error):
     backend, (m, k, n) = registry.create(name), shape
     x, weight, bias, residual = normal(m, k), normal(n, k, seed=1), normal(n, seed=2), normal(m, n, seed=3)
@@ -89,7 +114,7 @@ def test_shapes_that_fit_no_block(instruction_set, shape, name, error):
 
 @pytest.mark.parametrize(("batch", "rows"), [(1, 1), (1, 37), (3, 61)])
 @pytest.mark.parametrize(("k", "hidden"), [(48, 192), (37, 70)])
-@pytest.mark.parametrize(("name", "error"), [("int16", 1e-3), ("int8", 1.2e-2), ("w8a8", 2e-2)])
+@pytest.mark.parametrize(("name", "error"), [("int16", 3e-4), ("int8", 1.2e-2), ("w8a8", 2e-2)])
 def test_a_feed_forward_in_one_pass_is_its_operations(instruction_set, name, error, batch, rows, k, hidden):
     backend, x = registry.create(name), normal(batch, rows, k)
     norm = Norm(1 + normal(k, seed=1) / 10, normal(k, seed=2), 1e-5)
@@ -131,11 +156,11 @@ def test_bytes_keep_zero_and_what_lies_on_one_side_of_it(instruction_set):
 def test_attention_over_any_number_of_positions(instruction_set, backend, positions):
     q, k, v = (normal(1, 2, positions, 64, seed=seed) for seed in range(3))
     exact = F.scaled_dot_product_attention(q.double(), k.double(), v.double())
-    # Values of 2896 steps a column whose largest is ~3.3 sigma: 0.29 / 2896 * 3.3 = 3.3e-4 of a value's size, as much a
-    # mean of n values as the mean itself shrinks; scores and weights are finer. Of 127 steps 7.5e-3, and scores of 64
-    # products of 8 bits are wrong by 0.29 * sqrt((2.4 / 127)^2 + (4.8 / 255)^2) = 7.7e-3, and so are weights; these
+    # Values of 46332 steps to the norm of 256: 0.29 * 16 / 46332 = 1e-4 of a value's size, as much a mean of n values
+    # as the mean itself shrinks, and as much again of weights and of scores. Values of 127 steps 7.5e-3, and scores of
+    # 64 products of 8 bits are wrong by 0.29 * sqrt((2.4 / 127)^2 + (4.8 / 255)^2) = 7.7e-3, and so are weights; these
     # are rounded to 255ths of the largest, some e^3 times the mean of 1500: 0.29 to 0.5 of 255 / e^3.
-    assert relative(backend.attention(q, k, v, 0.125), exact) < (1e-3 if backend.attention_bits == 16 else 3e-2)
+    assert relative(backend.attention(q, k, v, 0.125), exact) < (4e-4 if backend.attention_bits == 16 else 3e-2)
 
 
 def test_many_small_weights_of_8_bits_keep_their_share(instruction_set):

@@ -1,8 +1,7 @@
 // One block of queries against all keys and values of a head, with a float32 softmax between.
 //
-//     in 16 bits: both products of 16-bit pairs. The softmax's weights become whole numbers by a factor of each row's own:
-//                 since the row's sum is known by then, the factor can be the largest for which the int32 sum over all
-//                 values still holds, however many keys there are
+//     in 16 bits: both products of 16-bit pairs, in steps as those of a linear layer. All of a row's weights are known
+//                 before they become whole numbers, so that theirs are as fine as its sums allow
 //     in 8 bits:  both of quads, which take half the time and memory. A row's largest weight is 255
 //
 // Scores live for a block of queries only: BLOCK rows of n.
@@ -16,18 +15,17 @@
 
 namespace tilewhisper::ISA {
 
-// The largest magnitude of a query's and a key's 16-bit numbers such that head_dim products fit an int32.
-inline int32_t score_limit(int64_t head_dim) {
-    const auto limit = static_cast<int32_t>(__builtin_sqrt(static_cast<double>(INT32_MAX) / head_dim));
-    return limit < LIMIT_16 ? limit : LIMIT_16;
-}
+static_assert(MAX_HEAD_DIM <= PAIRS_STEPS.words * 2);  // a score is one sum
+inline constexpr int64_t SUM = PAIRS_STEPS.words * 2;   // positions whose weights and values add up as whole numbers
+// Of the softmax's weights: a dither and rounding add less than 1 to each, 8 more to a norm than rounding alone.
+inline constexpr Steps WEIGHTS_STEPS{LIMIT_16 - 1, NORM - 8, PAIRS_STEPS.words};
 
 inline void pack_key_pairs(FloatRows k, int64_t n, int64_t head_dim, int16_t* panels, float* scale) {
     alignas(64) int16_t row[MAX_HEAD_DIM];
     const int64_t count = head_dim / 2;
     for (int64_t j = 0; j < panels_of(n) * PANEL; ++j) {
         if (j == n) std::memset(row, 0, sizeof row);
-        scale[j] = j < n ? quantize_row(k.data + j * k.stride, head_dim, score_limit(head_dim), row) : 0.0f;
+        scale[j] = j < n ? quantize_row(k.data + j * k.stride, head_dim, PAIRS_STEPS, row) : 0.0f;
         int16_t* column = panels + j / PANEL * count * PANEL * 2 + j % PANEL * 2;
         for (int64_t pair = 0; pair < count; ++pair) std::memcpy(column + pair * PANEL * 2, row + pair * 2, 4);
     }
@@ -60,11 +58,26 @@ inline void pack_keys(FloatRows k, int64_t n, int64_t head_dim, void* panels, fl
         pack_key_pairs(k, n, head_dim, static_cast<int16_t*>(panels), scale);
 }
 
+// The largest of what LANES columns' squares, over `most` squared, add up to in any SUM of n rows from the first on.
+inline Floats largest_squares(FloatRows v, int64_t n, int64_t column, Floats most) {
+    const Floats factor = 1.0f / most;
+    Floats largest{};
+    for (int64_t j = 0; j < n;) {
+        const int64_t end = j + SUM < n ? j + SUM : n;
+        Floats squares{};
+        for (; j < end; ++j) {
+            const Floats x = load<Floats>(v.data + j * v.stride + column) * factor;
+            squares += x * x;
+        }
+        largest = larger(squares, largest);
+    }
+    return largest;
+}
+
 // One scale a column of v, over all n rows.
 template <class Value>
 inline void pack_value_words(FloatRows v, int64_t n, int64_t head_dim, Value* panels, float* scale) {
     constexpr int64_t NUMBERS = ISA::NUMBERS<Value>, BITS = 32 / NUMBERS;
-    constexpr float limit = NUMBERS == 4 ? LIMIT_8 : LIMIT;
     const int64_t words = (n + NUMBERS - 1) / NUMBERS;
     for (int64_t column = 0; column < head_dim; column += LANES) {
         Floats most{}, poison{};
@@ -73,8 +86,13 @@ inline void pack_value_words(FloatRows v, int64_t n, int64_t head_dim, Value* pa
             most = larger(magnitude(x), most);
             poison += x * 0.0f;
         }
-        const Floats factor = most > 0.0f ? limit / most : Floats{};
-        store(scale + column, most / limit + poison);
+        Floats up = all(static_cast<float>(LIMIT_8));
+        if constexpr (NUMBERS == 2) {
+            const Floats squares = largest_squares(v, n, column, most);
+            for (int64_t i = 0; i < LANES; ++i) up[i] = steps_up(PAIRS_STEPS, __builtin_sqrtf(squares[i]));
+        }
+        const Floats factor = most > 0.0f ? up / most : Floats{};
+        store(scale + column, most / up + poison);
         Value* to = panels + (column / PANEL * words * PANEL + column % PANEL) * ENTRIES<Value>;
         for (int64_t j = 0; j < n; j += NUMBERS, to += PANEL * ENTRIES<Value>) {
             Ints word{};
@@ -114,7 +132,7 @@ struct QueryScale {
 };
 
 inline QueryScale quantize_query(const float* q, int64_t head_dim, float scale, int16_t* to) {
-    return {scale * quantize_row(q, head_dim, score_limit(head_dim), to), 0.0f};
+    return {scale * quantize_row(q, head_dim, PAIRS_STEPS, to), 0.0f};
 }
 
 inline QueryScale quantize_query(const float* q, int64_t head_dim, float scale, Quad* to) {
@@ -145,32 +163,10 @@ inline float largest_score(const float* scores, int64_t padded) {
     return largest(most);
 }
 
-// Scores of one row to weights; returns what their products with values are to be multiplied by.
-inline float weigh(float* scores, int64_t n, int16_t* weights) {
-    const int64_t padded = panels_of(n) * PANEL;
-    const float top = largest_score(scores, padded);
-    Floats total{};
-    for (int64_t i = 0; i < padded; i += LANES) {
-        const Floats p = exp(load<Floats>(scores + i) - top);
-        total += p;
-        store(scores + i, p);
-    }
-    // Rounding adds at most a half to each weight; a part in a thousand is kept for the sum's own rounding.
-    const float room = 0.999f * (INT32_MAX / LIMIT) - 0.5f * n, fit = room / sum(total);
-    const float factor = fit < LIMIT_16 ? fit : LIMIT_16;
-    Floats kept{};
-    for (int64_t i = 0; i < padded; i += LANES) {
-        const Ints w = round(load<Floats>(scores + i) * factor);
-        kept += to_float(w);
-        store(weights + i, __builtin_convertvector(w, Shorts));
-    }
-    return 1.0f / sum(kept) + sum(total) * 0.0f;  // a NaN anywhere in the row stays one
-}
-
 // Numbers evenly from -1/2 to 1/2, neighbours far apart (in the order of van der Corput). Added before rounding, they give
 // small weights their share: of many that are 0.1 each tenth becomes 1, where all would be lost. Heads of Whisper's encoder
-// spread much of their weight so thinly: the states of tiny.en were wrong by 2.6 % with 16-bit weights, 5.2 % with 8-bit
-// ones rounded, 2.7 % like this.
+// spread much of their weight so thinly: what they attended to was wrong by 4e-4 with weights of 15 bits rounded, by 1e-4
+// like this; the states of tiny.en with weights of 8 bits by 5.2 % and 2.7 %.
 struct Dither {
     static constexpr int64_t PERIOD = 64;
     float of[PERIOD];
@@ -184,6 +180,34 @@ struct Dither {
     }
 };
 alignas(64) inline constexpr Dither DITHER;
+
+// Scores of one row to weights; returns what their products with values are to be multiplied by.
+inline float weigh(float* scores, int64_t n, int16_t* weights) {
+    const int64_t padded = panels_of(n) * PANEL;
+    const float top = largest_score(scores, padded);
+    Floats total{};
+    float most = 0.0f;
+    for (int64_t i = 0; i < padded;) {
+        const int64_t end = i + SUM < padded ? i + SUM : padded;
+        Floats squares{};
+        for (; i < end; i += LANES) {
+            const Floats p = exp(load<Floats>(scores + i) - top);
+            total += p;
+            squares += p * p;
+            store(scores + i, p);
+        }
+        const float found = sum(squares);
+        most = found > most ? found : most;
+    }
+    const float factor = steps_up(WEIGHTS_STEPS, __builtin_sqrtf(most));
+    Floats kept{};
+    for (int64_t i = 0; i < padded; i += LANES) {
+        const Ints w = round(load<Floats>(scores + i) * factor + load<Floats>(DITHER.of + i % Dither::PERIOD));
+        kept += to_float(w);
+        store(weights + i, __builtin_convertvector(w, Shorts));
+    }
+    return 1.0f / sum(kept) + sum(total) * 0.0f;  // a NaN anywhere in the row stays one
+}
 
 inline float weigh(float* scores, int64_t n, Quad* weights) {
     const int64_t padded = panels_of(n) * PANEL;
@@ -204,15 +228,16 @@ inline float weigh(float* scores, int64_t n, Quad* weights) {
 template <int ROWS, int WIDTH, class Value>
 inline void mix_panels(const float* row_scale, const KeysValues& kv, Scratch at, int64_t panel, float* out,
                        int64_t out_stride) {
-    alignas(64) int32_t sums[ROWS * WIDTH * PANEL];
+    alignas(64) float sums[ROWS * WIDTH * PANEL];
     const int64_t count = (kv.n + NUMBERS<Value> - 1) / NUMBERS<Value>, stride = count * PANEL * ENTRIES<Value>;
-    dot_tile<ROWS, WIDTH>(at.weights, at.columns * 4 / NUMBERS<Value>, static_cast<const Value*>(kv.values) + panel * stride, stride,
-                          count, sums);
+    const int64_t step = NUMBERS<Value> == 4 ? QUADS_STEPS.words : PAIRS_STEPS.words;
+    long_tile<ROWS, WIDTH>(at.weights, at.columns * 4 / NUMBERS<Value>, step, static_cast<const Value*>(kv.values) + panel * stride,
+                           stride, count, sums);
     for (int r = 0; r < ROWS; ++r)
         for (int64_t i = 0; i < WIDTH * PANEL; i += LANES) {
             const int64_t column = panel * PANEL + i;
             const Floats factor = row_scale[r] * load<Floats>(kv.value_scale + column);
-            store(out + r * out_stride + column, to_float(load<Ints>(sums + r * WIDTH * PANEL + i)) * factor);
+            store(out + r * out_stride + column, load<Floats>(sums + r * WIDTH * PANEL + i) * factor);
         }
 }
 

@@ -68,8 +68,8 @@ struct Kernels {
     // the scale NaN. `normed` has room for k numbers where there is a norm.
     void (*quantize)(FloatRows x, int64_t rows, int64_t k, Norm norm, Layout layout, WordRows to, float* normed);
 
-    // One row in 16-bit numbers of at most `limit`; returns its scale.
-    float (*quantize_row)(const float* x, int64_t k, int32_t limit, int16_t* to);
+    // One row in 16-bit numbers; returns its scale.
+    float (*quantize_row)(const float* x, int64_t k, Steps steps, int16_t* to);
 
     // out[i * n + j] for the given rows and panels of columns.
     void (*product)(WordRows x, int64_t rows, Weight w, int64_t first_panel, int64_t last_panel, Epilogue then, float* out);

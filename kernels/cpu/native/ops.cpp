@@ -49,16 +49,16 @@ void use_instruction_set(std::string name) {
 
 // ---------------------------------------------------------------- linear layers
 
-// Writes each column of a weight (n, k), as 16-bit numbers of at most `limit`, to where `place(column, i)` says, and its
+// Writes each column of a weight (n, k), as 16-bit numbers in `steps`, to where `place(column, i)` says, and its
 // scale; zeros up to whole panels and words.
 template <class Place>
-void pack(const Tensor& weight, int64_t length, int32_t limit, float* scale, const Place& place) {
+void pack(const Tensor& weight, int64_t length, Steps steps, float* scale, const Place& place) {
     const int64_t n = weight.size(0), k = weight.size(1);
     share(panels_of(n), 16, [&](int64_t first, int64_t last) {
         auto* row = static_cast<int16_t*>(scratch(length * 2));
         for (int64_t column = first * PANEL; column < last * PANEL; ++column) {
             std::fill_n(row, length, int16_t{0});
-            scale[column] = column < n ? kernels().quantize_row(floats(weight) + column * weight.stride(0), k, limit, row) : 0;
+            scale[column] = column < n ? kernels().quantize_row(floats(weight) + column * weight.stride(0), k, steps, row) : 0;
             place(column, row);
         }
     });
@@ -69,7 +69,7 @@ void check_weight(const Tensor& weight) {
     STD_TORCH_CHECK(weight.size(0) > 0 && weight.size(1) > 0, "weight must not be empty");
 }
 
-// A weight (n, k) as panels of pairs of `bits` = 16 (12 of them used) or 8, and a scale a row.
+// A weight (n, k) as panels of pairs of `bits` = 16 or 8, and a scale a row.
 std::tuple<Tensor, Tensor> pack_weight(Tensor weight, int64_t bits) {
     check_weight(weight);
     STD_TORCH_CHECK(bits == 16 || bits == 8, "bits must be 16 or 8");
@@ -78,7 +78,7 @@ std::tuple<Tensor, Tensor> pack_weight(Tensor weight, int64_t bits) {
         make_lasting(panels_of(n) * count * PANEL * 2, bits == 16 ? ScalarType::Short : ScalarType::Char, bits / 8);
     Tensor scales = make({panels_of(n) * PANEL});
     const auto write = [&](auto* to) {
-        pack(weight, count * 2, bits == 16 ? LIMIT : LIMIT_8, static_cast<float*>(scales.data_ptr()),
+        pack(weight, count * 2, bits == 16 ? PAIRS_STEPS : BYTES_STEPS, static_cast<float*>(scales.data_ptr()),
              [&](int64_t column, const int16_t* row) {
                  auto* at = to + column / PANEL * count * PANEL * 2 + column % PANEL * 2;
                  for (int64_t i = 0; i < count * 2; ++i)
@@ -100,7 +100,7 @@ std::tuple<Tensor, Tensor, Tensor> pack_quads(Tensor weight) {
     Tensor scales = make({panels_of(n) * PANEL}), sums = make({panels_of(n) * PANEL});
     auto *scale = static_cast<float*>(scales.data_ptr()), *sum = static_cast<float*>(sums.data_ptr());
     auto* to = static_cast<int8_t*>(panels.data_ptr());
-    pack(weight, count * 4, LIMIT_8, scale, [&](int64_t column, const int16_t* row) {
+    pack(weight, count * 4, BYTES_STEPS, scale, [&](int64_t column, const int16_t* row) {
         int8_t* at = to + column / PANEL * count * PANEL * 4 + column % PANEL * 4;
         int64_t total = 0;
         for (int64_t i = 0; i < count * 4; ++i) {

@@ -11,7 +11,6 @@ namespace tilewhisper {
 
 inline constexpr int64_t PANEL = 16;  // columns
 
-inline constexpr int32_t LIMIT = 2896;
 inline constexpr int32_t LIMIT_16 = 32767;
 inline constexpr int32_t LIMIT_8 = 127;
 inline constexpr int32_t LIMIT_U8 = 255;
@@ -27,25 +26,31 @@ struct Quad {
     int8_t of[4];
 };
 
-// How finely rows become whole numbers, up to `limit`, and how many words' products with a weight then add up within an
-// int32. Longer sums are cut there and go on in float32.
+// How finely rows become whole numbers, so that their products add up within an int32 over `words` words, where longer sums
+// are cut and go on in float32: up to `limit`, and the numbers of one such sum up to `norm`, the root of their squares.
 struct Steps {
     int32_t limit;
+    float norm;
     int64_t words;
 };
 
-// Cut at 512 numbers, with numbers up to 2047, the encoder of base was no faster than at 256, and its error 5.4e-3 in place
-// of 3.7e-3; cut at 128 (4095) it was 5 % slower, at 3.2e-3.
-inline constexpr Steps PAIRS_STEPS{LIMIT, 128};
-inline constexpr Steps BYTE_PAIRS_STEPS{LIMIT_16, 128};
-inline constexpr Steps QUADS_STEPS{LIMIT_U8, 1 << 14};
+// By Cauchy and Schwarz |sum of x w| <= |x| |w|, so that no sum of two rows whose norms are below sqrt(2^31) can overflow.
+// Rounding adds at most a half to each number, 8 to the norm of 256. A limit to each number alone would be 2896: a row of
+// normal numbers has some 11,600 steps up and down like this, one with outliers up to 32767.
+inline constexpr float NORM = 46332;
+static_assert((int64_t{46332} + 8) * (46332 + 8) <= INT32_MAX);
+inline constexpr float ANY_NORM = 1e9f;
+
+// Cut at 512 numbers the encoder of base was no faster than at 256, cut at 128 it was 5 % slower.
+inline constexpr Steps PAIRS_STEPS{LIMIT_16, NORM, 128};
+inline constexpr Steps BYTE_PAIRS_STEPS{LIMIT_16, ANY_NORM, 128};
+inline constexpr Steps QUADS_STEPS{LIMIT_U8, ANY_NORM, 1 << 14};
+inline constexpr Steps BYTES_STEPS{LIMIT_8, ANY_NORM, 1 << 14};  // of a weight, with either left side
 // A decoder's step waits for its weights, so that its few rows can have finer steps in shorter sums. Beam search adds up
 // what they are wrong by: see quantized.py.
-inline constexpr Steps FEW_PAIRS_STEPS{4 * LIMIT, 32};
-static_assert(int64_t{PAIRS_STEPS.limit} * LIMIT * PAIRS_STEPS.words * 2 <= INT32_MAX);
-static_assert(int64_t{BYTE_PAIRS_STEPS.limit} * LIMIT_8 * BYTE_PAIRS_STEPS.words * 2 <= INT32_MAX);
-static_assert(int64_t{QUADS_STEPS.limit} * LIMIT_8 * QUADS_STEPS.words * 4 <= INT32_MAX);
-static_assert(int64_t{FEW_PAIRS_STEPS.limit} * LIMIT * FEW_PAIRS_STEPS.words * 2 <= INT32_MAX);
+inline constexpr Steps FEW_PAIRS_STEPS{LIMIT_16, NORM, 32};
+static_assert(int64_t{LIMIT_16} * LIMIT_8 * BYTE_PAIRS_STEPS.words * 2 <= INT32_MAX);
+static_assert(int64_t{LIMIT_U8} * LIMIT_8 * QUADS_STEPS.words * 4 <= INT32_MAX);
 
 inline constexpr Steps steps_of(Layout layout, bool few_rows) {
     if (layout == Layout::QUADS) return QUADS_STEPS;

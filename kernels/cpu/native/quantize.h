@@ -43,15 +43,41 @@ inline void round_to(const float* x, int64_t n, float factor, int16_t* to) {
     if (n % 2) to[n] = 0;
 }
 
+// The largest norm of any `length` of n numbers in sequence, cut from the first on, in units of `most`, the largest magnitude.
+inline float largest_norm(const float* x, int64_t n, int64_t length, float most) {
+    const float factor = 1.0f / most;  // so that no square overflows
+    float largest = 0.0f;
+    for (int64_t i = 0; i < n;) {
+        const int64_t end = i + length < n ? i + length : n;
+        Floats squares{};
+        for (; i + LANES <= end; i += LANES) {
+            const Floats v = load<Floats>(x + i) * factor;
+            squares += v * v;
+        }
+        float total = sum(squares);
+        for (; i < end; ++i) total += x[i] * factor * (x[i] * factor);
+        largest = total > largest ? total : largest;
+    }
+    return __builtin_sqrtf(largest);
+}
+
+// Steps from zero to the largest magnitude, whole ones, so that this is exact: `norm` is that of a sum's numbers in units
+// of it.
+inline float steps_up(Steps steps, float norm) {
+    const float fit = steps.norm / norm;
+    return fit < steps.limit ? static_cast<float>(static_cast<int32_t>(fit)) : steps.limit;
+}
+
 // One row; returns its scale.
-inline float quantize_row(const float* x, int64_t k, int32_t limit, int16_t* to) {
+inline float quantize_row(const float* x, int64_t k, Steps steps, int16_t* to) {
     const float most = largest_magnitude(x, k);
     if (!(most > 0)) {  // all zeros, or a NaN
         std::memset(to, 0, pairs_of(k) * 2 * sizeof(int16_t));
         return most;
     }
-    round_to(x, k, limit / most, to);
-    return most / limit;
+    const float up = steps.norm < ANY_NORM ? steps_up(steps, largest_norm(x, k, steps.words * 2, most)) : steps.limit;
+    round_to(x, k, up / most, to);
+    return most / up;
 }
 
 // The least and the largest of n numbers and zero, and NaN twice where one of them is a NaN or an infinity.
@@ -118,8 +144,7 @@ inline void quantize(FloatRows x, int64_t rows, int64_t k, Norm norm, Layout lay
         if (layout == Layout::QUADS)
             quantize_bytes(row, k, reinterpret_cast<uint8_t*>(at), to.scale + i, to.offset + i);
         else
-            to.scale[i] =
-                quantize_row(row, k, to.steps.limit, reinterpret_cast<int16_t*>(at));
+            to.scale[i] = quantize_row(row, k, to.steps, reinterpret_cast<int16_t*>(at));
     }
 }
 
