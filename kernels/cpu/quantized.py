@@ -144,13 +144,13 @@ class _Stepping(_Native, StepBackend):
         return pack(weight, bias, self.bits)
 
     def prepare_vocabulary(self, weight: Tensor) -> "_Vocabulary":
-        return _Vocabulary(pack(weight, None, 8), weight)
+        return _Vocabulary(pack_quads(weight, None), weight, torch.linalg.vector_norm(weight, dim=1))
 
     def scores(self, x: Tensor, vocabulary: "_Vocabulary") -> Tensor:
         return linear(x, vocabulary.packed)
 
     def settle(self, scores: Tensor, x: Tensor, vocabulary: "_Vocabulary", split: int, keep: int = 1) -> None:
-        _native.settle(scores, x, vocabulary.weight, vocabulary.packed.scales, split, keep)
+        _native.settle(scores, x, vocabulary.weight, vocabulary.packed.scales, vocabulary.norms, split, keep)
 
     def likeliest(self, scores: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
         found: tuple[Tensor, Tensor, Tensor] = _native.likeliest(scores, count)
@@ -223,6 +223,7 @@ class _Vocabulary(NamedTuple):
 
     packed: PackedWeight
     weight: Tensor  # (n, k) float32, shared with the model
+    norms: Tensor  # (n,), of its rows
 
 
 class _Kept(NamedTuple):

@@ -117,32 +117,56 @@ std::tuple<Tensor, Tensor, Tensor> likeliest(Tensor scores, int64_t keep) {
     return {values, tokens, sums};
 }
 
-// scores (rows, n) came from a weight in bytes with these scales, so that each has an error of about
-// sigma = |x| * scale / sqrt(12). Those within 12 sigma (6 for each of two) of the `keep`-th best of their part of the row,
-// before `split` or from there on, are computed anew, in place.
-void settle(Tensor scores, Tensor x, Tensor weight, Tensor scales, int64_t split, int64_t keep) {
+// What scores in 8 bits may be wrong by: x_k by up to half a step of its row, w_k by up to half of its token's, evenly, so
+// that a score's error has the standard deviation sqrt((|x| scale)^2 + (|w| step)^2) / sqrt(12).
+class Doubt {
+   public:
+    static constexpr float SIGMAS = 6;
+
+    Doubt(const float* x, int64_t k, const float* scales, const float* norms, int64_t tokens)
+        : scales_(scales), norms_(norms), length_(std::sqrt(kernels().dot(x, x, k))) {
+        const auto [least, most] = std::minmax_element(x, x + k);
+        step_ = (std::max(*most, 0.0f) - std::min(*least, 0.0f)) / LIMIT_U8;
+        largest_ = of(kernels().largest(scales, tokens), kernels().largest(norms, tokens));
+    }
+    float operator()(int64_t token) const { return of(scales_[token], norms_[token]); }
+    float largest() const { return largest_; }
+
+   private:
+    float of(float scale, float norm) const { return SIGMAS / std::sqrt(12.0f) * std::hypot(length_ * scale, norm * step_); }
+
+    const float *scales_, *norms_;
+    float length_, step_, largest_;
+};
+
+// scores (rows, n) are those of x (rows, k) in bytes times the weight (n, k) in quads with these scales; `norms` are those of
+// the weight's rows. Scores that may be among the `keep` best of their part of a row, before `split` or from there on, are
+// computed anew, in place.
+void settle(Tensor scores, Tensor x, Tensor weight, Tensor scales, Tensor norms, int64_t split, int64_t keep) {
     check_floats(scores, 2, "scores");
     check_floats(x, 2, "x");
     check_floats(weight, 2, "weight");
     const int64_t rows = scores.size(0), n = scores.size(1), k = x.size(1);
-    STD_TORCH_CHECK(x.size(0) == rows && weight.size(0) == n && weight.size(1) == k && scales.numel() >= n,
-                    "scores, x, weight and scales do not fit each other");
+    STD_TORCH_CHECK(x.size(0) == rows && weight.size(0) == n && weight.size(1) == k && scales.numel() >= n && norms.numel() == n,
+                    "scores, x, weight, scales and norms do not fit each other");
     STD_TORCH_CHECK(split >= 0 && split <= n, "there are ", n, " scores, none of number ", split);
     STD_TORCH_CHECK(keep >= 1, "at least one score must be kept, not ", keep);
-    const float coarsest = *std::max_element(floats(scales), floats(scales) + n);
     const auto settle_part = [&](int64_t first, int64_t last) {
         if (first == last) return;
         const Blocks blocks(floats(scores), rows, scores.stride(0), first, last);
-        for (int64_t i = 0; i < rows; ++i) {
+        share(rows, 1, [&](int64_t i, int64_t) {
             const Part part = blocks.row(i);
-            const std::vector<Scored> best = part.likeliest(keep);
-            if (best.empty()) continue;  // none of them may come
             auto* row = static_cast<float*>(scores.data_ptr()) + i * scores.stride(0) + first;
             const float* given = floats(x) + i * x.stride(0);
-            const float doubt = 12 * std::sqrt(kernels().dot(given, given, k)) * coarsest / std::sqrt(12.0f);
-            const float least = std::max(best.back().score - doubt, std::numeric_limits<float>::lowest());
-            part.at_least(least, [&](int64_t j) { row[j] = kernels().dot(given, floats(weight) + (first + j) * weight.stride(0), k); });
-        }
+            const Doubt doubt(given, k, floats(scales) + first, floats(norms) + first, last - first);
+            float least = std::numeric_limits<float>::max();
+            for (const Scored& one : part.likeliest(keep)) least = std::min(least, one.score - doubt(one.token));
+            const float bound = std::max(least - doubt.largest(), std::numeric_limits<float>::lowest());
+            part.at_least(bound, [&](int64_t j) {
+                if (row[j] + doubt(j) >= least)
+                    row[j] = kernels().dot(given, floats(weight) + (first + j) * weight.stride(0), k);
+            });
+        });
     };
     settle_part(0, split);
     settle_part(split, n);
@@ -152,7 +176,7 @@ void settle(Tensor scores, Tensor x, Tensor weight, Tensor scales, int64_t split
 
 STABLE_TORCH_LIBRARY_FRAGMENT(tilewhisper_native, m) {
     m.def("likeliest(Tensor scores, int keep) -> (Tensor, Tensor, Tensor)");
-    m.def("settle(Tensor(a!) scores, Tensor x, Tensor weight, Tensor scales, int split, int keep) -> ()");
+    m.def("settle(Tensor(a!) scores, Tensor x, Tensor weight, Tensor scales, Tensor norms, int split, int keep) -> ()");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(tilewhisper_native, CPU, m) {
