@@ -6,7 +6,7 @@ makes room for the next while the others go on. What comes of a window does not 
 
 import os
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from itertools import islice
 from typing import NamedTuple
 
@@ -60,7 +60,7 @@ class Job:
                 self._next = next(self._attempts)
         return self._next
 
-    def send(self, decoded: DecodedWindow, batch_size: int, spent: Spent) -> None:
+    def send(self, decoded: DecodedWindow, batch_size: int, spent: Mapping[str, Spent]) -> None:
         """What came of it, among how many, and its part of the time."""
         assert self._attempts is not None, "no attempt was asked for"
         self._run.count(len(decoded.tokens), batch_size, spent)
@@ -85,7 +85,8 @@ class _Place(NamedTuple):
 
     job: Job
     others: int
-    since: Spent
+    since: Mapping[str, Spent]
+    """A reading of the shared clock."""
 
 
 def together(jobs: Iterator[Job], size: int, batch: Batch) -> Iterator[Job]:
@@ -102,20 +103,21 @@ def together(jobs: Iterator[Job], size: int, batch: Batch) -> Iterator[Job]:
             begun.popleft()
         if (free := size - len(places)) >= max(1, size // SHARE):
             new = {job.attempt(): job for job in islice(_waiting(jobs, begun, places.values(), AHEAD * size), free)}
-            places |= {attempt: _Place(job, len(places) + len(new), clock.spent) for attempt, job in new.items()}
-            with clock(len(places)):
-                batch.add(list(new))
+            places |= {attempt: _Place(job, len(places) + len(new), clock.reading()) for attempt, job in new.items()}
+            if new:
+                with clock("prompt", len(new)):
+                    batch.add(list(new))
         if not places:
             if not begun:
                 return
             continue  # all that have begun were done at once
         over: list[tuple[Attempt, DecodedWindow]] = []
         while not over:
-            with clock(len(places)):
+            with clock("decode", len(places)):
                 over = batch.step()
         for attempt, decoded in over:
             job, most, since = places.pop(attempt)
-            job.send(decoded, most, clock.spent.since(since))
+            job.send(decoded, most, clock.since(since))
 
 
 def _waiting(jobs: Iterator[Job], begun: deque[Job], places: Iterable[_Place], most: int) -> Iterator[Job]:

@@ -1,7 +1,7 @@
 """One file on its way: heard, its language found, its windows encoded, and what all of that came to."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import inf
 from pathlib import Path
@@ -12,7 +12,16 @@ from tilewhisper.engine.course import Stretch, WindowRequest, clips
 from tilewhisper.engine.decoder import Heard
 from tilewhisper.engine.listening import Sound, listen, listen_to_speech
 from tilewhisper.engine.options import TranscriptionOptions
-from tilewhisper.engine.report import Clock, RunReport, Spent, decoder_report, machine, peak_memory_bytes, site_report
+from tilewhisper.engine.report import (
+    DECODER_STAGES,
+    Clock,
+    RunReport,
+    Spent,
+    decoder_report,
+    machine,
+    peak_memory_bytes,
+    site_report,
+)
 from tilewhisper.engine.results import TranscriptionInfo
 from tilewhisper.engine.router import Counts, SiteCount
 from tilewhisper.models import vad
@@ -21,8 +30,8 @@ from tilewhisper.models.log_mel import FRAMES_PER_WINDOW, HOP_LENGTH, SAMPLE_RAT
 if TYPE_CHECKING:
     from tilewhisper.engine.model import WhisperModel
 
-STAGES = ("decode audio", "vad", "log-mel", "encode", "decode", "word times")
-OPTIONAL_STAGES = ("vad", "word times")
+STAGES = ("decode audio", "vad", "log-mel", "encode", *DECODER_STAGES, "word times")
+OPTIONAL_STAGES = ("vad", "detect language", "word times")
 """Not told of where nobody asked for them."""
 
 
@@ -73,7 +82,7 @@ class FileRun:
         """The file's, or the window's own where every window may be in another."""
         if not (self.options.multilingual and self._model.is_multilingual):
             return self.info.language
-        with self.clock("decode"):
+        with self.clock("detect language"):
             return next(iter(self._model.detect_language(window.heard)))
 
     def align(self, window: Window, language: str, text: Sequence[int]) -> tuple[Sequence[float], Sequence[float]]:
@@ -86,12 +95,13 @@ class FileRun:
         tokenizer = self._model.checkpoint.tokenizer
         return tokenizer.prompt(language, self.options.task, not self.options.without_timestamps)
 
-    def count(self, tokens: int, batch_size: int, spent: Spent) -> None:
-        """So many tokens came of a window that was decoded among so many, and took this part of the time."""
+    def count(self, tokens: int, batch_size: int, spent: Mapping[str, Spent]) -> None:
+        """So many tokens came of a window that was decoded among so many, and took these parts of the stages' times."""
         self._tokens += tokens
         self._batch_size = max(self._batch_size, batch_size)
-        for stage in ("decode", "total"):
-            self.clock.add(stage, *spent)
+        for stage, seconds in spent.items():
+            for name in (stage, "total"):
+                self.clock.add(name, *seconds)
 
     def report(self) -> RunReport:
         """What the run cost so far, and what ran where."""
@@ -174,7 +184,7 @@ class FileRun:
             asked = Stretch(seek, min(seek + FRAMES_PER_WINDOW, max(seek, self.frames)))
             window = self._encode(asked, self._context)
             self._first = self._first or (asked, window)
-            with self.clock("decode"):
+            with self.clock("detect language"):
                 found = self._model.detect_language(window.heard)
             heard.append(found)
             threshold = options.language_detection_threshold
@@ -190,5 +200,5 @@ class FileRun:
         mel = self.sound.mel.window(asked.first, frames)
         with self.clock("encode"):
             encoded = self._model.encode_window(mel[None], frames, context, self._counts)
-        with self.clock("decode"):
+        with self.clock("keys and values"):
             return Window(encoded, self._model.hear(encoded), frames)

@@ -9,7 +9,7 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -23,6 +23,8 @@ from tilewhisper.engine.router import DecoderPlan, SiteCount, SitePlan, shape_of
 from tilewhisper.engine.startup import Startup
 
 PACKAGES = ("tilewhisper", "torch", "transformers", "numpy", "soundfile", "soxr", "av", "tokenizers")
+
+DECODER_STAGES = ("keys and values", "detect language", "prompt", "decode")
 
 
 @dataclass(frozen=True)
@@ -114,12 +116,17 @@ class RunReport:
     """Of these, windows encoded once more in full, because the cheap silence came out badly."""
     tokens: int
     tokens_per_second: float | None
-    """Decoded tokens in a second of the decode stage; None where nothing was decoded."""
+    """Decoded tokens in a second of the decode stage, which leaves out prompts; None where nothing was decoded."""
     peak_memory_bytes: int | None
     """The largest resident size of the process so far; None where the system does not tell."""
     sites: list[SiteReport]
     decoder: DecoderReport
     machine: Machine
+
+    @property
+    def decoder_seconds(self) -> float:
+        """Wall time of all stages in which the decoder runs."""
+        return sum(stage.wall_seconds for stage in self.stages if stage.name in DECODER_STAGES)
 
     def to_json(self) -> dict[str, Any]:
         """Plain lists, dicts, strings and numbers."""
@@ -154,29 +161,35 @@ class Clock:
 class Spent(NamedTuple):
     """Seconds."""
 
-    wall: float
-    cpu: float
-
-    def since(self, earlier: "Spent") -> "Spent":
-        return Spent(self.wall - earlier.wall, self.cpu - earlier.cpu)
+    wall: float = 0.0
+    cpu: float = 0.0
 
 
 class SharedClock:
-    """Adds up one part of what is done for several at once, who may come and go: whoever was there from one reading to
-    another has taken the difference."""
+    """Adds up one part of what is done for several at once, who may come and go, by stage name: whoever was there from
+    one reading to another has taken the difference."""
 
     def __init__(self) -> None:
-        self.spent = Spent(0.0, 0.0)
+        self._spent: dict[str, Spent] = {}
 
     @contextmanager
-    def __call__(self, parts: int) -> Iterator[None]:
+    def __call__(self, name: str, parts: int) -> Iterator[None]:
         wall, cpu = time.perf_counter(), time.process_time()
         try:
             yield
         finally:
             wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
             if parts:
-                self.spent = Spent(self.spent.wall + wall / parts, self.spent.cpu + cpu / parts)
+                before = self._spent.get(name, Spent())
+                self._spent[name] = Spent(before.wall + wall / parts, before.cpu + cpu / parts)
+
+    def reading(self) -> dict[str, Spent]:
+        return dict(self._spent)
+
+    def since(self, reading: Mapping[str, Spent]) -> dict[str, Spent]:
+        """What has come since then."""
+        pairs = {name: (now, reading.get(name, Spent())) for name, now in self._spent.items()}
+        return {name: Spent(now.wall - then.wall, now.cpu - then.cpu) for name, (now, then) in pairs.items()}
 
 
 def site_report(plan: SitePlan, count: SiteCount) -> SiteReport:

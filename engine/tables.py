@@ -67,9 +67,8 @@ def backend_table(report: RunReport) -> Table:
         device = (str(sum(launches.values())), f"{sum(site.device_seconds for site in sites):.3f}") if on_device else ()
         table.add_row(requested, used, str(len(sites)), str(calls), f"{seconds:.3f}", *device, "; ".join(reasons))
     decoder, empty = report.decoder, [""] * (2 if on_device else 0)
-    seconds = next(stage.wall_seconds for stage in report.stages if stage.name == "decode")
     reason = decoder.fallback_reason or ""
-    table.add_row(decoder.requested, decoder.used, "decoder", "", f"{seconds:.3f}", *empty, reason)
+    table.add_row(decoder.requested, decoder.used, "decoder", "", f"{report.decoder_seconds:.3f}", *empty, reason)
     return table
 
 

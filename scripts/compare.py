@@ -65,7 +65,7 @@ COLUMNS: dict[str, dict[str, Callable[[Row], str]]] = {
     "token": {
         "tokens": lambda row: _figure(row.tokens, 1, "d"),
         "ms a token": lambda row: _figure(row.token_seconds, 1e3, ".2f"),
-        "ms a step": lambda row: _figure(row.step_seconds, 1e3, ".2f"),
+        "TPOT ms": lambda row: _figure(row.step_seconds, 1e3, ".2f"),
         "WER %": _SPEED["WER %"],
     },
 }
@@ -73,7 +73,8 @@ LEGENDS = {
     "clips": "median x: of the clips' ratios",
     "files": "RTF: of all clips together",
     "long": "last end s: from the end of speech to the end of the last segment",
-    "token": "ms a token: all that comes after the encoder; ms a step: the decoder's network alone, where a peer tells",
+    "token": "ms a token: all that comes after the encoder; TPOT: the same without prompts and a "
+    "window's keys and values",
 }
 
 

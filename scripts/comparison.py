@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from peers.base import total
 from peers.contender import Answer, Contender
 from quality import misplaced, word_error_rate
 
@@ -65,9 +66,9 @@ class Row:
     """Seconds from the end of speech to the last segment's end, the largest in magnitude; None without segments."""
     tokens: int | None
     token_seconds: float | None
-    """All that comes after the encoder, by the token."""
+    """All that comes after the encoder, by the token. None where the contender does not tell."""
     step_seconds: float | None
-    """One step of the decoder by itself; None where the contender does not tell."""
+    """The same without prompts and keys and values: the time per output token."""
     seconds: list[list[float]]
     texts: list[str]
 
@@ -83,6 +84,7 @@ def _row(name: str, answers: Turns, first: Sequence[float], recordings: Sequence
     last = [runs[-1].transcript for runs in answers]
     every = [answer.transcript for runs in answers for answer in runs]
     texts = [transcript.text for transcript in last]
+    tokens = total(each.tokens for each in every)
     ends = [
         transcript.spans[-1][1] - recording.end_of_speech
         for transcript, recording in zip(last, recordings, strict=True)
@@ -96,9 +98,9 @@ def _row(name: str, answers: Turns, first: Sequence[float], recordings: Sequence
         word_error_rate=word_error_rate([recording.reference for recording in recordings], texts),
         misplaced=sum(misplaced(transcript.spans) for transcript in last),
         end_error=max(ends, key=abs, default=None),
-        tokens=_sum(transcript.tokens for transcript in last),
-        token_seconds=_quotient(_sum(each.decode_seconds for each in every), _sum(each.tokens for each in every)),
-        step_seconds=_median(each.step_seconds for each in every),
+        tokens=total(transcript.tokens for transcript in last),
+        token_seconds=_quotient(total(each.decode_seconds for each in every), tokens),
+        step_seconds=_quotient(total(each.step_seconds for each in every), tokens),
         seconds=[[answer.seconds for answer in runs] for runs in answers],
         texts=texts,
     )
@@ -106,17 +108,6 @@ def _row(name: str, answers: Turns, first: Sequence[float], recordings: Sequence
 
 def _medians(answers: Turns) -> list[float]:
     return [statistics.median(answer.seconds for answer in runs) for runs in answers]
-
-
-def _sum(values: Iterable[float | None]) -> float | None:
-    """None where one is."""
-    known = list(values)
-    return None if None in known else sum(known)
-
-
-def _median(values: Iterable[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return statistics.median(known) if known else None
 
 
 def _quotient(a: float | None, b: float | None) -> float | None:

@@ -216,7 +216,7 @@ def transcribe(model: WhisperModel, setting: Setting, clip: Clip, options: Mappi
         again_in_full=report.windows_again_in_full,
         audio_seconds=report.audio_seconds,
         encode_seconds=seconds["encode"],
-        decode_seconds=seconds["decode"],
+        decode_seconds=report.decoder_seconds,
         seconds=report.total.wall_seconds,
     )
 

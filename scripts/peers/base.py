@@ -1,11 +1,13 @@
 """What a peer is given and what it answers. Plain data, so that it can cross from one process to another."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
+
+Number = TypeVar("Number", int, float)
 
 
 class PeerError(Exception):
@@ -34,19 +36,25 @@ class Transcript:
     decode_seconds: float | None = None
     """All that comes after the encoder."""
     step_seconds: float | None = None
-    """The decoder's network for one token, the prompt apart."""
+    """Of these, what the tokens took one after the other, without prompts and a window's keys and values."""
 
 
 def joined(transcripts: Sequence[Transcript]) -> Transcript:
     """Of several recordings: no spans, since each has its own time."""
-    tokens = [one.tokens for one in transcripts if one.tokens is not None]
-    seconds = [one.decode_seconds for one in transcripts if one.decode_seconds is not None]
     return Transcript(
         " ".join(one.text.strip() for one in transcripts),
         [],
-        sum(tokens) if len(tokens) == len(transcripts) else None,
-        sum(seconds) if len(seconds) == len(transcripts) else None,
+        total(one.tokens for one in transcripts),
+        total(one.decode_seconds for one in transcripts),
+        total(one.step_seconds for one in transcripts),
     )
+
+
+def total(values: Iterable[Number | None]) -> Number | None:
+    """None where one is."""
+    every = list(values)
+    known = [value for value in every if value is not None]
+    return sum(known) if len(known) == len(every) else None
 
 
 class Peer(Protocol):

@@ -4,7 +4,6 @@ By itself it computes in bfloat16 where the processor has instructions for it, e
 """
 
 import json
-import statistics
 from pathlib import Path
 
 import numpy as np
@@ -28,12 +27,11 @@ class Peer:
         raw = metrics.whisper_raw_metrics
         before = sum(raw.features_extraction_durations) + sum(raw.encode_inference_durations)
         chunks = result.chunks or ()
+        tokens = metrics.get_num_generated_tokens() + 2 * len(chunks)  # it leaves timestamps out of its count
         return Transcript(
             result.texts[0],
             [(chunk.start_ts, chunk.end_ts) for chunk in chunks],
-            # It leaves timestamps out of its count.
-            metrics.get_num_generated_tokens() + 2 * len(chunks),
+            tokens,
             metrics.get_generate_duration().mean / 1e3 - before / 1e6,
-            # The median leaves out the first step, which takes the whole prompt.
-            statistics.median(raw.decode_inference_durations) / 1e6 if raw.decode_inference_durations else None,
+            tokens * metrics.get_tpot().mean / 1e3,  # the mean leaves out the first, which takes the prompt
         )

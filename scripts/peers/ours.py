@@ -32,10 +32,10 @@ class Peer:
 
 
 def _transcript(segments: Sequence[Segment], report: RunReport) -> Transcript:
-    decode = next(stage for stage in report.stages if stage.name == "decode")
     return Transcript(
         "".join(segment.text for segment in segments),
         [(segment.start, segment.end) for segment in segments],
         sum(len(segment.tokens) for segment in segments),
-        decode.wall_seconds,
+        report.decoder_seconds,
+        next(stage.wall_seconds for stage in report.stages if stage.name == "decode"),
     )
