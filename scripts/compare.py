@@ -7,8 +7,8 @@
     python scripts/compare.py start ../shared/data/jfk.flac --model tiny.en
 
 clips: each clip by itself. files: all clips at once, as a command over many files has them: a contender that can
-decodes several together. long: the clips joined to five minutes. token: the decoder's part in the clips, or with
---batch in the five minutes. start: from the start of a process to the transcript, beside a script with faster-whisper.
+decodes several together. long: the clips joined to five minutes. token: the decoder's part in the clips, with --batch in
+all clips at once. start: from the start of a process to the transcript, beside a script with faster-whisper.
 
 All decode greedily, with timestamps, without a second try at another temperature; audio is given as samples in memory.
 Only `start` has both with their defaults, which are alike, and the audio as a file. Each contender has a process of its
@@ -124,7 +124,7 @@ def _ours(args: argparse.Namespace) -> list[Kind]:
     extra = dict(args.ours)
     sets = [{"policy": policy, **extra} for policy in args.policy or [DEFAULT_POLICY]]
     if args.command == "token" and args.batch:
-        sets += [{**options, "batch_size": args.batch} for options in sets]
+        sets = [{**options, "batch_size": size} for options in sets for size in (1, args.batch)]
     return [replace(OURS, label=_label(options), options=options) for options in sets]
 
 
@@ -142,7 +142,7 @@ def _recordings(args: argparse.Namespace, folder: Path) -> list[Recording]:
     found = read_clips(args.folder)[: args.clips]
     decoded = [audio.load(clip.file) for clip in found]
     names, references = [clip.file.name for clip in found], [clip.reference for clip in found]
-    if args.command == "long" or (args.command == "token" and args.batch):  # a batch needs several windows
+    if args.command == "long":
         joined, used = join(decoded, args.seconds)
         decoded, names, references = [joined], [f"{used} clips joined"], [" ".join(references[:used])]
     recordings = []
@@ -151,7 +151,8 @@ def _recordings(args: argparse.Namespace, folder: Path) -> list[Recording]:
         np.save(path, samples)
         seconds = len(samples) / SAMPLE_RATE
         recordings.append(Recording(name, path, seconds, reference, end_of_speech(samples)))
-    return [_all_at_once(recordings, folder)] if args.command == "files" else recordings
+    at_once = args.command == "files" or (args.command == "token" and args.batch)
+    return [_all_at_once(recordings, folder)] if at_once else recordings
 
 
 def _all_at_once(recordings: Sequence[Recording], folder: Path) -> Recording:
@@ -209,11 +210,11 @@ def _parser() -> argparse.ArgumentParser:
         p.add_argument("folder", type=Path, help="audio files and their transcripts.tsv")
         p.add_argument("--peer", action="append", choices=PEERS, help=f"repeatable (default: {', '.join(defaults)})")
         p.add_argument("--clips", type=_positive, metavar="N", help="the first N only")
-        if name in ("long", "token"):
+        if name == "long":
             p.add_argument("--seconds", type=float, default=LONG_SECONDS, help="to be joined (default: %(default)g)")
         _add_common(p, runs=1)
     commands.choices["token"].add_argument(
-        "--batch", type=_positive, metavar="N", help="this engine also with batch_size=N"
+        "--batch", type=_positive, metavar="N", help="all clips at once, by this engine one by one and N together"
     )
     start = commands.add_parser("start")
     start.add_argument("file", type=Path)
