@@ -105,7 +105,7 @@ def together(jobs: Iterator[Job], size: int, batch: Batch) -> Iterator[Job]:
             new = {job.attempt(): job for job in islice(_waiting(jobs, begun, places.values(), AHEAD * size), free)}
             places |= {attempt: _Place(job, len(places) + len(new), clock.reading()) for attempt, job in new.items()}
             if new:
-                with clock("prompt", len(new)):
+                with clock("prompt", len(places)):
                     batch.add(list(new))
         if not places:
             if not begun:

@@ -137,7 +137,7 @@ class Batch:
         penalised = 0 if options.repetition_penalty == 1 else max(map(len, tokens))
         decoder.settle(logits, hidden, rules.timestamp_begin, search.keep + penalised)
         repetition_penalty(logits, tokens, options.repetition_penalty)
-        rules.prefer_timestamps(logits)
+        rules.prefer_timestamps(logits, decoder.likeliest)
         return search.candidates(logits, windows, decoder.likeliest)
 
     def _leave(self, over: Sequence[_Going]) -> None:

@@ -6,7 +6,6 @@
 3. With timestamps: where all timestamps together are more probable than the likeliest text token, one must come.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,6 +13,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from tilewhisper.engine.search import Likeliest
 from tilewhisper.models.tokenizer import Tokenizer
 
 _NEVER = float("-inf")
@@ -53,34 +53,27 @@ class TokenRules:
 
     @cached_property
     def _suppressed(self) -> Tensor:
-        return torch.tensor(self.suppress, dtype=torch.int64)
-
-    def apply(self, logits: Tensor, generated: Sequence[Sequence[int]]) -> None:
-        """Set the scores (batch, n_vocab) of forbidden tokens to -inf, in place, given each row's tokens so far."""
-        self.forbid(logits, generated)
-        self.prefer_timestamps(logits)
+        never = (*self.suppress, self.no_timestamps) if self.timestamps else self.suppress
+        return torch.tensor(never, dtype=torch.int64)
 
     def forbid(self, logits: Tensor, generated: Sequence[Sequence[int]]) -> None:
-        """Rules 1 and 2, which do not look at scores."""
+        """Rules 1 and 2, which do not look at scores (batch, n_vocab): set those of forbidden tokens to -inf, in place,
+        given each row's tokens so far."""
         logits.index_fill_(1, self._suppressed, _NEVER)
         for row, tokens in zip(logits, generated, strict=True):
             if not tokens:
                 row[list(self.suppress_first)] = _NEVER
             if self.timestamps:
-                row[self.no_timestamps] = _NEVER
                 self._keep_order(row, tokens)
 
-    def prefer_timestamps(self, logits: Tensor) -> None:
-        """Rule 3, which compares scores."""
+    def prefer_timestamps(self, logits: Tensor, likeliest: Likeliest) -> None:
+        """Rule 3, which compares scores (batch, n_vocab), where rules 1 and 2 have set theirs."""
         if not self.timestamps:
             return
         text, timestamps = logits[:, : self.timestamp_begin], logits[:, self.timestamp_begin :]
-        # All n come to at most log n above the largest, which mostly settles it; a thousandth is for rounding.
-        most = math.log(timestamps.shape[1]) + 1e-3
-        leads = text.amax(dim=1) - timestamps.amax(dim=1)
-        for row in [i for i, lead in enumerate(leads.tolist()) if lead < most]:
-            if timestamps[row].logsumexp(dim=0) > text[row].amax():
-                text[row] = _NEVER
+        _, _, all_timestamps = likeliest(timestamps, 1)
+        for row in (all_timestamps[:, 0] > text.amax(dim=1)).nonzero().flatten().tolist():
+            text[row] = _NEVER
 
     def _keep_order(self, row: Tensor, tokens: Sequence[int]) -> None:
         begin = self.timestamp_begin

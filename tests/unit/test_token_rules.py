@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from tilewhisper.engine.token_rules import TokenRules
+from tilewhisper.kernels.cpu.torch_f32 import TorchBackend
 
 EOT, NO_TIMESTAMPS, BEGIN, SIZE = 10, 11, 12, 32
 STAMPS = set(range(BEGIN, SIZE))
@@ -14,12 +15,17 @@ def rules(*, timestamps=True, suppress=(), suppress_first=(), limit=None) -> Tok
     return TokenRules(EOT, NO_TIMESTAMPS, BEGIN, suppress, suppress_first, timestamps, limit)
 
 
+def apply(given: TokenRules, scores: torch.Tensor, tokens: list[list[int]]) -> None:
+    given.forbid(scores, tokens)
+    given.prefer_timestamps(scores, TorchBackend().likeliest)
+
+
 def allowed(given: TokenRules, *tokens: int, logits: torch.Tensor | None = None) -> set[int]:
     scores = torch.zeros(1, SIZE) if logits is None else logits.clone()[None]
     # Text and the end are likelier than all timestamps together, unless a test says otherwise.
     if logits is None:
         scores[:, : EOT + 1] = 10.0
-    given.apply(scores, [list(tokens)])
+    apply(given, scores, [list(tokens)])
     return set(torch.isfinite(scores[0]).nonzero().flatten().tolist())
 
 
@@ -74,7 +80,7 @@ def test_a_timestamp_must_come_where_all_together_outweigh_the_likeliest_text():
 def test_rows_of_a_batch_are_ruled_each_by_its_own_past():
     scores = torch.zeros(2, SIZE)
     scores[:, :EOT] = 10.0
-    rules().apply(scores, [[BEGIN], [BEGIN, 5]])
+    apply(rules(), scores, [[BEGIN], [BEGIN, 5]])
     assert torch.isinf(scores[0, BEGIN:]).all()
     assert not torch.isinf(scores[1, BEGIN + 1 :]).any()
 

@@ -16,9 +16,21 @@ inline float dot(const float* a, const float* b, int64_t n) {
     return rest;
 }
 
+// `values` weighted by `weights`, n rows `head_dim` apart: VECTORS of their columns.
+template <int VECTORS>
+inline void mix_rows(const float* weights, const float* values, int64_t n, int64_t head_dim, float share, float* out) {
+    Floats mixed[VECTORS] = {};
+    for (int64_t j = 0; j < n; ++j)
+#pragma GCC unroll 16
+        for (int v = 0; v < VECTORS; ++v) mixed[v] += weights[j] * load<Floats>(values + j * head_dim + v * LANES);
+#pragma GCC unroll 16
+    for (int v = 0; v < VECTORS; ++v) store(out + v * LANES, mixed[v] * share);
+}
+
 // softmax(scale * q keys^T) values over the first n rows of a head's cache; `scores` has room for n, rounded up to LANES.
 inline void attend_rows(const float* q, const float* keys, const float* values, int64_t n, int64_t head_dim, float scale,
                         float* scores, float* out) {
+    constexpr int WIDE = PANEL / LANES;  // vectors of the least that a head's size is a multiple of
     const int64_t padded = (n + LANES - 1) / LANES * LANES;
     float most = -__builtin_inff();
     for (int64_t j = 0; j < n; ++j) {
@@ -33,11 +45,9 @@ inline void attend_rows(const float* q, const float* keys, const float* values, 
         store(scores + j, p);
     }
     const float share = 1.0f / sum(total);
-    for (int64_t i = 0; i < head_dim; i += LANES) {
-        Floats mixed{};
-        for (int64_t j = 0; j < n; ++j) mixed += scores[j] * load<Floats>(values + j * head_dim + i);
-        store(out + i, mixed * share);
-    }
+    int64_t i = 0;
+    for (; i + 4 * PANEL <= head_dim; i += 4 * PANEL) mix_rows<4 * WIDE>(scores, values + i, n, head_dim, share, out + i);
+    for (; i < head_dim; i += PANEL) mix_rows<WIDE>(scores, values + i, n, head_dim, share, out + i);
 }
 
 inline float largest_of(const float* x, int64_t n) {
