@@ -77,8 +77,8 @@ inline void long_tile(const char* x, int64_t stride, int64_t step, const Entry* 
     } while (done < count);
 }
 
-// After blocks of N rows, what is left goes in blocks of fewer, the last of 1.
-constexpr int fewer(int n) { return n == 12 ? 8 : n / 2; }
+// After blocks of N rows, what is left goes in blocks of fewer: 8, and at last all at once, since each block reads the weight.
+constexpr int fewer(int n) { return n == 12 ? 8 : n - 1; }
 
 // One row's 16 sums of a panel to their place: scaled, with what follows; `columns` of them are the matrix's own.
 inline void finish(const float* sums, float row_scale, const float* column_scale, float row_offset, const float* column_sum,
