@@ -7,8 +7,9 @@
     python scripts/compare.py start ../shared/data/jfk.flac --model tiny.en
 
 clips: each clip by itself. files: all clips at once, as a command over many files has them: a contender that can
-decodes several together. long: the clips joined to five minutes. token: the decoder's part in the clips, with --batch in
-all clips at once. start: from the start of a process to the transcript, beside a script with faster-whisper.
+decodes several together. long: the clips joined to five minutes. token: the decoder's part in the clips, or with
+--batch in all of them at once. start: from the start of a process to the transcript, beside a script with
+faster-whisper.
 
 All decode greedily, with timestamps, without a second try at another temperature; audio is given as samples in memory.
 Only `start` has both with their defaults, which are alike, and the audio as a file. Each contender has a process of its

@@ -18,8 +18,8 @@ its outliers is worse. The states of tiny.en's encoder are wrong by 4e-4 (int16)
 
 Attention by int16 has its scores and its mixed values in the same steps, and a float32 softmax between; by the other
 two all of these have 8 bits (see native/attention.h). A decoder runs on the first two; by `int8` a window's keys and
-values come of w8a8's products. Its vocabulary is 8-bit on both, and tokens that may be the likeliest are scored anew in
-float32.
+values come of w8a8's products. Scores over its vocabulary come of 8 bits on both sides, and tokens that may be the
+likeliest are scored anew in float32.
 
 In a decoder's step, which waits for its weights, int16's rows are summed up 64 by 64, which leaves them up to twice as
 many steps. Beams of 5 gave the tokens of openai-whisper in float32 on 58 (tiny.en) and 60 (base) of 60 clips;
@@ -219,7 +219,7 @@ def _weights_of(layer: DecoderLayer) -> tuple[list[Tensor | None], ...]:
 
 
 class _Vocabulary(NamedTuple):
-    """Bytes to find the candidates with: a step reads the whole of it. And the weight itself to decide between them."""
+    """Quads to find the candidates with: a step reads the whole of it. And the weight itself to decide between them."""
 
     packed: PackedWeight
     weight: Tensor  # (n, k) float32, shared with the model

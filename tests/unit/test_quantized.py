@@ -407,6 +407,7 @@ def test_what_the_kernels_cannot_take_is_refused(call, complaint):
 @pytest.mark.parametrize("keep", [1, 6])
 def test_settled_scores_are_exact_where_a_token_may_be_one_of_the_likeliest_of_its_part(keep, instruction_set, backend):
     weight, x, split = normal(3000, 96), normal(4, 96, seed=1), 2500
+    x[0, 7], weight[5] = 30.0, weight[5] * 3  # a row and a token of coarser steps than others
     vocabulary = backend.prepare_vocabulary(weight)
     exact, scores = (x.double() @ weight.double().T), backend.scores(x, vocabulary)
     forbidden = exact[1].argmax()
@@ -418,9 +419,9 @@ def test_settled_scores_are_exact_where_a_token_may_be_one_of_the_likeliest_of_i
     for part in (slice(0, split), slice(split, None)):
         least = exact[:, part].topk(keep).values[:, -1:]
         near = (exact[:, part] >= least - 0.05) & exact[:, part].isfinite()
-        assert near.any() and ((scores[:, part] - exact[:, part])[near].abs() < 1e-5).all()
+        assert near.any() and ((scores[:, part] - exact[:, part])[near].abs() < 1e-4).all()
         assert (scores[:, part].argmax(dim=1) == exact[:, part].argmax(dim=1)).all()
         best = (each[:, part].topk(keep).values for each in (scores.double(), exact))
-        torch.testing.assert_close(*best, rtol=0, atol=1e-5)
+        torch.testing.assert_close(*best, rtol=0, atol=1e-4)
     assert (scores[2, split:] == -math.inf).all() and scores[1, forbidden] == -math.inf
     assert (scores != rough).sum() < 0.02 * rough.numel()

@@ -117,26 +117,19 @@ std::tuple<Tensor, Tensor, Tensor> likeliest(Tensor scores, int64_t keep) {
     return {values, tokens, sums};
 }
 
-// What scores in 8 bits may be wrong by: x_k by up to half a step of its row, w_k by up to half of its token's, evenly, so
-// that a score's error has the standard deviation sqrt((|x| scale)^2 + (|w| step)^2) / sqrt(12).
+// What scores in 8 bits may be wrong by, six times their standard deviation: x_k is off by up to half a step of its row,
+// w_k by up to half of its token's, evenly, so that this is sqrt((|x| scale)^2 + (|w| step)^2) / sqrt(12).
 class Doubt {
    public:
-    static constexpr float SIGMAS = 6;
-
-    Doubt(const float* x, int64_t k, const float* scales, const float* norms, int64_t tokens)
-        : scales_(scales), norms_(norms), length_(std::sqrt(kernels().dot(x, x, k))) {
+    Doubt(const float* x, int64_t k) : length_(std::sqrt(kernels().dot(x, x, k))) {
         const auto [least, most] = std::minmax_element(x, x + k);
         step_ = (std::max(*most, 0.0f) - std::min(*least, 0.0f)) / LIMIT_U8;
-        largest_ = of(kernels().largest(scales, tokens), kernels().largest(norms, tokens));
     }
-    float operator()(int64_t token) const { return of(scales_[token], norms_[token]); }
-    float largest() const { return largest_; }
+    // Of a token whose weight's scale and norm are these.
+    float operator()(float scale, float norm) const { return 6 / std::sqrt(12.0f) * std::hypot(length_ * scale, norm * step_); }
 
    private:
-    float of(float scale, float norm) const { return SIGMAS / std::sqrt(12.0f) * std::hypot(length_ * scale, norm * step_); }
-
-    const float *scales_, *norms_;
-    float length_, step_, largest_;
+    float length_, step_;
 };
 
 // scores (rows, n) are those of x (rows, k) in bytes times the weight (n, k) in quads with these scales; `norms` are those of
@@ -154,16 +147,19 @@ void settle(Tensor scores, Tensor x, Tensor weight, Tensor scales, Tensor norms,
     const auto settle_part = [&](int64_t first, int64_t last) {
         if (first == last) return;
         const Blocks blocks(floats(scores), rows, scores.stride(0), first, last);
+        const float *scale = floats(scales) + first, *norm = floats(norms) + first;
+        const float coarsest = kernels().largest(scale, last - first), longest = kernels().largest(norm, last - first);
         share(rows, 1, [&](int64_t i, int64_t) {
             const Part part = blocks.row(i);
             auto* row = static_cast<float*>(scores.data_ptr()) + i * scores.stride(0) + first;
             const float* given = floats(x) + i * x.stride(0);
-            const Doubt doubt(given, k, floats(scales) + first, floats(norms) + first, last - first);
-            float least = std::numeric_limits<float>::max();
-            for (const Scored& one : part.likeliest(keep)) least = std::min(least, one.score - doubt(one.token));
-            const float bound = std::max(least - doubt.largest(), std::numeric_limits<float>::lowest());
+            const Doubt doubt(given, k);
+            float least = std::numeric_limits<float>::max();  // stays where none of them may come
+            for (const Scored& one : part.likeliest(keep))
+                least = std::min(least, one.score - doubt(scale[one.token], norm[one.token]));
+            const float bound = std::max(least - doubt(coarsest, longest), std::numeric_limits<float>::lowest());
             part.at_least(bound, [&](int64_t j) {
-                if (row[j] + doubt(j) >= least)
+                if (row[j] + doubt(scale[j], norm[j]) >= least)
                     row[j] = kernels().dot(given, floats(weight) + (first + j) * weight.stride(0), k);
             });
         });
