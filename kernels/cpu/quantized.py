@@ -48,7 +48,7 @@ only in prompts, once."""
 
 
 _Packed = tuple[Tensor, Tensor, Tensor, Tensor]
-"""Keys, their scales, values, their scales: as pack_keys_values gives them; see native/ops.cpp."""
+"""Keys, their scales, values, their scales: as pack_keys_values gives them; see native/attention_ops.cpp."""
 
 
 class PackedWeight(NamedTuple):

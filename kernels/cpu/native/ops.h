@@ -107,6 +107,30 @@ inline Weight weight_of(const Tensor& panels, const Tensor& scales, const std::o
             dense_or_null(sums, panels_of(n) * PANEL, "sums"), k, n};
 }
 
+// Memory for some rows in the words of any layout, and for one row's norm.
+class Workspace {
+   public:
+    static int64_t bytes(int64_t rows, int64_t k) { return rows * stride_of(k) + (rows * 2 + k) * 4 + 64; }
+    Workspace(char* memory, int64_t rows, int64_t k) {
+        words_ = {memory, stride_of(k), reinterpret_cast<float*>(memory + rows * stride_of(k)), nullptr, {}};
+        words_.offset = words_.scale + rows;
+        normed_ = words_.offset + rows;
+    }
+    WordRows words(Layout layout) const {
+        WordRows words = words_;
+        words.steps = steps_of(layout, false);
+        return words;
+    }
+    float* normed() const { return normed_; }
+
+   private:
+    // Of 16-bit numbers, the longer; not a power of two, so that rows do not share cache sets.
+    static int64_t stride_of(int64_t k) { return words_of(k, Layout::PAIRS) * 4 + 64; }
+
+    WordRows words_;
+    float* normed_;
+};
+
 // Packed keys and values of some heads, as pack_keys_values gives them.
 class PackedHeads {
    public:
