@@ -34,12 +34,13 @@ def test_bf16_is_near_but_not_equal(case, policy):
 
 
 @pytest.mark.skipif(why_unavailable() is not None, reason="no native kernels")
-def test_int8_is_within_a_tenth(case):
+def test_int8_is_within_a_few_hundredths(case):
     name, mel, states = case
     with WhisperModel(name, policy="int8") as model:
         error = relative_error(model.encode(mel), states)
-        assert {plan.backend for plan in model.site_plans} == {"w8a8"}
-    assert 5e-3 < error <= 1e-1
+        first = [plan.route.site.name.startswith("layers.0.") for plan in model.site_plans]
+        assert [plan.backend for plan in model.site_plans] == ["int16" if one else "w8a8" for one in first]
+    assert 5e-3 < error <= 4e-2  # 2 to 2.5 % over four clips; with the first layer in 8 bits, too, 8 % for base
 
 
 def test_float64_is_nearer_to_float32_than_its_rounding(case):
