@@ -144,7 +144,7 @@ class _Stepping(_Native, StepBackend):
         return pack(weight, bias, self.bits)
 
     def prepare_vocabulary(self, weight: Tensor) -> "_Vocabulary":
-        return _Vocabulary(pack_quads(weight, None), weight, torch.linalg.vector_norm(weight, dim=1))
+        return _Vocabulary(pack(weight, None, 8), weight, torch.zeros(len(weight)))
 
     def scores(self, x: Tensor, vocabulary: "_Vocabulary") -> Tensor:
         return linear(x, vocabulary.packed)
@@ -219,11 +219,11 @@ def _weights_of(layer: DecoderLayer) -> tuple[list[Tensor | None], ...]:
 
 
 class _Vocabulary(NamedTuple):
-    """Quads to find the candidates with: a step reads the whole of it. And the weight itself to decide between them."""
+    """8 bits to find the candidates with: a step reads the whole of it. And the weight itself to decide between them."""
 
     packed: PackedWeight
     weight: Tensor  # (n, k) float32, shared with the model
-    norms: Tensor  # (n,), of its rows
+    norms: Tensor  # (n,), of its rows; zeros where what it is multiplied with is not in bytes
 
 
 class _Kept(NamedTuple):
@@ -253,6 +253,9 @@ class Int8Backend(_Stepping):
     def prepare_for_windows(self, weight: Tensor, bias: Tensor | None) -> PackedWeight:
         """With rows of 8 bits as well: hundreds come at once, so that the products take the time, not the weights."""
         return pack_quads(weight, bias)
+
+    def prepare_vocabulary(self, weight: Tensor) -> "_Vocabulary":
+        return _Vocabulary(pack_quads(weight, None), weight, torch.linalg.vector_norm(weight, dim=1))
 
 
 class W8A8Backend(_Native):
