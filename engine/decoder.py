@@ -34,61 +34,54 @@ class Heard:
 class DecoderState:
     """The caches of a batch, whose rows come and go.
 
-    Per layer, `self_keys` and `self_values` are (places, heads, room, head_dim), places for the batch's rows or more;
-    each row's is filled up to its entry of `lengths`. `cross` has, for each row, what the backend keeps of the keys and
-    values of the encoder's states.
+    `keys` and `values` of self-attention are (layers, places, heads, room, head_dim), places for the batch's rows or
+    more; each row's are filled up to its entry of `lengths`. `windows` has what each row listens to.
     """
 
-    self_keys: list[Tensor]
-    self_values: list[Tensor]
-    cross: list[list[Any]]
+    keys: Tensor
+    values: Tensor
+    windows: list[Heard]
     lengths: list[int]
 
     def add(self, windows: Sequence[Heard]) -> None:
         """Rows without tokens, after the others."""
+        self.windows += windows
         self.lengths += [0] * len(windows)
         self._make_places(len(self.lengths))
-        for layer, kept in zip(self.cross, zip(*(window.layers for window in windows), strict=True), strict=True):
-            layer += kept
 
     def select(self, rows: Sequence[int]) -> None:
         """Go on with these rows, in this order; a row may come several times."""
         moved = [(place, row) for place, row in enumerate(rows) if place != row]
         if not moved and len(rows) == len(self.lengths):
             return
+        self.windows = [self.windows[row] for row in rows]
         self.lengths = [self.lengths[row] for row in rows]
-        self.cross = [[kept[row] for row in rows] for kept in self.cross]
         if not moved:
             return
         self._make_places(len(rows))
         places, sources = torch.tensor(moved).unbind(1)
         used = max(self.lengths[place] for place, _ in moved)
-        for cache in (*self.self_keys, *self.self_values):
-            cache[places, :, :used] = cache[sources, :, :used]
+        for cache in (self.keys, self.values):
+            cache[:, places, :, :used] = cache[:, sources, :, :used]
 
     def rows(self, first: int, last: int) -> "DecoderState":
         """Rows first..last-1, in the same caches."""
-        return DecoderState(
-            self_keys=[keys[first:last] for keys in self.self_keys],
-            self_values=[values[first:last] for values in self.self_values],
-            cross=[kept[first:last] for kept in self.cross],
-            lengths=self.lengths[first:last],
-        )
+        keys, values = self.keys[:, first:last], self.values[:, first:last]
+        return DecoderState(keys, values, self.windows[first:last], self.lengths[first:last])
 
     def make_room(self, tokens: int, most: int) -> None:
         """For so many tokens in each row, of which there will never be more than `most`."""
-        if tokens > (room := self.self_keys[0].shape[2]):
+        if tokens > (room := self.keys.shape[3]):
             self._pad(0, min(most, max(tokens, 2 * room)) - room)
 
     def _make_places(self, rows: int) -> None:
-        if rows > (places := len(self.self_keys[0])):
+        if rows > (places := self.keys.shape[1]):
             self._pad(rows - places, 0)
 
     def _pad(self, places: int, room: int) -> None:
         """By zeros: what is not filled must not be NaN."""
         more = (0, 0, 0, room, 0, 0, 0, places)
-        self.self_keys = [F.pad(keys, more) for keys in self.self_keys]
-        self.self_values = [F.pad(values, more) for values in self.self_values]
+        self.keys, self.values = F.pad(self.keys, more), F.pad(self.values, more)
 
 
 class Decoder:
@@ -101,7 +94,10 @@ class Decoder:
         self._backend = backend
         self._embedding.data = backend.step_layout(self._embedding.data)
         self._vocabulary = backend.prepare_vocabulary(self._embedding)
-        self._layers = [_DecoderLayer(layer, backend) for layer in modules.layers]
+        own = modules.layers[0].self_attn
+        self._heads, self._head_dim = int(own.num_heads), int(own.head_dim)
+        self._hearing = [_hearing(layer.encoder_attn, backend) for layer in modules.layers]
+        self._layers = backend.prepare_layers([_layer(layer, backend) for layer in modules.layers])
 
     @property
     def d_model(self) -> int:
@@ -115,14 +111,15 @@ class Decoder:
     @torch.inference_mode()
     def hear(self, window: Encoded) -> Heard:
         """A window's keys and values, for as many decodings as are wanted."""
-        return Heard(tuple(layer.keep(window) for layer in self._layers))
+        hear, heads = self._backend.hear, self._heads
+        return Heard(tuple(hear(window.states, prepared, heads, window.bias) for prepared in self._hearing))
 
     @torch.inference_mode()
     def start(self) -> DecoderState:
         """The caches of a batch without rows."""
         room = min(FIRST_ROOM, self.text_context)
-        caches = [layer.empty_cache(room) for layer in self._layers]
-        return DecoderState(caches, list(caches), cross=[[] for _ in caches], lengths=[])
+        empty = torch.zeros(len(self._hearing), 0, self._heads, room, self._head_dim)
+        return DecoderState(empty, empty, windows=[], lengths=[])
 
     @torch.inference_mode()
     def join(self, state: DecoderState, windows: Sequence[Heard], prompts: Sequence[Sequence[int]]) -> list[Tensor]:
@@ -155,8 +152,8 @@ class Decoder:
         state.make_room(end, self.text_context)
         places = torch.tensor(state.lengths)[:, None] + torch.arange(new)
         x = F.embedding(tokens, self._embedding) + F.embedding(places, self._positions)
-        for i, layer in enumerate(self._layers):
-            x = layer(x, state.self_keys[i][:rows], state.self_values[i][:rows], state.cross[i], state.lengths)
+        caches, windows = (state.keys[:, :rows], state.values[:, :rows]), [window.layers for window in state.windows]
+        x = self._backend.decoder_layers(x, self._layers, *caches, state.lengths, windows)
         state.lengths = [length + new for length in state.lengths]
         return F.layer_norm(x, self._norm.normalized_shape, self._norm.weight, self._norm.bias, self._norm.eps)
 
@@ -183,40 +180,26 @@ class Decoder:
         return self._backend.likeliest(scores, count)
 
 
-class _DecoderLayer:
-    """One layer's weights, with self-attention's q, k, v and cross-attention's k, v fused."""
+def _layer(layer: Any, backend: StepBackend) -> DecoderLayer:
+    """One layer's weights, with self-attention's q, k, v fused."""
+    own, cross = layer.self_attn, layer.encoder_attn
+    return DecoderLayer(
+        own_norm=norm_of(layer.self_attn_layer_norm),
+        qkv=backend.prepare(*fuse([own.q_proj, own.k_proj, own.v_proj], backend.step_layout)),
+        own_out=_prepare(own.out_proj, backend),
+        cross_norm=norm_of(layer.encoder_attn_layer_norm),
+        cross_query=_prepare(cross.q_proj, backend),
+        cross_out=_prepare(cross.out_proj, backend),
+        final_norm=norm_of(layer.final_layer_norm),
+        fc1=_prepare(layer.fc1, backend),
+        fc2=_prepare(layer.fc2, backend),
+        scale=own.scaling,
+    )
 
-    def __init__(self, layer: Any, backend: StepBackend) -> None:
-        own, cross = layer.self_attn, layer.encoder_attn
-        self._run = backend
-        self._heads: int = own.num_heads
-        self._head_dim: int = own.head_dim
-        self._cross_kv = backend.prepare_for_windows(*fuse([cross.k_proj, cross.v_proj]))
-        self._layer = DecoderLayer(
-            own_norm=norm_of(layer.self_attn_layer_norm),
-            qkv=backend.prepare(*fuse([own.q_proj, own.k_proj, own.v_proj], backend.step_layout)),
-            own_out=_prepare(own.out_proj, backend),
-            cross_norm=norm_of(layer.encoder_attn_layer_norm),
-            cross_query=_prepare(cross.q_proj, backend),
-            cross_out=_prepare(cross.out_proj, backend),
-            final_norm=norm_of(layer.final_layer_norm),
-            fc1=_prepare(layer.fc1, backend),
-            fc2=_prepare(layer.fc2, backend),
-            scale=own.scaling,
-        )
 
-    def empty_cache(self, room: int) -> Tensor:
-        return torch.zeros(0, self._heads, room, self._head_dim)
-
-    def keep(self, window: Encoded) -> Any:
-        """The keys and values of a window's states."""
-        return self._run.hear(window.states, self._cross_kv, self._heads, window.bias)
-
-    def __call__(
-        self, x: Tensor, keys: Tensor, values: Tensor, windows: Sequence[Any], lengths: Sequence[int]
-    ) -> Tensor:
-        """x (batch, new, d_model), what comes after `lengths` tokens of each row; the same shape."""
-        return self._run.decoder_layer(x, self._layer, keys, values, lengths, windows)
+def _hearing(cross: Any, backend: StepBackend) -> Any:
+    """What makes a window's keys and values of its states."""
+    return backend.prepare_for_windows(*fuse([cross.k_proj, cross.v_proj]))
 
 
 def _prepare(linear: Any, backend: StepBackend) -> Any:

@@ -185,7 +185,7 @@ _ENCODER_PRODUCTS = (
 """The router's functions."""
 
 _DECODER_PRODUCTS = {
-    "layer": ("decoder_layer",),
+    "layers": ("decoder_layers",),
     "linear layer": ("linear", "norm_linear", "linear_gelu", "linear_add"),
     "self-attention": ("self_attend",),
     "cross-attention": ("attend",),
@@ -195,11 +195,11 @@ _DECODER_PRODUCTS = {
 
 
 def _on_backend(backend: StepBackend) -> Iterator[tuple[str, str]]:
-    """The functions to watch, and what they are. A layer that is put together from the others is shown as these; one
-    that is a single call of native code has no parts that could be timed."""
-    composed = type(backend).decoder_layer is StepBackend.decoder_layer
+    """The functions to watch, and what they are. Layers that are put together from the others are shown as these;
+    those that are a single call of native code have no parts that could be timed."""
+    composed = type(backend).decoder_layers is StepBackend.decoder_layers
     for name, functions in _DECODER_PRODUCTS.items():
-        yield from ((function, name) for function in functions if not (composed and function == "decoder_layer"))
+        yield from ((function, name) for function in functions if not (composed and name == "layers"))
 
 
 def _watched(model: WhisperModel) -> Iterator[tuple[Any, str, str, str | Callable[..., str]]]:

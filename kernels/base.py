@@ -285,7 +285,30 @@ class StepBackend(AttentionBackend):
         hold beyond is not read as more than a number: it must not be NaN.
         """
 
-    def decoder_layer(
+    def prepare_layers(self, layers: Sequence[DecoderLayer]) -> Any:
+        """Turn a decoder's layers into what `decoder_layers` wants."""
+        return layers
+
+    def decoder_layers(
+        self,
+        x: Tensor,
+        layers: Any,
+        keys: Tensor,
+        values: Tensor,
+        lengths: Sequence[int],
+        windows: Sequence[Sequence[Any]],
+    ) -> Tensor:
+        """New tokens x (batch, m, d) through all layers that `prepare_layers` gave: (batch, m, d).
+
+        Their keys and values join the caches (layers, batch, heads, context, head_dim), each layer's dense, as in
+        `self_attend`; `windows` has for each row what `keep` gave, layer by layer: one object for rows that stand in
+        one window.
+        """
+        for i, layer in enumerate(layers):
+            x = self._decoder_layer(x, layer, keys[i], values[i], lengths, [kept[i] for kept in windows])
+        return x
+
+    def _decoder_layer(
         self,
         x: Tensor,
         layer: DecoderLayer,
@@ -294,19 +317,15 @@ class StepBackend(AttentionBackend):
         lengths: Sequence[int],
         windows: Sequence[Any],
     ) -> Tensor:
-        """New tokens x (batch, m, d) through a layer: (batch, m, d).
-
-        Their keys and values join the caches (batch, heads, context, head_dim) as in `self_attend`; `windows` has what
-        `keep` gave for each row of the batch.
-        """
         import torch
 
         heads, head_dim = keys.shape[1], keys.shape[3]
         qkv = self.norm_linear(x, layer.own_norm, layer.qkv)
         x = self.linear_add(self.self_attend(qkv, keys, values, lengths, layer.scale), layer.own_out, x)
         q = self.norm_linear(x, layer.cross_norm, layer.cross_query).unflatten(-1, (heads, head_dim))
+        found = runs(windows)
         attended = []
-        for rows, window in _by_window(q, windows):
+        for rows, (window, _) in zip(q.split([count for _, count in found]), found, strict=True):
             together = self.attend(rows.flatten(0, 1)[None].transpose(1, 2), window, layer.scale)
             attended.append(together.view(len(rows), -1, heads * head_dim))
         x = self.linear_add(torch.cat(attended), layer.cross_out, x)
@@ -316,8 +335,3 @@ class StepBackend(AttentionBackend):
 def runs(windows: Sequence[Any]) -> list[tuple[Any, int]]:
     """Neighbours that are one object, and how many they are: rows that stand in one window attend to it together."""
     return [(next(same), 1 + sum(1 for _ in same)) for _, same in groupby(windows, key=id)]
-
-
-def _by_window(q: Tensor, windows: Sequence[Any]) -> list[tuple[Tensor, Any]]:
-    found = runs(windows)
-    return list(zip(q.split([rows for _, rows in found]), (window for window, _ in found), strict=True))

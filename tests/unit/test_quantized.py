@@ -184,7 +184,7 @@ def test_what_is_heard_is_the_products_packed(instruction_set, backend, rows, bi
     heard = backend.hear(states, prepared, heads)
     both = backend.linear(states, prepared).view(1, rows, 2, heads, 32)
     kept = backend.keep(both[:, :, 0].transpose(1, 2), both[:, :, 1].transpose(1, 2))
-    assert all(torch.equal(one, other) for one, other in zip(heard[:4], kept[:4], strict=True))
+    assert all(torch.equal(one, other) for one, other in zip(heard.packed, kept.packed, strict=True))
     assert heard.n == rows
 
 
@@ -221,12 +221,12 @@ def test_rows_of_a_batch_may_have_caches_of_different_lengths(instruction_set):
         assert relative(y, torch.cat(alone)) < 1e-6
 
 
-def decoder_layer(backend, d: int) -> DecoderLayer:
-    def norm(seed):
-        return Norm(1 + normal(d, seed=seed) / 10, normal(d, seed=seed + 1), 1e-5)
+def decoder_layer(backend, d: int, seed: int = 0) -> DecoderLayer:
+    def norm(number):
+        return Norm(1 + normal(d, seed=seed + number) / 10, normal(d, seed=seed + number + 1), 1e-5)
 
-    def product(n, k, seed):
-        return backend.prepare(normal(n, k, seed=seed) / k**0.5, normal(n, seed=seed + 1) / 10)
+    def product(n, k, number):
+        return backend.prepare(normal(n, k, seed=seed + number) / k**0.5, normal(n, seed=seed + number + 1) / 10)
 
     sizes = {
         "qkv": (3 * d, d),
@@ -236,13 +236,13 @@ def decoder_layer(backend, d: int) -> DecoderLayer:
         "fc1": (4 * d, d),
         "fc2": (d, 4 * d),
     }
-    products = {name: product(*size, seed=10 * i) for i, (name, size) in enumerate(sizes.items())}
+    products = {name: product(*size, 10 * i) for i, (name, size) in enumerate(sizes.items())}
     return DecoderLayer(own_norm=norm(1), cross_norm=norm(3), final_norm=norm(5), scale=0.125, **products)
 
 
 @pytest.mark.parametrize("lengths", [[0], [7], [3, 0, 9, 9, 1]])
 @pytest.mark.parametrize("new", [1, 3, 40])
-def test_a_decoders_layer_in_one_call_is_its_operations_one_by_one(instruction_set, backend, lengths, new):
+def test_a_decoders_layers_in_one_call_are_their_operations_one_by_one(instruction_set, backend, lengths, new):
     heads, batch = 3, len(lengths)
     windows = [
         (normal(1, heads, n, 64, seed=n), normal(1, heads, n, 64, seed=n + 1), bias)
@@ -253,8 +253,9 @@ def test_a_decoders_layer_in_one_call_is_its_operations_one_by_one(instruction_s
     results = []
     for run in (backend, TorchBackend()):
         kept = [run.keep(*window) for window in windows]
-        keys, values = normal(batch, heads, 50, 64, seed=2), normal(batch, heads, 50, 64, seed=3)
-        y = run.decoder_layer(x, decoder_layer(run, heads * 64), keys, values, lengths, [kept[i] for i in places])
+        keys, values = normal(2, batch, heads, 50, 64, seed=2), normal(2, batch, heads, 50, 64, seed=3)
+        layers = run.prepare_layers([decoder_layer(run, heads * 64), decoder_layer(run, heads * 64, seed=100)])
+        y = run.decoder_layers(x, layers, keys, values, lengths, [(kept[i], kept[i]) for i in places])
         results.append((y, keys, values))
     # as its products, of which 8 follow one another; int16 has finer left sides in a step: 4.1e-4 in place of 5.9e-4
     bound = 2.5e-2 if backend.bits == 8 else 4.8e-4 if batch * new <= quantized.ROWS_OF_A_STEP else 2e-3
@@ -277,8 +278,9 @@ def test_the_largest_possible_sums_of_a_step_fit(instruction_set, backend, sign)
         }
         layer = replace(layer, own_norm=norm, cross_norm=norm, final_norm=norm, **products)
         window = run.keep(torch.ones(1, 3, 20, 64), torch.full((1, 3, 20, 64), 2.0))
-        caches = torch.zeros(2, 3, 8, 64), torch.zeros(2, 3, 8, 64)
-        results.append(run.decoder_layer(torch.ones(2, 1, d), layer, *caches, [0, 0], [window, window]))
+        caches = torch.zeros(1, 2, 3, 8, 64), torch.zeros(1, 2, 3, 8, 64)
+        layers, windows = run.prepare_layers([layer]), [(window,)] * 2
+        results.append(run.decoder_layers(torch.ones(2, 1, d), layers, *caches, [0, 0], windows))
     torch.testing.assert_close(*results, rtol=1e-5, atol=1e-5)
 
 
@@ -304,16 +306,29 @@ def any_threads():
     torch.set_num_threads(before)
 
 
-def test_a_decoders_layer_has_the_same_bits_on_any_number_of_threads(backend, any_threads):
-    layer, x = decoder_layer(backend, 192), normal(2, 1, 192)
+def test_a_decoders_layers_have_the_same_bits_on_any_number_of_threads(backend, any_threads):
+    layers, x = backend.prepare_layers([decoder_layer(backend, 192, seed) for seed in (0, 100)]), normal(2, 1, 192)
     window = backend.keep(normal(1, 3, 30, 64), normal(1, 3, 30, 64, seed=1))
     results = []
     for threads in (1, 2, 3):
         any_threads(threads)
         for _ in range(20):
-            caches = torch.zeros(2, 3, 8, 64), torch.zeros(2, 3, 8, 64)
-            results.append(backend.decoder_layer(x, layer, *caches, [0, 0], [window, window]))
+            caches = torch.zeros(2, 2, 3, 8, 64), torch.zeros(2, 2, 3, 8, 64)
+            results.append(backend.decoder_layers(x, layers, *caches, [0, 0], [(window, window)] * 2))
     assert all(torch.equal(one, results[0]) for one in results)
+
+
+def test_native_code_lets_go_of_a_window_with_the_last_that_is_kept_of_it(backend):
+    layers, x = backend.prepare_layers([decoder_layer(backend, 64)]), normal(1, 1, 64)
+    caches = torch.zeros(1, 1, 1, 8, 64), torch.zeros(1, 1, 1, 8, 64)
+    first, second = (backend.keep(normal(1, 1, n, 64), normal(1, 1, n, 64)) for n in (30, 20))
+    gone, before = first.held.number, backend.decoder_layers(x, layers, *caches, [0], [(second,)])
+    del first
+    assert torch.equal(backend.decoder_layers(x, layers, *caches, [0], [(second,)]), before)
+    with pytest.raises(RuntimeError, match=f"nothing of this kind is held as number {gone}"):
+        native.decoder_layers(x, [layers.held[0].number], *caches, [0], [gone], [1])
+    with pytest.raises(RuntimeError, match="nothing of this kind"):
+        native.decoder_layers(x, [second.held.number], *caches, [0], [second.held.number], [1])
 
 
 def everything(backend) -> list[torch.Tensor]:
@@ -329,7 +344,7 @@ def everything(backend) -> list[torch.Tensor]:
         ]
     q, k, v = (normal(1, 3, 201, 64, seed=seed) for seed in range(3))
     results.append(backend.attention(q, k, v, 0.125))
-    results += backend.hear(normal(1, 201, 64), backend.prepare_for_windows(normal(192, 64), None), 3)[:4]
+    results += backend.hear(normal(1, 201, 64), backend.prepare_for_windows(normal(192, 64), None), 3).packed
     results.append(native.self_attend(normal(1, 2, 576), k.contiguous(), v.contiguous(), [50], 0.125))
     return results
 
@@ -395,6 +410,10 @@ def test_rows_of_zeros_are_zeros(instruction_set, backend):
         (
             lambda w: native.self_attend(normal(1, 2, 192), *(torch.zeros(1, 1, 5, 64),) * 2, [4], 1.0),
             "do not fit a cache",
+        ),
+        (
+            lambda w: native.decoder_layers(normal(1, 1, 64), [0], *(torch.zeros(1, 1, 1, 5, 64),) * 2, [0], [], []),
+            "nothing of this kind is held as number 0",
         ),
         (lambda w: native.use_instruction_set("mmx"), "no instruction set 'mmx'"),
     ],

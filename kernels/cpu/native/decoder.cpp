@@ -1,12 +1,13 @@
-// A decoder's layer over a few rows as one torch operator.
+// A decoder's layers over a few rows as one torch operator.
 //
 // Taken one by one, the 8 products and attentions of a layer leave torch's threads and are called from Python each time:
-// of a step of base (6 layers, one row) that was a third. Here the threads go through all 8 together.
+// of a step of base (6 layers, one row) that was a third. Here the threads go through all of all layers together. Weights,
+// and the keys and values of windows, are handed over once (see held.h).
 
-#include <array>
 #include <limits>
 #include <thread>
 
+#include "held.h"
 #include "ops.h"
 
 namespace tilewhisper {
@@ -45,25 +46,36 @@ struct Layer {
     const float* biases[PRODUCTS];
     Norm norms[NORMS];
     float scale;  // of scores
-    int64_t heads, head_dim;
-    int64_t width() const { return heads * head_dim; }
+    int64_t width() const { return weights[OWN_OUT].n; }
 };
 
-// Rows that stand in one window, and the packed keys and values of its positions.
-struct Window {
-    int64_t first, rows;
+struct HeldLayer : Held {
+    Layer layer;
+    std::vector<Tensor> memory;
+};
+
+// Packed keys and values of a window's positions, as one layer attends to them.
+struct HeldWindow : Held {
+    explicit HeldWindow(const PackedHeads& packed)
+        : heads(packed), bias(panels_of(packed.positions()) * PANEL, -std::numeric_limits<float>::infinity()) {}
     PackedHeads heads;
-    int64_t positions;
     std::vector<float> bias;  // of each key, -inf up to whole panels
+    std::vector<Tensor> memory;
+};
+
+// Rows that stand in one window.
+struct Listeners {
+    int64_t first, rows;
+    std::shared_ptr<const HeldWindow> window;
 };
 
 struct Cache {
     float *keys, *values;  // (batch, heads, context, head_dim)
-    int64_t context;
+    int64_t heads, context, head_dim;
     const std::vector<int64_t>& lengths;  // tokens that each row of the batch has already
 };
 
-// Buffers of one layer, shared by all threads; rows are tokens, batch by batch.
+// Buffers that all threads share, layer after layer; rows are tokens, batch by batch.
 struct Buffers {
     float *qkv, *attended, *after_own, *query, *after_cross, *hidden;
 
@@ -82,11 +94,11 @@ struct Buffers {
 // One thread's way through a layer.
 class Step {
    public:
-    Step(const Layer& layer, int64_t rows, int64_t fresh, const Cache& cache, const std::vector<Window>& windows, Buffers at,
-         std::array<Phase, 8>& phases)
-        : layer_(layer), rows_(rows), fresh_(fresh), cache_(cache), windows_(windows), at_(at), phases_(phases) {
+    Step(const Layer& layer, int64_t rows, int64_t fresh, const Cache& cache, const std::vector<Listeners>& listeners,
+         Buffers at, Phase* phases)
+        : layer_(layer), rows_(rows), fresh_(fresh), cache_(cache), listeners_(listeners), at_(at), phases_(phases) {
         int64_t attention = panels_of(cache.context) * PANEL * 4;
-        for (const Window& window : windows) attention = std::max(attention, attention_scratch(window.positions));
+        for (const Listeners& some : listeners) attention = std::max(attention, attention_scratch(some.window->heads.positions()));
         const int64_t widest = std::max(layer.width(), layer.weights[FC1].n);
         const int64_t stride = words_of(widest, Layout::PAIRS) * 4 + 64;
         const int64_t words = rows * stride, scales = (rows * 8 + 63) / 64 * 64;
@@ -97,6 +109,9 @@ class Step {
         normed_ = reinterpret_cast<float*>(memory + attention + words + scales);
     }
 
+    static constexpr int64_t PHASES = 8;
+
+    // `out` may be `x`: nothing is read of it any more when the last product writes.
     void run(const float* x, float* out) {
         normed_product(phases_[0], OWN, x, QKV, {}, at_.qkv);
         self_attention(phases_[1]);
@@ -146,9 +161,9 @@ class Step {
     }
 
     void self_attention(Phase& phase) {
-        const int64_t width = layer_.width(), head_dim = layer_.head_dim;
-        phase.share(rows_ / fresh_ * layer_.heads, 1, [] {}, [&](int64_t item, int64_t) {
-            const int64_t batch = item / layer_.heads, column = item % layer_.heads * head_dim;
+        const int64_t width = layer_.width(), heads = cache_.heads, head_dim = cache_.head_dim;
+        phase.share(rows_ / fresh_ * heads, 1, [] {}, [&](int64_t item, int64_t) {
+            const int64_t batch = item / heads, column = item % heads * head_dim;
             float* keys = cache_.keys + item * cache_.context * head_dim;
             float* values = cache_.values + item * cache_.context * head_dim;
             for (int64_t i = 0; i < fresh_; ++i) {
@@ -163,21 +178,21 @@ class Step {
     }
 
     void cross_attention(Phase& phase) {
-        const int64_t width = layer_.width(), windows = static_cast<int64_t>(windows_.size());
-        phase.share(windows * layer_.heads, 1, [] {}, [&](int64_t item, int64_t) {
-            const Window& window = windows_[item / layer_.heads];
-            const int64_t head = item % layer_.heads, at = window.first * width + head * layer_.head_dim;
-            kernels().attention({at_.query + at, width}, window.rows, window.heads[head], layer_.scale,
-                                window.bias.data(), attention_, at_.attended + at, width);
+        const int64_t width = layer_.width(), heads = cache_.heads;
+        phase.share(static_cast<int64_t>(listeners_.size()) * heads, 1, [] {}, [&](int64_t item, int64_t) {
+            const Listeners& some = listeners_[item / heads];
+            const int64_t head = item % heads, at = some.first * width + head * cache_.head_dim;
+            kernels().attention({at_.query + at, width}, some.rows, some.window->heads[head], layer_.scale,
+                                some.window->bias.data(), attention_, at_.attended + at, width);
         });
     }
 
     const Layer& layer_;
     const int64_t rows_, fresh_;
     const Cache& cache_;
-    const std::vector<Window>& windows_;
+    const std::vector<Listeners>& listeners_;
     const Buffers at_;
-    std::array<Phase, 8>& phases_;
+    Phase* phases_;
     WordRows words_;
     float* normed_;
     void* attention_;
@@ -185,83 +200,120 @@ class Step {
 
 const float* numbers(const Tensor& t, int64_t numel, const char* name) { return dense_or_null(t, numel, name); }
 
-Layer layer_of(const std::vector<Tensor>& norms, const std::vector<Tensor>& panels, const std::vector<Tensor>& scales,
-               const std::vector<std::optional<Tensor>>& sums, const std::vector<Tensor>& biases, int64_t ffn, const Tensor& keys,
-               double eps, double scale) {
-    Layer layer{.scale = static_cast<float>(scale), .heads = keys.size(1), .head_dim = keys.size(3)};
-    STD_TORCH_CHECK(layer.head_dim % PANEL == 0 && layer.head_dim <= MAX_HEAD_DIM,
-                    "the head size must be a multiple of 16 up to 256, not ", layer.head_dim);
+// Norms (own, cross, final: weight and bias each) and products packed by pack_weight or pack_quads (qkv, own out, cross query,
+// cross out, fc1, fc2) with padded biases, of a layer `width` wide with a hidden layer of `hidden`.
+int64_t hold_layer(std::vector<Tensor> norms, double eps, std::vector<Tensor> panels, std::vector<Tensor> scales,
+                   std::vector<std::optional<Tensor>> sums, std::vector<Tensor> biases, int64_t width, int64_t hidden,
+                   double scale) {
     STD_TORCH_CHECK(norms.size() == 2 * NORMS && panels.size() == PRODUCTS && scales.size() == PRODUCTS && sums.size() == PRODUCTS &&
                         biases.size() == PRODUCTS,
                     "a layer has 3 norms of a weight and a bias, and 6 products");
-    const int64_t d = layer.width();
-    const int64_t sizes[PRODUCTS][2] = {{d, 3 * d}, {d, d}, {d, d}, {d, d}, {d, ffn}, {ffn, d}};
+    auto held = std::make_shared<HeldLayer>();
+    const int64_t d = width, sizes[PRODUCTS][2] = {{d, 3 * d}, {d, d}, {d, d}, {d, d}, {d, hidden}, {hidden, d}};
+    held->layer.scale = static_cast<float>(scale);
     for (int i = 0; i < PRODUCTS; ++i) {
-        layer.weights[i] = weight_of(panels[i], scales[i], sums[i], sizes[i][0], sizes[i][1]);
-        layer.biases[i] = numbers(biases[i], panels_of(sizes[i][1]) * PANEL, "a bias");
+        held->layer.weights[i] = weight_of(panels[i], scales[i], sums[i], sizes[i][0], sizes[i][1]);
+        held->layer.biases[i] = dense_or_null(biases[i], panels_of(sizes[i][1]) * PANEL, "a bias");
+        if (sums[i]) held->memory.push_back(*sums[i]);
     }
     for (int i = 0; i < NORMS; ++i) {
-        layer.norms[i] = {numbers(norms[2 * i], d, "a norm's weight"), numbers(norms[2 * i + 1], d, "a norm's bias"),
-                          static_cast<float>(eps)};
+        held->layer.norms[i] = {dense_or_null(norms[2 * i], d, "a norm's weight"), dense_or_null(norms[2 * i + 1], d, "a norm's bias"),
+                                static_cast<float>(eps)};
     }
-    return layer;
+    for (const auto* tensors : {&norms, &panels, &scales, &biases})
+        held->memory.insert(held->memory.end(), tensors->begin(), tensors->end());
+    return hold(std::move(held));
 }
 
-// `kept` has four tensors a window: keys, their scales, values, their scales.
-std::vector<Window> windows_of(const std::vector<Tensor>& kept, const std::vector<int64_t>& positions,
-                               const std::vector<std::optional<Tensor>>& biases, const std::vector<int64_t>& rows,
-                               const Layer& layer) {
-    const size_t count = positions.size();
-    STD_TORCH_CHECK(kept.size() == 4 * count && biases.size() == count && rows.size() == count,
-                    "there must be 4 tensors, a bias and a number of rows for each of ", count, " windows");
-    std::vector<Window> windows;
+// Keys and values of n positions as pack_keys_values gives them; `bias` (n,) is one of each key.
+int64_t hold_window(Tensor keys, Tensor key_scale, Tensor values, Tensor value_scale, int64_t heads, int64_t n, int64_t head_dim,
+                    std::optional<Tensor> bias) {
+    auto held = std::make_shared<HeldWindow>(PackedHeads(keys, key_scale, values, value_scale, heads, n, head_dim));
+    if (const float* given = dense_or_null(bias, n, "a bias"))
+        std::copy_n(given, n, held->bias.begin());
+    else
+        std::fill_n(held->bias.begin(), n, 0.0f);
+    held->memory = {keys, key_scale, values, value_scale};
+    return hold(std::move(held));
+}
+
+// Caches (layers, batch, heads, context, head_dim), each layer's dense: where one layer's begins.
+float* cache_of(const Tensor& caches, int64_t layer) {
+    return static_cast<float*>(caches.data_ptr()) + layer * caches.stride(0);
+}
+
+void check_caches(const Tensor& caches, int64_t layers, int64_t batch, int64_t width, const char* name) {
+    check_floats(caches, 5, name);
+    const int64_t head = caches.size(3) * caches.size(4);
+    STD_TORCH_CHECK(caches.size(0) == layers && caches.size(1) == batch && caches.size(2) * caches.size(4) == width, name,
+                    " must be of ", layers, " layers, ", batch, " rows, and heads ", width, " wide together");
+    STD_TORCH_CHECK(caches.stride(3) == caches.size(4) && caches.stride(2) == head && caches.stride(1) == caches.size(2) * head,
+                    "a layer's ", name, " must be dense");
+    STD_TORCH_CHECK(caches.size(4) % PANEL == 0 && caches.size(4) <= MAX_HEAD_DIM,
+                    "the head size must be a multiple of 16 up to 256, not ", caches.size(4));
+}
+
+// Who listens to what in one layer: `windows` has the number of each window for each layer, window by window.
+std::vector<Listeners> listeners_of(const std::vector<int64_t>& windows, const std::vector<int64_t>& rows, int64_t layer,
+                                    int64_t layers, int64_t heads, int64_t head_dim) {
+    std::vector<Listeners> listeners;
     int64_t first = 0;
-    for (size_t i = 0; i < count; ++i) {
-        const int64_t n = positions[i];
-        STD_TORCH_CHECK(n > 0 && rows[i] > 0, "a window must have positions and rows");
-        const Tensor* of = &kept[4 * i];
-        Window window{first, rows[i], PackedHeads(of[0], of[1], of[2], of[3], layer.heads, n, layer.head_dim), n,
-                      std::vector<float>(panels_of(n) * PANEL, -std::numeric_limits<float>::infinity())};
-        if (const float* bias = dense_or_null(biases[i], n, "a bias"))
-            std::copy_n(bias, n, window.bias.begin());
-        else
-            std::fill_n(window.bias.begin(), n, 0.0f);
+    for (size_t i = 0; i < rows.size(); ++i) {
+        auto window = find<HeldWindow>(windows[i * layers + layer]);
+        STD_TORCH_CHECK(rows[i] > 0, "a window must have rows");
+        STD_TORCH_CHECK(window->heads.count() == heads && window->heads.head_dim() == head_dim, "a window must have ", heads,
+                        " heads of ", head_dim);
+        listeners.push_back({first, rows[i], std::move(window)});
         first += rows[i];
-        windows.push_back(std::move(window));
     }
-    return windows;
+    return listeners;
 }
 
-// x (batch, new, d) through a layer: norms (own, cross, final: weight and bias each), products packed by pack_weight or
-// pack_quads (qkv, own out, cross query, cross out, fc1 of `ffn` columns, fc2) with padded biases. Its new keys and values join the caches
-// (batch, heads, context, head_dim) after `lengths` tokens of each row of the batch. Cross-attention goes over `windows`
-// of packed keys and values, `window_rows` rows of x, one after the other, in each.
-Tensor decoder_layer(Tensor x, std::vector<Tensor> norms, std::vector<Tensor> panels, std::vector<Tensor> scales,
-                     std::vector<std::optional<Tensor>> sums, std::vector<Tensor> biases, int64_t ffn, Tensor keys, Tensor values, std::vector<int64_t> lengths,
-                     std::vector<Tensor> windows, std::vector<int64_t> positions,
-                     std::vector<std::optional<Tensor>> window_biases, std::vector<int64_t> window_rows, double eps,
-                     double scale) {
+struct LayerStep {
+    std::shared_ptr<const HeldLayer> held;
+    Cache cache;
+    std::vector<Listeners> listeners;
+};
+
+// x (batch, new, d) through layers that were held. Its new keys and values join the caches after `lengths` tokens of each row
+// of the batch. Cross-attention goes over `windows`, `window_rows` rows of x, one after the other, in each.
+Tensor decoder_layers(Tensor x, std::vector<int64_t> layers, Tensor keys, Tensor values, std::vector<int64_t> lengths,
+                      std::vector<int64_t> windows, std::vector<int64_t> window_rows) {
     check_floats(x, 3, "x");
-    check_floats(keys, 4, "keys");
-    check_floats(values, 4, "values");
-    const int64_t batch = x.size(0), fresh = x.size(1), rows = batch * fresh, context = keys.size(2);
-    STD_TORCH_CHECK(x.is_contiguous() && rows > 0 && x.size(2) == keys.size(1) * keys.size(3), "x must be dense and fit the caches");
-    STD_TORCH_CHECK(keys.is_contiguous() && values.is_contiguous() && keys.numel() == values.numel() && keys.size(0) == batch &&
-                        static_cast<int64_t>(lengths.size()) == batch,
-                    "the caches must be dense, of one shape, and have ", batch, " rows, each with a length");
+    const int64_t batch = x.size(0), fresh = x.size(1), rows = batch * fresh, width = x.size(2), count = layers.size();
+    STD_TORCH_CHECK(x.is_contiguous() && rows > 0 && count > 0, "x must be dense, and there must be layers");
+    check_caches(keys, count, batch, width, "keys");
+    check_caches(values, count, batch, width, "values");
+    const int64_t heads = keys.size(2), context = keys.size(3), head_dim = keys.size(4);
+    STD_TORCH_CHECK(values.size(2) == heads && values.size(3) == context, "keys and values must be of one shape");
+    STD_TORCH_CHECK(static_cast<int64_t>(lengths.size()) == batch, "each of ", batch, " rows must have a length");
     for (const int64_t length : lengths)
         STD_TORCH_CHECK(length >= 0 && length + fresh <= context, length + fresh, " tokens do not fit a cache of ", context);
-    const Layer layer = layer_of(norms, panels, scales, sums, biases, ffn, keys, eps, scale);
-    const std::vector<Window> heard = windows_of(windows, positions, window_biases, window_rows, layer);
-    STD_TORCH_CHECK(!heard.empty() && heard.back().first + heard.back().rows == rows, "each of ", rows, " rows must be in a window");
-    const Cache cache{static_cast<float*>(keys.data_ptr()), static_cast<float*>(values.data_ptr()), context, lengths};
+    STD_TORCH_CHECK(windows.size() == window_rows.size() * count, "each window must have a number for each of ", count, " layers");
+
+    std::vector<LayerStep> steps;
+    int64_t numbers = 0;
+    for (int64_t i = 0; i < count; ++i) {
+        const Cache cache{cache_of(keys, i), cache_of(values, i), heads, context, head_dim, lengths};
+        steps.push_back({find<HeldLayer>(layers[i]), cache, listeners_of(windows, window_rows, i, count, heads, head_dim)});
+        const LayerStep& step = steps.back();
+        STD_TORCH_CHECK(step.held->layer.width() == width, "x must be as wide as the layers");
+        STD_TORCH_CHECK(!step.listeners.empty() && step.listeners.back().first + step.listeners.back().rows == rows, "each of ", rows,
+                        " rows must be in a window");
+        numbers = std::max(numbers, Buffers::numbers(step.held->layer, rows));
+    }
     thread_local std::vector<float> memory;
-    memory.resize(std::max<size_t>(memory.size(), Buffers::numbers(layer, rows)));
-    const Buffers buffers(memory.data(), layer, rows);
-    Tensor out = make({batch, fresh, layer.width()});
-    std::array<Phase, 8> phases;
+    memory.resize(std::max<size_t>(memory.size(), numbers));
+    float* const buffers = memory.data();
+    Tensor out = make({batch, fresh, width});
+    auto* const to = static_cast<float*>(out.data_ptr());
+    std::vector<Phase> phases(count * Step::PHASES);
     torch::stable::parallel_for(0, torch::stable::get_num_threads(), 1, [&](int64_t, int64_t) {
-        Step(layer, rows, fresh, cache, heard, buffers, phases).run(floats(x), static_cast<float*>(out.data_ptr()));
+        for (int64_t i = 0; i < count; ++i) {
+            const auto& [held, cache, listeners] = steps[i];
+            Step(held->layer, rows, fresh, cache, listeners, Buffers(buffers, held->layer, rows), &phases[i * Step::PHASES])
+                .run(i ? to : floats(x), to);
+        }
     });
     return out;
 }
@@ -270,11 +322,23 @@ Tensor decoder_layer(Tensor x, std::vector<Tensor> norms, std::vector<Tensor> pa
 
 STABLE_TORCH_LIBRARY_FRAGMENT(tilewhisper_native, m) {
     m.def(
-        "decoder_layer(Tensor x, Tensor[] norms, Tensor[] panels, Tensor[] scales, Tensor?[] sums, Tensor[] biases, int ffn, Tensor(a!) keys, "
-        "Tensor(b!) values, int[] lengths, Tensor[] windows, int[] positions, Tensor?[] window_biases, int[] window_rows, "
-        "float eps, float scale) -> Tensor");
+        "hold_layer(Tensor[] norms, float eps, Tensor[] panels, Tensor[] scales, Tensor?[] sums, Tensor[] biases, int width, "
+        "int hidden, float scale) -> int");
+    m.def(
+        "hold_window(Tensor keys, Tensor key_scale, Tensor values, Tensor value_scale, int heads, int n, int head_dim, "
+        "Tensor? bias) -> int");
+    m.def("release(int number) -> ()");
+    m.def(
+        "decoder_layers(Tensor x, int[] layers, Tensor(a!) keys, Tensor(b!) values, int[] lengths, int[] windows, "
+        "int[] window_rows) -> Tensor");
 }
 
-STABLE_TORCH_LIBRARY_IMPL(tilewhisper_native, CPU, m) { m.impl("decoder_layer", TORCH_BOX(&decoder_layer)); }
+STABLE_TORCH_LIBRARY_IMPL(tilewhisper_native, CompositeExplicitAutograd, m) { m.impl("release", TORCH_BOX(&release)); }
+
+STABLE_TORCH_LIBRARY_IMPL(tilewhisper_native, CPU, m) {
+    m.impl("hold_layer", TORCH_BOX(&hold_layer));
+    m.impl("hold_window", TORCH_BOX(&hold_window));
+    m.impl("decoder_layers", TORCH_BOX(&decoder_layers));
+}
 
 }  // namespace tilewhisper

@@ -136,7 +136,7 @@ class PackedHeads {
    public:
     PackedHeads(const Tensor& keys, const Tensor& key_scale, const Tensor& values, const Tensor& value_scale, int64_t heads,
                 int64_t n, int64_t head_dim)
-        : bytes_(keys.scalar_type() == ScalarType::Char), padded_(panels_of(n) * PANEL),
+        : count_(heads), bytes_(keys.scalar_type() == ScalarType::Char), padded_(panels_of(n) * PANEL),
           value_rows_(padded_to_words(n, bytes_ ? Layout::QUADS : Layout::PAIRS)) {
         const ScalarType type = bytes_ ? ScalarType::Char : ScalarType::Short;
         STD_TORCH_CHECK(n > 0 && keys.scalar_type() == type && keys.is_contiguous() && keys.numel() == heads * padded_ * head_dim &&
@@ -146,6 +146,9 @@ class PackedHeads {
         first_ = {keys.data_ptr(), dense_or_null(key_scale, heads * padded_ * (bytes_ ? 2 : 1), "the keys' scales"), nullptr,
                   values.data_ptr(), dense_or_null(value_scale, heads * head_dim, "the values' scales"), n, head_dim};
     }
+    int64_t count() const { return count_; }
+    int64_t positions() const { return first_.n; }
+    int64_t head_dim() const { return first_.head_dim; }
     KeysValues operator[](int64_t head) const {
         const int64_t entry = bytes_ ? 1 : 2;
         KeysValues of = first_;
@@ -158,6 +161,7 @@ class PackedHeads {
     }
 
    private:
+    int64_t count_;
     bool bytes_;
     int64_t padded_, value_rows_;
     KeysValues first_;
