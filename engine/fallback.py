@@ -18,13 +18,15 @@ def came_out_badly(decoded: DecodedWindow, options: TranscriptionOptions) -> boo
 
 
 def is_silence(decoded: DecodedWindow, options: TranscriptionOptions) -> bool:
-    """Whether no-speech is likely and the text unsure. Only the text's own tokens count: timestamps and the end are
-    near certain, and lift the mean of the "you" that Whisper hears in silence above the threshold (tiny.en: -0.70 over
-    all, -1.41 over the text; a mains hum: -0.85 and -1.74; speech at -80 dB: -0.85 and -0.84).
+    """Whether no-speech is likely and the model unsure of all it wrote, which is openai-whisper's rule, or of the text
+    alone: timestamps and the end are near certain, and lift the mean of the "you" that Whisper hears in silence above
+    the threshold (tiny.en: -0.70 over all, -1.41 over the text; a mains hum: -0.85 and -1.74; speech at -80 dB: -0.85
+    and -0.84).
     """
     if not may_be_silence(decoded, options):
         return False
-    return options.log_prob_threshold is None or decoded.text_logprob < options.log_prob_threshold
+    least = options.log_prob_threshold
+    return least is None or min(decoded.avg_logprob, decoded.text_logprob) < least
 
 
 def may_be_silence(decoded: DecodedWindow, options: TranscriptionOptions) -> bool:

@@ -345,7 +345,8 @@ def decoded(**fields) -> DecodedWindow:
         ({"avg_logprob": -1.1, "text_logprob": -1.2, "no_speech_prob": 0.7}, {}, False, True),
         ({"avg_logprob": -0.7, "text_logprob": -1.4, "no_speech_prob": 0.7}, {}, False, True),
         ({"text_logprob": -1.4, "no_speech_prob": 0.7, "compression_ratio": 2.5}, {}, False, True),
-        ({"avg_logprob": -1.1, "text_logprob": -0.9, "no_speech_prob": 0.7}, {}, True, False),
+        ({"avg_logprob": -1.1, "text_logprob": -0.9, "no_speech_prob": 0.7}, {}, False, True),
+        ({"avg_logprob": -0.9, "text_logprob": -0.9, "no_speech_prob": 0.7}, {}, False, False),
         (
             {"avg_logprob": -1.1, "text_logprob": -1.2, "no_speech_prob": 0.7},
             {"no_speech_threshold": None},
