@@ -20,9 +20,6 @@ from tilewhisper.engine.results import Segment
 MOST = 32
 """Windows: as many rows as a layer of the decoder takes in one native call. 60 clips of base took 4-8 % less time than
 by 16, and no less by 60."""
-SHARE = 4
-"""A batch takes in new windows when this part of its places is free: reading their prompts takes about as long for one
-as for some, but places that stay free are steps for less."""
 AHEAD = 4
 """Batches; jobs that are done wait for those before them, and hold their audio meanwhile."""
 
@@ -101,12 +98,10 @@ def together(jobs: Iterator[Job], size: int, batch: Batch) -> Iterator[Job]:
             if not begun[0].done:
                 break
             begun.popleft()
-        if (free := size - len(places)) >= max(1, size // SHARE):
+        if free := size - len(places):
             new = {job.attempt(): job for job in islice(_waiting(jobs, begun, places.values(), AHEAD * size), free)}
             places |= {attempt: _Place(job, len(places) + len(new), clock.reading()) for attempt, job in new.items()}
-            if new:
-                with clock("prompt", len(places)):
-                    batch.add(list(new))
+            batch.add(list(new))
         if not places:
             if not begun:
                 return

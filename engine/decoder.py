@@ -7,7 +7,6 @@ integers; see `decoding` for the rules.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import groupby
 from typing import Any
 
 import torch
@@ -64,11 +63,6 @@ class DecoderState:
         for cache in (self.keys, self.values):
             cache[:, places, :, :used] = cache[:, sources, :, :used]
 
-    def rows(self, first: int, last: int) -> "DecoderState":
-        """Rows first..last-1, in the same caches."""
-        keys, values = self.keys[:, first:last], self.values[:, first:last]
-        return DecoderState(keys, values, self.windows[first:last], self.lengths[first:last])
-
     def make_room(self, tokens: int, most: int) -> None:
         """For so many tokens in each row, of which there will never be more than `most`."""
         if tokens > (room := self.keys.shape[3]):
@@ -122,39 +116,23 @@ class Decoder:
         return DecoderState(empty, empty, windows=[], lengths=[])
 
     @torch.inference_mode()
-    def join(self, state: DecoderState, windows: Sequence[Heard], prompts: Sequence[Sequence[int]]) -> list[Tensor]:
-        """Add a row for each window to the batch, and read its prompt. Windows may have different numbers of positions,
-        prompts different lengths. The last layer's output for each: (prompt, d_model).
-
-        Raises IndexError for a prompt that does not fit the text context.
-        """
-        state.add(windows)
-        state.make_room(max(map(len, prompts), default=0), self.text_context)
-        first, outputs = len(state.lengths) - len(windows), list[Tensor]()
-        for _, alike in groupby(prompts, key=len):
-            tokens = torch.tensor(list(alike))
-            begin = first + len(outputs)
-            end = begin + len(tokens)
-            rows = state.rows(begin, end)
-            outputs += self.step(tokens, rows)
-            state.lengths[begin:end] = rows.lengths
-        return outputs
-
-    @torch.inference_mode()
-    def step(self, tokens: Tensor, state: DecoderState) -> Tensor:
-        """Append tokens (rows, new) to the caches; the last layer's output for each: (rows, new, d_model).
+    def step(self, tokens: Sequence[Sequence[int]], state: DecoderState) -> Tensor:
+        """Append tokens to the caches, one or more to each row; the last layer's output for each, row after row:
+        (tokens, d_model).
 
         Raises IndexError when the text context is full.
         """
-        rows, new = tokens.shape
-        if (end := max(state.lengths) + new) > self.text_context:
-            raise IndexError(f"{end} tokens do not fit the text context of {self.text_context}")
-        state.make_room(end, self.text_context)
-        places = torch.tensor(state.lengths)[:, None] + torch.arange(new)
-        x = F.embedding(tokens, self._embedding) + F.embedding(places, self._positions)
+        rows, new = len(tokens), [len(some) for some in tokens]
+        ends = [length + more for length, more in zip(state.lengths, new, strict=True)]
+        if (longest := max(ends)) > self.text_context:
+            raise IndexError(f"{longest} tokens do not fit the text context of {self.text_context}")
+        state.make_room(longest, self.text_context)
+        ids = torch.tensor([token for some in tokens for token in some])
+        places = torch.tensor([place for span in zip(state.lengths, ends, strict=True) for place in range(*span)])
+        x = F.embedding(ids, self._embedding) + F.embedding(places, self._positions)
         caches, windows = (state.keys[:, :rows], state.values[:, :rows]), [window.layers for window in state.windows]
-        x = self._backend.decoder_layers(x, self._layers, *caches, state.lengths, windows)
-        state.lengths = [length + new for length in state.lengths]
+        x = self._backend.decoder_layers(x, self._layers, *caches, state.lengths, new, windows)
+        state.lengths = ends
         return F.layer_norm(x, self._norm.normalized_shape, self._norm.weight, self._norm.bias, self._norm.eps)
 
     @torch.inference_mode()

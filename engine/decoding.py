@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from itertools import count, islice
 
 import torch
+from torch import Tensor
 
 from tilewhisper.engine.beam import BeamSearch
 from tilewhisper.engine.decoder import Decoder, Heard
@@ -40,9 +41,10 @@ def detect_language(
     decoder: Decoder, windows: Sequence[Heard], sot: int, languages: Mapping[str, int]
 ) -> list[dict[str, float]]:
     """Each window's language probabilities by code, likeliest first."""
-    hidden = torch.cat(decoder.join(decoder.start(), windows, [[sot]] * len(windows)))
+    state = decoder.start()
+    state.add(windows)
     codes, ids = list(languages), list(languages.values())
-    probabilities = decoder.logits(hidden)[:, ids].softmax(dim=-1)
+    probabilities = decoder.logits(decoder.step([[sot]] * len(windows), state))[:, ids].softmax(dim=-1)
     order = probabilities.argsort(dim=-1, descending=True, stable=True)
     return [
         {codes[i]: float(row[i]) for i in places} for row, places in zip(probabilities, order.tolist(), strict=True)
@@ -68,7 +70,17 @@ class _Going:
     hypotheses: Hypotheses
     rows: list[int]
     """Of the batch: one for each live hypothesis."""
-    no_speech_prob: float
+    no_speech_prob: float = 0.0
+
+    @property
+    def new(self) -> bool:
+        """Whether it has said nothing yet."""
+        return not self.hypotheses.live[0].tokens
+
+    @property
+    def unread(self) -> list[Sequence[int]]:
+        """Row by row, the tokens that the decoder has not seen: at first the prompt, then the newest."""
+        return [self.attempt.prompt] if self.new else [one.tokens[-1:] for one in self.hypotheses.live]
 
 
 class Batch:
@@ -83,54 +95,58 @@ class Batch:
         self._decoder, self._tokenizer, self._rules, self._options = decoder, tokenizer, rules, options
         self._going: list[_Going] = []
         self._state = decoder.start()
-        self._outputs = torch.zeros(0, decoder.d_model)  # of the last step, row by row
 
     def __len__(self) -> int:
         return len(self._going)
 
     @torch.inference_mode()
     def add(self, attempts: Sequence[Attempt]) -> None:
-        """Read the prompts of more. Raises IndexError for one that does not fit the text context."""
-        if not attempts:
-            return
-        decoder, sot, prompts = self._decoder, self._tokenizer.sot, [list(attempt.prompt) for attempt in attempts]
-        read = decoder.join(self._state, [attempt.window for attempt in attempts], prompts)
-        at_sot = torch.stack([row[prompt.index(sot)] for row, prompt in zip(read, prompts, strict=True)])
-        no_speech_probs = decoder.logits(at_sot).softmax(dim=-1)[:, self._tokenizer.no_speech].tolist()
-        most, rows = self._options.max_new_tokens or decoder.text_context // 2, count(len(self._outputs))
-        for attempt, no_speech_prob in zip(attempts, no_speech_probs, strict=True):
+        """More of them; the next step reads their prompts. Raises IndexError for one that does not fit the text
+        context."""
+        context, rows = self._decoder.text_context, count(len(self._state.lengths))
+        most = self._options.max_new_tokens or context // 2
+        for attempt in attempts:
+            if (room := context - len(attempt.prompt)) < 0:
+                raise IndexError(f"a prompt of {len(attempt.prompt)} tokens does not fit the text context of {context}")
             search = _search(self._options, attempt.temperature, self._tokenizer.eot)
-            hypotheses = search.start(min(most, decoder.text_context - len(attempt.prompt)))
-            self._going.append(_Going(attempt, search, hypotheses, [next(rows)], no_speech_prob))
-        self._outputs = torch.cat([self._outputs, *(row[-1:] for row in read)])
+            self._going.append(_Going(attempt, search, search.start(min(most, room)), [next(rows)]))
+        self._state.add([attempt.window for attempt in attempts])
 
     @torch.inference_mode()
     def step(self) -> list[tuple[Attempt, DecodedWindow]]:
-        """A token more of each; gives those that are over, and what came of them.
+        """A token more of each, after its prompt if need be; gives those that are over, and what came of them.
 
         An attempt is over when its search is, and at the latest after `options.max_new_tokens` (None: half the text
         context) or where the text context is full.
         """
+        if not self._going:
+            return []
+        unread = [tokens for one in self._going for tokens in one.unread]
+        outputs = self._decoder.step(unread, self._state).split(list(map(len, unread)))
         for search, alike in _by_search(self._going):
-            candidates = iter(self._candidates(search, alike))
+            candidates = iter(self._candidates(search, alike, outputs))
             for one in alike:
                 offered = list(islice(candidates, len(one.rows)))
                 one.rows = [one.rows[source] for source in search.advance(one.hypotheses, offered)]
                 one.hypotheses.room -= 1
         over = [one for one in self._going if one.hypotheses.room <= 0 or one.hypotheses.enough]
         self._leave(over)
-        if self._going:
-            newest = [one.tokens[-1:] for going in self._going for one in going.hypotheses.live]
-            self._outputs = self._decoder.step(torch.tensor(newest), self._state)[:, -1]
         return [(one.attempt, self._decoded(one)) for one in over]
 
-    def _candidates(self, search: Search, alike: Sequence[_Going]) -> list[list[Candidate]]:
-        """What may come next, row by row: by the scores under all rules, exact for those that count."""
+    def _candidates(self, search: Search, alike: Sequence[_Going], outputs: Sequence[Tensor]) -> list[list[Candidate]]:
+        """What may come next, row by row: by the scores under all rules, exact for those that count. `outputs`
+        (unread, d_model) are those of the batch's rows."""
         decoder, rules, options = self._decoder, self._rules, self._options
-        hidden = self._outputs[[row for one in alike for row in one.rows]]
+        last = [outputs[row][-1] for one in alike for row in one.rows]
+        new = [one for one in alike if one.new]
+        at_sot = [outputs[row][one.attempt.prompt.index(self._tokenizer.sot)] for one in new for row in one.rows]
+        hidden = torch.stack(last + at_sot)
+        logits, first = decoder.logits(hidden).split([len(last), len(new)])
+        for one, scores in zip(new, first, strict=True):
+            one.no_speech_prob = float(scores.softmax(dim=-1)[self._tokenizer.no_speech])
+        hidden = hidden[: len(last)]
         windows = [one.hypotheses for one in alike]
         tokens = [one.tokens for window in windows for one in window.live]
-        logits = decoder.logits(hidden)
         rules.forbid(logits, tokens)
         no_repeat_ngram(logits, tokens, options.no_repeat_ngram_size)
         # what a penalty pushes down makes room for as many others, whose scores must be exact too
@@ -149,7 +165,6 @@ class Batch:
         rows = count()
         for one in self._going:
             one.rows = list(islice(rows, len(one.rows)))
-        self._outputs = self._outputs[: next(rows)]
 
     def _decoded(self, one: _Going) -> DecodedWindow:
         best, tokenizer = one.search.best(one.hypotheses), self._tokenizer

@@ -31,7 +31,7 @@ from tilewhisper.engine.transcriber import Transcription
 from tilewhisper.kernels.base import StepBackend
 from tilewhisper.models.log_mel import LogMel
 
-DECODING = ("detect language", "prompt", "decode")
+DECODING = ("detect language", "decode")
 """The stages that run the decoder."""
 STEP = "step"
 
@@ -210,7 +210,6 @@ def _watched(model: WhisperModel) -> Iterator[tuple[Any, str, str, str | Callabl
     yield model, "encode_window", "stage", "encode"
     yield model, "hear", "stage", "keys and values"
     yield model, "detect_language", "stage", "detect language"
-    yield Batch, "add", "stage", "prompt"
     yield Batch, "step", "stage", "decode"
     yield model, "align", "stage", "word times"
     for product in _ENCODER_PRODUCTS:

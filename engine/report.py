@@ -24,7 +24,7 @@ from tilewhisper.engine.startup import Startup
 
 PACKAGES = ("tilewhisper", "torch", "transformers", "numpy", "soundfile", "soxr", "av", "tokenizers")
 
-DECODER_STAGES = ("keys and values", "detect language", "prompt", "decode")
+DECODER_STAGES = ("keys and values", "detect language", "decode")
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,7 @@ class RunReport:
     """Of these, windows encoded once more in full, because the cheap silence came out badly."""
     tokens: int
     tokens_per_second: float | None
-    """Decoded tokens in a second of the decode stage, which leaves out prompts; None where nothing was decoded."""
+    """Decoded tokens in a second of the decode stage, in which prompts are read as well; None where there are none."""
     peak_memory_bytes: int | None
     """The largest resident size of the process so far; None where the system does not tell."""
     sites: list[SiteReport]

@@ -296,17 +296,28 @@ class StepBackend(AttentionBackend):
         keys: Tensor,
         values: Tensor,
         lengths: Sequence[int],
+        new: Sequence[int],
         windows: Sequence[Sequence[Any]],
     ) -> Tensor:
-        """New tokens x (batch, m, d) through all layers that `prepare_layers` gave: (batch, m, d).
+        """New tokens through all layers that `prepare_layers` gave: x (tokens, d), `new` of each row of the batch one
+        after the other, to (tokens, d).
 
         Their keys and values join the caches (layers, batch, heads, context, head_dim), each layer's dense, as in
         `self_attend`; `windows` has for each row what `keep` gave, layer by layer: one object for rows that stand in
         one window.
         """
-        for i, layer in enumerate(layers):
-            x = self._decoder_layer(x, layer, keys[i], values[i], lengths, [kept[i] for kept in windows])
-        return x
+        import torch
+
+        done, row, token = [], 0, 0
+        for count, alike in groupby(new):
+            end = row + sum(1 for _ in alike)
+            y = x[token : token + (end - row) * count].unflatten(0, (end - row, count))
+            for i, layer in enumerate(layers):
+                kept = [window[i] for window in windows[row:end]]
+                y = self._decoder_layer(y, layer, keys[i, row:end], values[i, row:end], lengths[row:end], kept)
+            done.append(y.flatten(0, 1))
+            row, token = end, token + len(done[-1])
+        return torch.cat(done)
 
     def _decoder_layer(
         self,

@@ -30,6 +30,7 @@ plain C++, whichever the processor has; bits do not depend on the number of thre
 """
 
 from collections.abc import Sequence
+from itertools import islice
 from typing import ClassVar, NamedTuple
 from weakref import finalize
 
@@ -41,11 +42,6 @@ from tilewhisper.kernels.base import Backend, BlockBackend, DecoderLayer, Norm, 
 from tilewhisper.kernels.cpu import build
 
 _native = torch.ops.tilewhisper_native
-
-ROWS_OF_A_STEP = 32
-"""Up to so many rows a decoder's layer is one native call, in which each thread norms all rows for itself. More come
-only in prompts, once."""
-
 
 _Packed = tuple[Tensor, Tensor, Tensor, Tensor]
 """Keys, their scales, values, their scales: as pack_keys_values gives them; see native/attention_ops.cpp."""
@@ -172,30 +168,29 @@ class _Stepping(_Native, StepBackend):
         attended: Tensor = _native.self_attend(qkv, keys, values, lengths, scale)
         return attended
 
-    def prepare_layers(self, layers: Sequence[DecoderLayer]) -> "_Layers":
-        return _Layers(layers, [_hold_layer(layer) for layer in layers])
+    def prepare_layers(self, layers: Sequence[DecoderLayer]) -> list["_Held"]:
+        return [_hold_layer(layer) for layer in layers]
 
     def decoder_layers(
         self,
         x: Tensor,
-        layers: "_Layers",
+        layers: Sequence["_Held"],
         keys: Tensor,
         values: Tensor,
         lengths: Sequence[int],
+        new: Sequence[int],
         windows: Sequence[Sequence["_Kept"]],
     ) -> Tensor:
-        batch, new, _ = x.shape
-        if batch * new > ROWS_OF_A_STEP:
-            return super().decoder_layers(x, layers.parts, keys, values, lengths, windows)
-        heard = runs(windows)
+        heard, counts = runs(windows), iter(new)
         y: Tensor = _native.decoder_layers(
             x,
-            [layer.number for layer in layers.held],
+            [layer.number for layer in layers],
             keys,
             values,
             lengths,
+            new,
             [kept.held.number for window, _ in heard for kept in window],
-            [rows * new for _, rows in heard],
+            [sum(islice(counts, rows)) for _, rows in heard],
         )
         return y
 
@@ -207,11 +202,6 @@ class _Held:
     def __init__(self, number: int) -> None:
         self.number = number
         finalize(self, _native.release, number).atexit = False
-
-
-class _Layers(NamedTuple):
-    parts: Sequence[DecoderLayer]
-    held: Sequence[_Held]
 
 
 def _hold_layer(layer: DecoderLayer) -> _Held:

@@ -9,7 +9,7 @@ from conftest import SAMPLE, require_weights
 from tilewhisper.engine.router import Router
 from tilewhisper.models.catalog import encoder_sites, stem_sites
 
-STAGES = ["decode audio", "log-mel", "encode", "keys and values", "prompt", "decode"]
+STAGES = ["decode audio", "log-mel", "encode", "keys and values", "decode"]
 TINY = {"d_model": 384, "heads": 6, "ffn": 1536}
 
 
@@ -40,7 +40,7 @@ def test_the_parts_sum_to_the_whole(ran):
     assert list(stages) == [*STAGES, "not accounted for"]
     assert seconds(found["stages"]) == pytest.approx(found["seconds"])
     assert seconds(found["encoder"]) == seconds(found["launches"]) == pytest.approx(stages["encode"]["seconds"])
-    assert seconds(found["decoder"]) == pytest.approx(stages["prompt"]["seconds"] + stages["decode"]["seconds"])
+    assert seconds(found["decoder"]) == pytest.approx(stages["decode"]["seconds"])
     assert all(part["seconds"] >= 0 for table in ("stages", "encoder", "decoder") for part in found[table])
     for table in ("stages", "encoder"):  # what is named is the most of it
         *parts, rest = found[table]

@@ -70,40 +70,47 @@ def test_cached_steps_equal_one_pass_over_all_tokens(engine, oracle, shared):
     tokens = torch.tensor([[50257, 50362, 843, 523, 616, 5891, 3399]])
     decoder = model._decoder
     state = decoder.start()
-    (read,) = decoder.join(state, [decoder.hear(Encoded(states))], tokens[:, :2].tolist())
-    ours = [decoder.logits(read[None])]
-    ours += [decoder.logits(decoder.step(tokens[:, i : i + 1], state)) for i in range(2, tokens.shape[1])]
+    state.add([decoder.hear(Encoded(states))])
+    steps = [tokens[:, :2], *tokens[:, 2:].split(1, dim=1)]
+    ours = torch.cat([decoder.logits(decoder.step(some.tolist(), state)) for some in steps])
     with torch.inference_mode():
-        whole = theirs.model(encoder_outputs=(states,), decoder_input_ids=tokens).logits
-    torch.testing.assert_close(torch.cat(ours, dim=1), whole, rtol=1e-4, atol=1e-3)
+        (whole,) = theirs.model(encoder_outputs=(states,), decoder_input_ids=tokens).logits
+    torch.testing.assert_close(ours, whole, rtol=1e-4, atol=1e-3)
 
 
 def test_a_batch_of_prompts_of_any_lengths_gives_what_each_gives_alone(engine, oracle, shared):
     model, theirs = engine("tiny.en"), oracle("tiny.en")
     window = model.hear(Encoded(model.encode(theirs.log_mel(audio.load(shared / "jfk.flac")))))
     decoder = model._decoder
-    prompts, after = [[50257, 50362], [50257, 50362, 843, 523, 616]], [843, 5891]
-    outputs = []
+    prompts, after = [[50257, 50362], [50257, 50362, 843, 523, 616]], [[843], [5891]]
+    alone = []
     for prompt, token in zip(prompts, after, strict=True):
         state = decoder.start()
-        outputs += [
-            torch.cat([*decoder.join(state, [window], [prompt]), *decoder.step(torch.tensor([[token]]), state)])
-        ]
-    state = decoder.start()
-    read = decoder.join(state, [window, window], prompts)
-    stepped = decoder.step(torch.tensor(after)[:, None], state)
-    for alone, *together in zip(outputs, read, stepped, strict=True):
-        torch.testing.assert_close(torch.cat(together), alone, rtol=1e-3, atol=1e-3)
+        state.add([window])
+        alone.append([decoder.step([prompt], state), decoder.step([token], state)])
+    for at_once in (True, False):
+        state = decoder.start()
+        state.add([window] * (1 + at_once))
+        if at_once:
+            first, second = decoder.step(prompts, state).split([2, 5])
+        else:  # the second comes while the first goes on
+            first = decoder.step(prompts[:1], state)
+            state.add([window])
+            step, second = decoder.step([after[0], prompts[1]], state).split([1, 5])
+            torch.testing.assert_close(step, alone[0][1], rtol=1e-3, atol=1e-3)
+        torch.testing.assert_close(first, alone[0][0], rtol=1e-3, atol=1e-3)
+        torch.testing.assert_close(second, alone[1][0], rtol=1e-3, atol=1e-3)
 
 
 def test_a_full_text_context_is_refused(engine, oracle, shared):
     model = engine("tiny.en")
     states = model.encode(oracle("tiny.en").log_mel(audio.load(shared / "jfk.flac")))
     state = model._decoder.start()
-    model._decoder.join(state, [model.hear(Encoded(states))], [[50257]])
+    state.add([model.hear(Encoded(states))])
+    model._decoder.step([[50257]], state)
     state.lengths = [model._decoder.text_context]
     with pytest.raises(IndexError, match="text context of 448"):
-        model._decoder.step(torch.tensor([[843]]), state)
+        model._decoder.step([[843]], state)
 
 
 def test_windows_decoded_together_give_what_they_give_alone(engine, shared):

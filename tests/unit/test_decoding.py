@@ -45,6 +45,13 @@ class TableState:
     def __init__(self) -> None:
         self.rows: list[tuple[int, tuple[int, ...]]] = []
 
+    @property
+    def lengths(self) -> list[int]:
+        return [len(tokens) for _, tokens in self.rows]
+
+    def add(self, windows: Sequence[int]) -> None:
+        self.rows += [(window, ()) for window in windows]
+
     def select(self, rows: Sequence[int]) -> None:
         self.rows = [self.rows[row] for row in rows]
 
@@ -70,18 +77,11 @@ class TableDecoder:
     def start(self) -> TableState:
         return TableState()
 
-    def join(self, state: TableState, windows: Sequence[int], prompts: Sequence[Sequence[int]]) -> list[torch.Tensor]:
-        outputs = []
-        for window, prompt in zip(windows, prompts, strict=True):
-            state.rows.append((window, ()))
-            self.tokens_read += len(prompt)
-            outputs.append(torch.cat([self._append(state, -1, token) for token in prompt]))
-        return outputs
-
-    def step(self, tokens: torch.Tensor, state: TableState) -> torch.Tensor:
+    def step(self, tokens: Sequence[Sequence[int]], state: TableState) -> torch.Tensor:
         assert len(tokens) == len(state.rows)
         self.most_rows = max(self.most_rows, len(tokens))
-        return torch.stack([self._append(state, i, token) for i, (token,) in enumerate(tokens.tolist())])
+        self.tokens_read += sum(len(some) for some, length in zip(tokens, state.lengths, strict=True) if length == 0)
+        return torch.cat([self._append(state, row, token) for row, some in enumerate(tokens) for token in some])
 
     def _append(self, state: TableState, row: int, token: int) -> torch.Tensor:
         window, tokens = state.rows[row]

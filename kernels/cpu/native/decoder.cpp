@@ -72,7 +72,11 @@ struct Listeners {
 struct Cache {
     float *keys, *values;  // (batch, heads, context, head_dim)
     int64_t heads, context, head_dim;
-    const std::vector<int64_t>& lengths;  // tokens that each row of the batch has already
+};
+
+// New tokens of one row of the batch, `count` rows of x from `first` on, after `length` that it has already.
+struct Text {
+    int64_t first, count, length;
 };
 
 // Buffers that all threads share, layer after layer; rows are tokens, batch by batch.
@@ -94,9 +98,9 @@ struct Buffers {
 // One thread's way through a layer.
 class Step {
    public:
-    Step(const Layer& layer, int64_t rows, int64_t fresh, const Cache& cache, const std::vector<Listeners>& listeners,
-         Buffers at, Phase* phases)
-        : layer_(layer), rows_(rows), fresh_(fresh), cache_(cache), listeners_(listeners), at_(at), phases_(phases) {
+    Step(const Layer& layer, int64_t rows, const std::vector<Text>& texts, const Cache& cache,
+         const std::vector<Listeners>& listeners, Buffers at, Phase* phases)
+        : layer_(layer), rows_(rows), texts_(texts), cache_(cache), listeners_(listeners), at_(at), phases_(phases) {
         int64_t attention = panels_of(cache.context) * PANEL * 4;
         for (const Listeners& some : listeners) attention = std::max(attention, attention_scratch(some.window->heads.positions()));
         const int64_t widest = std::max(layer.width(), layer.weights[FC1].n);
@@ -162,12 +166,13 @@ class Step {
 
     void self_attention(Phase& phase) {
         const int64_t width = layer_.width(), heads = cache_.heads, head_dim = cache_.head_dim;
-        phase.share(rows_ / fresh_ * heads, 1, [] {}, [&](int64_t item, int64_t) {
-            const int64_t batch = item / heads, column = item % heads * head_dim;
+        phase.share(static_cast<int64_t>(texts_.size()) * heads, 1, [] {}, [&](int64_t item, int64_t) {
+            const Text& text = texts_[item / heads];
+            const int64_t column = item % heads * head_dim;
             float* keys = cache_.keys + item * cache_.context * head_dim;
             float* values = cache_.values + item * cache_.context * head_dim;
-            for (int64_t i = 0; i < fresh_; ++i) {
-                const int64_t row = batch * fresh_ + i, place = cache_.lengths[batch] + i;
+            for (int64_t i = 0; i < text.count; ++i) {
+                const int64_t row = text.first + i, place = text.length + i;
                 const float* token = at_.qkv + row * 3 * width + column;
                 std::copy_n(token + width, head_dim, keys + place * head_dim);
                 std::copy_n(token + 2 * width, head_dim, values + place * head_dim);
@@ -188,7 +193,8 @@ class Step {
     }
 
     const Layer& layer_;
-    const int64_t rows_, fresh_;
+    const int64_t rows_;
+    const std::vector<Text>& texts_;
     const Cache& cache_;
     const std::vector<Listeners>& listeners_;
     const Buffers at_;
@@ -269,32 +275,45 @@ std::vector<Listeners> listeners_of(const std::vector<int64_t>& windows, const s
     return listeners;
 }
 
+std::vector<Text> texts_of(const std::vector<int64_t>& fresh, const std::vector<int64_t>& lengths, int64_t rows, int64_t context) {
+    STD_TORCH_CHECK(fresh.size() == lengths.size(), "each row of the batch must have a length and new tokens");
+    std::vector<Text> texts;
+    int64_t first = 0;
+    for (size_t i = 0; i < fresh.size(); ++i) {
+        STD_TORCH_CHECK(lengths[i] >= 0 && fresh[i] > 0 && lengths[i] + fresh[i] <= context, lengths[i], " tokens and ", fresh[i],
+                        " new ones do not fit a cache of ", context);
+        texts.push_back({first, fresh[i], lengths[i]});
+        first += fresh[i];
+    }
+    STD_TORCH_CHECK(first == rows, "x has ", rows, " rows, and there are ", first, " new tokens");
+    return texts;
+}
+
 struct LayerStep {
     std::shared_ptr<const HeldLayer> held;
     Cache cache;
     std::vector<Listeners> listeners;
 };
 
-// x (batch, new, d) through layers that were held. Its new keys and values join the caches after `lengths` tokens of each row
-// of the batch. Cross-attention goes over `windows`, `window_rows` rows of x, one after the other, in each.
+// x (tokens, d) through layers that were held: `fresh` tokens of each row of the batch, one after the other. Their keys and
+// values join the caches after the `lengths` tokens that each has already. Cross-attention goes over `windows`, `window_rows`
+// rows of x, one after the other, in each.
 Tensor decoder_layers(Tensor x, std::vector<int64_t> layers, Tensor keys, Tensor values, std::vector<int64_t> lengths,
-                      std::vector<int64_t> windows, std::vector<int64_t> window_rows) {
-    check_floats(x, 3, "x");
-    const int64_t batch = x.size(0), fresh = x.size(1), rows = batch * fresh, width = x.size(2), count = layers.size();
+                      std::vector<int64_t> fresh, std::vector<int64_t> windows, std::vector<int64_t> window_rows) {
+    check_floats(x, 2, "x");
+    const int64_t batch = lengths.size(), rows = x.size(0), width = x.size(1), count = layers.size();
     STD_TORCH_CHECK(x.is_contiguous() && rows > 0 && count > 0, "x must be dense, and there must be layers");
     check_caches(keys, count, batch, width, "keys");
     check_caches(values, count, batch, width, "values");
     const int64_t heads = keys.size(2), context = keys.size(3), head_dim = keys.size(4);
     STD_TORCH_CHECK(values.size(2) == heads && values.size(3) == context, "keys and values must be of one shape");
-    STD_TORCH_CHECK(static_cast<int64_t>(lengths.size()) == batch, "each of ", batch, " rows must have a length");
-    for (const int64_t length : lengths)
-        STD_TORCH_CHECK(length >= 0 && length + fresh <= context, length + fresh, " tokens do not fit a cache of ", context);
+    const std::vector<Text> texts = texts_of(fresh, lengths, rows, context);
     STD_TORCH_CHECK(windows.size() == window_rows.size() * count, "each window must have a number for each of ", count, " layers");
 
     std::vector<LayerStep> steps;
     int64_t numbers = 0;
     for (int64_t i = 0; i < count; ++i) {
-        const Cache cache{cache_of(keys, i), cache_of(values, i), heads, context, head_dim, lengths};
+        const Cache cache{cache_of(keys, i), cache_of(values, i), heads, context, head_dim};
         steps.push_back({find<HeldLayer>(layers[i]), cache, listeners_of(windows, window_rows, i, count, heads, head_dim)});
         const LayerStep& step = steps.back();
         STD_TORCH_CHECK(step.held->layer.width() == width, "x must be as wide as the layers");
@@ -305,13 +324,13 @@ Tensor decoder_layers(Tensor x, std::vector<int64_t> layers, Tensor keys, Tensor
     thread_local std::vector<float> memory;
     memory.resize(std::max<size_t>(memory.size(), numbers));
     float* const buffers = memory.data();
-    Tensor out = make({batch, fresh, width});
+    Tensor out = make({rows, width});
     auto* const to = static_cast<float*>(out.data_ptr());
     std::vector<Phase> phases(count * Step::PHASES);
     torch::stable::parallel_for(0, torch::stable::get_num_threads(), 1, [&](int64_t, int64_t) {
         for (int64_t i = 0; i < count; ++i) {
             const auto& [held, cache, listeners] = steps[i];
-            Step(held->layer, rows, fresh, cache, listeners, Buffers(buffers, held->layer, rows), &phases[i * Step::PHASES])
+            Step(held->layer, rows, texts, cache, listeners, Buffers(buffers, held->layer, rows), &phases[i * Step::PHASES])
                 .run(i ? to : floats(x), to);
         }
     });
@@ -329,7 +348,7 @@ STABLE_TORCH_LIBRARY_FRAGMENT(tilewhisper_native, m) {
         "Tensor? bias) -> int");
     m.def("release(int number) -> ()");
     m.def(
-        "decoder_layers(Tensor x, int[] layers, Tensor(a!) keys, Tensor(b!) values, int[] lengths, int[] windows, "
+        "decoder_layers(Tensor x, int[] layers, Tensor(a!) keys, Tensor(b!) values, int[] lengths, int[] fresh, int[] windows, "
         "int[] window_rows) -> Tensor");
 }
 
