@@ -5,7 +5,7 @@ self-attention's grow with the text, cross-attention's are computed once from th
 integers; see `decoding` for the rules.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +20,10 @@ from tilewhisper.kernels.base import DecoderLayer, StepBackend
 FIRST_ROOM = 64
 """Tokens that a cache has room for at first; it doubles. Zeros for all 448 took 22 ms for 8 windows of base, as much as
 five steps, and most windows of speech have fewer than 64."""
+
+AT_ONCE = 512
+"""Tokens that go through the layers together, at most, unless one row has more: so that the prompts of many windows do
+not take memory without bound. 512 of base take 15 MB."""
 
 
 @dataclass(frozen=True)
@@ -122,7 +126,7 @@ class Decoder:
 
         Raises IndexError when the text context is full.
         """
-        rows, new = len(tokens), [len(some) for some in tokens]
+        new = [len(some) for some in tokens]
         ends = [length + more for length, more in zip(state.lengths, new, strict=True)]
         if (longest := max(ends)) > self.text_context:
             raise IndexError(f"{longest} tokens do not fit the text context of {self.text_context}")
@@ -130,8 +134,13 @@ class Decoder:
         ids = torch.tensor([token for some in tokens for token in some])
         places = torch.tensor([place for span in zip(state.lengths, ends, strict=True) for place in range(*span)])
         x = F.embedding(ids, self._embedding) + F.embedding(places, self._positions)
-        caches, windows = (state.keys[:, :rows], state.values[:, :rows]), [window.layers for window in state.windows]
-        x = self._backend.decoder_layers(x, self._layers, *caches, state.lengths, new, windows)
+        windows, token = [window.layers for window in state.windows], 0
+        for rows in _in_parts(new, AT_ONCE):
+            part, caches = x[token : token + sum(new[rows])], (state.keys[:, rows], state.values[:, rows])
+            part[:] = self._backend.decoder_layers(
+                part, self._layers, *caches, state.lengths[rows], new[rows], windows[rows]
+            )
+            token += len(part)
         state.lengths = ends
         return F.layer_norm(x, self._norm.normalized_shape, self._norm.weight, self._norm.bias, self._norm.eps)
 
@@ -156,6 +165,17 @@ class Decoder:
     def likeliest(self, scores: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
         """Of each row of scores (rows, n_vocab) the `count` largest, which they are, and log(sum of e^score)."""
         return self._backend.likeliest(scores, count)
+
+
+def _in_parts(sizes: Sequence[int], most: int) -> Iterator[slice]:
+    """Neighbours whose sizes come to `most` at the most, unless one alone is larger."""
+    first = total = 0
+    for i, size in enumerate(sizes):
+        if i > first and total + size > most:
+            yield slice(first, i)
+            first, total = i, 0
+        total += size
+    yield slice(first, len(sizes))
 
 
 def _layer(layer: Any, backend: StepBackend) -> DecoderLayer:

@@ -78,7 +78,9 @@ def test_cached_steps_equal_one_pass_over_all_tokens(engine, oracle, shared):
     torch.testing.assert_close(ours, whole, rtol=1e-4, atol=1e-3)
 
 
-def test_a_batch_of_prompts_of_any_lengths_gives_what_each_gives_alone(engine, oracle, shared):
+@pytest.mark.parametrize("most", [512, 3])
+def test_a_batch_of_prompts_of_any_lengths_gives_what_each_gives_alone(engine, oracle, shared, monkeypatch, most):
+    monkeypatch.setattr("tilewhisper.engine.decoder.AT_ONCE", most)
     model, theirs = engine("tiny.en"), oracle("tiny.en")
     window = model.hear(Encoded(model.encode(theirs.log_mel(audio.load(shared / "jfk.flac")))))
     decoder = model._decoder
