@@ -194,7 +194,7 @@ class WhisperModel:
         """
         asked = TranscriptionOptions(**options)
         self.check(asked)
-        return transcribe_together(self, files, asked, batch_size or default_batch_size(self.window_bytes))
+        return transcribe_together(self, files, asked, batch_size or default_batch_size(self.window_bytes(asked)))
 
     def check(self, options: TranscriptionOptions) -> None:
         """Raise LanguageError or OptionError for what this model cannot do, before any work is done on the audio."""
@@ -234,11 +234,12 @@ class WhisperModel:
         """The most tokens a window can hold, prompt included."""
         return self._decoder.text_context
 
-    @property
-    def window_bytes(self) -> int:
-        """What one window takes while it is decoded, at most: keys and values of the audio and of the text, float32."""
+    def window_bytes(self, options: TranscriptionOptions) -> int:
+        """What one window takes while it is decoded, at most: keys and values of the audio and of each text that is
+        followed, float32."""
         config = self.checkpoint.model.config
-        return 2 * 4 * int(config.decoder_layers * config.d_model) * (POSITIONS + self.text_context)
+        positions = POSITIONS + options.most_hypotheses * self.text_context
+        return 2 * 4 * int(config.decoder_layers * config.d_model) * positions
 
     def hear(self, window: Encoded) -> Heard:
         """A window as the decoder attends to it: once for all that is decoded of it."""

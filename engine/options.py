@@ -134,6 +134,11 @@ class TranscriptionOptions:
         return tuple(map(float, given)) if isinstance(given, Sequence) else (float(given),)
 
     @property
+    def most_hypotheses(self) -> int:
+        """Texts that are followed at once of a window, at most."""
+        return max(self.beam_size if temperature == 0 else self.best_of for temperature in self.temperatures)
+
+    @property
     def longest_chunk(self) -> int:
         """Seconds of audio in a window."""
         return self.chunk_length or LONGEST_CHUNK

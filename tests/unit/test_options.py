@@ -97,6 +97,11 @@ def test_one_temperature_or_several():
     assert TranscriptionOptions(temperature=[0, 0.5]).temperatures == (0.0, 0.5)
 
 
+@pytest.mark.parametrize(("temperature", "most"), [(0.0, 2), (0.4, 3), ([0.0, 0.4], 3)])
+def test_as_many_texts_are_followed_as_the_temperatures_ask_for(temperature, most):
+    assert TranscriptionOptions(temperature=temperature, beam_size=2, best_of=3).most_hypotheses == most
+
+
 def test_the_vad_has_options_only_where_it_is_on():
     assert TranscriptionOptions(vad_parameters={"threshold": 0.7}).vad_options is None
     assert TranscriptionOptions(vad_filter=True, vad_parameters={"threshold": 0.7}).vad_options.threshold == 0.7
