@@ -107,7 +107,8 @@ def together(jobs: Iterator[Job], size: int, batch: Batch) -> Iterator[Job]:
             continue  # all that have begun were done at once
         over: list[tuple[Attempt, DecodedWindow]] = []
         while not over:
-            with clock("decode", len(places)):
+            prompts = batch.prompt_share
+            with clock({"prompt": prompts, "decode": 1 - prompts}, len(places)):
                 over = batch.step()
         for attempt, decoded in over:
             job, most, since = places.pop(attempt)

@@ -99,6 +99,13 @@ class Batch:
     def __len__(self) -> int:
         return len(self._going)
 
+    @property
+    def prompt_share(self) -> float:
+        """How much of what the next step reads are prompts: of its tokens."""
+        prompts = sum(len(one.attempt.prompt) for one in self._going if one.new)
+        newest = sum(len(one.rows) for one in self._going if not one.new)
+        return prompts / max(1, prompts + newest)
+
     @torch.inference_mode()
     def add(self, attempts: Sequence[Attempt]) -> None:
         """More of them; the next step reads their prompts. Raises IndexError for one that does not fit the text

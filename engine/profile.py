@@ -31,7 +31,7 @@ from tilewhisper.engine.transcriber import Transcription
 from tilewhisper.kernels.base import StepBackend
 from tilewhisper.models.log_mel import LogMel
 
-DECODING = ("detect language", "decode")
+DECODING = ("detect language", "prompt", "decode")
 """The stages that run the decoder."""
 STEP = "step"
 
@@ -210,7 +210,7 @@ def _watched(model: WhisperModel) -> Iterator[tuple[Any, str, str, str | Callabl
     yield model, "encode_window", "stage", "encode"
     yield model, "hear", "stage", "keys and values"
     yield model, "detect_language", "stage", "detect language"
-    yield Batch, "step", "stage", "decode"
+    yield Batch, "step", "stage", lambda batch: "prompt" if batch.prompt_share else "decode"
     yield model, "align", "stage", "word times"
     for product in _ENCODER_PRODUCTS:
         yield Router, product, "encoder", lambda router, launch, *_: launch
@@ -248,10 +248,10 @@ def _watch(
     original, own = getattr(owner, function), vars(owner).get(function)
 
     def recorded(*args: Any, **options: Any) -> Any:
+        called = name if isinstance(name, str) else name(*args)
         start = time.perf_counter_ns()
         result = original(*args, **options)
         end = time.perf_counter_ns()
-        called = name if isinstance(name, str) else name(*args)
         inputs = tuple(tensor.shape for tensor in _tensors((*args, *options.values())))
         output = result.shape if isinstance(result, Tensor) else None
         spans.append(Span(called, category, function, start, end, get_native_id(), inputs, output))

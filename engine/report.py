@@ -24,7 +24,7 @@ from tilewhisper.engine.startup import Startup
 
 PACKAGES = ("tilewhisper", "torch", "transformers", "numpy", "soundfile", "soxr", "av", "tokenizers")
 
-DECODER_STAGES = ("keys and values", "detect language", "decode")
+DECODER_STAGES = ("keys and values", "detect language", "prompt", "decode")
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,7 @@ class RunReport:
     """Of these, windows encoded once more in full, because the cheap silence came out badly."""
     tokens: int
     tokens_per_second: float | None
-    """Decoded tokens in a second of the decode stage, in which prompts are read as well; None where there are none."""
+    """Decoded tokens in a second of the decode stage, which leaves out prompts; None where nothing was decoded."""
     peak_memory_bytes: int | None
     """The largest resident size of the process so far; None where the system does not tell."""
     sites: list[SiteReport]
@@ -173,15 +173,17 @@ class SharedClock:
         self._spent: dict[str, Spent] = {}
 
     @contextmanager
-    def __call__(self, name: str, parts: int) -> Iterator[None]:
+    def __call__(self, shares: Mapping[str, float], parts: int) -> Iterator[None]:
+        """`shares` says how much of the time each stage has."""
         wall, cpu = time.perf_counter(), time.process_time()
         try:
             yield
         finally:
             wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-            if parts:
-                before = self._spent.get(name, Spent())
-                self._spent[name] = Spent(before.wall + wall / parts, before.cpu + cpu / parts)
+            for name, share in shares.items():
+                if share:
+                    before, part = self._spent.get(name, Spent()), share / parts
+                    self._spent[name] = Spent(before.wall + wall * part, before.cpu + cpu * part)
 
     def reading(self) -> dict[str, Spent]:
         return dict(self._spent)

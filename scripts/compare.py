@@ -74,8 +74,8 @@ LEGENDS = {
     "clips": "median x: of the clips' ratios",
     "files": "RTF: of all clips together",
     "long": "last end s: from the end of speech to the end of the last segment",
-    "token": "ms a token: all that comes after the encoder; TPOT: the same without a window's keys and values, "
-    "and without prompts where the engine tells them apart (OpenVINO)",
+    "token": "ms a token: all that comes after the encoder; TPOT: the same without prompts and a "
+    "window's keys and values",
 }
 
 

@@ -68,7 +68,7 @@ class Row:
     token_seconds: float | None
     """All that comes after the encoder, by the token. None where the contender does not tell."""
     step_seconds: float | None
-    """The same without keys and values, and prompts as far as they are told apart: the time per output token."""
+    """The same without prompts and keys and values: the time per output token."""
     seconds: list[list[float]]
     texts: list[str]
 

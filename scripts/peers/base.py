@@ -36,8 +36,8 @@ class Transcript:
     decode_seconds: float | None = None
     """All that comes after the encoder."""
     step_seconds: float | None = None
-    """Of these, what the tokens took one after the other: without a window's keys and values, and without prompts where
-    the peer tells them apart."""
+    """Of these, what the tokens took one after the other, without prompts and a window's keys and values. A step that
+    reads both is told apart by its tokens."""
 
 
 def joined(transcripts: Sequence[Transcript]) -> Transcript:

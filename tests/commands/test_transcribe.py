@@ -13,7 +13,7 @@ from tilewhisper.engine.encoder import Encoder
 from tilewhisper.models.catalog import SIZES, encoder_sites, stem_sites
 
 SITES = [site.name for site in (*stem_sites(80, 384), *encoder_sites(4, 384, 6, 1536))]
-STAGES = ["decode audio", "log-mel", "encode", "keys and values", "decode"]
+STAGES = ["decode audio", "log-mel", "encode", "keys and values", "prompt", "decode"]
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -186,6 +186,18 @@ def test_windows_that_come_later_and_at_other_temperatures_change_nothing(size):
     assert decoder.most_rows > 3 * size and together.step() == []
 
 
+def test_what_part_of_a_step_is_prompts_goes_by_tokens():
+    together = batch(options(beam_size=1))
+    assert together.prompt_share == 0
+    together.add([Attempt(0, PROMPT, 0.0)])
+    assert together.prompt_share == 1
+    together.step()
+    assert len(together) == 1 and together.prompt_share == 0
+    together.add([Attempt(1, (1, *PROMPT), 0.0)])
+    read = len(PROMPT) + 1
+    assert together.prompt_share == read / (read + 1)
+
+
 def test_a_prompt_is_read_once_and_gives_the_no_speech_probability_at_its_start_of_transcript():
     decoder = TableDecoder()
     prompt = (1, 2, 1, SOT, NO_TIMESTAMPS, 2)

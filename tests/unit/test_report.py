@@ -13,7 +13,16 @@ import pytest
 from tilewhisper.engine import report, tables
 from tilewhisper.engine.options import TranscriptionOptions
 from tilewhisper.engine.policy import Route
-from tilewhisper.engine.report import Clock, DecoderReport, RunReport, Stage, machine, peak_memory_bytes, site_report
+from tilewhisper.engine.report import (
+    Clock,
+    DecoderReport,
+    RunReport,
+    SharedClock,
+    Stage,
+    machine,
+    peak_memory_bytes,
+    site_report,
+)
 from tilewhisper.engine.router import SiteCount, SitePlan
 from tilewhisper.engine.startup import Startup
 from tilewhisper.models.catalog import encoder_sites
@@ -189,3 +198,17 @@ def test_the_table_tells_the_start_apart_and_only_what_is_known():
     rows = {row[0]: row[2] for row in shown(tables.stage_table(library))}
     assert rows["  weights, read"] == "2.000"
     assert not [name for name in rows if name.startswith("before it")]
+
+
+def test_a_shared_clock_tells_stages_apart_by_their_shares_and_gives_each_a_part():
+    clock = SharedClock()
+    with clock({"prompt": 1.0, "decode": 0.0}, 1):
+        time.sleep(0.001)
+    since = clock.reading()
+    assert set(since) == {"prompt"}
+    start = time.perf_counter()
+    with clock({"prompt": 0.25, "decode": 0.75}, 2):
+        time.sleep(0.01)
+    spent, took = clock.since(since), time.perf_counter() - start
+    assert spent["decode"].wall == pytest.approx(3 * spent["prompt"].wall)
+    assert 0.01 <= 2 * (spent["decode"].wall + spent["prompt"].wall) <= took
