@@ -17,9 +17,9 @@ from tilewhisper.engine.audio_context import Encoded
 from tilewhisper.engine.routing import fuse, norm_of
 from tilewhisper.kernels.base import DecoderLayer, StepBackend
 
-FIRST_ROOM = 64
-"""Tokens that a cache has room for at first; it doubles. Zeros for all 448 took 22 ms for 8 windows of base, as much as
-five steps, and most windows of speech have fewer than 64."""
+ROOM = 64
+"""Tokens that a cache has room for at first, and that it grows by; every row of a batch has the room of the longest.
+Zeros for all 448 took 22 ms for 8 windows of base, as much as five steps, and most windows of speech have fewer."""
 
 AT_ONCE = 512
 """Tokens that go through the layers together, at most, unless one row has more: so that the prompts of many windows do
@@ -70,7 +70,7 @@ class DecoderState:
     def make_room(self, tokens: int, most: int) -> None:
         """For so many tokens in each row, of which there will never be more than `most`."""
         if tokens > (room := self.keys.shape[3]):
-            self._pad(0, min(most, max(tokens, 2 * room)) - room)
+            self._pad(0, min(most, -(-tokens // ROOM) * ROOM) - room)
 
     def _make_places(self, rows: int) -> None:
         if rows > (places := self.keys.shape[1]):
@@ -79,7 +79,8 @@ class DecoderState:
     def _pad(self, places: int, room: int) -> None:
         """By zeros: what is not filled must not be NaN."""
         more = (0, 0, 0, room, 0, 0, 0, places)
-        self.keys, self.values = F.pad(self.keys, more), F.pad(self.values, more)
+        self.keys = F.pad(self.keys, more)
+        self.values = F.pad(self.values, more)
 
 
 class Decoder:
@@ -115,7 +116,7 @@ class Decoder:
     @torch.inference_mode()
     def start(self) -> DecoderState:
         """The caches of a batch without rows."""
-        room = min(FIRST_ROOM, self.text_context)
+        room = min(ROOM, self.text_context)
         empty = torch.zeros(len(self._hearing), 0, self._heads, room, self._head_dim)
         return DecoderState(empty, empty, windows=[], lengths=[])
 
