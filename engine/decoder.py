@@ -99,10 +99,6 @@ class Decoder:
         self._layers = backend.prepare_layers([_layer(layer, backend) for layer in modules.layers])
 
     @property
-    def d_model(self) -> int:
-        return self._embedding.shape[1]
-
-    @property
     def text_context(self) -> int:
         """The most tokens a window can hold, prompt included."""
         return len(self._positions)

@@ -59,8 +59,6 @@ class TableState:
 class TableDecoder:
     """A window is a number; it and all tokens before give the scores of the next. An output is a row's history."""
 
-    d_model = 1
-
     def __init__(self, text_context: int = 12) -> None:
         self.text_context = text_context
         self.kept: list[int] = []

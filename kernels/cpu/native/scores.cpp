@@ -133,8 +133,8 @@ class Doubt {
 };
 
 // scores (rows, n) are those of x (rows, k) times the weight (n, k) in bytes with these scales; `norms` (n,) are those of the
-// weight's rows where x had bytes as well, and zeros where it had 16 bits. Scores that may be among the `keep` best of their part of a row, before `split` or from there on, are
-// computed anew, in place.
+// weight's rows where x had bytes as well, and zeros where it had 16 bits. Scores that may be among the `keep` best of their
+// part of a row, before `split` or from there on, are computed anew, in place.
 void settle(Tensor scores, Tensor x, Tensor weight, Tensor scales, Tensor norms, int64_t split, int64_t keep) {
     check_floats(scores, 2, "scores");
     check_floats(x, 2, "x");
