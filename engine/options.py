@@ -10,20 +10,18 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from tilewhisper.engine.audio_context import parse as parse_audio_context
+from tilewhisper.engine.encoding.audio_context import parse as parse_audio_context
 from tilewhisper.engine.errors import OptionError
-from tilewhisper.engine.punctuation import PUNCTUATION
+from tilewhisper.engine.timestamps.punctuation import PUNCTUATION
+from tilewhisper.models.constants import TIMESTAMPS_PER_SECOND, WINDOW_SECONDS
 
 if TYPE_CHECKING:
-    from tilewhisper.models.facts import GenerationFacts
-    from tilewhisper.models.tokenizer import Tokenizer
-    from tilewhisper.models.vad_options import VadOptions
+    from tilewhisper.models.audio.vad_options import VadOptions
+    from tilewhisper.models.checkpoint.generation_config import GenerationConfig
+    from tilewhisper.models.tokenizer.tokenizer import Tokenizer
 
 TASKS = ("transcribe", "translate")
 TEMPERATURES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
-SECONDS_PER_TIMESTAMP = 0.02
-LONGEST_CHUNK = 30
-"""Seconds; what the encoder takes."""
 LARGEST_SEED = 2**63 - 1
 
 
@@ -121,8 +119,8 @@ class TranscriptionOptions:
                 raise OptionError(f"{name} must not be negative, not {value}")
         if not self.temperatures or not all(0 <= t < math.inf for t in self.temperatures):
             raise OptionError(f"temperature must be one number from 0 up, or several, not {self.temperature}")
-        if self.chunk_length is not None and not 1 <= self.chunk_length <= LONGEST_CHUNK:
-            raise OptionError(f"chunk_length must be 1 to {LONGEST_CHUNK} seconds, not {self.chunk_length}")
+        if self.chunk_length is not None and not 1 <= self.chunk_length <= WINDOW_SECONDS:
+            raise OptionError(f"chunk_length must be 1 to {WINDOW_SECONDS} seconds, not {self.chunk_length}")
         if not 0 <= self.seed <= LARGEST_SEED:
             raise OptionError(f"seed must be 0 to {LARGEST_SEED}, not {self.seed}")
         parse_audio_context(self.audio_context)
@@ -141,7 +139,7 @@ class TranscriptionOptions:
     @property
     def longest_chunk(self) -> int:
         """Seconds of audio in a window."""
-        return self.chunk_length or LONGEST_CHUNK
+        return self.chunk_length or WINDOW_SECONDS
 
     @property
     def clips(self) -> tuple[tuple[float, float], ...]:
@@ -164,7 +162,7 @@ class TranscriptionOptions:
         defaults are others."""
         if not self.vad_filter and self.batch_size is None:
             return None
-        from tilewhisper.models.vad_options import VadOptions
+        from tilewhisper.models.audio.vad_options import VadOptions
 
         if isinstance(given := self.vad_parameters, VadOptions):
             return given
@@ -175,17 +173,17 @@ class TranscriptionOptions:
             known = ", ".join(VadOptions.__dataclass_fields__)
             raise OptionError(f"vad_parameters: {e}; there are {known}") from None
 
-    def suppressed(self, tokenizer: Tokenizer, facts: GenerationFacts) -> tuple[int, ...]:
+    def suppressed(self, tokenizer: Tokenizer, generation_config: GenerationConfig) -> tuple[int, ...]:
         """The ids that never come, -1 spelled out. Raises OptionError for an id outside the vocabulary."""
         wanted = self.suppress_tokens or ()
         if wrong := [token for token in wanted if not -1 <= token < tokenizer.n_vocab]:
             raise OptionError(f"suppress_tokens: {wrong[0]} is no token id; they run from 0 to {tokenizer.n_vocab - 1}")
-        own = facts.suppress_tokens if -1 in wanted else ()
+        own = generation_config.suppress_tokens if -1 in wanted else ()
         return tuple(sorted({*own, *(token for token in wanted if token >= 0)}))
 
-    def suppressed_first(self, facts: GenerationFacts) -> tuple[int, ...]:
-        return facts.begin_suppress_tokens if self.suppress_blank else ()
+    def suppressed_first(self, generation_config: GenerationConfig) -> tuple[int, ...]:
+        return generation_config.begin_suppress_tokens if self.suppress_blank else ()
 
     @property
     def max_initial_timestamp_index(self) -> int:
-        return round(self.max_initial_timestamp / SECONDS_PER_TIMESTAMP)
+        return round(self.max_initial_timestamp * TIMESTAMPS_PER_SECOND)

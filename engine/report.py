@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import torch
 
 from tilewhisper.engine.options import TranscriptionOptions
-from tilewhisper.engine.router import DecoderPlan, SiteCount, SitePlan, shape_of
+from tilewhisper.engine.routing.router import DecoderPlan, SiteCount, SitePlan, shape_of
 from tilewhisper.engine.startup import Startup
 
 PACKAGES = ("tilewhisper", "torch", "transformers", "numpy", "soundfile", "soxr", "av", "tokenizers")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from tilewhisper.engine.options import TranscriptionOptions
-    from tilewhisper.models.vad_options import VadOptions
+    from tilewhisper.models.audio.vad_options import VadOptions
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,6 @@ class TranscriptionInfo:
     """Seconds."""
     duration_after_vad: float
     all_language_probs: list[tuple[str, float]] | None
-    """Likeliest first; None where nothing was detected."""
+    """TopK first; None where nothing was detected."""
     transcription_options: TranscriptionOptions
     vad_options: VadOptions | None = None

@@ -227,18 +227,18 @@ class DecoderLayer:
     """Of the scores."""
 
 
-class StepBackend(AttentionBackend):
+class DecoderBackend(AttentionBackend):
     """A backend that can also run a decoder: a few rows at a time, attention over keys and values that stay."""
 
-    def step_layout(self, weight: Tensor) -> Tensor:
+    def decode_layout(self, weight: Tensor) -> Tensor:
         """A weight (n, k), in the layout from which `prepare` makes what is best for a few rows. Same values."""
         return weight.contiguous()
 
-    def prepare_for_windows(self, weight: Tensor, bias: Tensor | None) -> Any:
+    def prepare_cross_kv(self, weight: Tensor, bias: Tensor | None) -> Any:
         """The same as `prepare`, for products with all of a window's positions, which come once."""
         return self.prepare(weight, bias)
 
-    def prepare_vocabulary(self, weight: Tensor) -> Any:
+    def prepare_lm_head(self, weight: Tensor) -> Any:
         """Turn the vocabulary's weight (n, k) into what `scores` and `settle` want."""
         return self.prepare(weight, None)
 
@@ -246,14 +246,14 @@ class StepBackend(AttentionBackend):
         """x (..., k) to a score for every token (..., n), as exact as it takes to see which may be the likeliest."""
         return self.linear(x, vocabulary)
 
-    def settle(self, scores: Tensor, x: Tensor, vocabulary: Any, split: int, keep: int = 1) -> None:
+    def rescore(self, scores: Tensor, x: Tensor, vocabulary: Any, split: int, keep: int = 1) -> None:
         """Make the scores (rows, n) of x (rows, k) exact, in place, where a token may be one of the `keep` likeliest
         of its part of the row: before `split` or from there on.
 
         To be called when the scores of tokens that must not come are -inf already.
         """
 
-    def likeliest(self, scores: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
+    def top_k(self, scores: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
         """Of each row of scores (rows, n) the `count` largest, largest first, which they are, and log(sum of e^score):
         (rows, count), (rows, count), (rows, 1).
         """
@@ -262,22 +262,22 @@ class StepBackend(AttentionBackend):
         return largest, which, scores.logsumexp(dim=-1, keepdim=True)
 
     @abstractmethod
-    def keep(self, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Any:
+    def pack_cross_kv(self, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Any:
         """Keys and values (batch, heads, n, head_dim), and a bias (n,) of each key, ready for many `attend` calls."""
 
-    def hear(self, states: Tensor, prepared: Any, heads: int, bias: Tensor | None = None) -> Any:
-        """`keep` of a window's states (1, n, k) times a weight that `prepare_for_windows` gave: (1, n, 2 * heads *
+    def project_cross_kv(self, states: Tensor, prepared: Any, heads: int, bias: Tensor | None = None) -> Any:
+        """`keep` of a window's states (1, n, k) times a weight that `prepare_cross_kv` gave: (1, n, 2 * heads *
         head_dim), the keys before the values."""
         both = self.linear(states, prepared).unflatten(-1, (2, heads, -1))
         keys, values = (part.transpose(1, 2) for part in both.unbind(2))
-        return self.keep(keys, values, bias)
+        return self.pack_cross_kv(keys, values, bias)
 
     @abstractmethod
-    def attend(self, q: Tensor, kept: Any, scale: float) -> Tensor:
+    def cross_attention(self, q: Tensor, kept: Any, scale: float) -> Tensor:
         """softmax(scale * q k^T + bias) v of queries (batch, heads, m, head_dim): (batch, m, heads * head_dim)."""
 
     @abstractmethod
-    def self_attend(self, qkv: Tensor, keys: Tensor, values: Tensor, lengths: Sequence[int], scale: float) -> Tensor:
+    def self_attention(self, qkv: Tensor, keys: Tensor, values: Tensor, lengths: Sequence[int], scale: float) -> Tensor:
         """Causal self-attention of new tokens: (batch, m, heads * head_dim).
 
         qkv (batch, m, 3 * heads * head_dim) joins the caches (batch, heads, context, head_dim), in place, after the
@@ -303,7 +303,7 @@ class StepBackend(AttentionBackend):
         after the other, to (tokens, d).
 
         Their keys and values join the caches (layers, batch, heads, context, head_dim), each layer's dense, as in
-        `self_attend`; `windows` has for each row what `keep` gave, layer by layer: one object for rows that stand in
+        `self_attention`; `windows` has for each row what `keep` gave, layer by layer: one object for rows that stand in
         one window.
         """
         import torch
@@ -332,12 +332,12 @@ class StepBackend(AttentionBackend):
 
         heads, head_dim = keys.shape[1], keys.shape[3]
         qkv = self.norm_linear(x, layer.own_norm, layer.qkv)
-        x = self.linear_add(self.self_attend(qkv, keys, values, lengths, layer.scale), layer.own_out, x)
+        x = self.linear_add(self.self_attention(qkv, keys, values, lengths, layer.scale), layer.own_out, x)
         q = self.norm_linear(x, layer.cross_norm, layer.cross_query).unflatten(-1, (heads, head_dim))
         found = runs(windows)
         attended = []
         for rows, (window, _) in zip(q.split([count for _, count in found]), found, strict=True):
-            together = self.attend(rows.flatten(0, 1)[None].transpose(1, 2), window, layer.scale)
+            together = self.cross_attention(rows.flatten(0, 1)[None].transpose(1, 2), window, layer.scale)
             attended.append(together.view(len(rows), -1, heads * head_dim))
         x = self.linear_add(torch.cat(attended), layer.cross_out, x)
         return self.linear_add(self.linear_gelu(layer.final_norm(x), layer.fc1), layer.fc2, x)

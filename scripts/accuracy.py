@@ -19,12 +19,12 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from tilewhisper.engine import WhisperModel
-from tilewhisper.engine.audio_context import Encoded
+from tilewhisper import WhisperModel
+from tilewhisper.engine.encoding.audio_context import Encoded
 from tilewhisper.engine.errors import USER_ERRORS
 from tilewhisper.engine.options import TranscriptionOptions
-from tilewhisper.models import audio
-from tilewhisper.models.transformers_path import TransformersWhisper
+from tilewhisper.engine.tuning.transformers_whisper import TransformersWhisper
+from tilewhisper.models.audio import reader
 
 
 @dataclass(frozen=True)
@@ -65,9 +65,9 @@ def score(name: str, policy: str, language: str | None, clips: Sequence[Clip]) -
     our_texts, their_texts, different = [], [], []
     with WhisperModel(name, policy=policy) as model:
         for clip in track(clips, description=name, console=Console(stderr=True), transient=True):
-            samples = audio.load(clip.file)
+            samples = reader.decode_audio(clip.file)
             window = Encoded(model.encode(model.log_mel(samples)[None]))
-            (decoded,) = model.decode([model.hear(window)], options)
+            (decoded,) = model.decode([model.project_cross_kv(window)], options)
             generated = theirs.generate(samples, language)
             our_texts.append(model.checkpoint.tokenizer.decode(decoded.tokens))
             their_texts.append(generated.text)

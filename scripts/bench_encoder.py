@@ -27,13 +27,13 @@ import torch
 from rich.table import Table
 from torch import Tensor
 
-from tilewhisper.engine import WhisperModel
+from tilewhisper import WhisperModel
 from tilewhisper.engine.commands.screen import console, say
 from tilewhisper.engine.errors import USER_ERRORS, OptionError
 from tilewhisper.engine.report import machine
-from tilewhisper.models import audio
-from tilewhisper.models.log_mel import WINDOW_SAMPLES
-from tilewhisper.models.transformers_path import TransformersWhisper
+from tilewhisper.engine.tuning.transformers_whisper import TransformersWhisper
+from tilewhisper.models.audio import reader
+from tilewhisper.models.audio.log_mel import WINDOW_SAMPLES
 
 SAMPLE = Path(__file__).parents[1] / "tests" / "data" / "sample.flac"
 PAUSE = 0.2  # seconds
@@ -72,7 +72,7 @@ def run(args: argparse.Namespace) -> int:
     if args.threads:
         torch.set_num_threads(args.threads)
     theirs = TransformersWhisper(args.model)
-    mel = theirs.log_mel(audio.load(args.audio)[:WINDOW_SAMPLES])
+    mel = theirs.log_mel(reader.decode_audio(args.audio)[:WINDOW_SAMPLES])
     left_out: dict[str, str] = {}
     with ExitStack() as stack:
         passes: dict[str, Encode] = {"transformers": lambda: theirs.states(mel)}

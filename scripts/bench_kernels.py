@@ -35,7 +35,7 @@ from tilewhisper.engine.errors import USER_ERRORS, OptionError
 from tilewhisper.engine.report import machine
 from tilewhisper.kernels import registry
 from tilewhisper.kernels.base import ProductShape
-from tilewhisper.models.catalog import SIZES, official
+from tilewhisper.models.checkpoint.catalog import SIZES, official
 
 DEFAULT_SIZES = ("tiny", "base")
 READ = "reading"

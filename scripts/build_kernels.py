@@ -24,14 +24,15 @@ from rich.progress import track
 from rich.table import Table
 
 from tilewhisper.engine.errors import USER_ERRORS
-from tilewhisper.engine.planning import sites_of_model
+from tilewhisper.engine.routing.sites import Site
+from tilewhisper.engine.tuning.planning import sites_of_model
 from tilewhisper.kernels.base import BackendUnavailable, KernelError, ProductShape
-from tilewhisper.kernels.tiling import Design, TilePlan, plan
 from tilewhisper.kernels.xdna import artifacts
 from tilewhisper.kernels.xdna.designs import mlir
 from tilewhisper.kernels.xdna.designs.names import TYPES
 from tilewhisper.kernels.xdna.geometries import XDNA1, XDNA2, find_geometry, geometry_names
-from tilewhisper.models.catalog import Site, official_names
+from tilewhisper.kernels.xdna.tiling import Design, TilePlan, plan
+from tilewhisper.models.checkpoint.catalog import available_models
 
 T = TypeVar("T")
 
@@ -254,7 +255,7 @@ def _table(launches: Sequence[Launch], *, compiled: bool) -> Table:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", required=True, choices=DEVICES)
-    parser.add_argument("--model", default="tiny.en", metavar="NAME", help=f"one of {', '.join(official_names())}")
+    parser.add_argument("--model", default="tiny.en", metavar="NAME", help=f"one of {', '.join(available_models())}")
     parser.add_argument("--geometry", default="whole-array", choices=geometry_names(), help="(default: whole-array)")
     parser.add_argument(
         "--policy-sites",

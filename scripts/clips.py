@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from tilewhisper.models.audio import SAMPLE_RATE
+from tilewhisper.models.constants import SAMPLE_RATE
 
 Samples = npt.NDArray[np.float32]
 

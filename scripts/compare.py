@@ -40,9 +40,9 @@ from rich.table import Table
 
 from tilewhisper.engine.commands.screen import console, say
 from tilewhisper.engine.errors import USER_ERRORS
-from tilewhisper.engine.policy import DEFAULT_POLICY
-from tilewhisper.models import audio
-from tilewhisper.models.audio import SAMPLE_RATE
+from tilewhisper.engine.routing.policy import DEFAULT_POLICY
+from tilewhisper.models.audio import reader
+from tilewhisper.models.constants import SAMPLE_RATE
 
 LONG_SECONDS = 300.0
 DEFAULT_PEERS = {
@@ -141,7 +141,7 @@ def _setup(kind: Kind, model: str, workshop: Workshop, args: argparse.Namespace)
 def _recordings(args: argparse.Namespace, folder: Path) -> list[Recording]:
     """Decoded into `folder`: each clip, or one of many joined."""
     found = read_clips(args.folder)[: args.clips]
-    decoded = [audio.load(clip.file) for clip in found]
+    decoded = [reader.decode_audio(clip.file) for clip in found]
     names, references = [clip.file.name for clip in found], [clip.reference for clip in found]
     if args.command == "long":
         joined, used = join(decoded, args.seconds)

@@ -25,8 +25,8 @@ from rich.table import Table
 
 from tilewhisper.engine.commands.screen import console, say
 from tilewhisper.engine.errors import USER_ERRORS
-from tilewhisper.models import audio
-from tilewhisper.models.audio import SAMPLE_RATE
+from tilewhisper.models.audio import reader
+from tilewhisper.models.constants import SAMPLE_RATE
 
 MB = 10**6
 TARGET_MB = 100
@@ -89,7 +89,7 @@ def growth(peaks: Sequence[Peak]) -> int:
 
 
 def _recordings(clips: Path, lengths: Sequence[float], folder: Path) -> list[Path]:
-    decoded = [audio.load(clip.file) for clip in read_clips(clips)]
+    decoded = [reader.decode_audio(clip.file) for clip in read_clips(clips)]
     seconds = sum(len(samples) for samples in decoded) / SAMPLE_RATE
     files = []
     for length in lengths:

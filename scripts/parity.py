@@ -28,11 +28,11 @@ from rich.progress import track
 from rich.table import Table
 from transcripts import Setting
 
-from tilewhisper.engine import WhisperModel
+from tilewhisper import WhisperModel
 from tilewhisper.engine.commands.screen import console, say
 from tilewhisper.engine.errors import USER_ERRORS
 from tilewhisper.engine.report import machine
-from tilewhisper.models import audio
+from tilewhisper.models.audio import reader
 
 SETTINGS = ("torch/full", "cpu/full")
 NEAR = 0.06  # seconds
@@ -129,13 +129,13 @@ def run(args: argparse.Namespace) -> int:
 
 def _recordings(args: argparse.Namespace) -> tuple[list[Recording], list[Recording]]:
     """The clips; and the long files, of which the first is all clips joined, as many as there are."""
-    every = [Recording(one.file.name, audio.load(one.file), one.reference) for one in read_clips(args.folder)]
+    every = [Recording(one.file.name, reader.decode_audio(one.file), one.reference) for one in read_clips(args.folder)]
     if not args.long:
         return every[: args.clips], []
     samples, used = join([one.samples for one in every], LONG_SECONDS)
     joined = Recording(f"{used} clips joined", samples, " ".join(str(one.reference) for one in every[:used]))
     files = sorted(file for folder in args.long for file in folder.iterdir() if file.is_file())
-    return every[: args.clips], [joined, *(Recording(file.name, audio.load(file), None) for file in files)]
+    return every[: args.clips], [joined, *(Recording(file.name, reader.decode_audio(file), None) for file in files)]
 
 
 def _rows(

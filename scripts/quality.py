@@ -10,7 +10,7 @@ _TOLERANCE = 1e-3  # seconds; some peers' times are float32
 
 def word_error_rate(references: Sequence[str], texts: Sequence[str]) -> float:
     """Of English, as Whisper normalises it."""
-    from tilewhisper.models.transformers_path import normalizer  # imports transformers
+    from tilewhisper.engine.tuning.transformers_whisper import normalizer  # imports transformers
 
     normalize = normalizer()
     return 100 * jiwer.wer([normalize(text) for text in references], [normalize(text) for text in texts])

@@ -22,13 +22,13 @@ from quality import character_error_rate, misplaced, word_error_rate
 from rich.progress import track
 from rich.table import Table
 
-from tilewhisper.engine import WhisperModel
-from tilewhisper.engine import policy as policies
+from tilewhisper import WhisperModel
 from tilewhisper.engine.commands.screen import console, say
 from tilewhisper.engine.errors import USER_ERRORS, OptionError
 from tilewhisper.engine.options import TranscriptionOptions
 from tilewhisper.engine.report import machine
-from tilewhisper.models.locate import locate
+from tilewhisper.engine.routing.policy import load_policy
+from tilewhisper.models.checkpoint.locate import locate
 
 SETTINGS = ("torch/full", "cpu/full", "cpu/sparse:4", "cpu/sparse:8", "cpu/silent")
 LOOP = 2.4  # Whisper's own bound: zlib makes text shorter than that where it repeats itself
@@ -52,7 +52,7 @@ class Setting:
         policy, _, context = text.rpartition("/")
         if not policy:
             raise OptionError(f"expected POLICY/AUDIO_CONTEXT, such as cpu/sparse:4, not {text!r}")
-        policies.load(policy)
+        load_policy(policy)
         TranscriptionOptions(audio_context=context)
         return cls(policy, context)
 

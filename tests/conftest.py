@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from tilewhisper.engine import WhisperModel
-from tilewhisper.models import prepared
-from tilewhisper.models.catalog import PACKAGES
-from tilewhisper.models.locate import installed
-from tilewhisper.models.transformers_path import TransformersWhisper
+from tilewhisper import WhisperModel
+from tilewhisper.engine.tuning.transformers_whisper import TransformersWhisper
+from tilewhisper.models.checkpoint import cache
+from tilewhisper.models.checkpoint.catalog import PACKAGES
+from tilewhisper.models.checkpoint.locate import installed
 
 SHARED = Path(__file__).parents[1].parent / "shared" / "data"
 SAMPLE = Path(__file__).parent / "data" / "sample.flac"
@@ -33,7 +33,7 @@ def _two_threads() -> None:
 def _no_prepared_copies() -> Iterator[None]:
     """Weights are read each time: a copy made before would hide what the readers do now, and base's takes 290 MB."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(prepared, "CACHE", Path(os.devnull, "models"))
+        patch.setattr(cache, "CACHE", Path(os.devnull, "models"))
         yield
 
 

@@ -3,10 +3,10 @@
 from types import SimpleNamespace
 
 from tilewhisper.engine.options import TranscriptionOptions
+from tilewhisper.engine.pipeline.transcription import Transcript
 from tilewhisper.engine.report import DecoderReport, RunReport, Stage, machine
 from tilewhisper.engine.results import Segment
 from tilewhisper.engine.startup import Startup
-from tilewhisper.engine.transcriber import Transcript
 from tilewhisper.models.errors import AudioError
 
 

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 from transformers.audio_utils import mel_filter_bank
 
-from tilewhisper.models import vocabulary
-from tilewhisper.models.checkpoint import Checkpoint
+from tilewhisper.models.checkpoint.loader import Checkpoint
+from tilewhisper.models.tokenizer import vocabulary
 
 _HEADER = {"f32": 0, "f16": 1, "q8_0": 7}  # ggml's number of a file's type, and of a tensor's
 _TENSOR = {"f32": 0, "f16": 1, "q8_0": 8}
@@ -81,11 +81,11 @@ def q8_0(tensor: Tensor) -> bytes:
 def write_ctranslate2(checkpoint: Checkpoint, folder: Path, dtype: torch.dtype = torch.float16) -> Path:
     """A CTranslate2 folder of `dtype` tensors; what it takes from a packaged folder it gives back byte for byte."""
     folder.mkdir(parents=True, exist_ok=True)
-    facts = checkpoint.facts
+    generation_config = checkpoint.generation_config
     config = {
-        "alignment_heads": [list(pair) for pair in facts.alignment_heads],
-        "suppress_ids": list(facts.suppress_tokens),
-        "suppress_ids_begin": list(facts.begin_suppress_tokens),
+        "alignment_heads": [list(pair) for pair in generation_config.alignment_heads],
+        "suppress_ids": list(generation_config.suppress_tokens),
+        "suppress_ids_begin": list(generation_config.begin_suppress_tokens),
         "lang_ids": list(checkpoint.tokenizer.languages.values()),
     }
     (folder / "config.json").write_text(json.dumps(config))

@@ -4,13 +4,13 @@ import json
 from argparse import Namespace
 from pathlib import Path
 
-from tilewhisper.engine import policy as policies
 from tilewhisper.engine.commands.files import check_writable, write
 from tilewhisper.engine.commands.npu import settings
 from tilewhisper.engine.commands.screen import console, say
 from tilewhisper.engine.errors import OptionError
-from tilewhisper.engine.policy import DEFAULT_POLICY
-from tilewhisper.models.locate import locate
+from tilewhisper.engine.routing.policy import DEFAULT_POLICY, load_policy
+from tilewhisper.models.checkpoint.locate import locate
+from tilewhisper.models.constants import SAMPLE_RATE
 
 
 def run(args: Namespace) -> int:
@@ -19,17 +19,19 @@ def run(args: Namespace) -> int:
     check_writable(args.json)
     names = list(dict.fromkeys(args.policy or [DEFAULT_POLICY]))
     for name in names:
-        policies.load(name)
+        load_policy(name)
     locate(args.model)
 
-    from tilewhisper.engine import benchmark, report, tables
-    from tilewhisper.engine.fingerprint import other_machine
-    from tilewhisper.engine.model import WhisperModel
+    from tilewhisper.engine import report
+    from tilewhisper.engine.commands import tables
     from tilewhisper.engine.options import TranscriptionOptions
-    from tilewhisper.models import audio
-    from tilewhisper.models.transformers_path import TransformersWhisper
+    from tilewhisper.engine.tuning import benchmark
+    from tilewhisper.engine.tuning.fingerprint import other_machine
+    from tilewhisper.engine.tuning.transformers_whisper import TransformersWhisper
+    from tilewhisper.engine.whisper_model import WhisperModel
+    from tilewhisper.models.audio import reader
 
-    durations = [len(audio.load(file)) / audio.SAMPLE_RATE for file in args.files]
+    durations = [len(reader.decode_audio(file)) / SAMPLE_RATE for file in args.files]
     models = [
         WhisperModel(args.model, policy=name, cpu_threads=args.threads, settings=settings(args)) for name in names
     ]

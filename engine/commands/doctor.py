@@ -8,7 +8,8 @@ from tilewhisper.engine.commands.screen import console, say
 
 
 def run(args: Namespace) -> int:
-    from tilewhisper.engine import report, tables
+    from tilewhisper.engine import report
+    from tilewhisper.engine.commands import tables
 
     machine = report.machine()
     screen = console()
@@ -63,8 +64,8 @@ def _npu() -> Iterator[tuple[str, str, str]]:
 
 
 def _weights() -> Iterator[tuple[str, str, str]]:
-    from tilewhisper.models.catalog import PACKAGES
-    from tilewhisper.models.locate import installed
+    from tilewhisper.models.checkpoint.catalog import PACKAGES
+    from tilewhisper.models.checkpoint.locate import installed
 
     for name, package in PACKAGES.items():
         source = installed(package)

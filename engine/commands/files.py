@@ -23,7 +23,7 @@ def check_writable(file: str | Path | None) -> None:
 
 def write(path: Path, text: str) -> None:
     """Raises OptionError."""
-    from tilewhisper.engine.writers import write_whole
+    from tilewhisper.engine.output.writers import write_whole
 
     with writing(path):
         write_whole(path, text)

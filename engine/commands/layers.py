@@ -2,19 +2,18 @@
 
 from argparse import Namespace
 
-from tilewhisper.engine import policy as policies
 from tilewhisper.engine.commands.npu import settings
 from tilewhisper.engine.commands.screen import console
-from tilewhisper.engine.planning import sites_of_model
-from tilewhisper.engine.policy import Route
+from tilewhisper.engine.routing.policy import Route, load_policy
+from tilewhisper.engine.tuning.planning import sites_of_model
 from tilewhisper.kernels.base import Backend, BackendUnavailable, Settings
 
 
 def run(args: Namespace) -> int:
-    policy = policies.load(args.policy).with_overrides(args.backend)
+    policy = load_policy(args.policy).with_overrides(args.backend)
     routes = policy.resolve(sites_of_model(args.model))
 
-    from tilewhisper.engine import tables
+    from tilewhisper.engine.commands import tables
 
     chosen = settings(args)
     backends = {name: _backend(name, chosen) for name in dict.fromkeys(route.backend for route in routes)}
@@ -34,7 +33,7 @@ def _backend(name: str, chosen: Settings) -> Backend | str:
 
 def _where(route: Route, backend: Backend | str) -> str:
     """What reports would call the backend, and why it cannot take the site, if it cannot."""
-    from tilewhisper.engine.router import shape_of
+    from tilewhisper.engine.routing.router import shape_of
 
     if isinstance(backend, str):
         return f"{route.backend}: {backend}"

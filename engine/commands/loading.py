@@ -3,10 +3,10 @@
 from argparse import Namespace
 from pathlib import Path
 
-from tilewhisper.engine.drop_in import COMPUTE_TYPES
+from tilewhisper.engine.compat import COMPUTE_TYPES
 from tilewhisper.engine.errors import OptionError
-from tilewhisper.models import catalog
-from tilewhisper.models.catalog import DEFAULT_MODEL
+from tilewhisper.models.checkpoint import catalog
+from tilewhisper.models.checkpoint.catalog import DEFAULT_MODEL
 
 MULTILINGUAL_MODEL = "base"
 """The default where DEFAULT_MODEL, which knows English only, will not do; it comes by pip too."""
@@ -26,9 +26,9 @@ def model(args: Namespace) -> str:
     """The name or path of the weights; from here on the hub is asked as --local_files_only and --model_dir say."""
     name = args.model or _default_model(getattr(args, "language", None), getattr(args, "task", None))
     if args.local_files_only or args.model_dir:
-        from tilewhisper.models import hub
+        from tilewhisper.models.checkpoint import hub
 
-        hub.settle(args.model_dir, offline=bool(args.local_files_only))
+        hub.configure(args.model_dir, offline=bool(args.local_files_only))
     if not args.model_dir:
         return name
     size = catalog.official(name)

@@ -5,10 +5,10 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tilewhisper.engine.cli import FORMATS
 from tilewhisper.engine.commands.files import check_writable, write, writing
+from tilewhisper.engine.commands.main import FORMATS
 from tilewhisper.engine.errors import OptionError
-from tilewhisper.engine.subtitles import SubtitleOptions
+from tilewhisper.engine.output.subtitles import SubtitleOptions
 
 if TYPE_CHECKING:
     from tilewhisper.engine.results import Segment, TranscriptionInfo
@@ -43,7 +43,7 @@ def plan(files: Sequence[str], folder: Path, asked: str) -> dict[str, list[Path]
 
 def growing(segments: "Iterator[Segment]", paths: Sequence[Path]) -> "Iterator[Segment]":
     """Each segment is in the files that grow before the next is decoded. Raises OptionError."""
-    from tilewhisper.engine.writers import JsonLines
+    from tilewhisper.engine.output.writers import JsonLines
 
     with ExitStack() as stack:
         files: list[tuple[Path, JsonLines]] = []
@@ -62,7 +62,7 @@ def finish(
     segments: "Sequence[Segment]", info: "TranscriptionInfo", paths: Sequence[Path], layout: SubtitleOptions
 ) -> None:
     """Write the files that do not grow. Raises OptionError."""
-    from tilewhisper.engine.writers import WRITERS
+    from tilewhisper.engine.output.writers import WRITERS
 
     for path in paths:
         if path.suffix != GROWS:

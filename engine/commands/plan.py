@@ -8,13 +8,14 @@ from typing import Any
 
 from rich.console import Console
 
-from tilewhisper.engine import planning, tables
+from tilewhisper.engine.commands import tables
 from tilewhisper.engine.commands.files import check_writable, write
 from tilewhisper.engine.commands.screen import console, say
-from tilewhisper.kernels.cost import Profile
-from tilewhisper.kernels.tiling import Geometry
+from tilewhisper.engine.tuning import planning
+from tilewhisper.kernels.xdna.cost import Profile
 from tilewhisper.kernels.xdna.geometries import find_geometry
 from tilewhisper.kernels.xdna.profiles import SEED_CLAIMS, find_profile
+from tilewhisper.kernels.xdna.tiling import Geometry
 
 
 def run(args: Namespace) -> int:

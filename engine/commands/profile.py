@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING
 
 from rich.table import Table
 
-from tilewhisper.engine import policy as policies
 from tilewhisper.engine.commands.files import check_writable, write
 from tilewhisper.engine.commands.npu import settings
 from tilewhisper.engine.commands.screen import console, say
 from tilewhisper.engine.errors import OptionError
-from tilewhisper.models.audio import check_file
-from tilewhisper.models.locate import locate
+from tilewhisper.engine.routing.policy import load_policy
+from tilewhisper.models.audio.reader import check_file
+from tilewhisper.models.checkpoint.locate import locate
 
 if TYPE_CHECKING:
-    from tilewhisper.engine.profile import Breakdown, Part, Recording
+    from tilewhisper.engine.tuning.profile import Breakdown, Part, Recording
 
 
 def run(args: Namespace) -> int:
@@ -26,10 +26,10 @@ def run(args: Namespace) -> int:
     check_writable(args.trace)
     check_writable(args.json)
     check_file(args.file)
-    policies.load(args.policy).with_overrides(args.backend)
+    load_policy(args.policy).with_overrides(args.backend)
     locate(args.model)
 
-    from tilewhisper.engine import profile
+    from tilewhisper.engine.tuning import profile
 
     recordings = _record(args)
     chosen = profile.median(recordings)
@@ -43,10 +43,10 @@ def run(args: Namespace) -> int:
 
 
 def _record(args: Namespace) -> "list[Recording]":
-    from tilewhisper.engine import profile
-    from tilewhisper.engine.fingerprint import other_machine
-    from tilewhisper.engine.model import WhisperModel
     from tilewhisper.engine.options import TranscriptionOptions
+    from tilewhisper.engine.tuning import profile
+    from tilewhisper.engine.tuning.fingerprint import other_machine
+    from tilewhisper.engine.whisper_model import WhisperModel
 
     with WhisperModel(
         args.model, policy=args.policy, backends=args.backend, cpu_threads=args.threads, settings=settings(args)
@@ -58,7 +58,7 @@ def _record(args: Namespace) -> "list[Recording]":
 
 
 def _show(found: "Breakdown", runs: Sequence[float]) -> None:
-    from tilewhisper.engine.tables import setting_line, summary_line
+    from tilewhisper.engine.commands.tables import setting_line, summary_line
 
     screen, report = console(), found.report
     for table in (_stage_table(found), _encoder_table(found), _decoder_table(found)):

@@ -10,24 +10,24 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from tilewhisper.engine import policy as policies
 from tilewhisper.engine import startup
-from tilewhisper.engine.cli import DEFAULT_BATCH_SIZE
-from tilewhisper.engine.commands import inputs, loading, outputs, speech_flags
+from tilewhisper.engine.commands import flags, inputs, loading, outputs
 from tilewhisper.engine.commands.files import check_writable, write
+from tilewhisper.engine.commands.main import DEFAULT_BATCH_SIZE
 from tilewhisper.engine.commands.npu import settings
 from tilewhisper.engine.commands.screen import console, say
 from tilewhisper.engine.errors import USER_ERRORS, OptionError
+from tilewhisper.engine.output.subtitles import SubtitleOptions
 from tilewhisper.engine.progress import progress_bar
-from tilewhisper.engine.subtitles import SubtitleOptions
-from tilewhisper.models.audio import check_file
-from tilewhisper.models.locate import locate
+from tilewhisper.engine.routing.policy import load_policy
+from tilewhisper.models.audio.reader import check_file
+from tilewhisper.models.checkpoint.locate import locate
 
 if TYPE_CHECKING:
-    from tilewhisper.engine.model import WhisperModel
+    from tilewhisper.engine.pipeline.transcription import Transcript
     from tilewhisper.engine.report import RunReport
     from tilewhisper.engine.results import Segment, TranscriptionInfo
-    from tilewhisper.engine.transcriber import Transcript
+    from tilewhisper.engine.whisper_model import WhisperModel
 
 LONG_SECONDS = 30.0
 """A file with more than one window gets a progress bar."""
@@ -85,7 +85,7 @@ def run(args: Namespace) -> int:
     task = _task(args)
     check_writable(args.report)
     locate(task.model)
-    policies.load(task.policy).with_overrides(task.backends)
+    load_policy(task.policy).with_overrides(task.backends)
     outcome = _Outcome()
     files = _files(args.files, outcome, err)
     for note in _in_vain(task, files):
@@ -113,10 +113,10 @@ def _task(args: Namespace) -> _Task:
         model=loading.model(args),
         policy=policy,
         backends=backends,
-        options=speech_flags.options(args),
+        options=flags.options(args),
         batched=args.batched,
         batch_size=_batch_size(args),
-        layout=speech_flags.subtitle_options(args),
+        layout=flags.subtitle_options(args),
         verbose=args.verbose,
     )
 
@@ -170,9 +170,9 @@ def _outputs(files: Sequence[str], args: Namespace) -> dict[str, list[Path]]:
 
 def _load(task: _Task, args: Namespace, err: Console) -> "WhisperModel":
     with startup.no_compilers():
-        from tilewhisper.engine.model import WhisperModel
-    from tilewhisper.engine.fingerprint import other_machine
+        from tilewhisper.engine.whisper_model import WhisperModel
     from tilewhisper.engine.options import TranscriptionOptions
+    from tilewhisper.engine.tuning.fingerprint import other_machine
 
     options = TranscriptionOptions(**task.options)
     model = WhisperModel(
@@ -248,7 +248,7 @@ class _Run:
 
 
 def _shown(segments: "Iterator[Segment]", verbose: bool | None, out: Console) -> "Iterator[Segment]":
-    from tilewhisper.engine.writers import timed_line
+    from tilewhisper.engine.output.writers import timed_line
 
     for segment in segments:
         if verbose is not False:
@@ -257,7 +257,7 @@ def _shown(segments: "Iterator[Segment]", verbose: bool | None, out: Console) ->
 
 
 def _show_figures(report: "RunReport", err: Console) -> None:
-    from tilewhisper.engine import tables
+    from tilewhisper.engine.commands import tables
 
     err.print()
     err.print(tables.stage_table(report))

@@ -9,20 +9,20 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tilewhisper.engine import policy as policies
 from tilewhisper.engine.commands.files import check_writable, write
 from tilewhisper.engine.commands.npu import settings
 from tilewhisper.engine.commands.screen import console, say
 from tilewhisper.engine.errors import OptionError
+from tilewhisper.engine.routing.policy import DEFAULT_POLICY, load_policy, parse_policy
 from tilewhisper.kernels import registry
 from tilewhisper.kernels.base import Settings
-from tilewhisper.models.audio import check_file
-from tilewhisper.models.locate import locate
+from tilewhisper.models.audio.reader import check_file
+from tilewhisper.models.checkpoint.locate import locate
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from tilewhisper.engine.autotune import Figure, Tuning
+    from tilewhisper.engine.tuning.autotune import Figure, Tuning
 
 SYNTHETIC = "synthetic speech, no recording"
 
@@ -33,21 +33,21 @@ def run(args: Namespace) -> int:
 
     import torch
 
-    from tilewhisper.engine import tables
-    from tilewhisper.engine.autotune import tune
-    from tilewhisper.engine.trials import Trials
-    from tilewhisper.models import checkpoint
+    from tilewhisper.engine.commands import tables
+    from tilewhisper.engine.tuning.autotune import tune
+    from tilewhisper.engine.tuning.evaluation import Trials
+    from tilewhisper.models.checkpoint import loader
 
     if args.threads:
         torch.set_num_threads(args.threads)
     screen = console(stderr=True)
-    loaded = checkpoint.load(args.model)
+    loaded = loader.load(args.model)
     mels = _windows(args.audio, loaded.model.config.num_mel_bins)
     create = partial(registry.create, settings=settings(args))
     with screen.status("measuring") as status, Trials(loaded.model, mels, create) as trials:
         tuning = tune(trials, candidates, args.bound, args.rounds, progress=status.update)
     text = _policy_text(loaded.name, args.audio, tuning)
-    policies.parse(text, args.output)  # what is written can be read
+    parse_policy(text, args.output)  # what is written can be read
     write(Path(args.output), text)
     headings, *rows = _figure_rows(tuning)
     screen.print(tables.plain_table(headings, rows))
@@ -86,25 +86,23 @@ def _candidates(asked: Sequence[str] | None, chosen: Settings) -> list[str]:
 
 def _windows(files: Sequence[str], n_mels: int) -> "list[Tensor]":
     """The first window (n_mels, 3000) of each file, or of a synthetic sound."""
-    from tilewhisper.engine.synthetic_speech import synthetic_speech
-    from tilewhisper.models import audio
-    from tilewhisper.models.log_mel import log_mel, window
+    from tilewhisper.engine.tuning.synthetic_speech import synthetic_speech
+    from tilewhisper.models.audio import reader
+    from tilewhisper.models.audio.log_mel import log_mel, window
 
-    sounds = [audio.load(file) for file in files] or [synthetic_speech()]
+    sounds = [reader.decode_audio(file) for file in files] or [synthetic_speech()]
     return [window(log_mel(sound, n_mels), 0) for sound in sounds]
 
 
 def _policy_text(model: str, files: Sequence[str], tuning: "Tuning") -> str:
-    from tilewhisper.engine.fingerprint import fingerprint
-    from tilewhisper.engine.policy_file import to_toml
+    from tilewhisper.engine.routing.policy_file import to_toml
+    from tilewhisper.engine.tuning.fingerprint import fingerprint
 
     policy = replace(
         tuning.chosen.policy,
         description=_description(model, tuning),
         machine=fingerprint(),
-        decoder=policies.load(
-            policies.DEFAULT_POLICY
-        ).decoder,  # it is not tuned: the default's is the fastest that is exact
+        decoder=load_policy(DEFAULT_POLICY).decoder,  # it is not tuned: the default's is the fastest that is exact
     )
     figures, wholes = _aligned(_figure_rows(tuning)), _aligned(_whole_rows(tuning))
     return to_toml(policy, [*_setting(model, files, tuning), "", *figures, "", *wholes, *_left_out(tuning)])

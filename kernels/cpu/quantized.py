@@ -39,7 +39,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tilewhisper.kernels.base import Backend, BlockBackend, DecoderLayer, Norm, Settings, StepBackend, runs
+from tilewhisper.kernels.base import Backend, BlockBackend, DecoderBackend, DecoderLayer, Norm, Settings, runs
 from tilewhisper.kernels.cpu import build
 
 _native = torch.ops.tilewhisper_native
@@ -132,7 +132,7 @@ class _Native(BlockBackend):
         return attended
 
 
-class _Stepping(_Native, StepBackend):
+class _Stepping(_Native, DecoderBackend):
     """Those that also run a decoder: rows of 16 bits, so that only the weights' bits differ."""
 
     bits: ClassVar[int]
@@ -140,33 +140,35 @@ class _Stepping(_Native, StepBackend):
     def prepare(self, weight: Tensor, bias: Tensor | None) -> PackedWeight:
         return pack(weight, bias, self.bits)
 
-    def prepare_vocabulary(self, weight: Tensor) -> "_Vocabulary":
+    def prepare_lm_head(self, weight: Tensor) -> "_Vocabulary":
         return _Vocabulary(pack(weight, None, 8), weight, torch.zeros(len(weight)))
 
     def scores(self, x: Tensor, vocabulary: "_Vocabulary") -> Tensor:
         return linear(x, vocabulary.packed)
 
-    def settle(self, scores: Tensor, x: Tensor, vocabulary: "_Vocabulary", split: int, keep: int = 1) -> None:
-        _native.settle(scores, x, vocabulary.weight, vocabulary.packed.scales, vocabulary.norms, split, keep)
+    def rescore(self, scores: Tensor, x: Tensor, vocabulary: "_Vocabulary", split: int, keep: int = 1) -> None:
+        _native.rescore(scores, x, vocabulary.weight, vocabulary.packed.scales, vocabulary.norms, split, keep)
 
-    def likeliest(self, scores: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
-        found: tuple[Tensor, Tensor, Tensor] = _native.likeliest(scores, count)
+    def top_k(self, scores: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
+        found: tuple[Tensor, Tensor, Tensor] = _native.top_k(scores, count)
         return found
 
-    def keep(self, k: Tensor, v: Tensor, bias: Tensor | None = None) -> "_Kept":
+    def pack_cross_kv(self, k: Tensor, v: Tensor, bias: Tensor | None = None) -> "_Kept":
         packed: _Packed = _native.pack_keys_values(k, v, self.attention_bits)
         return _kept(packed, k.shape[1:], bias)
 
-    def hear(self, states: Tensor, prepared: PackedWeight, heads: int, bias: Tensor | None = None) -> "_Kept":
+    def project_cross_kv(
+        self, states: Tensor, prepared: PackedWeight, heads: int, bias: Tensor | None = None
+    ) -> "_Kept":
         packed: _Packed = _native.pack_products(states, *prepared, heads, self.attention_bits)
         return _kept(packed, (heads, states.shape[1], prepared.n // heads // 2), bias)
 
-    def attend(self, q: Tensor, kept: "_Kept", scale: float) -> Tensor:
+    def cross_attention(self, q: Tensor, kept: "_Kept", scale: float) -> Tensor:
         attended: Tensor = _native.attend(q, *kept.packed, kept.n, scale, kept.bias)
         return attended.transpose(1, 2).flatten(2)
 
-    def self_attend(self, qkv: Tensor, keys: Tensor, values: Tensor, lengths: Sequence[int], scale: float) -> Tensor:
-        attended: Tensor = _native.self_attend(qkv, keys, values, lengths, scale)
+    def self_attention(self, qkv: Tensor, keys: Tensor, values: Tensor, lengths: Sequence[int], scale: float) -> Tensor:
+        attended: Tensor = _native.self_attention(qkv, keys, values, lengths, scale)
         return attended
 
     def prepare_layers(self, layers: Sequence[DecoderLayer]) -> list["_Held"]:
@@ -211,7 +213,7 @@ def _hold_layer(layer: DecoderLayer) -> _Held:
     panels, scales, sums, biases, _ = map(list, zip(*products, strict=True))
     of_norms = [part for norm in norms for part in (norm.weight, norm.bias)]
     eps, width, hidden = layer.own_norm.eps, layer.fc2.n, layer.fc1.n
-    return _Held(_native.hold_layer(of_norms, eps, panels, scales, sums, biases, width, hidden, layer.scale))
+    return _Held(_native.register_layer(of_norms, eps, panels, scales, sums, biases, width, hidden, layer.scale))
 
 
 class _Vocabulary(NamedTuple):
@@ -233,7 +235,7 @@ class _Kept(NamedTuple):
 
 def _kept(packed: _Packed, sizes: Sequence[int], bias: Tensor | None) -> _Kept:
     """`sizes` are heads, n and head_dim."""
-    return _Kept(packed, sizes[1], bias, _Held(_native.hold_window(*packed, *sizes, bias)))
+    return _Kept(packed, sizes[1], bias, _Held(_native.register_cross_kv(*packed, *sizes, bias)))
 
 
 class Int16Backend(_Stepping):
@@ -249,11 +251,11 @@ class Int8Backend(_Stepping):
     bits = 8
     attention_bits = 8
 
-    def prepare_for_windows(self, weight: Tensor, bias: Tensor | None) -> PackedWeight:
+    def prepare_cross_kv(self, weight: Tensor, bias: Tensor | None) -> PackedWeight:
         """With rows of 8 bits as well: hundreds come at once, so that the products take the time, not the weights."""
         return pack_quads(weight, bias)
 
-    def prepare_vocabulary(self, weight: Tensor) -> "_Vocabulary":
+    def prepare_lm_head(self, weight: Tensor) -> "_Vocabulary":
         return _Vocabulary(pack_quads(weight, None), weight, torch.linalg.vector_norm(weight, dim=1))
 
 

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tilewhisper.kernels.base import StepBackend
+from tilewhisper.kernels.base import DecoderBackend
 
 
 class _Weights(NamedTuple):
@@ -21,7 +21,7 @@ class _Kept(NamedTuple):
     bias: Tensor | None
 
 
-class TorchBackend(StepBackend):
+class TorchBackend(DecoderBackend):
     name = "torch"
     summary = "float32 by torch"
 
@@ -44,19 +44,19 @@ class TorchBackend(StepBackend):
     def attention(self, q: Tensor, k: Tensor, v: Tensor, scale: float, bias: Tensor | None = None) -> Tensor:
         return F.scaled_dot_product_attention(q, k, v, attn_mask=None if bias is None else bias[None], scale=scale)
 
-    def step_layout(self, weight: Tensor) -> Tensor:
+    def decode_layout(self, weight: Tensor) -> Tensor:
         """Column by column: for one row the faster layout, since torch spreads it over the cores. Base's vocabulary
         took 4.5 ms against 10.5 ms row by row, the weights of its 6 layers 6.3 against 8.1 (torch 2.13, 2 cores).
         """
         return weight.T.contiguous().T
 
-    def keep(self, k: Tensor, v: Tensor, bias: Tensor | None = None) -> _Kept:
+    def pack_cross_kv(self, k: Tensor, v: Tensor, bias: Tensor | None = None) -> _Kept:
         return _Kept(k.contiguous(), v.contiguous(), bias)  # every step reads them whole, head by head
 
-    def attend(self, q: Tensor, kept: _Kept, scale: float) -> Tensor:
+    def cross_attention(self, q: Tensor, kept: _Kept, scale: float) -> Tensor:
         return _attend(q, kept.keys, kept.values, scale, kept.bias)
 
-    def self_attend(self, qkv: Tensor, keys: Tensor, values: Tensor, lengths: Sequence[int], scale: float) -> Tensor:
+    def self_attention(self, qkv: Tensor, keys: Tensor, values: Tensor, lengths: Sequence[int], scale: float) -> Tensor:
         heads, head_dim, new = keys.shape[1], keys.shape[3], qkv.shape[1]
         q, k, v = qkv.unflatten(-1, (3, heads, head_dim)).permute(2, 0, 3, 1, 4)
         for row, start in enumerate(lengths):

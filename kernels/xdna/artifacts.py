@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from tilewhisper.kernels.base import BackendUnavailable
-from tilewhisper.kernels.tiling import WORD_BYTES, Design, Tile, TilePlan
+from tilewhisper.kernels.xdna.tiling import WORD_BYTES, Design, Tile, TilePlan
 
 Target = Literal["hardware", "emulated"]
 InstructionUnit = Literal["bytes", "words"]

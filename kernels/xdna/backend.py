@@ -24,11 +24,11 @@ import torch
 from torch import Tensor
 
 from tilewhisper.kernels.base import Backend, BackendUnavailable, ProductFailed, ProductShape, Settings, Usage
-from tilewhisper.kernels.tiling import Design, Device, Geometry, TilePlan, host_calls, plan, why_not
 from tilewhisper.kernels.xdna import artifacts, xrt
 from tilewhisper.kernels.xdna.artifacts import Artifact
 from tilewhisper.kernels.xdna.geometries import XDNA1, device_called, find_geometry
 from tilewhisper.kernels.xdna.probe import probe
+from tilewhisper.kernels.xdna.tiling import Design, Device, Geometry, TilePlan, host_calls, plan, why_not
 
 GEOMETRY = "whole-array"
 KERNELS_FOLDER = Path("~/.cache/tilewhisper/kernels").expanduser()

@@ -3,7 +3,7 @@
 from difflib import get_close_matches
 
 from tilewhisper.kernels.base import UnknownTarget
-from tilewhisper.kernels.tiling import Device, Geometry, MicroKernel, Tile
+from tilewhisper.kernels.xdna.tiling import Device, Geometry, MicroKernel, Tile
 
 _BF16_BLOCK = Tile(16, 8, 16)
 

@@ -9,9 +9,9 @@ times those 163.7 s are its 3,928.8 s. So the call here is 163.7 s / 3,008, and 
 from dataclasses import dataclass, replace
 
 from tilewhisper.kernels.base import ProductShape
-from tilewhisper.kernels.cost import ArrayProfile, CallProfile, Figure, Profile
-from tilewhisper.kernels.tiling import Tile
+from tilewhisper.kernels.xdna.cost import ArrayProfile, CallProfile, Figure, Profile
 from tilewhisper.kernels.xdna.geometries import XDNA1, XDNA2, unknown
+from tilewhisper.kernels.xdna.tiling import Tile
 
 SEED_SHAPE = ProductShape(1, 3001, 512, 512)
 """The product the seed reports. Its rows are mel frames; an encoder's projection has 1,500."""

@@ -21,7 +21,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from tilewhisper.kernels.tiling import Design, Geometry, TilePlan
+from tilewhisper.kernels.xdna.tiling import Design, Geometry, TilePlan
 
 Operand = Literal["A", "B", "C"]
 Direction = Literal["to array", "from array"]

@@ -11,8 +11,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from tilewhisper.engine.routing.sites import encoder_sites, stem_sites
 from tilewhisper.kernels.base import AttentionBackend, Backend, ProductShape
-from tilewhisper.models.catalog import Size, encoder_sites, stem_sites
+from tilewhisper.models.checkpoint.catalog import Size
 
 Run = Callable[[], Tensor]
 Kind = Literal["linear", "conv", "attention"]

@@ -11,9 +11,9 @@ import torch
 from peers.openai_layout import sizes, tensors
 from torch import Tensor
 
-from tilewhisper.models import vocabulary
-from tilewhisper.models.checkpoint import Checkpoint
-from tilewhisper.models.log_mel import mel_filters
+from tilewhisper.models.audio.log_mel import mel_filters
+from tilewhisper.models.checkpoint.loader import Checkpoint
+from tilewhisper.models.tokenizer import vocabulary
 
 _MAGIC = 0x67676D6C
 _F32, _F16, _Q8_0 = 0, 1, 8  # types of a tensor

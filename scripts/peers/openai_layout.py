@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from tilewhisper.models.checkpoint import Checkpoint
+from tilewhisper.models.checkpoint.loader import Checkpoint
 
 _MODULES = {
     "self_attn.q_proj": "attn.query",

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 from peers.base import Setup, Transcript
 
-from tilewhisper.engine import WhisperModel
+from tilewhisper import WhisperModel
 from tilewhisper.engine.report import RunReport
 from tilewhisper.engine.results import Segment
 

@@ -5,7 +5,7 @@ import numpy.typing as npt
 import torch
 from peers.base import Setup, Transcript
 
-from tilewhisper.models.transformers_path import TransformersWhisper
+from tilewhisper.engine.tuning.transformers_whisper import TransformersWhisper
 
 
 class Peer:

@@ -17,8 +17,9 @@ from pathlib import Path
 
 from peers.base import PeerError
 
-from tilewhisper.models.locate import Source, locate
-from tilewhisper.models.log_mel import FRAMES_PER_WINDOW, HOP_LENGTH, N_FFT, SAMPLE_RATE, WINDOW_SAMPLES
+from tilewhisper.models.audio.log_mel import WINDOW_SAMPLES
+from tilewhisper.models.checkpoint.locate import Source, locate
+from tilewhisper.models.constants import FRAMES_PER_WINDOW, HOP_LENGTH, N_FFT, SAMPLE_RATE
 
 EXPORTER = "optimum-cli"
 WORK = Path.home() / ".cache" / "tilewhisper" / "peers"
@@ -76,17 +77,17 @@ def _ctranslate2(workshop: Workshop, source: Source, folder: Path) -> None:
 def _ggml(workshop: Workshop, source: Source, path: Path) -> None:
     from peers import ggml
 
-    from tilewhisper.models import checkpoint
+    from tilewhisper.models.checkpoint import loader
 
-    ggml.write(checkpoint.load(source.name), path)
+    ggml.write(loader.load(source.name), path)
 
 
 def _openai(workshop: Workshop, source: Source, path: Path) -> None:
     from peers import openai_layout
 
-    from tilewhisper.models import checkpoint
+    from tilewhisper.models.checkpoint import loader
 
-    openai_layout.write(checkpoint.load(source.name), path)
+    openai_layout.write(loader.load(source.name), path)
 
 
 def _openvino(workshop: Workshop, source: Source, folder: Path) -> None:
@@ -115,10 +116,10 @@ def _found_exporter() -> str:
 
 def _write_transformers(source: Source, folder: Path) -> None:
     """A transformers folder with all that an exporter looks for: model, tokenizer, feature extractor."""
-    from tilewhisper.models import checkpoint
-    from tilewhisper.models.transformers_path import transformers_model
+    from tilewhisper.engine.tuning.transformers_whisper import transformers_model
+    from tilewhisper.models.checkpoint import loader
 
-    model = transformers_model(checkpoint.load(source.name))
+    model = transformers_model(loader.load(source.name))
     model.save_pretrained(folder)
     shutil.copy(source.folder / "tokenizer.json", folder)
     end = "<|endoftext|>"

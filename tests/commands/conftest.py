@@ -14,7 +14,7 @@ import pytest
 from conftest import require_weights
 from stand_in import StandIn, segment
 
-from tilewhisper.engine.cli import main
+from tilewhisper.engine.commands.main import main
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def installed() -> Callable[..., Finished]:
 def model(monkeypatch):
     """In the place of the command's model; its class, which keeps what it was asked."""
     require_weights("tiny.en")
-    monkeypatch.setattr("tilewhisper.engine.model.WhisperModel", StandIn)
+    monkeypatch.setattr("tilewhisper.engine.whisper_model.WhisperModel", StandIn)
     monkeypatch.setattr(StandIn, "asked", [], raising=False)
     monkeypatch.setattr(StandIn, "together", [], raising=False)
     monkeypatch.setattr(StandIn, "transcript", [segment(), segment(id=1, text=" And more.")], raising=False)

@@ -9,8 +9,8 @@ import pytest
 import soundfile
 from conftest import SAMPLE, SAMPLE_WORDS, require_weights
 
-from tilewhisper.models.catalog import PACKAGES
-from tilewhisper.models.locate import installed as installed_weights
+from tilewhisper.models.checkpoint.catalog import PACKAGES
+from tilewhisper.models.checkpoint.locate import installed as installed_weights
 
 RATE = 16000
 
@@ -217,7 +217,7 @@ def test_packaged_weights_that_changed(tilewhisper, folder, monkeypatch):
     """One bit of the packaged file flipped: its known hash finds it, and the line says how to mend it."""
     from dataclasses import replace
 
-    from tilewhisper.models import locate
+    from tilewhisper.models.checkpoint import locate
 
     content = bytearray(weights_of(folder))
     content[len(content) // 2] ^= 1

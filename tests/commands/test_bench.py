@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 from conftest import SAMPLE, require_weights
 
-from tilewhisper.engine import benchmark
+from tilewhisper.engine.tuning import benchmark
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from tilewhisper.kernels.base import ProductShape
 from tilewhisper.kernels.cpu import build
 from tilewhisper.kernels.cpu.bf16 import Bf16Backend
-from tilewhisper.models.catalog import SIZES
+from tilewhisper.models.checkpoint.catalog import SIZES
 
 SMALL = ("--shape", "5,32,48", "--rounds", "2", "--threads", "1")
 

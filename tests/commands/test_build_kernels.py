@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from tilewhisper.kernels.base import BackendUnavailable, ProductShape
-from tilewhisper.kernels.tiling import plan
 from tilewhisper.kernels.xdna import artifacts
 from tilewhisper.kernels.xdna.geometries import XDNA1, find_geometry
+from tilewhisper.kernels.xdna.tiling import plan
 
 pytest.importorskip("xdsl", reason="checking designs needs xDSL: pip install 'tilewhisper[npu]'")
 

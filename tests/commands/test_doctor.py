@@ -90,7 +90,7 @@ def test_a_device_node_without_permission(tilewhisper, no_npu, monkeypatch):
 
 
 def test_weights_that_are_missing_come_with_their_command(tilewhisper, monkeypatch):
-    from tilewhisper.models import locate
+    from tilewhisper.models.checkpoint import locate
 
     monkeypatch.setattr(locate, "installed", lambda package: None)
     table = rows(tilewhisper("doctor").out, "weights")

@@ -45,8 +45,8 @@ def test_an_official_size_needs_no_weights(tilewhisper):
 def test_a_folder_has_the_sizes_of_its_own(tilewhisper, tmp_path):
     from transformers import WhisperConfig, WhisperForConditionalGeneration
 
-    from tilewhisper.models.catalog import PACKAGES
-    from tilewhisper.models.locate import installed
+    from tilewhisper.models.checkpoint.catalog import PACKAGES
+    from tilewhisper.models.checkpoint.locate import installed
 
     require_weights("tiny.en")
     config = WhisperConfig(

@@ -5,11 +5,12 @@ import re
 
 import pytest
 
-from tilewhisper.engine.cli import main
-from tilewhisper.engine.planning import plan_encoder
+from tilewhisper.engine.commands.main import main
+from tilewhisper.engine.routing.sites import encoder_sites
+from tilewhisper.engine.tuning.planning import plan_encoder
 from tilewhisper.kernels.xdna.geometries import find_geometry
 from tilewhisper.kernels.xdna.profiles import XDNA1_PROFILE
-from tilewhisper.models.catalog import SIZES, encoder_sites
+from tilewhisper.models.checkpoint.catalog import SIZES
 
 
 @pytest.fixture

@@ -6,8 +6,8 @@ from types import SimpleNamespace
 import pytest
 from conftest import SAMPLE, require_weights
 
-from tilewhisper.engine.router import Router
-from tilewhisper.models.catalog import encoder_sites, stem_sites
+from tilewhisper.engine.routing.router import Router
+from tilewhisper.engine.routing.sites import encoder_sites, stem_sites
 
 STAGES = ["decode audio", "log-mel", "encode", "keys and values", "prompt", "decode"]
 TINY = {"d_model": 384, "heads": 6, "ffn": 1536}

@@ -9,10 +9,10 @@ import pytest
 import weight_writers
 from conftest import require_weights
 
-from tilewhisper.models import checkpoint, prepared
-from tilewhisper.models.locate import locate
+from tilewhisper.models.checkpoint import cache, loader
+from tilewhisper.models.checkpoint.locate import locate
 
-_PROGRAM = "from tilewhisper.engine.cli import program; program()"
+_PROGRAM = "from tilewhisper.engine.commands.main import program; program()"
 _PLAN = ("plan", "--shape", "3001,512,512")
 
 
@@ -57,10 +57,10 @@ def test_output_that_is_lost_is_told():
 def weights(tmp_path_factory):
     """An OpenAI .pt; the copy that the command keeps of it is cleared away."""
     file = tmp_path_factory.mktemp("weights") / "mine.pt"
-    weight_writers.write_openai(checkpoint.load(require_weights("tiny.en")), file)
+    weight_writers.write_openai(loader.load(require_weights("tiny.en")), file)
     yield file
     copies = Path("~/.cache/tilewhisper/models").expanduser()  # of processes of their own; there are none in this one
-    (copies / prepared.path_of(locate(file)).name).unlink(missing_ok=True)
+    (copies / cache.path_of(locate(file)).name).unlink(missing_ok=True)
 
 
 @pytest.mark.parametrize(

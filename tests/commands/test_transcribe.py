@@ -9,8 +9,9 @@ import soundfile
 import torch
 from conftest import SAMPLE, SAMPLE_WORDS, require_weights
 
-from tilewhisper.engine.encoder import Encoder
-from tilewhisper.models.catalog import SIZES, encoder_sites, stem_sites
+from tilewhisper.engine.encoding.encoder import Encoder
+from tilewhisper.engine.routing.sites import encoder_sites, stem_sites
+from tilewhisper.models.checkpoint.catalog import SIZES
 
 SITES = [site.name for site in (*stem_sites(80, 384), *encoder_sites(4, 384, 6, 1536))]
 STAGES = ["decode audio", "log-mel", "encode", "keys and values", "prompt", "decode"]
@@ -140,9 +141,9 @@ def test_files_together_say_what_each_says_alone(tilewhisper, ran, tmp_path):
 
 def test_loading_is_told_and_not_counted(tilewhisper, tmp_path, monkeypatch):
     """A load slower by a second shows in `load` and nowhere else."""
-    from tilewhisper.models import prepared
+    from tilewhisper.models.checkpoint import cache
 
-    original = prepared.load
+    original = cache.load
 
     def slow(name):
         import time
@@ -150,7 +151,7 @@ def test_loading_is_told_and_not_counted(tilewhisper, tmp_path, monkeypatch):
         time.sleep(1)
         return original(name)
 
-    monkeypatch.setattr(prepared, "load", slow)
+    monkeypatch.setattr(cache, "load", slow)
     assert tilewhisper("transcribe", SAMPLE, "--report", tmp_path / "r.json").status == 0
     run = the_run(tmp_path / "r.json")
     assert run["load"]["wall_seconds"] > 1

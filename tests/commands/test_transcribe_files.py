@@ -9,8 +9,8 @@ import pytest
 from conftest import SAMPLE
 from stand_in import segment
 
-from tilewhisper.engine import writers
-from tilewhisper.engine.cli import main
+from tilewhisper.engine.commands.main import main
+from tilewhisper.engine.output import writers
 from tilewhisper.engine.results import Word
 from tilewhisper.kernels.base import KernelError
 from tilewhisper.models.errors import AudioError

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from conftest import SAMPLE, require_weights
 
-from tilewhisper.engine.commands import speech_flags
+from tilewhisper.engine.commands import flags
 from tilewhisper.engine.options import TranscriptionOptions
-from tilewhisper.models.locate import locate
-from tilewhisper.models.vad_options import VadOptions
+from tilewhisper.models.audio.vad_options import VadOptions
+from tilewhisper.models.checkpoint.locate import locate
 
 # openai-whisper 20250625's own parser: each flag, and a word it takes.
 OPENAI = {
@@ -66,14 +66,14 @@ def test_every_flag_of_the_peers_is_known_in_both_spellings(tilewhisper, model, 
 
 def test_every_option_of_python_is_a_flag_and_its_help_says_pythons_default():
     fields = {field.name: field.default for field in dataclasses.fields(TranscriptionOptions)}
-    flags = {flag.name: flag.kind(flag.default) for group in speech_flags.GROUPS.values() for flag in group}
+    known = {flag.name: flag.kind(flag.default) for group in flags.GROUPS.values() for flag in group}
     elsewhere = {"log_progress", "vad_parameters", "temperature", "batch_size"}
-    assert {name: flags[name] for name in fields if name not in elsewhere} == {
+    assert {name: known[name] for name in fields if name not in elsewhere} == {
         name: default for name, default in fields.items() if name not in elsewhere
     }
     vad = {f"vad_{field.name}": field.default for field in dataclasses.fields(VadOptions)}
-    assert {name: flags[name] for name in vad} == vad
-    assert speech_flags.temperatures(flags["temperature"], flags["temperature_increment_on_fallback"]) == pytest.approx(
+    assert {name: known[name] for name in vad} == vad
+    assert flags.temperatures(flags["temperature"], flags["temperature_increment_on_fallback"]) == pytest.approx(
         fields["temperature"]
     )
 

@@ -4,10 +4,11 @@ import pytest
 from conftest import SAMPLE, SAMPLE_WORDS, require_weights
 from transformers import WhisperConfig, WhisperForConditionalGeneration
 
-from tilewhisper.engine import policy
-from tilewhisper.engine.fingerprint import fingerprint
-from tilewhisper.models.catalog import PACKAGES, sites_of
-from tilewhisper.models.locate import installed
+from tilewhisper.engine.routing import policy
+from tilewhisper.engine.routing.sites import sites_of
+from tilewhisper.engine.tuning.fingerprint import fingerprint
+from tilewhisper.models.checkpoint.catalog import PACKAGES
+from tilewhisper.models.checkpoint.locate import installed
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +35,7 @@ def test_it_writes_a_policy_with_its_figures_and_its_machine(tilewhisper, small,
     assert finished.status == 0, finished.err
     assert finished.out == ""
     assert finished.err.splitlines()[-1].endswith(f"written to {file}")
-    written = policy.load(file)
+    written = policy.load_policy(file)
     assert written.machine == fingerprint()
     assert "within 0.005 of float32" in written.description
     backends = {route.backend for route in written.resolve(sites_of(WhisperConfig.from_pretrained(small)))}
@@ -51,7 +52,7 @@ def test_without_a_recording_it_says_so(tilewhisper, small, tmp_path):
     assert finished.status == 0, finished.err
     assert "synthetic speech, no recording" in finished.err
     assert "synthetic speech, no recording" in (tmp_path / "mine.toml").read_text()
-    written = policy.load(tmp_path / "mine.toml")
+    written = policy.load_policy(tmp_path / "mine.toml")
     assert (written.default, written.rules) == ("torch", ())  # nothing else is that exact
 
 

@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 
 from tilewhisper.kernels.base import BackendUnavailable, ProductShape, UnsupportedShape
-from tilewhisper.kernels.tiling import Geometry, Tile, TilePlan, plan
 from tilewhisper.kernels.xdna import artifacts
 from tilewhisper.kernels.xdna.artifacts import find, folder_name
 from tilewhisper.kernels.xdna.emulated.build import build
@@ -14,6 +13,7 @@ from tilewhisper.kernels.xdna.emulated.container import unpack
 from tilewhisper.kernels.xdna.emulated.program import program_of
 from tilewhisper.kernels.xdna.geometries import XDNA1, XDNA2, find_geometry
 from tilewhisper.kernels.xdna.sequence import encode, runtime_sequence
+from tilewhisper.kernels.xdna.tiling import Geometry, Tile, TilePlan, plan
 
 
 def cut(m: int, k: int, n: int, name: str = "whole-array", device=XDNA1) -> TilePlan:

@@ -10,12 +10,12 @@ import torch
 from test_backends import SEED_CASES, seed_case
 
 from tilewhisper.kernels.base import BackendUnavailable, ProductFailed, ProductShape, Settings
-from tilewhisper.kernels.tiling import plan
 from tilewhisper.kernels.xdna import xrt
 from tilewhisper.kernels.xdna.backend import XdnaBackend
 from tilewhisper.kernels.xdna.emulated import pyxrt as emulated
 from tilewhisper.kernels.xdna.emulated.on_demand import DesignsOnDemand, parse_fault
 from tilewhisper.kernels.xdna.geometries import XDNA1, XDNA2, device_called, find_geometry
+from tilewhisper.kernels.xdna.tiling import plan
 
 
 def backend(device=XDNA1, geometry="whole-array", faults=None, find=None, module=None, **options) -> XdnaBackend:

@@ -6,8 +6,8 @@ import re
 import numpy as np
 import pytest
 
+from tilewhisper.engine.routing.sites import encoder_sites
 from tilewhisper.kernels.base import BackendUnavailable, ProductShape
-from tilewhisper.kernels.tiling import plan
 from tilewhisper.kernels.xdna.designs import mlir
 from tilewhisper.kernels.xdna.designs.check import read_plan
 from tilewhisper.kernels.xdna.designs.reader import DesignError, read
@@ -16,7 +16,8 @@ from tilewhisper.kernels.xdna.emulated.device import EmulatedDevice
 from tilewhisper.kernels.xdna.emulated.program import Layout, Program
 from tilewhisper.kernels.xdna.geometries import GEOMETRIES, XDNA1, XDNA2, find_geometry
 from tilewhisper.kernels.xdna.sequence import Wait, encode
-from tilewhisper.models.catalog import SIZES, encoder_sites
+from tilewhisper.kernels.xdna.tiling import plan
+from tilewhisper.models.checkpoint.catalog import SIZES
 
 pytest.importorskip("xdsl", reason="checking designs needs xDSL: pip install 'tilewhisper[npu]'")
 

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from tilewhisper.kernels.base import ProductShape
-from tilewhisper.kernels.tiling import Geometry, Tile, TilePlan, plan
 from tilewhisper.kernels.xdna.geometries import XDNA1, XDNA2, find_geometry
 from tilewhisper.kernels.xdna.sequence import (
     Descriptor,
@@ -17,6 +16,7 @@ from tilewhisper.kernels.xdna.sequence import (
     encode,
     runtime_sequence,
 )
+from tilewhisper.kernels.xdna.tiling import Geometry, Tile, TilePlan, plan
 
 
 def cut(m: int, k: int, n: int, name: str = "whole-array", device=XDNA1) -> TilePlan:

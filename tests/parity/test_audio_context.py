@@ -5,10 +5,10 @@ from collections import defaultdict
 import pytest
 import torch
 
-from tilewhisper.engine.audio_context import FULL, MARGIN, AudioContext, whole_positions
-from tilewhisper.engine.router import SiteCount
-from tilewhisper.models import audio
-from tilewhisper.models.log_mel import LogMel
+from tilewhisper.engine.encoding.audio_context import FULL, MARGIN, AudioContext, whole_positions
+from tilewhisper.engine.routing.router import SiteCount
+from tilewhisper.models.audio import reader
+from tilewhisper.models.audio.log_mel import LogMel
 
 
 def encode(model, samples, context):
@@ -20,7 +20,7 @@ def encode(model, samples, context):
 
 @pytest.fixture
 def clip(shared):
-    return audio.load(shared / "librispeech" / "1688-142285-0002.flac")  # 2.8 s
+    return reader.decode_audio(shared / "librispeech" / "1688-142285-0002.flac")  # 2.8 s
 
 
 def test_full_is_what_it_was_before_bit_for_bit(engine, clip):
@@ -48,7 +48,7 @@ def test_the_states_of_the_audio_stay_close(engine, clip, context, bound):
 
 
 def test_a_window_without_silence_is_encoded_in_full(engine, shared):
-    model, samples = engine("tiny.en"), audio.load(shared / "long" / "61-52s.wav")[: 30 * 16000]
+    model, samples = engine("tiny.en"), reader.decode_audio(shared / "long" / "61-52s.wav")[: 30 * 16000]
     for context in (AudioContext("sparse", 4), AudioContext("silent")):
         assert not encode(model, samples, context)[0].cheap
 

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from tilewhisper.engine import WhisperModel
+from tilewhisper import WhisperModel
 from tilewhisper.kernels.cpu.build import why_unavailable
-from tilewhisper.models import audio
+from tilewhisper.models.audio import reader
 
 
 def relative_error(ours: torch.Tensor, theirs: torch.Tensor) -> float:
@@ -16,7 +16,7 @@ def relative_error(ours: torch.Tensor, theirs: torch.Tensor) -> float:
 def case(request, oracle, shared):
     """A model's name, a window of speech, and transformers' states of it."""
     theirs = oracle(request.param)
-    mel = theirs.log_mel(audio.load(shared / "jfk.flac"))
+    mel = theirs.log_mel(reader.decode_audio(shared / "jfk.flac"))
     return request.param, mel, theirs.states(mel)
 
 
@@ -52,7 +52,8 @@ def test_float64_is_nearer_to_float32_than_its_rounding(case):
 
 def test_windows_in_a_batch_are_encoded_as_alone(engine, oracle, shared):
     mels = [
-        oracle("tiny.en").log_mel(audio.load(shared / "librispeech" / f"1688-142285-000{i}.flac")) for i in range(2)
+        oracle("tiny.en").log_mel(reader.decode_audio(shared / "librispeech" / f"1688-142285-000{i}.flac"))
+        for i in range(2)
     ]
     together = engine("tiny.en").encode(torch.cat(mels))
     for states, mel in zip(together, mels, strict=True):

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from tilewhisper.engine import BatchedInferencePipeline, WhisperModel
-from tilewhisper.engine.audio_context import FULL
+from tilewhisper import BatchedInferencePipeline, WhisperModel
+from tilewhisper.engine.encoding.audio_context import FULL
 from tilewhisper.engine.errors import OptionError
-from tilewhisper.engine.router import SiteCount
-from tilewhisper.models import audio
+from tilewhisper.engine.routing.router import SiteCount
+from tilewhisper.models.audio import reader
 from tilewhisper.models.errors import AudioError
 
 GREEDY = {"beam_size": 1, "temperature": 0.0}
@@ -73,7 +73,7 @@ def test_a_text_as_long_as_the_context_has_times(engine):
     model = engine("tiny.en")
     encoded = model.encode_window(torch.zeros(1, 80, 3000), 500, FULL, defaultdict(SiteCount))
     text = [1000] * (model.text_context - 1)  # all that a decoder fits after start-of-transcript
-    times, probabilities = model.align(encoded, model.hear(encoded), 500, "en", "transcribe", text)
+    times, probabilities = model.align(encoded, model.project_cross_kv(encoded), 500, "en", "transcribe", text)
     assert (len(times), len(probabilities)) == (model.text_context, model.text_context - 1)
     assert all(0 <= a <= b <= 5 for a, b in pairwise(times))
 
@@ -98,7 +98,7 @@ def test_many_files_together_give_what_each_gives_alone(engine, shared, two_wind
 
 
 def test_files_of_which_nothing_is_asked_do_not_end_the_others(engine, shared):
-    short, speech = np.zeros(16000, np.float32), audio.load(shared / "jfk.flac")
+    short, speech = np.zeros(16000, np.float32), reader.decode_audio(shared / "jfk.flac")
     files = [*[short] * 9, speech, short]
     *before, jfk, after = engine("tiny.en").transcribe_many(files, batch_size=2, **GREEDY, clip_timestamps="5")
     assert [transcript.segments for transcript in (*before, after)] == [[]] * 10
@@ -123,7 +123,7 @@ def test_a_file_in_chunks(engine, shared, two_windows, alone):
 def test_silence_that_is_cut_out_is_back_in_the_times(engine, shared):
     pytest.importorskip("silero_vad")
     pytest.importorskip("onnxruntime")
-    speech, quiet = audio.load(shared / "jfk.flac"), np.zeros(10 * 16000, np.float32)
+    speech, quiet = reader.decode_audio(shared / "jfk.flac"), np.zeros(10 * 16000, np.float32)
     segments, info = engine("tiny.en").transcribe(
         np.concatenate([quiet, speech, quiet, speech]), **GREEDY, vad_filter=True, word_timestamps=True
     )

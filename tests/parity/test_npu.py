@@ -5,14 +5,14 @@ import json
 import pytest
 from conftest import require_weights
 
-from tilewhisper.engine.cli import main
-from tilewhisper.engine.policy import Policy, Rule
-from tilewhisper.engine.routing import apply_policy
+from tilewhisper.engine.commands.main import main
+from tilewhisper.engine.routing.modules import apply_policy
+from tilewhisper.engine.routing.policy import Policy, Rule
 from tilewhisper.kernels import registry
 from tilewhisper.kernels.base import ProductShape, Settings
-from tilewhisper.kernels.tiling import plan
 from tilewhisper.kernels.xdna.geometries import XDNA1, find_geometry
-from tilewhisper.models import checkpoint
+from tilewhisper.kernels.xdna.tiling import plan
+from tilewhisper.models.checkpoint import loader
 
 PROJECTIONS = ("q_proj", "k_proj", "v_proj", "out_proj")
 WITH_FALLBACK = """
@@ -116,7 +116,7 @@ def test_the_encoder_lets_go_of_the_device():
         backends.append(registry.create(name, Settings(npu="emulated")))
         return backends[-1]
 
-    model = checkpoint.load(require_weights("tiny.en")).model
+    model = loader.load(require_weights("tiny.en")).model
     policy = Policy("one", "torch", (Rule("layers.0.fc1", "npu"),))
     routed = apply_policy(model, policy, lambda name: create(name) if name == "npu" else registry.create(name))
     machine = backends[0]._xrt.pyxrt.emulation

@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from tilewhisper.engine.audio_context import FULL, AudioContext, Encoded
+from tilewhisper.engine.encoding.audio_context import FULL, AudioContext, Encoded
 from tilewhisper.engine.options import TranscriptionOptions
-from tilewhisper.engine.router import SiteCount
-from tilewhisper.models import audio
-from tilewhisper.models.log_mel import content_frames
+from tilewhisper.engine.routing.router import SiteCount
+from tilewhisper.models.audio import reader
+from tilewhisper.models.audio.log_mel import content_frames
 
 
 def clips(shared: Path) -> list[Path]:
@@ -24,9 +24,9 @@ def test_greedy_tokens_equal_transformers(name, step, may_differ, engine, oracle
     options = TranscriptionOptions(language="en", beam_size=1, temperature=0)
     different = []
     for clip in (files := clips(shared)[::step]):
-        samples = audio.load(clip)
+        samples = reader.decode_audio(clip)
         mel = engine(name).log_mel(samples)[None]
-        (window,) = engine(name).decode([engine(name).hear(Encoded(engine(name).encode(mel)))], options)
+        (window,) = engine(name).decode([engine(name).project_cross_kv(Encoded(engine(name).encode(mel)))], options)
         if window.tokens != oracle(name).generate(samples, "en").tokens:
             different.append(clip.name)
     assert len(files) == 60 // step
@@ -37,18 +37,18 @@ def test_greedy_tokens_equal_transformers(name, step, may_differ, engine, oracle
 def test_tokens_without_timestamps_equal_transformers(name, engine, oracle, shared):
     options = TranscriptionOptions(language="en", beam_size=1, temperature=0, without_timestamps=True)
     for clip in clips(shared)[:3]:
-        samples = audio.load(clip)
+        samples = reader.decode_audio(clip)
         states = engine(name).encode(engine(name).log_mel(samples)[None])
-        (window,) = engine(name).decode([engine(name).hear(Encoded(states))], options)
+        (window,) = engine(name).decode([engine(name).project_cross_kv(Encoded(states))], options)
         assert window.tokens == oracle(name).generate(samples, "en", timestamps=False).tokens
 
 
 def test_translation_equals_transformers(engine, oracle, shared):
-    samples = audio.load(shared / "languages" / "es.wav")
+    samples = reader.decode_audio(shared / "languages" / "es.wav")
     model = engine("base")
     states = model.encode(model.log_mel(samples)[None])
     (window,) = model.decode(
-        [model.hear(Encoded(states))], TranscriptionOptions("es", "translate", beam_size=1, temperature=0)
+        [model.project_cross_kv(Encoded(states))], TranscriptionOptions("es", "translate", beam_size=1, temperature=0)
     )
     assert window.tokens == oracle("base").generate(samples, "es", "translate").tokens
 
@@ -57,7 +57,7 @@ def test_translation_equals_transformers(engine, oracle, shared):
 def test_the_language_is_detected_as_transformers_does(language, engine, oracle, shared):
     file = shared / "languages" / f"{language}.wav"
     _, info = engine("base").transcribe(file)
-    assert info.language == oracle("base").detect_language(oracle("base").log_mel(audio.load(file)))
+    assert info.language == oracle("base").detect_language(oracle("base").log_mel(reader.decode_audio(file)))
     assert info.language == language
     assert info.all_language_probs[0] == (info.language, info.language_probability)
     assert sum(probability for _, probability in info.all_language_probs) == pytest.approx(1.0, abs=1e-5)
@@ -66,11 +66,11 @@ def test_the_language_is_detected_as_transformers_does(language, engine, oracle,
 def test_cached_steps_equal_one_pass_over_all_tokens(engine, oracle, shared):
     """The decoder alone: logits of token after token against transformers' forward over the whole sequence."""
     model, theirs = engine("tiny.en"), oracle("tiny.en")
-    states = model.encode(theirs.log_mel(audio.load(shared / "jfk.flac")))
+    states = model.encode(theirs.log_mel(reader.decode_audio(shared / "jfk.flac")))
     tokens = torch.tensor([[50257, 50362, 843, 523, 616, 5891, 3399]])
     decoder = model._decoder
     state = decoder.start()
-    state.add([decoder.hear(Encoded(states))])
+    state.add([decoder.project_cross_kv(Encoded(states))])
     steps = [tokens[:, :2], *tokens[:, 2:].split(1, dim=1)]
     ours = torch.cat([decoder.logits(decoder.step(some.tolist(), state)) for some in steps])
     with torch.inference_mode():
@@ -80,9 +80,9 @@ def test_cached_steps_equal_one_pass_over_all_tokens(engine, oracle, shared):
 
 @pytest.mark.parametrize("most", [512, 3])
 def test_a_batch_of_prompts_of_any_lengths_gives_what_each_gives_alone(engine, oracle, shared, monkeypatch, most):
-    monkeypatch.setattr("tilewhisper.engine.decoder.AT_ONCE", most)
+    monkeypatch.setattr("tilewhisper.engine.decoding.decoder.AT_ONCE", most)
     model, theirs = engine("tiny.en"), oracle("tiny.en")
-    window = model.hear(Encoded(model.encode(theirs.log_mel(audio.load(shared / "jfk.flac")))))
+    window = model.project_cross_kv(Encoded(model.encode(theirs.log_mel(reader.decode_audio(shared / "jfk.flac")))))
     decoder = model._decoder
     prompts, after = [[50257, 50362], [50257, 50362, 843, 523, 616]], [[843], [5891]]
     alone = []
@@ -106,9 +106,9 @@ def test_a_batch_of_prompts_of_any_lengths_gives_what_each_gives_alone(engine, o
 
 def test_a_full_text_context_is_refused(engine, oracle, shared):
     model = engine("tiny.en")
-    states = model.encode(oracle("tiny.en").log_mel(audio.load(shared / "jfk.flac")))
+    states = model.encode(oracle("tiny.en").log_mel(reader.decode_audio(shared / "jfk.flac")))
     state = model._decoder.start()
-    state.add([model.hear(Encoded(states))])
+    state.add([model.project_cross_kv(Encoded(states))])
     model._decoder.step([[50257]], state)
     state.lengths = [model._decoder.text_context]
     with pytest.raises(IndexError, match="text context of 448"):
@@ -120,9 +120,9 @@ def test_windows_decoded_together_give_what_they_give_alone(engine, shared):
     model, options = engine("tiny.en"), TranscriptionOptions(language="en", beam_size=1, temperature=0)
     heard = []
     for i, clip in enumerate(clips(shared)[:5]):
-        mel, content = model.log_mel(samples := audio.load(clip)), content_frames(len(samples))
+        mel, content = model.log_mel(samples := reader.decode_audio(clip)), content_frames(len(samples))
         context = FULL if i % 2 else AudioContext("sparse", 4)
-        heard.append(model.hear(model.encode_window(mel[None], content, context, defaultdict(SiteCount))))
+        heard.append(model.project_cross_kv(model.encode_window(mel[None], content, context, defaultdict(SiteCount))))
     alone = [model.decode([window], options)[0] for window in heard]
     together = model.decode(heard, options)
     assert len({len(window.tokens) for window in alone}) > 2

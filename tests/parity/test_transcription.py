@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tilewhisper.engine.errors import OptionError
-from tilewhisper.models import audio
+from tilewhisper.models.audio import reader
 from tilewhisper.models.errors import LanguageError
 
 # Both go through the file by the timestamps of the window before, with the same token rules on the same weights; what
@@ -74,7 +74,7 @@ def test_every_kind_of_input_gives_the_tokens_of_the_path(engine, shared, source
     import soundfile
 
     path = shared / "jfk.flac"
-    samples = audio.load(path)
+    samples = reader.decode_audio(path)
     wave = io.BytesIO()
     soundfile.write(wave, samples, 16000, format="WAV", subtype="FLOAT")
     wave.seek(0)
@@ -115,7 +115,7 @@ def test_long_files(engine, oracle, shared, name, file):
     assert all(0 <= segment.start < segment.end <= info.duration for segment in found)
     assert all(a.end <= b.start + 1e-9 and a.seek <= b.seek for a, b in pairwise(found))
     assert [segment.id for segment in found] == list(range(len(found)))
-    theirs = plain(oracle(name).generate(audio.load(path), "en").text)
+    theirs = plain(oracle(name).generate(reader.decode_audio(path), "en").text)
     ours = plain("".join(segment.text for segment in found))
     assert len(theirs.split()) > 50
     assert jiwer.wer(theirs, ours) <= LARGEST_WER

@@ -10,10 +10,10 @@ import torch
 import weight_writers
 from conftest import require_weights
 
-from tilewhisper.engine.cli import main
-from tilewhisper.models import checkpoint
-from tilewhisper.models.checkpoint import Checkpoint
-from tilewhisper.models.transformers_path import transformers_model
+from tilewhisper.engine.commands.main import main
+from tilewhisper.engine.tuning.transformers_whisper import transformers_model
+from tilewhisper.models.checkpoint import loader
+from tilewhisper.models.checkpoint.loader import Checkpoint
 
 SAID = "ask not what your country can do for you"
 
@@ -35,7 +35,7 @@ FORMATS: dict[str, Callable[[Checkpoint, Path], Path]] = {
 def packaged(request, shared, tmp_path_factory):
     """A packaged model, and the tokens and text the command gets from it."""
     name = require_weights(request.param)
-    return checkpoint.load(name), transcribe(name, shared / "jfk.flac", tmp_path_factory.mktemp("packaged"))
+    return loader.load(name), transcribe(name, shared / "jfk.flac", tmp_path_factory.mktemp("packaged"))
 
 
 def transcribe(model: str | Path, file: Path, folder: Path) -> tuple[list[int], str]:

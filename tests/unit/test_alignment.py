@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from tilewhisper.engine import alignment
-from tilewhisper.engine.alignment import first_columns, token_probabilities, token_times
+from tilewhisper.engine.timestamps import alignment
+from tilewhisper.engine.timestamps.alignment import first_columns, token_probabilities, token_times
 
 Path = list[tuple[int, int]]
 

@@ -16,8 +16,9 @@ import soxr
 import torch
 from made_audio import FORMATS, SAMPLE, SAMPLE_COUNT, encode, half, needs_formats, snr, speech, tones
 
-from tilewhisper.models import containers, recording, soundfiles
-from tilewhisper.models.audio import SAMPLE_RATE, load, stream
+from tilewhisper.models.audio import containers, recording, soundfiles
+from tilewhisper.models.audio.reader import decode_audio, stream
+from tilewhisper.models.constants import SAMPLE_RATE
 from tilewhisper.models.errors import AudioError
 
 # ---- arrays and file objects
@@ -25,25 +26,25 @@ from tilewhisper.models.errors import AudioError
 
 def test_float32_array_is_taken_as_it_is() -> None:
     samples = speech()
-    assert load(samples) is samples
+    assert decode_audio(samples) is samples
 
 
 def test_other_arrays_become_float32() -> None:
     samples = speech()
     pcm = (samples * 32768).astype(np.int16)  # sample.flac holds 16 bits: exact
     for array in (pcm, pcm.astype(np.int32) << 16, samples.astype(np.float64), samples.astype(">f4")):
-        loaded = load(array)
+        loaded = decode_audio(array)
         assert loaded.dtype == np.float32 and loaded.dtype.isnative
         np.testing.assert_array_equal(loaded, samples)
-    np.testing.assert_array_equal(load(np.repeat(np.uint8([0, 128, 255]), 1000))[::1000], [-1, 0, 127 / 128])
-    np.testing.assert_array_equal(load(samples[::-1]), samples[::-1].copy())
-    assert load(samples[::-1]).flags.c_contiguous
+    np.testing.assert_array_equal(decode_audio(np.repeat(np.uint8([0, 128, 255]), 1000))[::1000], [-1, 0, 127 / 128])
+    np.testing.assert_array_equal(decode_audio(samples[::-1]), samples[::-1].copy())
+    assert decode_audio(samples[::-1]).flags.c_contiguous
 
 
 def test_tensors_load_like_arrays() -> None:
     samples = speech()
-    np.testing.assert_array_equal(load(torch.from_numpy(samples).requires_grad_()), samples)
-    assert load(torch.zeros(16_000, dtype=torch.bfloat16)).dtype == np.float32
+    np.testing.assert_array_equal(decode_audio(torch.from_numpy(samples).requires_grad_()), samples)
+    assert decode_audio(torch.zeros(16_000, dtype=torch.bfloat16)).dtype == np.float32
 
 
 @pytest.mark.parametrize(
@@ -65,31 +66,31 @@ def test_tensors_load_like_arrays() -> None:
 )
 def test_unusable_arrays_are_refused(array: object, words: str) -> None:
     with pytest.raises(AudioError, match=words) as error:
-        load(array)  # type: ignore[arg-type]
+        decode_audio(array)  # type: ignore[arg-type]
     assert "\n" not in str(error.value)
 
 
 def test_silence_is_audio() -> None:
-    assert not load(np.zeros(16_000, np.float32)).any()
+    assert not decode_audio(np.zeros(16_000, np.float32)).any()
 
 
 def test_file_object_is_read_from_its_position() -> None:
     handle = io.BytesIO(b"preamble" + SAMPLE.read_bytes())
     handle.seek(8)
-    np.testing.assert_array_equal(load(handle), speech())
+    np.testing.assert_array_equal(decode_audio(handle), speech())
     with SAMPLE.open("rb") as file:
-        np.testing.assert_array_equal(load(file), speech())
+        np.testing.assert_array_equal(decode_audio(file), speech())
 
 
 def test_unusable_file_objects_are_refused(tmp_path: Path) -> None:
     with pytest.raises(AudioError, match="binary mode"):
-        load(io.StringIO("text"))  # type: ignore[arg-type]
+        decode_audio(io.StringIO("text"))  # type: ignore[arg-type]
     with pytest.raises(AudioError, match="empty"):
-        load(io.BytesIO())
+        decode_audio(io.BytesIO())
     with SAMPLE.open("rb") as closed:
         pass
     with pytest.raises(AudioError, match=r"sample\.flac: cannot be read"):
-        load(closed)
+        decode_audio(closed)
 
 
 # ---- rates, channels, decoders
@@ -103,7 +104,7 @@ def test_every_rate_gives_the_same_signal(rate: int, decoder: str, tmp_path: Pat
         soundfile.write(path, tones(rate), rate, format="WAV", subtype="FLOAT")
     else:
         encode(path, "pcm_f32le", tones(rate), rate, "matroska")
-    loaded, expected = load(path), tones(SAMPLE_RATE)
+    loaded, expected = decode_audio(path), tones(SAMPLE_RATE)
     assert loaded.shape == expected.shape
     # The oracle is the signal's formula at 16 kHz. The ends are left out: the filter sees a cut there. 131 to 135 dB
     # measured (soxr HQ: 20 bits and more); a shift of one sample leaves 0 dB.
@@ -114,20 +115,22 @@ def test_every_rate_gives_the_same_signal(rate: int, decoder: str, tmp_path: Pat
 @pytest.mark.parametrize("rate", [8_000, 44_100, 48_000])
 def test_tone_keeps_frequency_and_amplitude(rate: int, tmp_path: Path) -> None:
     soundfile.write(tmp_path / "tone.wav", 0.5 * np.sin(2 * np.pi * 1000 * np.arange(rate) / rate), rate, "FLOAT")
-    spectrum = np.abs(np.fft.rfft(load(tmp_path / "tone.wav"))) / (SAMPLE_RATE / 2)
+    spectrum = np.abs(np.fft.rfft(decode_audio(tmp_path / "tone.wav"))) / (SAMPLE_RATE / 2)
     assert len(spectrum) == 8001 and np.argmax(spectrum) == 1000
     assert spectrum[1000] == pytest.approx(0.5, rel=2e-3)
 
 
 def test_what_16_khz_cannot_hold_is_filtered_out(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "tone.wav", 0.5 * np.sin(2 * np.pi * 12_000 * np.arange(48_000) / 48_000), 48_000)
-    assert np.abs(load(tmp_path / "tone.wav")[800:-800]).max() < 1e-4
+    assert np.abs(decode_audio(tmp_path / "tone.wav")[800:-800]).max() < 1e-4
 
 
 def test_channels_are_averaged(tmp_path: Path) -> None:
     channels = np.random.default_rng(3).uniform(-1, 1, (70_000, 8)).astype(np.float32)  # more than one block
     soundfile.write(tmp_path / "eight.wav", channels, SAMPLE_RATE, subtype="FLOAT")
-    np.testing.assert_allclose(load(tmp_path / "eight.wav"), channels.astype(np.float64).mean(axis=1), atol=1e-6)
+    np.testing.assert_allclose(
+        decode_audio(tmp_path / "eight.wav"), channels.astype(np.float64).mean(axis=1), atol=1e-6
+    )
 
 
 @pytest.mark.parametrize(("channels", "layout"), [(1, "mono"), (2, "stereo"), (6, "5.1"), (8, "7.1")])
@@ -142,7 +145,7 @@ def test_channels_are_averaged_by_libav_too(channels: int, layout: str, tmp_path
         fit = av.AudioResampler("s16p", layout, SAMPLE_RATE, frame_size=stream.codec_context.frame_size)
         for piece in [*fit.resample(frame), *fit.resample(None), None]:
             out.mux(stream.encode(piece))
-    np.testing.assert_allclose(load(tmp_path / "sound.mkv"), pcm.mean(axis=1) / 32768, atol=1e-6)
+    np.testing.assert_allclose(decode_audio(tmp_path / "sound.mkv"), pcm.mean(axis=1) / 32768, atol=1e-6)
 
 
 CODECS = [
@@ -161,7 +164,7 @@ CODECS = [
 def test_containers_load(codec: str, container: str, rate: int, named: bool, tmp_path: Path) -> None:
     source = tones(rate, 3.0)
     path = encode(tmp_path / (f"sound.{container}" if named else "sound"), codec, source, rate, container)
-    loaded, expected = load(path), tones(SAMPLE_RATE, 3.0)
+    loaded, expected = decode_audio(path), tones(SAMPLE_RATE, 3.0)
     assert len(loaded) == pytest.approx(len(expected), abs=0.15 * SAMPLE_RATE)  # codec frames of padding
     # Lossy codecs may delay: the tones' strength must come through, wherever they start.
     middle = slice(SAMPLE_RATE, 2 * SAMPLE_RATE)
@@ -170,7 +173,7 @@ def test_containers_load(codec: str, container: str, rate: int, named: bool, tmp
 
 def test_film_with_sound_loads(tmp_path: Path) -> None:
     path = encode(tmp_path / "film.mp4", "aac", speech(), SAMPLE_RATE, "mp4", video=True)
-    assert len(load(path)) == pytest.approx(SAMPLE_COUNT, abs=0.15 * SAMPLE_RATE)
+    assert len(decode_audio(path)) == pytest.approx(SAMPLE_COUNT, abs=0.15 * SAMPLE_RATE)
 
 
 def test_audio_that_ends_before_the_picture_is_whole(tmp_path: Path) -> None:
@@ -185,7 +188,7 @@ def test_audio_that_ends_before_the_picture_is_whole(tmp_path: Path) -> None:
         sound.sample_rate = SAMPLE_RATE
         for piece in (sound, None):
             out.mux(stream.encode(piece))
-    assert len(load(path)) == SAMPLE_RATE
+    assert len(decode_audio(path)) == SAMPLE_RATE
 
 
 # ---- shared files
@@ -207,7 +210,7 @@ def test_audio_that_ends_before_the_picture_is_whole(tmp_path: Path) -> None:
     ],
 )
 def test_shared_formats_load(name: str, seconds: float) -> None:
-    samples = load(FORMATS / name)
+    samples = decode_audio(FORMATS / name)
     assert samples.dtype == np.float32 and samples.ndim == 1
     assert len(samples) / SAMPLE_RATE == pytest.approx(seconds, abs=1e-3)
     assert 0.001 < np.std(samples) < 0.3 and np.abs(samples).max() <= 1.0
@@ -216,12 +219,12 @@ def test_shared_formats_load(name: str, seconds: float) -> None:
 @needs_formats
 def test_malformed_flac_is_refused() -> None:
     with pytest.raises(AudioError, match=r"malformed\.flac: not audio, or damaged beyond decoding"):
-        load(FORMATS / "malformed.flac")
+        decode_audio(FORMATS / "malformed.flac")
 
 
 @needs_formats
 def test_one_utterance_agrees_across_formats() -> None:
-    wav, flac, mp3 = (load(FORMATS / f"1272-141231-0002.{kind}") for kind in ("wav", "flac", "mp3"))
+    wav, flac, mp3 = (decode_audio(FORMATS / f"1272-141231-0002.{kind}") for kind in ("wav", "flac", "mp3"))
     # Without any alignment: measured 63 dB (flac, another rounding) and 20.6 dB (64 kbit/s mp3). One sample of
     # encoder delay left in would leave 6.9 dB, so these also hold the lag at zero.
     assert wav.shape == flac.shape == mp3.shape
@@ -253,7 +256,7 @@ def test_an_array_streams_as_it_loads() -> None:
     pcm = (np.tile(speech(), 2) * 32768).astype(np.int16)
     blocks = list(stream(pcm))
     assert len(blocks) > 2
-    np.testing.assert_array_equal(np.concatenate(blocks), load(pcm))
+    np.testing.assert_array_equal(np.concatenate(blocks), decode_audio(pcm))
 
 
 def test_a_stream_delivers_what_is_there_before_it_refuses_the_rest(tmp_path: Path) -> None:
@@ -272,7 +275,7 @@ def test_libav_goes_on_where_libsndfile_gives_up(monkeypatch: pytest.MonkeyPatch
         raise soundfiles.LeftToLibav
 
     monkeypatch.setattr(soundfiles, "blocks", first_block_only)
-    np.testing.assert_array_equal(load(SAMPLE), speech())
+    np.testing.assert_array_equal(decode_audio(SAMPLE), speech())
 
 
 def test_an_abandoned_stream_closes_its_file(tmp_path: Path) -> None:
@@ -300,8 +303,8 @@ def test_nothing_is_spilled_on_stderr(tmp_path: Path) -> None:
     (tmp_path / "noise.mp3").write_bytes(b"\xff\xfb\x90\x00" + np.random.default_rng(9).bytes(20_000))
     half(encode(tmp_path / "whole.m4a", "aac", speech(), SAMPLE_RATE, "ipod"))
     script = (
-        "import sys\nfrom tilewhisper.models.audio import AudioError, load\n"
-        "for name in sys.argv[1:]:\n    try: load(name)\n    except AudioError: pass\n"
+        "import sys\nfrom tilewhisper.models.audio.reader import AudioError, decode_audio\n"
+        "for name in sys.argv[1:]:\n    try: decode_audio(name)\n    except AudioError: pass\n"
     )
     files = [str(path) for path in sorted(tmp_path.iterdir())]
     done = subprocess.run([sys.executable, "-c", script, *files], capture_output=True, text=True, check=True)
@@ -310,7 +313,7 @@ def test_nothing_is_spilled_on_stderr(tmp_path: Path) -> None:
 
 def test_16_khz_audio_needs_no_heavy_import() -> None:
     script = (
-        "import sys\nfrom tilewhisper.models.audio import load\nload(sys.argv[1])\n"
+        "import sys\nfrom tilewhisper.models.audio.reader import decode_audio\ndecode_audio(sys.argv[1])\n"
         "print(sorted({'librosa', 'av', 'torch', 'transformers'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", script, SAMPLE], capture_output=True, text=True, check=True)
@@ -330,4 +333,4 @@ def test_what_librosa_loads_is_loaded_bit_for_bit(name, shared, monkeypatch):
     monkeypatch.setitem(sys.modules, "numba", numba)
     librosa = pytest.importorskip("librosa")
     expected, _ = librosa.load(shared / name, sr=16_000)
-    assert np.array_equal(load(shared / name), expected)
+    assert np.array_equal(decode_audio(shared / name), expected)

@@ -5,9 +5,10 @@ import math
 import pytest
 import torch
 
-from tilewhisper.engine.audio_context import EDGE, MARGIN, POSITIONS, AudioContext, SparseTail, parse, whole_positions
+from tilewhisper.engine.encoding.audio_context import EDGE, MARGIN, AudioContext, SparseTail, parse, whole_positions
 from tilewhisper.engine.errors import OptionError
 from tilewhisper.engine.options import TranscriptionOptions
+from tilewhisper.models.constants import POSITIONS
 
 
 def test_the_four_ways_to_say_it():

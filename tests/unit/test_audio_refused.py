@@ -13,13 +13,14 @@ import pytest
 import soundfile
 from made_audio import SAMPLE, SAMPLE_COUNT, encode, half, silent_film, speech
 
-from tilewhisper.models.audio import SAMPLE_RATE, check_file, load
+from tilewhisper.models.audio.reader import check_file, decode_audio
+from tilewhisper.models.constants import SAMPLE_RATE
 from tilewhisper.models.errors import AudioError
 
 # ---- refused files
 
 
-@pytest.mark.parametrize("refuse", [load, check_file])
+@pytest.mark.parametrize("refuse", [decode_audio, check_file])
 def test_files_that_cannot_be_opened_are_refused(refuse: Callable[[object], object], tmp_path: Path) -> None:
     (tmp_path / "empty.wav").touch()
     with pytest.raises(AudioError, match=r"nowhere\.wav: no such file"):
@@ -40,7 +41,7 @@ def test_check_leaves_files_and_pipes_for_load() -> None:
     assert reader.stdout is not None
     with reader.stdout:
         check_file(f"/dev/fd/{reader.stdout.fileno()}")
-        np.testing.assert_array_equal(load(f"/dev/fd/{reader.stdout.fileno()}"), speech())
+        np.testing.assert_array_equal(decode_audio(f"/dev/fd/{reader.stdout.fileno()}"), speech())
     assert reader.wait() == 0
 
 
@@ -50,7 +51,7 @@ def test_no_permission_is_refused(tmp_path: Path) -> None:
     path.write_bytes(SAMPLE.read_bytes())
     path.chmod(0)
     with pytest.raises(AudioError, match="no permission"):
-        load(path)
+        decode_audio(path)
 
 
 def test_no_permission_is_said_as_such(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -59,7 +60,7 @@ def test_no_permission_is_said_as_such(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(Path, "open", refuse)
     with pytest.raises(AudioError, match=r"locked\.wav: no permission"):
-        load("locked.wav")
+        decode_audio("locked.wav")
 
 
 def write_text(path: Path) -> None:
@@ -101,7 +102,7 @@ def test_unusable_files_are_refused(write: Callable[[Path], object], words: str,
     path = tmp_path / f"bad.{suffix}"
     write(path)
     with pytest.raises(AudioError, match=words) as error:
-        load(path)
+        decode_audio(path)
     assert str(error.value).startswith(str(path)) and "\n" not in str(error.value)
 
 
@@ -113,7 +114,7 @@ def test_playlists_open_no_other_file(head: str, suffix: str, tmp_path: Path, mo
     playlist = tmp_path / f"list.{suffix}"
     playlist.write_text(f"{head}other.mp3\n" + ("#EXT-X-ENDLIST\n" if "EXT" in head else ""))
     with pytest.raises(AudioError):
-        load(playlist)
+        decode_audio(playlist)
 
 
 # ---- truncated files
@@ -136,9 +137,9 @@ def test_playlists_open_no_other_file(head: str, suffix: str, tmp_path: Path, mo
 def test_truncated_file_says_how_much_is_left(kind: str, subtype: str, tmp_path: Path) -> None:
     path = tmp_path / "whole"
     soundfile.write(path, speech(), SAMPLE_RATE, format=kind, subtype=subtype)
-    assert len(load(path)) == pytest.approx(SAMPLE_COUNT, abs=2048)  # ADPCM fills its last block
+    assert len(decode_audio(path)) == pytest.approx(SAMPLE_COUNT, abs=2048)  # ADPCM fills its last block
     with pytest.raises(AudioError, match=r"truncated or damaged: its header says 7\.[234] s, [34]\.\d s could be read"):
-        load(half(path))
+        decode_audio(half(path))
 
 
 @pytest.mark.parametrize(
@@ -156,9 +157,9 @@ def test_truncated_container_says_how_much_is_left(
 ) -> None:
     samples = np.tile(speech(), rate // SAMPLE_RATE)
     path = encode(tmp_path / "whole", codec, samples, rate, container, video)
-    assert len(load(path)) == pytest.approx(SAMPLE_COUNT, abs=0.15 * SAMPLE_RATE)
+    assert len(decode_audio(path)) == pytest.approx(SAMPLE_COUNT, abs=0.15 * SAMPLE_RATE)
     with pytest.raises(AudioError, match=r"truncated or damaged: its header says 7\.\d s, \d\.\d s could be read"):
-        load(half(path))
+        decode_audio(half(path))
 
 
 def test_m4a_whose_index_was_cut_off_is_refused(tmp_path: Path) -> None:
@@ -171,7 +172,7 @@ def test_m4a_whose_index_was_cut_off_is_refused(tmp_path: Path) -> None:
         for piece in [*fit.resample(frame), *fit.resample(None), None]:
             out.mux(stream.encode(piece))
     with pytest.raises(AudioError, match="not audio, or damaged beyond decoding"):
-        load(half(path))
+        decode_audio(half(path))
 
 
 @pytest.mark.parametrize(("codec", "container", "rate"), [("libopus", "ogg", 48_000), ("aac", "adts", 16_000)])
@@ -179,7 +180,7 @@ def test_containers_that_state_no_length_load_what_is_there(
     codec: str, container: str, rate: int, tmp_path: Path
 ) -> None:
     path = encode(tmp_path / "whole", codec, np.tile(speech(), rate // SAMPLE_RATE), rate, container)
-    assert 0.25 * SAMPLE_COUNT < len(load(half(path))) < 0.75 * SAMPLE_COUNT
+    assert 0.25 * SAMPLE_COUNT < len(decode_audio(half(path))) < 0.75 * SAMPLE_COUNT
 
 
 def test_mp3_without_a_length_header_is_not_judged_by_its_bit_rate(tmp_path: Path) -> None:
@@ -198,7 +199,7 @@ def test_mp3_without_a_length_header_is_not_judged_by_its_bit_rate(tmp_path: Pat
     tag = max(data.find(b"Xing"), data.find(b"Info"))
     second_frame = data.index(data[:2], tag)
     path.write_bytes(data[second_frame:])
-    assert len(load(path)) == pytest.approx(10 * SAMPLE_RATE, abs=0.2 * SAMPLE_RATE)
+    assert len(decode_audio(path)) == pytest.approx(10 * SAMPLE_RATE, abs=0.2 * SAMPLE_RATE)
 
 
 def test_damage_inside_a_flac_is_refused(tmp_path: Path) -> None:
@@ -206,7 +207,7 @@ def test_damage_inside_a_flac_is_refused(tmp_path: Path) -> None:
     data[30_000:60_000] = np.random.default_rng(7).bytes(30_000)
     (tmp_path / "hole.flac").write_bytes(data)
     with pytest.raises(AudioError, match="damaged"):
-        load(tmp_path / "hole.flac")
+        decode_audio(tmp_path / "hole.flac")
 
 
 def test_damage_inside_an_m4a_is_refused(tmp_path: Path) -> None:
@@ -216,7 +217,7 @@ def test_damage_inside_an_m4a_is_refused(tmp_path: Path) -> None:
     data[middle : middle + 20_000] = np.random.default_rng(10).bytes(20_000)
     path.write_bytes(data)
     with pytest.raises(AudioError, match=r"damaged: its header says 7\.\d s, [3-6]\.\d s could be read"):
-        load(path)
+        decode_audio(path)
 
 
 def test_damage_is_refused_where_no_length_is_stated(tmp_path: Path) -> None:
@@ -229,7 +230,7 @@ def test_damage_is_refused_where_no_length_is_stated(tmp_path: Path) -> None:
         position += length
     path.write_bytes(data)
     with pytest.raises(AudioError, match=r"damaged: \d\.\d s of its audio could not be decoded"):
-        load(path)
+        decode_audio(path)
 
 
 @pytest.mark.parametrize("size", [0, 0x7FFFF000, 0x80000000, 0xFFFFFFFF])
@@ -240,11 +241,11 @@ def test_streamed_wav_of_unknown_size_loads(size: int) -> None:
     data[4:8] = struct.pack("<I", size)
     position = data.index(b"data") + 4
     data[position : position + 4] = struct.pack("<I", size)
-    np.testing.assert_array_equal(load(io.BytesIO(data)), speech())
+    np.testing.assert_array_equal(decode_audio(io.BytesIO(data)), speech())
 
 
 def test_streamed_flac_of_unknown_length_loads() -> None:
     data = bytearray(SAMPLE.read_bytes())
     data[21] &= 0xF0  # STREAMINFO's total samples: 36 bits, 0 is unknown
     data[22:26] = bytes(4)
-    np.testing.assert_array_equal(load(io.BytesIO(data)), speech())
+    np.testing.assert_array_equal(decode_audio(io.BytesIO(data)), speech())

@@ -6,16 +6,16 @@ import pytest
 import torch
 from transformers import WhisperConfig, WhisperForConditionalGeneration
 
-from tilewhisper.engine import policy
-from tilewhisper.engine.autotune import tune
 from tilewhisper.engine.errors import PolicyError
-from tilewhisper.engine.fingerprint import fingerprint, other_machine
-from tilewhisper.engine.policy import Condition, Policy, Rule
-from tilewhisper.engine.policy_file import compact, to_toml
-from tilewhisper.engine.synthetic_speech import synthetic_speech
-from tilewhisper.engine.trials import Trials
+from tilewhisper.engine.routing import policy
+from tilewhisper.engine.routing.policy import Condition, Policy, Rule
+from tilewhisper.engine.routing.policy_file import compact, to_toml
+from tilewhisper.engine.routing.sites import sites_of
+from tilewhisper.engine.tuning.autotune import tune
+from tilewhisper.engine.tuning.evaluation import Trials
+from tilewhisper.engine.tuning.fingerprint import fingerprint, other_machine
+from tilewhisper.engine.tuning.synthetic_speech import synthetic_speech
 from tilewhisper.kernels.cpu.torch_f32 import TorchBackend
-from tilewhisper.models.catalog import sites_of
 
 QKV = "layers.*.self_attn.{q_proj,k_proj,v_proj}"
 
@@ -183,7 +183,7 @@ def test_few_rules_send_every_site_where_the_table_says(model):
     for seed in range(20):
         picks = torch.randint(0, 3, (len(sites),), generator=torch.Generator().manual_seed(seed)).tolist()
         table = {site.name: ("torch", "int16", "int8")[pick] for site, pick in zip(sites, picks, strict=True)}
-        found = policy.parse(to_toml(compact("made", table)), "made")
+        found = policy.parse_policy(to_toml(compact("made", table)), "made")
         assert {route.site.name: route.backend for route in found.resolve(sites)} == table
     assert compact("one", dict.fromkeys(table, "int8")).rules == ()
     by_site = {site.name: "int16" if site.name.endswith("fc1") else "torch" for site in sites}
@@ -194,7 +194,7 @@ def test_all_of_a_policy_can_be_written_and_read():
     rule = Rule("layers.*", "npu", "torch", Condition.parse("M*N > 100000"))
     made = Policy("p", "torch", (rule, Rule("conv1", "int8")), 'quoted "so" \\ and µ', "a machine\x7f, 2 CPUs")
     text = to_toml(made, ["two\nlines\r\x00", ""])
-    read = policy.parse(text, "p")
+    read = policy.parse_policy(text, "p")
     assert [(r.sites, r.backend, r.fallback, r.when) for r in read.rules] == [
         (r.sites, r.backend, r.fallback, r.when) for r in made.rules
     ]
@@ -206,7 +206,7 @@ def test_the_word_about_another_machine():
     here = Policy("mine.toml", "torch", machine=fingerprint())
     there = Policy("mine.toml", "torch", machine="AMD Am386, no FPU")
     assert other_machine(here) is None
-    assert other_machine(policy.load("cpu")) is None
+    assert other_machine(policy.load_policy("cpu")) is None
     word = other_machine(there)
     assert "mine.toml was measured on another machine (AMD Am386, no FPU); run `tilewhisper tune` here" in word
     assert "\n" not in word
@@ -214,7 +214,7 @@ def test_the_word_about_another_machine():
 
 def test_the_machine_must_be_a_string():
     with pytest.raises(PolicyError, match="machine must be a string"):
-        policy.parse('default = "torch"\nmachine = 3', "test")
+        policy.parse_policy('default = "torch"\nmachine = 3', "test")
 
 
 def test_the_synthetic_sound_is_the_same_every_time_and_within_full_scale():

@@ -4,7 +4,8 @@ import pytest
 import torch
 from transformers import WhisperConfig, WhisperModel
 
-from tilewhisper.models import catalog
+from tilewhisper.engine.routing import sites
+from tilewhisper.models.checkpoint import catalog
 
 
 def test_linear_sites_are_what_a_forward_pass_calls_in_this_order() -> None:
@@ -21,19 +22,19 @@ def test_linear_sites_are_what_a_forward_pass_calls_in_this_order() -> None:
                 lambda m, inputs, output, name=name: called.append((name, inputs[0].shape[-2], *m.weight.T.shape))
             )
     encoder(torch.zeros(1, 80, 20))
-    sites = catalog.sites_of(config)
-    assert [(s.name, s.m, s.k, s.n) for s in sites if s.kind == "linear"] == called
+    found = sites.sites_of(config)
+    assert [(s.name, s.m, s.k, s.n) for s in found if s.kind == "linear"] == called
 
 
 def test_attention_products_lie_between_v_and_out() -> None:
-    sites = catalog.encoder_sites(layers=4, d_model=384, heads=6, ffn=1536)
-    assert len(sites) == 32
-    third = [site for site in sites if site.name.startswith("layers.3.")]
+    found = sites.encoder_sites(layers=4, d_model=384, heads=6, ffn=1536)
+    assert len(found) == 32
+    third = [site for site in found if site.name.startswith("layers.3.")]
     assert [site.name.rpartition(".")[2] for site in third] == [
         "q_proj", "k_proj", "v_proj", "qk", "av", "out_proj", "fc1", "fc2",
     ]  # fmt: skip
-    assert third[3] == catalog.Site("layers.3.self_attn.qk", 6, 1500, 64, 1500, "matmul")
-    assert third[4] == catalog.Site("layers.3.self_attn.av", 6, 1500, 1500, 64, "matmul")
+    assert third[3] == sites.Site("layers.3.self_attn.qk", 6, 1500, 64, 1500, "matmul")
+    assert third[4] == sites.Site("layers.3.self_attn.av", 6, 1500, 1500, 64, "matmul")
 
 
 def test_every_official_size_is_consistent() -> None:
@@ -48,4 +49,4 @@ def test_every_official_size_is_consistent() -> None:
 
 def test_width_that_does_not_divide_into_heads_is_refused() -> None:
     with pytest.raises(ValueError, match="does not divide"):
-        catalog.encoder_sites(layers=1, d_model=100, heads=6, ffn=400)
+        sites.encoder_sites(layers=1, d_model=100, heads=6, ffn=400)

@@ -5,8 +5,7 @@ from dataclasses import replace
 import pytest
 
 from tilewhisper.kernels.base import ProductShape, UnknownTarget, UnsupportedShape
-from tilewhisper.kernels.cost import NO_COST, Cost, design_switches, predict
-from tilewhisper.kernels.tiling import TilePlan, plan
+from tilewhisper.kernels.xdna.cost import NO_COST, Cost, design_switches, predict
 from tilewhisper.kernels.xdna.geometries import find_geometry
 from tilewhisper.kernels.xdna.profiles import (
     PROFILES,
@@ -19,6 +18,7 @@ from tilewhisper.kernels.xdna.profiles import (
     XDNA2_PROFILE,
     find_profile,
 )
+from tilewhisper.kernels.xdna.tiling import TilePlan, plan
 
 BASE_PROJECTION = ProductShape(1, 1500, 512, 512)
 

@@ -7,9 +7,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from tilewhisper.engine.course import Reply, Stretch, clips, course
-from tilewhisper.engine.decoding import DecodedWindow
+from tilewhisper.engine.decoding.batch import DecodedWindow
 from tilewhisper.engine.options import TranscriptionOptions
+from tilewhisper.engine.pipeline.segmenter import Reply, Stretch, clips, course
 
 BEGIN = 100
 TOKENIZER = SimpleNamespace(

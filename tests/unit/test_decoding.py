@@ -9,14 +9,14 @@ from itertools import product
 import pytest
 import torch
 
-from tilewhisper.engine.attempts import with_fallback
-from tilewhisper.engine.beam import BeamSearch
-from tilewhisper.engine.decoding import Attempt, Batch, DecodedWindow, decode
-from tilewhisper.engine.fallback import is_silence, needs_fallback
+from tilewhisper.engine.decoding.batch import Attempt, Batch, DecodedWindow, decode
+from tilewhisper.engine.decoding.beam import BeamSearch
+from tilewhisper.engine.decoding.hypothesis import Candidate, Hypotheses, Hypothesis
+from tilewhisper.engine.decoding.sampling import Sampling
+from tilewhisper.engine.decoding.token_rules import TokenRules
 from tilewhisper.engine.options import TranscriptionOptions
-from tilewhisper.engine.sampling import Sampling
-from tilewhisper.engine.search import Candidate, Hypotheses, Hypothesis
-from tilewhisper.engine.token_rules import TokenRules
+from tilewhisper.engine.pipeline.fallback import with_fallback
+from tilewhisper.engine.pipeline.quality import is_silence, needs_fallback
 from tilewhisper.kernels.cpu.torch_f32 import TorchBackend
 
 WORDS, EOT, SOT, NO_SPEECH, NO_TIMESTAMPS, BEGIN, VOCABULARY = 3, 30, 31, 32, 33, 34, 40
@@ -91,10 +91,10 @@ class TableDecoder:
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         return torch.stack([self.table(*self._histories[int(place)]) for place in hidden.flatten()])
 
-    def settle(self, logits: torch.Tensor, hidden: torch.Tensor, timestamp_begin: int, keep: int = 1) -> None:
+    def rescore(self, logits: torch.Tensor, hidden: torch.Tensor, timestamp_begin: int, keep: int = 1) -> None:
         self.kept.append(keep)
 
-    likeliest = staticmethod(TorchBackend().likeliest)
+    likeliest = staticmethod(TorchBackend().top_k)
 
 
 def options(**fields) -> TranscriptionOptions:
@@ -289,7 +289,7 @@ def test_a_length_penalty_of_0_prefers_the_short():
 def test_draws_follow_the_probabilities_at_their_temperature(temperature):
     logits = torch.tensor([[1.0, -math.inf, 0.0, 2.0, -math.inf, -1.0]])
     search = Sampling(EOT, 20000, 1.0, temperature, seed=5)
-    (row,) = search.candidates(logits, [search.start(9)], TableDecoder.likeliest)
+    (row,) = search.candidates(logits, [search.start(9)], TableDecoder.top_k)
     drawn = Counter(one.token for one in row)
     for token, expected in enumerate((logits[0] / temperature).softmax(0).tolist()):
         assert drawn[token] / 20000 == pytest.approx(expected, abs=4 * math.sqrt(expected * (1 - expected) / 20000))
@@ -301,12 +301,12 @@ def test_what_may_not_come_is_never_drawn(monkeypatch):
     """Not by the smallest draw there is either; and where nothing may come, the hypothesis ends as it is."""
     search = Sampling(EOT, 2, 1.0, temperature=1.0, seed=0)
     monkeypatch.setattr("random.Random.random", lambda chance: 0.0)
-    ((one, _),) = search.candidates(torch.tensor([[-math.inf, 0.0, 0.0]]), [search.start(9)], TableDecoder.likeliest)
+    ((one, _),) = search.candidates(torch.tensor([[-math.inf, 0.0, 0.0]]), [search.start(9)], TableDecoder.top_k)
     assert (one.token, one.logprob) == (1, pytest.approx(math.log(0.5)))
 
     window = search.start(9)
     window.live = [Hypothesis((1,), (-0.5,))]
-    nothing = search.candidates(torch.full((1, 3), -math.inf), [window], TableDecoder.likeliest)
+    nothing = search.candidates(torch.full((1, 3), -math.inf), [window], TableDecoder.top_k)
     assert search.advance(window, nothing) == []
     assert (window.finished, window.enough) == ([Hypothesis((1,), (-0.5,))], True)
 

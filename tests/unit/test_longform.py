@@ -1,6 +1,6 @@
 """Windows into segments. Timestamp token 100 is 0.00 s; one step is 0.02 s, two frames."""
 
-from tilewhisper.engine.longform import Span, split_window
+from tilewhisper.engine.pipeline.window_split import Span, split_window
 
 BEGIN = 100
 

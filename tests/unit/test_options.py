@@ -6,7 +6,7 @@ import pytest
 
 from tilewhisper.engine.errors import OptionError
 from tilewhisper.engine.options import TranscriptionOptions
-from tilewhisper.models.facts import GenerationFacts
+from tilewhisper.models.checkpoint.generation_config import GenerationConfig
 
 TOKENIZER = SimpleNamespace(n_vocab=100)
 
@@ -47,27 +47,27 @@ def test_a_value_out_of_range_is_refused(wrong, words):
         TranscriptionOptions(**wrong)
 
 
-def test_minus_one_stands_for_the_models_own_list(facts):
-    assert TranscriptionOptions().suppressed(TOKENIZER, facts) == (3, 7, 50)
-    assert TranscriptionOptions(suppress_tokens=[-1, 9, 7]).suppressed(TOKENIZER, facts) == (3, 7, 9, 50)
-    assert TranscriptionOptions(suppress_tokens=[9, 1]).suppressed(TOKENIZER, facts) == (1, 9)
+def test_minus_one_stands_for_the_models_own_list(generation_config):
+    assert TranscriptionOptions().suppressed(TOKENIZER, generation_config) == (3, 7, 50)
+    assert TranscriptionOptions(suppress_tokens=[-1, 9, 7]).suppressed(TOKENIZER, generation_config) == (3, 7, 9, 50)
+    assert TranscriptionOptions(suppress_tokens=[9, 1]).suppressed(TOKENIZER, generation_config) == (1, 9)
 
 
 @pytest.mark.parametrize("none", [None, [], ()])
-def test_nothing_need_be_suppressed(facts, none):
-    assert TranscriptionOptions(suppress_tokens=none).suppressed(TOKENIZER, facts) == ()
+def test_nothing_need_be_suppressed(generation_config, none):
+    assert TranscriptionOptions(suppress_tokens=none).suppressed(TOKENIZER, generation_config) == ()
 
 
 @pytest.mark.parametrize("token", [-2, 100])
-def test_an_id_outside_the_vocabulary_is_refused(facts, token):
+def test_an_id_outside_the_vocabulary_is_refused(generation_config, token):
     with pytest.raises(OptionError, match=rf"suppress_tokens: {token} is no token id; they run from 0 to 99"):
-        TranscriptionOptions(suppress_tokens=[-1, token]).suppressed(TOKENIZER, facts)
-    assert TranscriptionOptions(suppress_tokens=[99]).suppressed(TOKENIZER, facts) == (99,)
+        TranscriptionOptions(suppress_tokens=[-1, token]).suppressed(TOKENIZER, generation_config)
+    assert TranscriptionOptions(suppress_tokens=[99]).suppressed(TOKENIZER, generation_config) == (99,)
 
 
-def test_blank_is_suppressed_first_or_not_at_all(facts):
-    assert TranscriptionOptions().suppressed_first(facts) == (4, 99)
-    assert TranscriptionOptions(suppress_blank=False).suppressed_first(facts) == ()
+def test_blank_is_suppressed_first_or_not_at_all(generation_config):
+    assert TranscriptionOptions().suppressed_first(generation_config) == (4, 99)
+    assert TranscriptionOptions(suppress_blank=False).suppressed_first(generation_config) == ()
 
 
 @pytest.mark.parametrize(("seconds", "index"), [(1.0, 50), (0.0, 0), (0.5, 25), (0.58, 29), (30.0, 1500)])
@@ -76,7 +76,7 @@ def test_the_initial_timestamp_in_tokens_of_a_fiftieth_of_a_second(seconds, inde
 
 
 def test_the_facts_used_are_facts_there_are():
-    assert {"suppress_tokens", "begin_suppress_tokens"} <= set(GenerationFacts.__dataclass_fields__)
+    assert {"suppress_tokens", "begin_suppress_tokens"} <= set(GenerationConfig.__dataclass_fields__)
 
 
 @pytest.mark.parametrize(

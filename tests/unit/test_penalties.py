@@ -4,7 +4,7 @@ import pytest
 import torch
 from transformers import NoRepeatNGramLogitsProcessor, RepetitionPenaltyLogitsProcessor
 
-from tilewhisper.engine.penalties import no_repeat_ngram, repetition_penalty
+from tilewhisper.engine.decoding.penalties import no_repeat_ngram, repetition_penalty
 
 VOCABULARY = 7
 

@@ -1,15 +1,15 @@
 import pytest
 
-from tilewhisper.engine import policy
 from tilewhisper.engine.errors import PolicyError
-from tilewhisper.models.catalog import encoder_sites, stem_sites
+from tilewhisper.engine.routing import policy
+from tilewhisper.engine.routing.sites import encoder_sites, stem_sites
 
 TINY = stem_sites(80, 384) + encoder_sites(layers=4, d_model=384, heads=6, ffn=1536)
 LARGE = stem_sites(128, 1280) + encoder_sites(layers=32, d_model=1280, heads=20, ffn=5120)
 
 
 def routed(text: str, sites=TINY, overrides=()) -> dict[str, str]:
-    routes = policy.parse(text, "test").with_overrides(overrides).resolve(sites)
+    routes = policy.parse_policy(text, "test").with_overrides(overrides).resolve(sites)
     return {route.site.name: route.backend for route in routes}
 
 
@@ -59,7 +59,7 @@ def test_a_condition_selects_by_the_size_of_the_product(condition, taken):
 
 def test_the_route_says_which_rule_decided_and_what_may_take_over():
     text = 'default = "torch"\n[[rule]]\nsites = "layers.0.fc1"\nbackend = "bf16"\nfallback = "torch"\n'
-    first = {route.site.name: route for route in policy.parse(text, "test").resolve(TINY)}
+    first = {route.site.name: route for route in policy.parse_policy(text, "test").resolve(TINY)}
     assert (first["layers.0.fc1"].rule, first["layers.0.fc1"].fallback) == ("layers.0.fc1 = bf16", "torch")
     assert (first["layers.0.fc2"].rule, first["layers.0.fc2"].fallback) == ("default", None)
 
@@ -85,7 +85,7 @@ def test_a_rule_that_matches_nothing_is_an_error_with_near_names():
 )
 def test_a_broken_policy_says_what_is_wrong_and_where(text, complaint):
     with pytest.raises(PolicyError, match=complaint):
-        policy.parse(text, "test")
+        policy.parse_policy(text, "test")
 
 
 @pytest.mark.parametrize("text", ["layers.0.fc1", "=bf16", "layers.0.fc1="])
@@ -102,7 +102,7 @@ def test_every_preset_resolves_for_the_smallest_and_the_largest_model():
 
 
 def test_the_hybrid_preset_leaves_the_attention_products_where_they_are():
-    table = {route.site.name: route.backend for route in policy.load("hybrid-bf16").resolve(TINY)}
+    table = {route.site.name: route.backend for route in policy.load_policy("hybrid-bf16").resolve(TINY)}
     assert {name for name, backend in table.items() if backend == "torch"} == {"conv1", "conv2"} | {
         f"layers.{i}.self_attn.{product}" for i in range(4) for product in ("qk", "av")
     }
@@ -111,12 +111,12 @@ def test_the_hybrid_preset_leaves_the_attention_products_where_they_are():
 def test_a_policy_is_found_by_name_or_by_path(tmp_path):
     file = tmp_path / "mine.toml"
     file.write_text('default = "bf16"')
-    assert policy.load("torch").default == "torch"
-    assert policy.load(file).default == "bf16"
+    assert policy.load_policy("torch").default == "torch"
+    assert policy.load_policy(file).default == "bf16"
 
 
 def test_a_policy_that_is_nowhere_names_the_presets(tmp_path):
     with pytest.raises(PolicyError, match=r"no policy 'torhc' \(did you mean 'torch'\?\)"):
-        policy.load("torhc")
+        policy.load_policy("torhc")
     with pytest.raises(PolicyError, match="is a directory"):
-        policy.load(tmp_path)
+        policy.load_policy(tmp_path)

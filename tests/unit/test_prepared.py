@@ -13,11 +13,12 @@ import safetensors.torch
 import torch
 from conftest import SAMPLE, SAMPLE_WORDS, require_weights
 
-from tilewhisper.models import checkpoint, prepared, vocabulary
-from tilewhisper.models.checkpoint import Checkpoint
-from tilewhisper.models.config import ModelConfig
-from tilewhisper.models.locate import locate
-from tilewhisper.models.modules import Whisper
+from tilewhisper.models.checkpoint import cache, loader
+from tilewhisper.models.checkpoint.config import ModelConfig
+from tilewhisper.models.checkpoint.loader import Checkpoint
+from tilewhisper.models.checkpoint.locate import locate
+from tilewhisper.models.checkpoint.modules import Whisper
+from tilewhisper.models.tokenizer import vocabulary
 
 SIZES = ModelConfig(
     vocab_size=1766, num_mel_bins=80, d_model=16, encoder_layers=1, decoder_layers=2, encoder_attention_heads=2,
@@ -26,8 +27,8 @@ SIZES = ModelConfig(
 
 
 @pytest.fixture
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(prepared, "CACHE", tmp_path / "cache")
+def cache_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(cache, "CACHE", tmp_path / "cache")
     return tmp_path / "cache"
 
 
@@ -51,13 +52,13 @@ def write(folder: Path, seed: int) -> Path:
 @pytest.fixture
 def readers(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The checkpoints that were read from their own files."""
-    read, original = [], checkpoint.read
+    read, original = [], loader.read
 
     def noted(source):
         read.append(source.name)
         return original(source)
 
-    monkeypatch.setattr(checkpoint, "read", noted)
+    monkeypatch.setattr(loader, "read", noted)
     return read
 
 
@@ -66,8 +67,8 @@ def assert_same(one: Checkpoint, other: Checkpoint) -> None:
     assert list(expected) == list(found)
     assert [name for name in expected if not torch.equal(expected[name], found[name])] == []
     assert [name for name in expected if expected[name].stride() != found[name].stride()] == []
-    assert (one.name, one.source, one.facts, one.model.config) == (
-        other.name, other.source, other.facts, other.model.config,
+    assert (one.name, one.source, one.generation_config, one.model.config) == (
+        other.name, other.source, other.generation_config, other.model.config,
     )  # fmt: skip
     text = " It's the same text: ♪ 日本 therefore <|en|>"
     assert one.tokenizer.encode(text) == other.tokenizer.encode(text)
@@ -76,8 +77,8 @@ def assert_same(one: Checkpoint, other: Checkpoint) -> None:
     assert one.tokenizer.prompt("en", "transcribe", True) == other.tokenizer.prompt("en", "transcribe", True)
 
 
-def test_the_second_load_is_the_first_bit_for_bit_and_reads_nothing(cache, folder, readers):
-    first, second = prepared.load(folder), prepared.load(folder)
+def test_the_second_load_is_the_first_bit_for_bit_and_reads_nothing(cache_folder, folder, readers):
+    first, second = cache.load(folder), cache.load(folder)
     assert len(readers) == 1
     assert_same(first, second)
     assert not second.model.training
@@ -85,24 +86,24 @@ def test_the_second_load_is_the_first_bit_for_bit_and_reads_nothing(cache, folde
     assert not any(p.requires_grad for p in second.model.parameters())
 
 
-def test_real_weights_and_their_tokenizer(cache, readers):
+def test_real_weights_and_their_tokenizer(cache_folder, readers):
     name = require_weights("tiny.en")
-    assert_same(prepared.load(name), prepared.load(name))
+    assert_same(cache.load(name), cache.load(name))
     assert readers == ["tiny.en"]
 
 
-def test_what_the_engine_writes_into_weights_stays_its_own(cache, folder):
+def test_what_the_engine_writes_into_weights_stays_its_own(cache_folder, folder):
     """It lays weights out anew where they lie."""
-    original = checkpoint.load(folder)
-    prepared.load(folder)
-    prepared.load(folder).model.model.encoder.layers[0].fc1.weight.data.zero_()
-    assert_same(original, prepared.load(folder))
+    original = loader.load(folder)
+    cache.load(folder)
+    cache.load(folder).model.model.encoder.layers[0].fc1.weight.data.zero_()
+    assert_same(original, cache.load(folder))
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "config.json", "tokenizer.json"])
-def test_a_changed_file_is_never_served_stale(name, cache, folder, readers):
+def test_a_changed_file_is_never_served_stale(name, cache_folder, folder, readers):
     """Even where its size and date are as they were."""
-    prepared.load(folder)
+    cache.load(folder)
     before = (folder / name).stat()
     if name == "model.safetensors":
         write(folder, seed=1)
@@ -110,110 +111,110 @@ def test_a_changed_file_is_never_served_stale(name, cache, folder, readers):
         (folder / name).write_bytes((folder / name).read_bytes())
     os.utime(folder / name, ns=(before.st_atime_ns, before.st_mtime_ns))
     assert (folder / name).stat().st_size == before.st_size
-    assert_same(checkpoint.load(folder), prepared.load(folder))
+    assert_same(loader.load(folder), cache.load(folder))
     assert len(readers) == 3
-    assert len(list(cache.iterdir())) == 1  # the stale one is gone
+    assert len(list(cache_folder.iterdir())) == 1  # the stale one is gone
 
 
-def test_other_code_or_another_known_hash_makes_another_copy(cache, folder, monkeypatch):
+def test_other_code_or_another_known_hash_makes_another_copy(cache_folder, folder, monkeypatch):
     from dataclasses import replace
 
     source = locate(folder)
-    paths = {prepared.path_of(source), prepared.path_of(replace(source, sha256="0" * 64))}
-    monkeypatch.setattr(prepared, "_code", lambda: "another version")
-    assert len({*paths, prepared.path_of(source)}) == 3
+    paths = {cache.path_of(source), cache.path_of(replace(source, sha256="0" * 64))}
+    monkeypatch.setattr(cache, "_code", lambda: "another version")
+    assert len({*paths, cache.path_of(source)}) == 3
 
 
 @pytest.mark.parametrize("damage", ["cut short", "empty", "noise", "another tensor"])
-def test_a_damaged_copy_is_made_anew_with_a_word(damage, cache, folder, readers, caplog):
-    first = prepared.load(folder)
-    (copy,) = cache.iterdir()
+def test_a_damaged_copy_is_made_anew_with_a_word(damage, cache_folder, folder, readers, caplog):
+    first = cache.load(folder)
+    (copy,) = cache_folder.iterdir()
     content = copy.read_bytes()
     if damage == "another tensor":
         safetensors.torch.save_file({"x": torch.zeros(3)}, copy, metadata={"about": "{}"})
     else:
         copy.write_bytes({"cut short": content[:-5], "empty": b"", "noise": os.urandom(1000)}[damage])
     with caplog.at_level(logging.WARNING):
-        assert_same(first, prepared.load(folder))
+        assert_same(first, cache.load(folder))
     (word,) = caplog.messages
     assert f"{copy} is damaged and will be replaced" in word
     assert copy.read_bytes() == content
     caplog.clear()
-    assert_same(first, prepared.load(folder))
+    assert_same(first, cache.load(folder))
     assert not caplog.messages
     assert len(readers) == 2
 
 
-def test_no_place_for_a_copy_is_no_error_and_no_noise(cache, folder, readers, caplog):
-    cache.write_text("a file where the folder should be: what root, too, cannot write into")
+def test_no_place_for_a_copy_is_no_error_and_no_noise(cache_folder, folder, readers, caplog):
+    cache_folder.write_text("a file where the folder should be: what root, too, cannot write into")
     with caplog.at_level(logging.WARNING):
-        assert_same(prepared.load(folder), prepared.load(folder))
+        assert_same(cache.load(folder), cache.load(folder))
     assert len(readers) == 2
     assert not caplog.messages
 
 
-def test_a_full_disk_leaves_nothing_behind(cache, folder, monkeypatch, caplog):
+def test_a_full_disk_leaves_nothing_behind(cache_folder, folder, monkeypatch, caplog):
     def half(_tensors, path, **_options):
         Path(path).write_bytes(b"half")
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(safetensors.torch, "save_file", half)
     with caplog.at_level(logging.INFO):
-        assert_same(checkpoint.load(folder), prepared.load(folder))
-    assert list(cache.iterdir()) == []
+        assert_same(loader.load(folder), cache.load(folder))
+    assert list(cache_folder.iterdir()) == []
     assert "is not kept" in caplog.text
 
 
-def test_weights_that_change_while_they_are_read_are_not_kept(cache, folder, monkeypatch):
-    original = checkpoint.read
+def test_weights_that_change_while_they_are_read_are_not_kept(cache_folder, folder, monkeypatch):
+    original = loader.read
 
     def overtaken(source):
         loaded = original(source)
         write(folder, seed=1)
         return loaded
 
-    monkeypatch.setattr(checkpoint, "read", overtaken)
-    prepared.load(folder)
-    assert not cache.exists()
+    monkeypatch.setattr(loader, "read", overtaken)
+    cache.load(folder)
+    assert not cache_folder.exists()
 
 
-def test_copies_stay_within_their_budget_and_the_oldest_go_first(cache, tmp_path, monkeypatch):
+def test_copies_stay_within_their_budget_and_the_oldest_go_first(cache_folder, tmp_path, monkeypatch):
     names = [write(tmp_path / name, seed) for seed, name in enumerate(("one", "two", "three"))]
     for age, name in zip((300, 200, 100), names, strict=True):
-        prepared.load(name)
-        path = prepared.path_of(locate(name))
+        cache.load(name)
+        path = cache.path_of(locate(name))
         os.utime(path, (path.stat().st_mtime - age,) * 2)
-        monkeypatch.setattr(prepared, "BUDGET", int(2.5 * path.stat().st_size))
-    left = {path.name for path in cache.iterdir()}
-    assert left == {prepared.path_of(locate(name)).name for name in names[1:]}
-    monkeypatch.setattr(prepared, "BUDGET", 1000)
-    prepared.load(write(tmp_path / "four", seed=4))
-    assert {path.name for path in cache.iterdir()} == left
+        monkeypatch.setattr(cache, "BUDGET", int(2.5 * path.stat().st_size))
+    left = {path.name for path in cache_folder.iterdir()}
+    assert left == {cache.path_of(locate(name)).name for name in names[1:]}
+    monkeypatch.setattr(cache, "BUDGET", 1000)
+    cache.load(write(tmp_path / "four", seed=4))
+    assert {path.name for path in cache_folder.iterdir()} == left
 
 
-def test_what_killed_writers_left_is_cleared_away_and_what_others_write_is_not(cache, folder):
-    cache.mkdir()
-    old, new = cache / "old.part", cache / "new.part"
+def test_what_killed_writers_left_is_cleared_away_and_what_others_write_is_not(cache_folder, folder):
+    cache_folder.mkdir()
+    old, new = cache_folder / "old.part", cache_folder / "new.part"
     old.touch()
     new.touch()
     os.utime(old, (0, 0))
-    prepared.load(folder)
+    cache.load(folder)
     assert not old.exists()
     assert new.exists()
 
 
-def test_processes_that_write_at_once_agree(cache, folder):
+def test_processes_that_write_at_once_agree(cache_folder, folder):
     script = textwrap.dedent("""
         import sys
         from pathlib import Path
-        from tilewhisper.models import prepared
-        prepared.CACHE = Path(sys.argv[1])
+        from tilewhisper.models.checkpoint import cache
+        cache.CACHE = Path(sys.argv[1])
         print("ready", flush=True)
         sys.stdin.readline()
-        weight = prepared.load(Path(sys.argv[2])).model.model.decoder.embed_tokens.weight
+        weight = cache.load(Path(sys.argv[2])).model.model.decoder.embed_tokens.weight
         print(hash(weight.numpy().tobytes()))
     """)
-    command = [sys.executable, "-c", script, str(cache), str(folder)]
+    command = [sys.executable, "-c", script, str(cache_folder), str(folder)]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     pipes["env"] = {**os.environ, "PYTHONHASHSEED": "0"}
     processes = [subprocess.Popen(command, **pipes) for _ in range(2)]
@@ -226,7 +227,7 @@ def test_processes_that_write_at_once_agree(cache, folder):
     assert [process.returncode for process in processes] == [0, 0]
     assert len({out for out, _ in results}) == 1
     assert not any(err for _, err in results)
-    assert [path.name for path in cache.iterdir()] == [prepared.path_of(locate(folder)).name]
+    assert [path.name for path in cache_folder.iterdir()] == [cache.path_of(locate(folder)).name]
 
 
 def test_no_start_imports_what_a_transcript_does_not_need(tmp_path):
@@ -234,7 +235,7 @@ def test_no_start_imports_what_a_transcript_does_not_need(tmp_path):
     require_weights("tiny.en")
     script = textwrap.dedent("""
         import sys
-        from tilewhisper.engine.cli import main
+        from tilewhisper.engine.commands.main import main
         assert main(["transcribe", sys.argv[1], "--model", "tiny.en", "--policy", "torch"]) == 0
         heavy = ("transformers", "torch._dynamo", "librosa", "scipy", "huggingface_hub", "onnxruntime")
         print([name for name in heavy if name in sys.modules], "tokenizers" in sys.modules)

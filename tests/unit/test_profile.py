@@ -5,14 +5,14 @@ from types import SimpleNamespace
 
 import pytest
 
-from tilewhisper.engine import profile
-from tilewhisper.engine.decoder import Decoder
-from tilewhisper.engine.profile import Recording, Span
-from tilewhisper.engine.router import Router
-from tilewhisper.engine.token_rules import TokenRules
+from tilewhisper.engine.decoding.decoder import Decoder
+from tilewhisper.engine.decoding.token_rules import TokenRules
+from tilewhisper.engine.routing.router import Router
+from tilewhisper.engine.tuning import profile
+from tilewhisper.engine.tuning.profile import Recording, Span
 from tilewhisper.kernels.cpu.torch_f32 import TorchBackend
-from tilewhisper.models import audio
-from tilewhisper.models.log_mel import LogMel
+from tilewhisper.models.audio import reader
+from tilewhisper.models.audio.log_mel import LogMel
 
 MS = 1_000_000
 MAIN, OTHER = 1, 2
@@ -36,7 +36,7 @@ SPANS = [
     span("linear layer", "decoder", 132, 133, "linear"),
     span("keys and values of the audio", "decoder", 131, 134, "start"),
     span("linear layer", "decoder", 135, 136, "linear"),
-    span("self-attention", "decoder", 136, 138, "self_attend"),
+    span("self-attention", "decoder", 136, 138, "self_attention"),
     span("step", "decoder", 134, 139, "step"),
     span("vocabulary", "decoder", 139, 143, "logits"),
     span("linear layer", "decoder", 144, 146, "linear_add"),
@@ -148,11 +148,11 @@ class Model:
         self.passes += 1
         self.encode_window()
         if self.passes == self._fails_at:
-            raise audio.AudioError("no more")
+            raise reader.AudioError("no more")
         return Segments(), None
 
     def encode_window(self): ...
-    def hear(self): ...
+    def project_cross_kv(self): ...
     def detect_language(self): ...
     def decode(self): ...
     def align(self): ...
@@ -172,7 +172,7 @@ WATCHED = [(Router, "linear"), (Decoder, "step"), (TokenRules, "forbid"), (LogMe
 def test_a_pass_that_fails_leaves_the_engine_as_it_was():
     before = [vars(owner)[name] for owner, name in WATCHED]
     model = Model(fails_at=3)
-    with pytest.raises(audio.AudioError):
+    with pytest.raises(reader.AudioError):
         profile.record(model, "a.wav", None, "transcribe", runs=5)
     assert model.passes == 3
     assert [vars(owner)[name] for owner, name in WATCHED] == before

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from tilewhisper.engine.options import TranscriptionOptions
-from tilewhisper.engine.prompting import History
+from tilewhisper.engine.pipeline.prompt import History
 
 PREV, ZERO, CONTEXT = 900, 1000, 20  # half of the context, less one for start-of-previous: 9 tokens
 TOKENIZER = SimpleNamespace(sot_prev=PREV, timestamp_begin=ZERO, encode=lambda text: [int(t) for t in text.split()])

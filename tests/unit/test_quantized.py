@@ -139,7 +139,7 @@ def test_a_feed_forward_in_one_pass_is_its_operations(instruction_set, name, err
 @pytest.mark.parametrize("rows", [1, 13, 48, 49, 300])
 def test_a_product_for_windows_is_a_product(instruction_set, name, error, rows):
     backend, x, weight, bias = registry.create(name), normal(2, rows, 65), normal(37, 65, seed=1), normal(37, seed=2)
-    y = backend.linear(x, backend.prepare_for_windows(weight, bias))
+    y = backend.linear(x, backend.prepare_cross_kv(weight, bias))
     assert relative(y, F.linear(x.double(), weight.double(), bias.double())) < error
 
 
@@ -180,10 +180,10 @@ def test_what_is_heard_is_the_products_packed(instruction_set, backend, rows, bi
     """In one pass, head by head, and to the bit what the product and the packing give one after the other."""
     heads, k = 3, 65
     states, weight, bias = normal(1, rows, k), normal(2 * heads * 32, k, seed=1), normal(2 * heads * 32, seed=2)
-    prepared = backend.prepare_for_windows(weight, bias if biased else None)
-    heard = backend.hear(states, prepared, heads)
+    prepared = backend.prepare_cross_kv(weight, bias if biased else None)
+    heard = backend.project_cross_kv(states, prepared, heads)
     both = backend.linear(states, prepared).view(1, rows, 2, heads, 32)
-    kept = backend.keep(both[:, :, 0].transpose(1, 2), both[:, :, 1].transpose(1, 2))
+    kept = backend.pack_cross_kv(both[:, :, 0].transpose(1, 2), both[:, :, 1].transpose(1, 2))
     assert all(torch.equal(one, other) for one, other in zip(heard.packed, kept.packed, strict=True))
     assert heard.n == rows
 
@@ -195,7 +195,7 @@ def test_self_attention_of_a_step_is_causal_attention_over_the_cache(instruction
     keys, values = normal(batch, heads, context, 64), normal(batch, heads, context, 64, seed=1)
     before = keys.clone(), values.clone()
     qkv = normal(batch, fresh, 3 * heads * 64, seed=2)
-    y = native.self_attend(qkv, keys, values, [length] * len(qkv), 0.125)
+    y = native.self_attention(qkv, keys, values, [length] * len(qkv), 0.125)
     q, k, v = (part.view(batch, fresh, heads, 64).transpose(1, 2) for part in qkv.chunk(3, dim=-1))
     for cache, old, new in ((keys, before[0], k), (values, before[1], v)):
         assert torch.equal(cache[:, :, length : length + fresh], new)
@@ -212,12 +212,12 @@ def test_rows_of_a_batch_may_have_caches_of_different_lengths(instruction_set):
     heads, lengths = 2, [0, 9, 4]
     caches = normal(3, heads, 12, 64), normal(3, heads, 12, 64, seed=1)
     qkv = normal(3, 2, 3 * heads * 64, seed=2)
-    for self_attend in (native.self_attend, TorchBackend().self_attend):
+    for self_attention in (native.self_attention, TorchBackend().self_attention):
         alone = [
-            self_attend(qkv[i : i + 1], *(cache[i : i + 1].clone() for cache in caches), [length], 0.125)
+            self_attention(qkv[i : i + 1], *(cache[i : i + 1].clone() for cache in caches), [length], 0.125)
             for i, length in enumerate(lengths)
         ]
-        y = self_attend(qkv, *(cache.clone() for cache in caches), lengths, 0.125)
+        y = self_attention(qkv, *(cache.clone() for cache in caches), lengths, 0.125)
         assert relative(y, torch.cat(alone)) < 1e-6
 
 
@@ -293,8 +293,8 @@ def test_the_likeliest_scores_are_torchs(instruction_set, backend, n, count):
     scores[:, ::7] = float("-inf")
     scores[2, n // 2 :] = float("-inf")
     count = min(count, n)
-    values, tokens, total = backend.likeliest(scores, count)
-    exact = TorchBackend().likeliest(scores.double(), count)
+    values, tokens, total = backend.top_k(scores, count)
+    exact = TorchBackend().top_k(scores.double(), count)
     assert torch.equal(values, exact[0].float())
     allowed = values.isfinite()  # of equals, any may stand there
     assert torch.equal(tokens[allowed], exact[1][allowed])
@@ -310,7 +310,7 @@ def any_threads():
 
 def test_a_decoders_layers_have_the_same_bits_on_any_number_of_threads(backend, any_threads):
     layers, x = backend.prepare_layers([decoder_layer(backend, 192, seed) for seed in (0, 100)]), normal(2, 192)
-    window = backend.keep(normal(1, 3, 30, 64), normal(1, 3, 30, 64, seed=1))
+    window = backend.pack_cross_kv(normal(1, 3, 30, 64), normal(1, 3, 30, 64, seed=1))
     results = []
     for threads in (1, 2, 3):
         any_threads(threads)
@@ -323,7 +323,7 @@ def test_a_decoders_layers_have_the_same_bits_on_any_number_of_threads(backend, 
 def test_native_code_lets_go_of_a_window_with_the_last_that_is_kept_of_it(backend):
     layers, x = backend.prepare_layers([decoder_layer(backend, 64)]), normal(1, 64)
     caches = torch.zeros(1, 1, 1, 8, 64), torch.zeros(1, 1, 1, 8, 64)
-    first, second = (backend.keep(normal(1, 1, n, 64), normal(1, 1, n, 64)) for n in (30, 20))
+    first, second = (backend.pack_cross_kv(normal(1, 1, n, 64), normal(1, 1, n, 64)) for n in (30, 20))
     gone, before = first.held.number, backend.decoder_layers(x, layers, *caches, [0], [1], [(second,)])
     del first
     assert torch.equal(backend.decoder_layers(x, layers, *caches, [0], [1], [(second,)]), before)
@@ -346,8 +346,8 @@ def everything(backend) -> list[torch.Tensor]:
         ]
     q, k, v = (normal(1, 3, 201, 64, seed=seed) for seed in range(3))
     results.append(backend.attention(q, k, v, 0.125))
-    results += backend.hear(normal(1, 201, 64), backend.prepare_for_windows(normal(192, 64), None), 3).packed
-    results.append(native.self_attend(normal(1, 2, 576), k.contiguous(), v.contiguous(), [50], 0.125))
+    results += backend.project_cross_kv(normal(1, 201, 64), backend.prepare_cross_kv(normal(192, 64), None), 3).packed
+    results.append(native.self_attention(normal(1, 2, 576), k.contiguous(), v.contiguous(), [50], 0.125))
     return results
 
 
@@ -410,7 +410,7 @@ def test_rows_of_zeros_are_zeros(instruction_set, backend):
         (lambda w: native.pack_weight(normal(4, 4), 12), "bits must be 16 or 8"),
         (lambda w: native.pack_keys_values(normal(1, 1, 5, 24), normal(1, 1, 5, 24), 16), "multiple of 16"),
         (
-            lambda w: native.self_attend(normal(1, 2, 192), *(torch.zeros(1, 1, 5, 64),) * 2, [4], 1.0),
+            lambda w: native.self_attention(normal(1, 2, 192), *(torch.zeros(1, 1, 5, 64),) * 2, [4], 1.0),
             "do not fit a cache",
         ),
         (
@@ -429,14 +429,14 @@ def test_what_the_kernels_cannot_take_is_refused(call, complaint):
 def test_settled_scores_are_exact_where_a_token_may_be_one_of_the_likeliest_of_its_part(keep, instruction_set, backend):
     weight, x, split = normal(3000, 96), normal(4, 96, seed=1), 2500
     x[0, 7], weight[5] = 30.0, weight[5] * 3  # a row and a token of coarser steps than others
-    vocabulary = backend.prepare_vocabulary(weight)
+    vocabulary = backend.prepare_lm_head(weight)
     exact, scores = (x.double() @ weight.double().T), backend.scores(x, vocabulary)
     forbidden = exact[1].argmax()
     scores[1, forbidden] = exact[1, forbidden] = -math.inf
     scores[2, split:] = exact[2, split:] = -math.inf
     scores[3, split + 3 :] = exact[3, split + 3 :] = -math.inf
     rough = scores.clone()
-    backend.settle(scores, x, vocabulary, split, keep)
+    backend.rescore(scores, x, vocabulary, split, keep)
     for part in (slice(0, split), slice(split, None)):
         least = exact[:, part].topk(keep).values[:, -1:]
         near = (exact[:, part] >= least - 0.05) & exact[:, part].isfinite()

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tilewhisper.engine import report, tables
+from tilewhisper.engine import report
+from tilewhisper.engine.commands import tables
 from tilewhisper.engine.options import TranscriptionOptions
-from tilewhisper.engine.policy import Route
 from tilewhisper.engine.report import (
     Clock,
     DecoderReport,
@@ -23,9 +23,10 @@ from tilewhisper.engine.report import (
     peak_memory_bytes,
     site_report,
 )
-from tilewhisper.engine.router import SiteCount, SitePlan
+from tilewhisper.engine.routing.policy import Route
+from tilewhisper.engine.routing.router import SiteCount, SitePlan
+from tilewhisper.engine.routing.sites import encoder_sites
 from tilewhisper.engine.startup import Startup
-from tilewhisper.models.catalog import encoder_sites
 
 SITES = {site.name: site for site in encoder_sites(2, 64, 4, 256)}
 

@@ -11,11 +11,11 @@ import torch
 import torch.nn.functional as F
 from transformers import WhisperConfig, WhisperForConditionalGeneration
 
-from tilewhisper.engine import policy
-from tilewhisper.engine.encoder import Encoder
+from tilewhisper.engine.encoding.encoder import Encoder
 from tilewhisper.engine.errors import PolicyError, RoutingError
-from tilewhisper.engine.router import SiteCount
-from tilewhisper.engine.routing import RoutedLinear, apply_policy, routed_linear
+from tilewhisper.engine.routing import policy
+from tilewhisper.engine.routing.modules import RoutedLinear, apply_policy, routed_linear
+from tilewhisper.engine.routing.router import SiteCount
 from tilewhisper.kernels import registry
 from tilewhisper.kernels.base import Backend, BackendUnavailable, BlockBackend, ProductFailed, UnknownBackend
 
@@ -206,7 +206,7 @@ def test_a_model_can_be_routed_anew(model, mel):
 
 def test_shared_time_is_split_by_work(model, mel, monkeypatch):
     ticks = itertools.count()
-    monkeypatch.setattr("tilewhisper.engine.router.time.perf_counter", lambda: float(next(ticks)))
+    monkeypatch.setattr("tilewhisper.engine.routing.router.time.perf_counter", lambda: float(next(ticks)))
     _, counts, _ = encode(model, mel, rules())
     q, k, v = (counts[f"layers.0.self_attn.{leaf}_proj"].seconds for leaf in "qkv")
     assert q == k == v

@@ -7,14 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tilewhisper.models import spool
+from tilewhisper.models.audio import spill
+from tilewhisper.models.audio.spill import Spool
 from tilewhisper.models.errors import AudioError
-from tilewhisper.models.spool import Spool
 
 
 @pytest.mark.parametrize("memory", [100, 10**6])
 def test_rows_come_back(memory: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(spool, "MEMORY_BYTES", memory)
+    monkeypatch.setattr(spill, "MEMORY_BYTES", memory)
     rows = np.random.default_rng(0).normal(size=(100, 3)).astype(np.float32)
     kept = Spool(3)
     kept.append(rows[:70])
@@ -31,7 +31,7 @@ def test_single_numbers_are_rows_too() -> None:
 
 
 def test_nothing_stays_in_the_folder_or_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(spool, "MEMORY_BYTES", 100)
+    monkeypatch.setattr(spill, "MEMORY_BYTES", 100)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     before = open_files()
     kept = Spool()
@@ -48,7 +48,7 @@ def open_files() -> set[Path]:
 
 
 def test_a_folder_that_takes_nothing_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(spool, "MEMORY_BYTES", 100)
+    monkeypatch.setattr(spill, "MEMORY_BYTES", 100)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))
     with pytest.raises(AudioError, match=r"gone, which failed \(No such file or directory\); make room there") as error:
         Spool().append(np.zeros(1_000, np.float32))

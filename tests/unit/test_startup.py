@@ -38,7 +38,7 @@ import sys
 from tilewhisper.engine import startup
 
 with startup.no_compilers():
-    from tilewhisper.engine.model import WhisperModel
+    from tilewhisper.engine.whisper_model import WhisperModel
 assert "torch._meta_registrations" not in sys.modules, "it is imported elsewhere, so that leaving it out is no use"
 import torch
 import torch._meta_registrations

@@ -6,10 +6,10 @@ import random
 
 import pytest
 
-from tilewhisper.engine import writers
 from tilewhisper.engine.errors import OptionError
+from tilewhisper.engine.output import writers
+from tilewhisper.engine.output.subtitles import Subtitle, SubtitleOptions, subtitles
 from tilewhisper.engine.results import Segment, Word
-from tilewhisper.engine.subtitles import Subtitle, SubtitleOptions, subtitles
 
 
 def spoken(text: str, start: float = 0.0) -> list[Word]:

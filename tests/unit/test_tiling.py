@@ -7,11 +7,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from tilewhisper.kernels import tiling
+from tilewhisper.engine.routing.sites import Site, encoder_sites
 from tilewhisper.kernels.base import KernelError, ProductShape, UnknownTarget, UnsupportedShape
-from tilewhisper.kernels.tiling import MicroKernel, Tile, TilePlan, plan, transfers, why_not
+from tilewhisper.kernels.xdna import tiling
 from tilewhisper.kernels.xdna.geometries import GEOMETRIES, XDNA1, XDNA2, find_geometry, geometry_names
-from tilewhisper.models.catalog import SIZES, Site, encoder_sites
+from tilewhisper.kernels.xdna.tiling import MicroKernel, Tile, TilePlan, plan, transfers, why_not
+from tilewhisper.models.checkpoint.catalog import SIZES
 
 DEVICES = (XDNA1, XDNA2)
 SEED_CASE = ProductShape(1, 3001, 512, 512)

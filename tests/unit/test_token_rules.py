@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from tilewhisper.engine.token_rules import TokenRules
+from tilewhisper.engine.decoding.token_rules import TokenRules
 from tilewhisper.kernels.cpu.torch_f32 import TorchBackend
 
 EOT, NO_TIMESTAMPS, BEGIN, SIZE = 10, 11, 12, 32
@@ -17,7 +17,7 @@ def rules(*, timestamps=True, suppress=(), suppress_first=(), limit=None) -> Tok
 
 def apply(given: TokenRules, scores: torch.Tensor, tokens: list[list[int]]) -> None:
     given.forbid(scores, tokens)
-    given.prefer_timestamps(scores, TorchBackend().likeliest)
+    given.prefer_timestamps(scores, TorchBackend().top_k)
 
 
 def allowed(given: TokenRules, *tokens: int, logits: torch.Tensor | None = None) -> set[int]:

@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 import tokenizers
 
-from tilewhisper.models import facts, vocabulary
+from tilewhisper.models.checkpoint import generation_config
+from tilewhisper.models.checkpoint.locate import locate
 from tilewhisper.models.errors import CheckpointError, LanguageError
-from tilewhisper.models.locate import locate
-from tilewhisper.models.tokenizer import Tokenizer
+from tilewhisper.models.tokenizer import vocabulary
+from tilewhisper.models.tokenizer.tokenizer import Tokenizer
 
 TEXTS = (
     " And so, my fellow Americans, ask not what your country can do for you.",
@@ -107,8 +108,8 @@ def test_suppressed_tokens_are_those_the_checkpoint_lists(model: str) -> None:
     folder = folder_of(model)
     tokenizer = vocabulary.from_file(folder / "tokenizer.json", {"tiny.en": 51864, "base": 51865}[model])
     stored = json.loads((folder / "config.json").read_text())
-    assert list(facts.suppress_tokens(tokenizer)) == stored["suppress_ids"]
-    assert list(facts.begin_suppress_tokens(tokenizer)) == stored["suppress_ids_begin"]
+    assert list(generation_config.suppress_tokens(tokenizer)) == stored["suppress_ids"]
+    assert list(generation_config.begin_suppress_tokens(tokenizer)) == stored["suppress_ids_begin"]
 
 
 def test_prompts(english: Tokenizer, multilingual: Tokenizer) -> None:

@@ -10,10 +10,11 @@ import pytest
 import soundfile
 import torch
 
-from tilewhisper.models import vad
+from tilewhisper.models.audio import vad
+from tilewhisper.models.audio.vad import FRAME, Span, Timeline, chunks, speech_spans
+from tilewhisper.models.audio.vad_options import VadOptions
+from tilewhisper.models.constants import SAMPLE_RATE
 from tilewhisper.models.errors import VadUnavailable
-from tilewhisper.models.vad import FRAME, SAMPLE_RATE, Span, Timeline, chunks, speech_spans
-from tilewhisper.models.vad_options import VadOptions
 
 SAMPLE = Path(__file__).parents[1] / "data/sample.flac"
 needs_vad = pytest.mark.skipif(

@@ -6,9 +6,9 @@ from itertools import accumulate, pairwise
 
 import pytest
 
-from tilewhisper.engine.punctuation import PUNCTUATION, Punctuation
 from tilewhisper.engine.results import Segment
-from tilewhisper.engine.words import split_words, with_words
+from tilewhisper.engine.timestamps.punctuation import PUNCTUATION, Punctuation
+from tilewhisper.engine.timestamps.words import split_words, with_words
 
 EOT = 10_000
 NOTHING_MERGED = Punctuation("", "")

@@ -5,9 +5,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from tilewhisper.engine import writers
+from tilewhisper.engine.output import writers
+from tilewhisper.engine.output.subtitles import SubtitleOptions
 from tilewhisper.engine.results import Segment, Word
-from tilewhisper.engine.subtitles import SubtitleOptions
 
 
 def segment(**values) -> Segment:
@@ -109,7 +109,7 @@ def test_golden_files(shared, name, options):
 
 
 def test_every_format_of_the_command_has_a_writer():
-    from tilewhisper.engine.cli import FORMATS
+    from tilewhisper.engine.commands.main import FORMATS
 
     assert set(FORMATS) - {"all"} <= set(writers.WRITERS)
 

@@ -152,7 +152,7 @@ Tensor attend(Tensor q, Tensor keys, Tensor key_scale, Tensor values, Tensor val
 
 // Self-attention of new tokens: qkv (batch, new, 3 * heads * head_dim) joins the caches (batch, heads, context, head_dim)
 // after the `lengths` tokens of each row, and each token attends to itself and all before it: (batch, new, heads * head_dim).
-Tensor self_attend(Tensor qkv, Tensor keys, Tensor values, std::vector<int64_t> lengths, double scale) {
+Tensor self_attention(Tensor qkv, Tensor keys, Tensor values, std::vector<int64_t> lengths, double scale) {
     check_floats(qkv, 3, "qkv");
     const Heads h = heads_of(keys, "keys"), same = heads_of(values, "values");
     const int64_t fresh = qkv.size(1), width = h.heads * h.head_dim, context = h.n;
@@ -190,14 +190,14 @@ STABLE_TORCH_LIBRARY_FRAGMENT(tilewhisper_native, m) {
     m.def(
         "attend(Tensor q, Tensor keys, Tensor key_scale, Tensor values, Tensor value_scale, int n, float scale, "
         "Tensor? bias) -> Tensor");
-    m.def("self_attend(Tensor qkv, Tensor(a!) keys, Tensor(b!) values, int[] lengths, float scale) -> Tensor");
+    m.def("self_attention(Tensor qkv, Tensor(a!) keys, Tensor(b!) values, int[] lengths, float scale) -> Tensor");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(tilewhisper_native, CPU, m) {
     m.impl("pack_keys_values", TORCH_BOX(&pack_keys_values));
     m.impl("pack_products", TORCH_BOX(&pack_products));
     m.impl("attend", TORCH_BOX(&attend));
-    m.impl("self_attend", TORCH_BOX(&self_attend));
+    m.impl("self_attention", TORCH_BOX(&self_attention));
 }
 
 }  // namespace tilewhisper

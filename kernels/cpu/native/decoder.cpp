@@ -11,7 +11,7 @@ namespace {
 
 // Norms (own, cross, final: weight and bias each) and products packed by pack_weight or pack_quads (qkv, own out, cross query,
 // cross out, fc1, fc2) with padded biases, of a layer `width` wide with a hidden layer of `hidden`.
-int64_t hold_layer(std::vector<Tensor> norms, double eps, std::vector<Tensor> panels, std::vector<Tensor> scales,
+int64_t register_layer(std::vector<Tensor> norms, double eps, std::vector<Tensor> panels, std::vector<Tensor> scales,
                    std::vector<std::optional<Tensor>> sums, std::vector<Tensor> biases, int64_t width, int64_t hidden,
                    double scale) {
     STD_TORCH_CHECK(norms.size() == 2 * NORMS && panels.size() == PRODUCTS && scales.size() == PRODUCTS && sums.size() == PRODUCTS &&
@@ -35,7 +35,7 @@ int64_t hold_layer(std::vector<Tensor> norms, double eps, std::vector<Tensor> pa
 }
 
 // Keys and values of n positions as pack_keys_values gives them; `bias` (n,) is one of each key.
-int64_t hold_window(Tensor keys, Tensor key_scale, Tensor values, Tensor value_scale, int64_t heads, int64_t n, int64_t head_dim,
+int64_t register_cross_kv(Tensor keys, Tensor key_scale, Tensor values, Tensor value_scale, int64_t heads, int64_t n, int64_t head_dim,
                     std::optional<Tensor> bias) {
     auto held = std::make_shared<HeldWindow>(PackedHeads(keys, key_scale, values, value_scale, heads, n, head_dim));
     if (const float* given = dense_or_null(bias, n, "a bias"))
@@ -144,10 +144,10 @@ Tensor decoder_layers(Tensor x, std::vector<int64_t> layers, Tensor keys, Tensor
 
 STABLE_TORCH_LIBRARY_FRAGMENT(tilewhisper_native, m) {
     m.def(
-        "hold_layer(Tensor[] norms, float eps, Tensor[] panels, Tensor[] scales, Tensor?[] sums, Tensor[] biases, int width, "
+        "register_layer(Tensor[] norms, float eps, Tensor[] panels, Tensor[] scales, Tensor?[] sums, Tensor[] biases, int width, "
         "int hidden, float scale) -> int");
     m.def(
-        "hold_window(Tensor keys, Tensor key_scale, Tensor values, Tensor value_scale, int heads, int n, int head_dim, "
+        "register_cross_kv(Tensor keys, Tensor key_scale, Tensor values, Tensor value_scale, int heads, int n, int head_dim, "
         "Tensor? bias) -> int");
     m.def("release(int number) -> ()");
     m.def(
@@ -158,8 +158,8 @@ STABLE_TORCH_LIBRARY_FRAGMENT(tilewhisper_native, m) {
 STABLE_TORCH_LIBRARY_IMPL(tilewhisper_native, CompositeExplicitAutograd, m) { m.impl("release", TORCH_BOX(&release)); }
 
 STABLE_TORCH_LIBRARY_IMPL(tilewhisper_native, CPU, m) {
-    m.impl("hold_layer", TORCH_BOX(&hold_layer));
-    m.impl("hold_window", TORCH_BOX(&hold_window));
+    m.impl("register_layer", TORCH_BOX(&register_layer));
+    m.impl("register_cross_kv", TORCH_BOX(&register_cross_kv));
     m.impl("decoder_layers", TORCH_BOX(&decoder_layers));
 }
 

@@ -99,7 +99,7 @@ class Blocks {
 
 // The `keep` largest of each row of scores (rows, n), largest first, where they are, and log(sum of e^score): (rows, keep),
 // (rows, keep), (rows, 1). Where fewer may come, the rest is -inf.
-std::tuple<Tensor, Tensor, Tensor> likeliest(Tensor scores, int64_t keep) {
+std::tuple<Tensor, Tensor, Tensor> top_k(Tensor scores, int64_t keep) {
     check_floats(scores, 2, "scores");
     const int64_t rows = scores.size(0), n = scores.size(1);
     STD_TORCH_CHECK(keep >= 1 && keep <= n, "of ", n, " scores 1 or more can be kept, not ", keep);
@@ -135,7 +135,7 @@ class Doubt {
 // scores (rows, n) are those of x (rows, k) times the weight (n, k) in bytes with these scales; `norms` (n,) are those of the
 // weight's rows where x had bytes as well, and zeros where it had 16 bits. Scores that may be among the `keep` best of their
 // part of a row, before `split` or from there on, are computed anew, in place.
-void settle(Tensor scores, Tensor x, Tensor weight, Tensor scales, Tensor norms, int64_t split, int64_t keep) {
+void rescore(Tensor scores, Tensor x, Tensor weight, Tensor scales, Tensor norms, int64_t split, int64_t keep) {
     check_floats(scores, 2, "scores");
     check_floats(x, 2, "x");
     check_floats(weight, 2, "weight");
@@ -171,13 +171,13 @@ void settle(Tensor scores, Tensor x, Tensor weight, Tensor scales, Tensor norms,
 }  // namespace
 
 STABLE_TORCH_LIBRARY_FRAGMENT(tilewhisper_native, m) {
-    m.def("likeliest(Tensor scores, int keep) -> (Tensor, Tensor, Tensor)");
-    m.def("settle(Tensor(a!) scores, Tensor x, Tensor weight, Tensor scales, Tensor norms, int split, int keep) -> ()");
+    m.def("top_k(Tensor scores, int keep) -> (Tensor, Tensor, Tensor)");
+    m.def("rescore(Tensor(a!) scores, Tensor x, Tensor weight, Tensor scales, Tensor norms, int split, int keep) -> ()");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(tilewhisper_native, CPU, m) {
-    m.impl("likeliest", TORCH_BOX(&likeliest));
-    m.impl("settle", TORCH_BOX(&settle));
+    m.impl("top_k", TORCH_BOX(&top_k));
+    m.impl("rescore", TORCH_BOX(&rescore));
 }
 
 }  // namespace tilewhisper

@@ -20,7 +20,6 @@ from math import prod
 from typing import Any
 
 from tilewhisper.kernels.base import ProductShape, UnsupportedShape
-from tilewhisper.kernels.tiling import Device, Geometry, Tile, TilePlan, plan
 from tilewhisper.kernels.xdna.designs.reader import DesignError, ReadDesign, read
 from tilewhisper.kernels.xdna.designs.structure import (
     MEMORY_ROW,
@@ -38,6 +37,7 @@ from tilewhisper.kernels.xdna.designs.structure import (
 )
 from tilewhisper.kernels.xdna.geometries import XDNA1, XDNA2
 from tilewhisper.kernels.xdna.sequence import Descriptor, Instruction, runtime_sequence
+from tilewhisper.kernels.xdna.tiling import Device, Geometry, Tile, TilePlan, plan
 
 _DEVICES = {device.name: device for device in (XDNA1, XDNA2)}
 

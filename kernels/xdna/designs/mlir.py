@@ -12,7 +12,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from itertools import chain
 
-from tilewhisper.kernels.tiling import TilePlan
 from tilewhisper.kernels.xdna.designs.check import check
 from tilewhisper.kernels.xdna.designs.names import DEVICES, PORTS, TYPES, Port
 from tilewhisper.kernels.xdna.designs.structure import (
@@ -32,6 +31,7 @@ from tilewhisper.kernels.xdna.designs.structure import (
     structure_of,
 )
 from tilewhisper.kernels.xdna.sequence import OPERANDS, Descriptor, Instruction, Wait, runtime_sequence
+from tilewhisper.kernels.xdna.tiling import TilePlan
 
 __all__ = ["check", "generate"]
 

@@ -7,11 +7,11 @@ from collections import defaultdict
 from pathlib import Path
 
 from tilewhisper.kernels.base import BackendUnavailable
-from tilewhisper.kernels.tiling import Design, TilePlan
 from tilewhisper.kernels.xdna import artifacts
 from tilewhisper.kernels.xdna.artifacts import MN, Artifact
 from tilewhisper.kernels.xdna.emulated.build import build
 from tilewhisper.kernels.xdna.emulated.pyxrt import Faults
+from tilewhisper.kernels.xdna.tiling import Design, TilePlan
 
 
 class DesignsOnDemand:

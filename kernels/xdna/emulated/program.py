@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tilewhisper.kernels.tiling import Design, Tile, TilePlan, transfers
+from tilewhisper.kernels.xdna.tiling import Design, Tile, TilePlan, transfers
 
 
 class DeviceFault(Exception):  # noqa: N818 (reads as the fact it states)

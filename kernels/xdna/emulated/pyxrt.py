@@ -32,7 +32,7 @@ from uuid import UUID
 import numpy as np
 import numpy.typing as npt
 
-from tilewhisper.kernels import tiling
+from tilewhisper.kernels.xdna import tiling
 from tilewhisper.kernels.xdna.emulated.binding import Bound, check, integer, no_overload
 from tilewhisper.kernels.xdna.emulated.container import Binary, unpack
 from tilewhisper.kernels.xdna.emulated.device import Tier

@@ -1,0 +1,1 @@
+"""Which backend runs which matrix product: sites, policies and the router."""

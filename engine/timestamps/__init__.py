@@ -1,0 +1,1 @@
+"""Word timestamps from cross-attention, and the rules against hallucinated words."""

@@ -1,0 +1,1 @@
+"""Measure and choose: autotuner, benchmark, profile, and the NPU cost plan."""

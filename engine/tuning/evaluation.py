@@ -1,0 +1,138 @@
+"""One model's encoder under many policies, side by side: what each costs, and how far its states are from float32.
+
+Every policy gets its own copy of the modules, which shares the weights, and backends are made once; so policies can be
+run in turn without being routed and prepared anew. Times of single sites are the router's own counts.
+"""
+
+import copy
+import statistics
+import time
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from itertools import chain
+from types import TracebackType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tilewhisper.engine.encoding.encoder import Encoder
+from tilewhisper.engine.routing.modules import RoutedEncoder, apply_policy
+from tilewhisper.engine.routing.policy import Policy
+from tilewhisper.engine.routing.policy_file import any_layer
+from tilewhisper.engine.routing.router import SiteCount
+from tilewhisper.kernels import registry
+from tilewhisper.kernels.base import Backend
+
+BASELINE = "torch"
+"""The backend whose states are the truth: float32."""
+
+Launch = tuple[str, ...]
+"""Names of the sites that run as one call where they are on one backend."""
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A launch of a layer, in all layers: the same shapes, so the same times."""
+
+    name: str
+    """As the launch's, with `*` for the layer."""
+    launches: tuple[Launch, ...]
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Medians over the rounds, in wall seconds of one window."""
+
+    seconds: float
+    sites: Mapping[str, float]
+
+
+class Trials:
+    """Close it (or use it as a context manager) to release what its backends hold."""
+
+    def __init__(self, model: Any, mels: Sequence[Tensor], create: Callable[[str], Backend] = registry.create) -> None:
+        """`model` is a transformers Whisper model that is not routed; `mels` are windows (n_mels, 3000)."""
+        self._model = model
+        self._mels = [mel[None] for mel in mels]
+        self._made: list[Backend] = []
+
+        @cache
+        def once(name: str) -> Backend:
+            self._made.append(create(name))
+            return self._made[-1]
+
+        self._create = once
+        routed, encoder = self._encoder(Policy(BASELINE, BASELINE))
+        self.kinds = _kinds(routed)
+        self._truth = [encoder(mel) for mel in self._mels]
+
+    def error(self, policy: Policy, windows: int | None = None) -> float:
+        """Relative Frobenius error of the final states, that of the worst of the first `windows`; NaN where one is.
+
+        0 for the baseline by definition. Raises EngineError and KernelError where the policy cannot run.
+        """
+        if policy.default == BASELINE and not policy.rules:
+            return 0.0
+        _, encoder = self._encoder(policy)
+        pairs = zip(self._mels[:windows], self._truth, strict=False)
+        errors = [
+            torch.linalg.vector_norm(encoder(mel) - truth) / torch.linalg.vector_norm(truth) for mel, truth in pairs
+        ]
+        return float(torch.stack(errors).max())
+
+    def time_in_turn(self, policies: Mapping[str, Policy], rounds: int) -> dict[str, Timing]:
+        """Warm each up, then let all take turns on the first window, so that a machine that slows down slows all."""
+        encoders = {name: self._encoder(policy) for name, policy in policies.items()}
+        for _, encoder in encoders.values():
+            encoder(self._mels[0])
+        passes: dict[str, list[Timing]] = {name: [] for name in policies}
+        for _ in range(rounds):
+            for name, (routed, encoder) in encoders.items():
+                passes[name].append(_timed(routed, encoder, self._mels[0]))
+        return {name: _median(timings) for name, timings in passes.items()}
+
+    def close(self) -> None:
+        for backend in self._made:
+            backend.close()
+
+    def __enter__(self) -> "Trials":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _encoder(self, policy: Policy) -> tuple[RoutedEncoder, Encoder]:
+        # What deepcopy is told that it has copied, it takes as it is.
+        shared = {id(tensor): tensor for tensor in chain(self._model.parameters(), self._model.buffers())}
+        twin: Any = copy.deepcopy(self._model, shared)
+        routed = apply_policy(twin, policy, self._create)
+        return routed, Encoder(twin.model.encoder, routed)
+
+
+def _kinds(routed: RoutedEncoder) -> tuple[Kind, ...]:
+    launches: defaultdict[str, list[str]] = defaultdict(list)
+    for site, plan in routed.router.plans.items():
+        launches[plan.launch].append(site)
+    kinds: defaultdict[str, list[Launch]] = defaultdict(list)
+    for launch, sites in launches.items():
+        kinds[any_layer(launch)].append(tuple(sites))
+    return tuple(Kind(name, tuple(same)) for name, same in kinds.items())
+
+
+def _timed(routed: RoutedEncoder, encoder: Encoder, mel: Tensor) -> Timing:
+    counts: defaultdict[str, SiteCount] = defaultdict(SiteCount)
+    with routed.router.counting(counts):
+        started = time.perf_counter()
+        encoder(mel)
+        seconds = time.perf_counter() - started
+    return Timing(seconds, {site: count.seconds for site, count in counts.items()})
+
+
+def _median(timings: Sequence[Timing]) -> Timing:
+    sites = {site: statistics.median(timing.sites[site] for timing in timings) for site in timings[0].sites}
+    return Timing(statistics.median(timing.seconds for timing in timings), sites)

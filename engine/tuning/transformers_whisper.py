@@ -1,0 +1,150 @@
+"""transformers' own way from samples to text: its feature extractor, its encoder, its `generate`.
+
+The oracle the engine's tests hold against, and the peer its benchmark stands beside. Nothing here is routed, and
+nothing else in this project imports transformers: its import takes longer than a short clip.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from transformers import GenerationConfig, WhisperConfig, WhisperFeatureExtractor, WhisperForConditionalGeneration
+from transformers.models.whisper.english_normalizer import EnglishTextNormalizer
+from transformers.utils import logging
+
+from tilewhisper.models.checkpoint import loader
+from tilewhisper.models.checkpoint.loader import Checkpoint
+from tilewhisper.models.constants import SAMPLE_RATE
+
+
+@dataclass(frozen=True)
+class Generated:
+    """Tokens without prompt and end-of-text, and their text."""
+
+    tokens: tuple[int, ...]
+    text: str
+
+
+class TransformersWhisper:
+    """A model of its own, unrouted. Raises ModelsError as `checkpoint.load` does."""
+
+    def __init__(self, name_or_path: str | Path) -> None:
+        loaded = loader.load(name_or_path)
+        self.model = transformers_model(loaded)
+        self.tokenizer = loaded.tokenizer
+        self._extractor = WhisperFeatureExtractor(feature_size=loaded.model.config.num_mel_bins)
+
+    def log_mel(self, samples: npt.NDArray[np.float32]) -> Tensor:
+        """Samples (n,) at 16 kHz to (1, n_mels, frames): 3000 frames up to 30 s, as many as there are beyond."""
+        long = len(samples) > self._extractor.n_samples
+        whole: dict[str, Any] = {"truncation": False, "padding": "longest"} if long else {}
+        features: Tensor = self._extractor(
+            samples, sampling_rate=SAMPLE_RATE, return_tensors="pt", **whole
+        ).input_features
+        return features
+
+    @torch.inference_mode()
+    def states(self, mel: Tensor) -> Tensor:
+        """(batch, n_mels, 3000) to the encoder's states (batch, 1500, d_model)."""
+        states: Tensor = self.model.model.encoder(mel).last_hidden_state
+        return states
+
+    @torch.inference_mode()
+    def detect_language(self, mel: Tensor) -> str:
+        """The code of the likeliest language of one window (1, n_mels, 3000)."""
+        token = int(self.model.detect_language(mel)[0])
+        return next(code for code, i in self.tokenizer.languages.items() if i == token)
+
+    @torch.inference_mode()
+    def generate(
+        self,
+        samples: npt.NDArray[np.float32],
+        language: str | None,
+        task: str = "transcribe",
+        timestamps: bool = True,
+        max_new_tokens: int = 224,
+    ) -> Generated:
+        """Greedy tokens of samples (n,) at 16 kHz; beyond 30 s by transformers' own sequential windows."""
+        spoken: dict[str, Any] = {"language": language, "task": task} if self.tokenizer.is_multilingual else {}
+        mel = self.log_mel(samples)
+        with _quiet():
+            output = self.model.generate(
+                mel,
+                attention_mask=torch.ones(mel.shape[0], mel.shape[2], dtype=torch.long),
+                return_timestamps=timestamps,
+                num_beams=1,
+                do_sample=False,
+                max_new_tokens=max_new_tokens,
+                **spoken,
+            )
+        tokens = tuple(token for token in output[0].tolist() if token != self.tokenizer.eot)
+        return Generated(tokens, self.tokenizer.decode(tokens))
+
+
+def transformers_model(checkpoint: Checkpoint) -> WhisperForConditionalGeneration:
+    """transformers' own model over the checkpoint's tensors, not a copy of them, ready for its `generate`."""
+    token_ids = _token_ids(checkpoint)
+    with torch.device("meta"):
+        model = WhisperForConditionalGeneration(WhisperConfig(**asdict(checkpoint.model.config), **token_ids))
+    state = dict(checkpoint.model.state_dict())
+    state["proj_out.weight"] = state["model.decoder.embed_tokens.weight"]
+    model.load_state_dict(state, strict=True, assign=True)
+    model.tie_weights()
+    model.train(False).requires_grad_(False)
+    model.generation_config = _generation_config(checkpoint, token_ids)
+    return model
+
+
+def _token_ids(checkpoint: Checkpoint) -> dict[str, Any]:
+    eot = checkpoint.tokenizer.eot
+    return {
+        "bos_token_id": eot,
+        "eos_token_id": eot,
+        "pad_token_id": eot,
+        "decoder_start_token_id": checkpoint.tokenizer.sot,
+    }
+
+
+def _generation_config(checkpoint: Checkpoint, token_ids: dict[str, Any]) -> GenerationConfig:
+    """What `generate` wants to know, from the tokenizer and the generation_config."""
+    tokenizer, generation_config = checkpoint.tokenizer, checkpoint.generation_config
+    languages = {
+        "lang_to_id": {f"<|{code}|>": token for code, token in tokenizer.languages.items()},
+        "task_to_id": {"transcribe": tokenizer.transcribe, "translate": tokenizer.translate},
+    }
+    return GenerationConfig(
+        **token_ids,
+        prev_sot_token_id=tokenizer.sot_prev,
+        no_timestamps_token_id=tokenizer.no_timestamps,
+        is_multilingual=tokenizer.is_multilingual,
+        suppress_tokens=list(generation_config.suppress_tokens),
+        begin_suppress_tokens=list(generation_config.begin_suppress_tokens),
+        alignment_heads=[list(pair) for pair in generation_config.alignment_heads],
+        max_initial_timestamp_index=generation_config.max_initial_timestamp_index,
+        max_length=checkpoint.model.config.max_target_positions,
+        return_timestamps=False,
+        **(languages if tokenizer.is_multilingual else {}),
+    )
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep `generate` from warning, at every call, of settings that it makes itself."""
+    before = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
+
+
+def normalizer() -> Callable[[str], str]:
+    """Whisper's normalisation of English text for error rates, without its table of British spellings."""
+    normalize: Callable[[str], str] = EnglishTextNormalizer({})
+    return normalize

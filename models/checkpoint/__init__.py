@@ -1,0 +1,1 @@
+"""From a model name to loaded weights: locate, download, read, cache."""

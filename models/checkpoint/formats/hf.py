@@ -1,0 +1,106 @@
+"""A transformers folder: `config.json`, `model.safetensors` or `pytorch_model.bin` (whole or in shards), and
+`tokenizer.json` or `vocab.json`; generation facts from `generation_config.json`, where it has them."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tilewhisper.models.checkpoint.config import ModelConfig
+from tilewhisper.models.checkpoint.formats import Weights
+from tilewhisper.models.checkpoint.generation_config import MAX_INITIAL_TIMESTAMP_INDEX, GenerationConfig, derive
+from tilewhisper.models.checkpoint.locate import Source
+from tilewhisper.models.errors import CheckpointError
+from tilewhisper.models.tokenizer import vocabulary
+from tilewhisper.models.tokenizer.tokenizer import Tokenizer
+
+
+def read(source: Source) -> Weights:
+    """Read a transformers folder. Raises CheckpointError."""
+    folder = source.folder
+    config = _config(folder / "config.json")
+    state = {_full_name(name): tensor.to(torch.float32) for name, tensor in _tensors(source.files[0]).items()}
+    state.pop("proj_out.weight", None)  # tied to the embedding
+    tokenizer = _tokenizer(folder, config.vocab_size)
+    return Weights(config, state, tokenizer, _facts(folder, config, tokenizer))
+
+
+def _config(path: Path) -> ModelConfig:
+    stored = _json(path)
+    names = [field.name for field in fields(ModelConfig)]
+    if wrong := [name for name in names if type(stored.get(name)) is not int or stored[name] < 1]:
+        raise CheckpointError(
+            f"{path}: not a Whisper configuration: {wrong[0]} is {stored.get(wrong[0])!r}, expected a number from 1 on"
+        )
+    config = ModelConfig(**{name: stored[name] for name in names})
+    for heads in (config.encoder_attention_heads, config.decoder_attention_heads):
+        if config.d_model % heads:
+            raise CheckpointError(
+                f"{path}: not a Whisper configuration: {heads} heads do not divide a width of {config.d_model}"
+            )
+    return config
+
+
+def _full_name(name: str) -> str:
+    """A bare WhisperModel is saved without the prefix its parts have inside the whole."""
+    return f"model.{name}" if name.startswith(("encoder.", "decoder.")) else name
+
+
+def _tensors(path: Path) -> dict[str, torch.Tensor]:
+    if path.name.endswith(".index.json"):
+        shards = sorted(set(_json(path).get("weight_map", {}).values()))
+        return {name: tensor for shard in shards for name, tensor in _tensors(path.with_name(shard)).items()}
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            return load_file(path)
+        return dict(torch.load(path, map_location="cpu", weights_only=True))
+    except Exception as error:  # a broken file raises whatever its bytes happen to mean
+        reason = " ".join(str(error).split())[:120]
+        raise CheckpointError(f"{path}: missing, incomplete or corrupt: {reason}; fetch it again") from error
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        stored = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path}: not readable as JSON: {error}") from error
+    if not isinstance(stored, dict):
+        raise CheckpointError(f"{path}: expected a JSON object")
+    return stored
+
+
+def _tokenizer(folder: Path, n_vocab: int) -> Tokenizer:
+    bare = folder / "vocab.json"
+    if not (folder / "tokenizer.json").exists() and bare.exists():
+        return vocabulary.build(vocabulary.text_tokens(bare), n_vocab)
+    return vocabulary.from_file(folder / "tokenizer.json", n_vocab)
+
+
+def _facts(folder: Path, config: ModelConfig, tokenizer: Tokenizer) -> GenerationConfig:
+    path = folder / "generation_config.json"
+    stored = _json(path) if path.exists() else {}
+    no_timestamps = stored.get("no_timestamps_token_id", tokenizer.no_timestamps)
+    if no_timestamps != tokenizer.no_timestamps:
+        raise CheckpointError(
+            f"{folder}: its tokenizer has <|notimestamps|> at {tokenizer.no_timestamps} and generation_config.json at "
+            f"{no_timestamps}: they do not belong together; take both from the same checkpoint"
+        )
+    derived = derive(tokenizer, config.dims, folder.name.removeprefix("whisper-"))
+    heads = stored.get("alignment_heads") or derived.alignment_heads
+    return GenerationConfig(
+        suppress_tokens=_ids(stored.get("suppress_tokens"), derived.suppress_tokens),
+        begin_suppress_tokens=_ids(stored.get("begin_suppress_tokens"), derived.begin_suppress_tokens),
+        alignment_heads=tuple((layer, head) for layer, head in heads),
+        max_initial_timestamp_index=stored.get("max_initial_timestamp_index", MAX_INITIAL_TIMESTAMP_INDEX),
+    )
+
+
+def _ids(stored: list[int] | None, derived: tuple[int, ...]) -> tuple[int, ...]:
+    """An empty list is a decision, to suppress nothing; no list is none."""
+    return derived if stored is None else tuple(stored)

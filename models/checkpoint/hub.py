@@ -1,0 +1,102 @@
+"""The Hugging Face hub and its cache: the only file that imports huggingface_hub.
+
+Offline is a normal state here: the hub is asked once, within a deadline that covers name resolution too, and nothing
+is ever retried. Its offline settings, endpoint, cache and token are taken from huggingface_hub itself.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+from huggingface_hub import constants
+
+DEADLINE = 1.5
+"""Seconds the hub has to answer before it counts as out of reach."""
+
+_SMALL_FILES = (
+    "config.json",
+    "generation_config.json",
+    "tokenizer.json",
+    "vocab.json",
+    "merges.txt",
+    "added_tokens.json",
+)
+
+
+class Unavailable(Exception):  # noqa: N818 (never reaches the user: `locate` turns it into ModelNotFound)
+    """Why the hub cannot give a repository, in words that fit into a sentence."""
+
+
+def configure(cache: str | None, *, offline: bool) -> None:
+    """For this process: the folder of the cache, None leaves it, and whether the hub must not be asked."""
+    # Where huggingface_hub itself puts the environment's HF_HUB_CACHE and HF_HUB_OFFLINE, and looks when asked.
+    if cache:
+        constants.HF_HUB_CACHE = str(Path(cache).expanduser().absolute())
+    if offline:
+        constants.HF_HUB_OFFLINE = True
+
+
+def cached_folder(repository: str) -> Path | None:
+    """The folder of a repository's main revision in the local cache; it may be incomplete."""
+    # The documented layout of the cache, read here: huggingface_hub's own function takes 0.4 s to import.
+    cached = Path(constants.HF_HUB_CACHE, f"models--{repository.replace('/', '--')}")
+    try:
+        folder = cached / "snapshots" / (cached / "refs" / "main").read_text("utf-8").strip()
+    except OSError:
+        return None
+    return folder if (folder / "config.json").is_file() else None
+
+
+def download(repository: str, weights: Sequence[str]) -> Path:
+    """Fetch a repository's configuration, tokenizer and weights (the first name of `weights` it has, else CTranslate2's
+    model.bin) into the cache; returns the folder. Raises Unavailable."""
+    from huggingface_hub import snapshot_download
+
+    files = _files(repository)
+    chosen = next((name for name in (*weights, "model.bin") if name in files), None)
+    if chosen is None:
+        raise Unavailable(f"the repository has none of {', '.join(weights)}, model.bin")
+    # The shards of "model.safetensors.index.json" are "model-00001-of-00002.safetensors" and so on.
+    stem, _, ending = chosen.removesuffix(".index.json").rpartition(".")
+    shards = [f"{stem}-*-of-*.{ending}"] if chosen.endswith(".index.json") else []
+    try:
+        return Path(snapshot_download(repository, allow_patterns=[*_SMALL_FILES, chosen, *shards]))
+    except Exception as error:  # the hub's, httpx's and the file system's errors have no common root
+        raise Unavailable(f"the download failed ({_one_line(error)})") from error
+
+
+def _files(repository: str) -> set[str]:
+    """The names of the repository's files, asked for within `DEADLINE`. Raises Unavailable."""
+    if constants.is_offline_mode():
+        raise Unavailable("not in the cache, and HF_HUB_OFFLINE or --local_files_only forbids to ask the hub")
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
+
+    answer: list[set[str] | Exception] = []
+
+    def ask() -> None:
+        try:
+            siblings = HfApi().model_info(repository, timeout=DEADLINE).siblings or []
+            answer.append({file.rfilename for file in siblings})
+        except Exception as error:
+            answer.append(error)
+
+    # A daemon, because name resolution knows no timeout and must not hold up the end of the program either.
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    thread.join(DEADLINE)
+    if not answer:
+        raise Unavailable(f"not in the cache, and {constants.ENDPOINT} did not answer within {DEADLINE} s")
+    if isinstance(answer[0], RepositoryNotFoundError):
+        raise Unavailable("the hub has no such repository, or it needs a login")
+    if isinstance(answer[0], HfHubHTTPError):
+        raise Unavailable(f"the hub refused ({_one_line(answer[0])})")
+    if isinstance(answer[0], Exception):
+        raise Unavailable(f"not in the cache, and {constants.ENDPOINT} is out of reach ({_one_line(answer[0])})")
+    return answer[0]
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join((str(error) or type(error).__name__).split())[:120]

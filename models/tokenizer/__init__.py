@@ -1,0 +1,1 @@
+"""Whisper's tokenizer, its special tokens and languages."""
