@@ -67,7 +67,7 @@ def score(name: str, policy: str, language: str | None, clips: Sequence[Clip]) -
         for clip in track(clips, description=name, console=Console(stderr=True), transient=True):
             samples = reader.decode_audio(clip.file)
             window = Encoded(model.encode(model.log_mel(samples)[None]))
-            (decoded,) = model.decode([model.project_cross_kv(window)], options)
+            (decoded,) = model.runtime.decode([model.runtime.project_cross_kv(window)], options)
             generated = theirs.generate(samples, language)
             our_texts.append(model.checkpoint.tokenizer.decode(decoded.tokens))
             their_texts.append(generated.text)

@@ -1,23 +1,25 @@
-"""From encoder states to tokens: detect the language; search for the tokens under the rules, window by window or many
-together."""
+"""The batch: windows decoded together, step by step, each with its own prompt, search and logits processor.
+
+Windows may join before any step and leave after it. The result of one does not depend on the others.
+"""
 
 import zlib
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import count, islice
 
 import torch
 from torch import Tensor
 
-from tilewhisper.engine.decoding.beam import BeamSearch
 from tilewhisper.engine.decoding.decoder import CrossKV, Decoder
 from tilewhisper.engine.decoding.hypothesis import Candidate, Hypotheses, Search
-from tilewhisper.engine.decoding.penalties import no_repeat_ngram, repetition_penalty
-from tilewhisper.engine.decoding.sampling import Sampling
-from tilewhisper.engine.decoding.token_rules import TokenRules
-from tilewhisper.engine.options import TranscriptionOptions
+from tilewhisper.engine.decoding.logits import LogitsProcessor
 from tilewhisper.models.tokenizer.tokenizer import Tokenizer
+
+KEPT_CACHE_BYTES = 64 << 20
+"""An empty batch keeps self-attention caches up to this size for the next window: growing them again for every window
+of one file costs some milliseconds, but 32 windows of base would hold 350 MB for nothing."""
 
 
 @dataclass(frozen=True)
@@ -26,189 +28,196 @@ class DecodedWindow:
 
     tokens: tuple[int, ...]
     avg_logprob: float
-    """Mean log-probability a token under the rules, the end-of-text counted."""
+    """Mean log-probability per token under the rules, end-of-text included."""
     text_logprob: float
-    """The same over the text alone, without timestamps and end-of-text; -inf where there is none."""
+    """The same over text tokens only, without timestamps and end-of-text; -inf where there is no text."""
     no_speech_prob: float
     """Probability of the no-speech token right after start-of-transcript."""
     temperature: float
     compression_ratio: float
-    """How much shorter zlib makes the text: above 2.4 it repeats itself."""
-
-
-@torch.inference_mode()
-def detect_language(
-    decoder: Decoder, windows: Sequence[CrossKV], sot: int, languages: Mapping[str, int]
-) -> list[dict[str, float]]:
-    """Each window's language probabilities by code, likeliest first."""
-    state = decoder.start()
-    state.add(windows)
-    codes, ids = list(languages), list(languages.values())
-    probabilities = decoder.logits(decoder.step([[sot]] * len(windows), state))[:, ids].softmax(dim=-1)
-    order = probabilities.argsort(dim=-1, descending=True, stable=True)
-    return [
-        {codes[i]: float(row[i]) for i in places} for row, places in zip(probabilities, order.tolist(), strict=True)
-    ]
+    """Length of the text / its length compressed by zlib: above 2.4 it repeats itself."""
 
 
 @dataclass(frozen=True, eq=False)
 class Attempt:
-    """A window to be decoded at one temperature: by beams at 0, by samples above."""
+    """One window to decode at one temperature."""
 
-    window: CrossKV
+    cross_kv: CrossKV
     prompt: Sequence[int]
-    """All that comes before the window's own tokens: start-of-transcript, and what goes before and after it."""
+    """All tokens before the window's own, start-of-transcript among them."""
     temperature: float
+    search: Search
+    processor: LogitsProcessor
+    max_new_tokens: int | None = None
+    """None is half the text context."""
 
 
 @dataclass(eq=False)
-class _Going:
-    """An attempt under way."""
+class _Active:
+    """An attempt in the batch."""
 
     attempt: Attempt
-    search: Search
     hypotheses: Hypotheses
     rows: list[int]
-    """Of the batch: one for each live hypothesis."""
+    """Batch rows, one for each live hypothesis."""
     no_speech_prob: float = 0.0
 
     @property
-    def new(self) -> bool:
-        """Whether it has said nothing yet."""
+    def is_new(self) -> bool:
+        """Whether no token was decoded yet."""
         return not self.hypotheses.live[0].tokens
 
     @property
     def unread(self) -> list[Sequence[int]]:
-        """Row by row, the tokens that the decoder has not seen: at first the prompt, then the newest."""
-        return [self.attempt.prompt] if self.new else [one.tokens[-1:] for one in self.hypotheses.live]
+        """Row by row, the tokens the decoder has not read: at first the prompt, then the newest token."""
+        return [self.attempt.prompt] if self.is_new else [live.tokens[-1:] for live in self.hypotheses.live]
+
+    @property
+    def is_finished(self) -> bool:
+        return self.hypotheses.complete or self.hypotheses.tokens_left <= 0
+
+    @property
+    def live_tokens(self) -> list[tuple[int, ...]]:
+        return [live.tokens for live in self.hypotheses.live]
 
 
 class Batch:
-    """Attempts that are decoded together, step by step. They may come at any step and leave when they are over.
+    """Attempts that share decode steps. Not thread-safe."""
 
-    What comes of one does not depend on the others.
-    """
-
-    def __init__(
-        self, decoder: Decoder, tokenizer: Tokenizer, rules: TokenRules, options: TranscriptionOptions
-    ) -> None:
-        self._decoder, self._tokenizer, self._rules, self._options = decoder, tokenizer, rules, options
-        self._going: list[_Going] = []
+    def __init__(self, decoder: Decoder, tokenizer: Tokenizer) -> None:
+        self._decoder, self._tokenizer = decoder, tokenizer
+        self._active: list[_Active] = []
         self._state = decoder.start()
 
     def __len__(self) -> int:
-        return len(self._going)
+        return len(self._active)
 
     @property
     def prompt_share(self) -> float:
-        """How much of what the next step reads are prompts: of its tokens."""
-        prompts = sum(len(one.attempt.prompt) for one in self._going if one.new)
-        newest = sum(len(one.rows) for one in self._going if not one.new)
+        """The share of prompt tokens among the tokens the next step reads."""
+        prompts = sum(len(active.attempt.prompt) for active in self._active if active.is_new)
+        newest = sum(len(active.rows) for active in self._active if not active.is_new)
         return prompts / max(1, prompts + newest)
 
     @torch.inference_mode()
     def add(self, attempts: Sequence[Attempt]) -> None:
-        """More of them; the next step reads their prompts. Raises IndexError for one that does not fit the text
-        context."""
+        """Add attempts; the next step reads their prompts.
+
+        Raises IndexError, and adds none, where a prompt does not fit the text context.
+        """
         context, rows = self._decoder.text_context, count(len(self._state.lengths))
-        most = self._options.max_new_tokens or context // 2
+        added = []
         for attempt in attempts:
-            if (room := context - len(attempt.prompt)) < 0:
-                raise IndexError(f"a prompt of {len(attempt.prompt)} tokens does not fit the text context of {context}")
-            search = _search(self._options, attempt.temperature, self._tokenizer.eot)
-            self._going.append(_Going(attempt, search, search.start(min(most, room)), [next(rows)]))
-        self._state.add([attempt.window for attempt in attempts])
+            if (left := context - len(attempt.prompt)) < 0:
+                raise IndexError(f"a prompt must have at most {context} tokens, got {len(attempt.prompt)}")
+            most = attempt.max_new_tokens or context // 2
+            added.append(_Active(attempt, attempt.search.start(min(most, left)), [next(rows)]))
+        self._state.add([attempt.cross_kv for attempt in attempts])
+        self._active += added
+
+    @torch.inference_mode()
+    def remove(self, attempt: Attempt) -> None:
+        """Drop an attempt before it is finished; its rows are free at once."""
+        self._leave([active for active in self._active if active.attempt is attempt])
+
+    def clear(self) -> None:
+        """Drop all attempts and their caches."""
+        self._active, self._state = [], self._decoder.start()
 
     @torch.inference_mode()
     def step(self) -> list[tuple[Attempt, DecodedWindow]]:
-        """A token more of each, after its prompt if need be; gives those that are over, and what came of them.
+        """Decode one more token of each attempt, after its prompt if need be; return the attempts that are finished.
 
-        An attempt is over when its search is, and at the latest after `options.max_new_tokens` (None: half the text
-        context) or where the text context is full.
+        An attempt is finished when its search is, at the latest after `max_new_tokens` or at the end of the text
+        context.
         """
-        if not self._going:
+        if not self._active:
             return []
-        unread = [tokens for one in self._going for tokens in one.unread]
+        unread = [tokens for active in self._active for tokens in active.unread]
         outputs = self._decoder.step(unread, self._state).split(list(map(len, unread)))
-        for search, alike in _by_search(self._going):
-            candidates = iter(self._candidates(search, alike, outputs))
-            for one in alike:
-                offered = list(islice(candidates, len(one.rows)))
-                one.rows = [one.rows[source] for source in search.advance(one.hypotheses, offered)]
-                one.hypotheses.room -= 1
-        over = [one for one in self._going if one.hypotheses.room <= 0 or one.hypotheses.enough]
-        self._leave(over)
-        return [(one.attempt, self._decoded(one)) for one in over]
+        logits, hidden = self._logits(outputs)
+        for (search, processor), group in _by_method(self._active):
+            rows = [row for active in group for row in active.rows]
+            everything = len(rows) == len(hidden)
+            of_group = (logits, hidden) if everything else (logits[rows], hidden[rows])
+            candidates = iter(self._candidates(search, processor, group, *of_group))
+            for active in group:
+                offered = list(islice(candidates, len(active.rows)))
+                active.rows = [active.rows[source] for source in search.advance(active.hypotheses, offered)]
+                active.hypotheses.tokens_left -= 1
+        finished = [active for active in self._active if active.is_finished]
+        self._leave(finished)
+        return [(active.attempt, self._decoded(active)) for active in finished]
 
-    def _candidates(self, search: Search, alike: Sequence[_Going], outputs: Sequence[Tensor]) -> list[list[Candidate]]:
-        """What may come next, row by row: by the scores under all rules, exact for those that count. `outputs`
-        (unread, d_model) are those of the batch's rows."""
-        decoder, rules, options = self._decoder, self._rules, self._options
-        last = [outputs[row][-1] for one in alike for row in one.rows]
-        new = [one for one in alike if one.new]
-        at_sot = [outputs[row][one.attempt.prompt.index(self._tokenizer.sot)] for one in new for row in one.rows]
-        hidden = torch.stack(last + at_sot)
-        logits, first = decoder.logits(hidden).split([len(last), len(new)])
-        for one, scores in zip(new, first, strict=True):
-            one.no_speech_prob = float(scores.softmax(dim=-1)[self._tokenizer.no_speech])
-        hidden = hidden[: len(last)]
-        windows = [one.hypotheses for one in alike]
-        tokens = [one.tokens for window in windows for one in window.live]
-        rules.forbid(logits, tokens)
-        no_repeat_ngram(logits, tokens, options.no_repeat_ngram_size)
-        # what a penalty pushes down makes room for as many others, whose scores must be exact too
-        penalised = 0 if options.repetition_penalty == 1 else max(map(len, tokens))
-        decoder.rescore(logits, hidden, rules.timestamp_begin, search.keep + penalised)
-        repetition_penalty(logits, tokens, options.repetition_penalty)
-        rules.prefer_timestamps(logits, decoder.top_k)
-        return search.candidates(logits, windows, decoder.top_k)
+    def _logits(self, outputs: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """Each row's next-token logits (rows, n_vocab) and decoder outputs (rows, d_model), rows in batch order.
 
-    def _leave(self, over: Sequence[_Going]) -> None:
-        """Where one leaves the last takes its place, since each row that moves takes its caches along."""
-        for one in over:
-            self._going[self._going.index(one)] = self._going[-1]
-            self._going.pop()
-        self._state.select([row for one in self._going for row in one.rows])
+        New attempts get their no-speech probability from the logits at start-of-transcript on the way: one pass over
+        the output projection serves all.
+        """
+        new = [active for active in self._active if active.is_new]
+        sot = self._tokenizer.sot
+        at_sot = [outputs[active.rows[0]][active.attempt.prompt.index(sot)] for active in new]
+        hidden = torch.stack([output[-1] for output in outputs] + at_sot)
+        logits, first = self._decoder.logits(hidden).split([len(outputs), len(new)])
+        for active, row in zip(new, first, strict=True):
+            active.no_speech_prob = float(row.softmax(dim=-1)[self._tokenizer.no_speech])
+        return logits, hidden[: len(outputs)]
+
+    def _candidates(
+        self, search: Search, processor: LogitsProcessor, group: Sequence[_Active], logits: Tensor, hidden: Tensor
+    ) -> list[list[Candidate]]:
+        """Candidates row by row for attempts of one search and processor, from their logits and decoder outputs."""
+        tokens = [live for active in group for live in active.live_tokens]
+        processor.mask(logits, tokens)
+        exact = search.top + processor.penalised_count(tokens)
+        self._decoder.rescore(logits, hidden, processor.timestamp_begin, exact)
+        processor.penalise(logits, tokens)
+        processor.prefer_timestamps(logits, self._decoder.top_k)
+        return search.candidates(logits, [active.hypotheses for active in group], self._decoder.top_k)
+
+    def _leave(self, leaving: Sequence[_Active]) -> None:
+        """Take attempts out. The last takes the place of each, because a row that moves takes its caches along."""
+        for active in leaving:
+            self._active[self._active.index(active)] = self._active[-1]
+            self._active.pop()
+        self._state.select([row for active in self._active for row in active.rows])
         rows = count()
-        for one in self._going:
-            one.rows = list(islice(rows, len(one.rows)))
+        for active in self._active:
+            active.rows = list(islice(rows, len(active.rows)))
+        if not self._active and self._state.nbytes > KEPT_CACHE_BYTES:
+            self._state = self._decoder.start()
 
-    def _decoded(self, one: _Going) -> DecodedWindow:
-        best, tokenizer = one.search.best(one.hypotheses), self._tokenizer
-        text = [score for token, score in zip(best.tokens, best.logprobs, strict=False) if token < tokenizer.eot]
+    def _decoded(self, active: _Active) -> DecodedWindow:
+        best, tokenizer = active.attempt.search.best(active.hypotheses), self._tokenizer
+        text = [logprob for token, logprob in zip(best.tokens, best.logprobs, strict=False) if token < tokenizer.eot]
         return DecodedWindow(
             tokens=best.tokens,
             avg_logprob=best.logprob / (len(best.tokens) + 1),
             text_logprob=sum(text) / len(text) if text else float("-inf"),
-            no_speech_prob=one.no_speech_prob,
-            temperature=one.attempt.temperature,
+            no_speech_prob=active.no_speech_prob,
+            temperature=active.attempt.temperature,
             compression_ratio=compression_ratio(tokenizer.decode(best.tokens).strip()),
         )
 
 
 def decode(batch: Batch, attempts: Sequence[Attempt]) -> list[DecodedWindow]:
-    """What comes of each, all of them together."""
+    """Decode attempts together to their ends; results in the attempts' order."""
     batch.add(attempts)
-    found: dict[Attempt, DecodedWindow] = {}
+    decoded: dict[Attempt, DecodedWindow] = {}
     while len(batch):
-        found.update(batch.step())
-    return [found[attempt] for attempt in attempts]
+        decoded.update(batch.step())
+    return [decoded[attempt] for attempt in attempts]
 
 
 def compression_ratio(text: str) -> float:
-    """How much shorter zlib makes the text: above 2.4 it repeats itself."""
+    """Length of the text / its length compressed by zlib: above 2.4 it repeats itself."""
     data = text.encode()
     return len(data) / len(zlib.compress(data))
 
 
-def _search(options: TranscriptionOptions, temperature: float, eot: int) -> Search:
-    if temperature == 0:
-        return BeamSearch(eot, options.beam_size, options.length_penalty, options.patience)
-    return Sampling(eot, options.best_of, options.length_penalty, temperature, options.seed)
-
-
-def _by_search(going: Sequence[_Going]) -> Iterable[tuple[Search, list[_Going]]]:
-    groups: defaultdict[Search, list[_Going]] = defaultdict(list)
-    for one in going:
-        groups[one.search].append(one)
+def _by_method(batch: Iterable[_Active]) -> Iterable[tuple[tuple[Search, LogitsProcessor], list[_Active]]]:
+    groups: defaultdict[tuple[Search, LogitsProcessor], list[_Active]] = defaultdict(list)
+    for active in batch:
+        groups[active.attempt.search, active.attempt.processor].append(active)
     return groups.items()

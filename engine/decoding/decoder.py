@@ -1,8 +1,7 @@
 """Whisper's decoder, one cached step at a time, over the model's own weights.
 
-Every product runs on one backend. Keys and values live in the caches of a batch, a row for each text that is followed:
-self-attention's grow with the text, cross-attention's are computed once from the encoder's states. Knows tokens only as
-integers; see `decoding` for the rules.
+Every product runs on one backend. A batch row is one text: its self-attention cache grows with the text, its
+cross-attention K/V cache is computed once from the encoder states. Knows tokens only as integers; see `batch`.
 """
 
 from collections.abc import Iterator, Sequence
@@ -17,18 +16,18 @@ from tilewhisper.engine.encoding.audio_context import Encoded
 from tilewhisper.engine.routing.modules import fuse, norm_of
 from tilewhisper.kernels.base import DecoderBackend, DecoderLayer
 
-ROOM = 64
-"""Tokens that a cache has room for at first, and that it grows by; every row of a batch has the room of the longest.
-Zeros for all 448 took 22 ms for 8 windows of base, as much as five steps, and most windows of speech have fewer."""
+CACHE_STEP = 64
+"""Tokens of cache capacity to start with and to grow by; all rows of a batch have the capacity of the longest.
+Zeroing all 448 took 22 ms for 8 windows of base, as much as five steps, and most windows of speech have fewer."""
 
-AT_ONCE = 512
-"""Tokens that go through the layers together, at most, unless one row has more: so that the prompts of many windows do
-not take memory without bound. 512 of base take 15 MB."""
+MAX_TOKENS_PER_CALL = 512
+"""Tokens that go through the layers in one call, unless one row alone has more, so that the prompts of many windows do
+not take memory without bound: 512 tokens of base take 15 MB."""
 
 
 @dataclass(frozen=True)
 class CrossKV:
-    """One window as the decoder attends to it: what the backend keeps of its keys and values, layer by layer."""
+    """One window's cross-attention K/V cache: the backend's own handle for each layer."""
 
     layers: tuple[Any, ...]
 
@@ -37,8 +36,8 @@ class CrossKV:
 class DecoderState:
     """The caches of a batch, whose rows come and go.
 
-    `keys` and `values` of self-attention are (layers, places, heads, room, head_dim), places for the batch's rows or
-    more; each row's are filled up to its entry of `lengths`. `windows` has what each row listens to.
+    `keys` and `values` of self-attention are (layers, allocated rows, heads, capacity, head_dim), filled up to each
+    row's entry of `lengths`. `windows` holds each row's cross-attention K/V cache.
     """
 
     keys: Tensor
@@ -46,41 +45,46 @@ class DecoderState:
     windows: list[CrossKV]
     lengths: list[int]
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes allocated for self-attention."""
+        return int(self.keys.nbytes + self.values.nbytes)
+
     def add(self, windows: Sequence[CrossKV]) -> None:
-        """Rows without tokens, after the others."""
+        """Append rows without tokens."""
         self.windows += windows
         self.lengths += [0] * len(windows)
-        self._make_places(len(self.lengths))
+        self._allocate_rows(len(self.lengths))
 
     def select(self, rows: Sequence[int]) -> None:
-        """Go on with these rows, in this order; a row may come several times."""
-        moved = [(place, row) for place, row in enumerate(rows) if place != row]
+        """Keep these rows, in this order; a row may be repeated."""
+        moved = [(to, source) for to, source in enumerate(rows) if to != source]
         if not moved and len(rows) == len(self.lengths):
             return
         self.windows = [self.windows[row] for row in rows]
         self.lengths = [self.lengths[row] for row in rows]
         if not moved:
             return
-        self._make_places(len(rows))
-        places, sources = torch.tensor(moved).unbind(1)
-        used = max(self.lengths[place] for place, _ in moved)
+        self._allocate_rows(len(rows))
+        targets, sources = torch.tensor(moved).unbind(1)
+        used = max(self.lengths[to] for to, _ in moved)
         for cache in (self.keys, self.values):
-            cache[:, places, :, :used] = cache[:, sources, :, :used]
+            cache[:, targets, :, :used] = cache[:, sources, :, :used]
 
-    def make_room(self, tokens: int, most: int) -> None:
-        """For so many tokens in each row, of which there will never be more than `most`."""
-        if tokens > (room := self.keys.shape[3]):
-            self._pad(0, min(most, -(-tokens // ROOM) * ROOM) - room)
+    def reserve(self, tokens: int, limit: int) -> None:
+        """Grow the capacity to `tokens` per row or more, but not beyond `limit`."""
+        if tokens > (capacity := self.keys.shape[3]):
+            self._pad(0, min(limit, -(-tokens // CACHE_STEP) * CACHE_STEP) - capacity)
 
-    def _make_places(self, rows: int) -> None:
-        if rows > (places := self.keys.shape[1]):
-            self._pad(rows - places, 0)
+    def _allocate_rows(self, rows: int) -> None:
+        if rows > (allocated := self.keys.shape[1]):
+            self._pad(rows - allocated, 0)
 
-    def _pad(self, places: int, room: int) -> None:
-        """By zeros: what is not filled must not be NaN."""
-        more = (0, 0, 0, room, 0, 0, 0, places)
-        self.keys = F.pad(self.keys, more)
-        self.values = F.pad(self.values, more)
+    def _pad(self, rows: int, capacity: int) -> None:
+        """Pad with zeros: unfilled entries must not be NaN."""
+        padding = (0, 0, 0, capacity, 0, 0, 0, rows)
+        self.keys = F.pad(self.keys, padding)
+        self.values = F.pad(self.values, padding)
 
 
 class Decoder:
@@ -92,7 +96,7 @@ class Decoder:
         self._norm = modules.layer_norm
         self._backend = backend
         self._embedding.data = backend.decode_layout(self._embedding.data)
-        self._vocabulary = backend.prepare_lm_head(self._embedding)
+        self._lm_head = backend.prepare_lm_head(self._embedding)
         own = modules.layers[0].self_attn
         self._heads, self._head_dim = int(own.num_heads), int(own.head_dim)
         self._cross_kv_weights = [_cross_kv_weights(layer.encoder_attn, backend) for layer in modules.layers]
@@ -100,12 +104,12 @@ class Decoder:
 
     @property
     def text_context(self) -> int:
-        """The most tokens a window can hold, prompt included."""
+        """The most tokens of a window, prompt included."""
         return len(self._positions)
 
     @torch.inference_mode()
     def project_cross_kv(self, window: Encoded) -> CrossKV:
-        """A window's keys and values, for as many decodings as are wanted."""
+        """Compute a window's cross-attention K/V cache, once for all attempts at it."""
         project, heads = self._backend.project_cross_kv, self._heads
         return CrossKV(
             tuple(project(window.states, prepared, heads, window.bias) for prepared in self._cross_kv_weights)
@@ -113,28 +117,27 @@ class Decoder:
 
     @torch.inference_mode()
     def start(self) -> DecoderState:
-        """The caches of a batch without rows."""
-        room = min(ROOM, self.text_context)
-        empty = torch.zeros(len(self._cross_kv_weights), 0, self._heads, room, self._head_dim)
+        """The caches of an empty batch."""
+        capacity = min(CACHE_STEP, self.text_context)
+        empty = torch.zeros(len(self._cross_kv_weights), 0, self._heads, capacity, self._head_dim)
         return DecoderState(empty, empty, windows=[], lengths=[])
 
     @torch.inference_mode()
     def step(self, tokens: Sequence[Sequence[int]], state: DecoderState) -> Tensor:
-        """Append tokens to the caches, one or more to each row; the last layer's output for each, row after row:
-        (tokens, d_model).
+        """Append one or more tokens to each row; return the final norm's output for each token, row after row.
 
-        Raises IndexError when the text context is full.
+        (tokens, d_model). Raises IndexError where a row would exceed the text context.
         """
-        new = [len(some) for some in tokens]
+        new = [len(row) for row in tokens]
         ends = [length + more for length, more in zip(state.lengths, new, strict=True)]
         if (longest := max(ends)) > self.text_context:
-            raise IndexError(f"{longest} tokens do not fit the text context of {self.text_context}")
-        state.make_room(longest, self.text_context)
-        ids = torch.tensor([token for some in tokens for token in some])
+            raise IndexError(f"a row must have at most {self.text_context} tokens, got {longest}")
+        state.reserve(longest, self.text_context)
+        ids = torch.tensor([token for row in tokens for token in row])
         places = torch.tensor([place for span in zip(state.lengths, ends, strict=True) for place in range(*span)])
         x = F.embedding(ids, self._embedding) + F.embedding(places, self._positions)
         windows, token = [window.layers for window in state.windows], 0
-        for rows in _in_parts(new, AT_ONCE):
+        for rows in _split(new, MAX_TOKENS_PER_CALL):
             part, caches = x[token : token + sum(new[rows])], (state.keys[:, rows], state.values[:, rows])
             part[:] = self._backend.decoder_layers(
                 part, self._layers, *caches, state.lengths[rows], new[rows], windows[rows]
@@ -145,29 +148,26 @@ class Decoder:
 
     @torch.inference_mode()
     def logits(self, hidden: Tensor) -> Tensor:
-        """Outputs of `step` (..., d_model) to scores over the vocabulary (..., n_vocab).
+        """Outputs of `step` (..., d_model) to logits (..., n_vocab), exact enough to find the candidates.
 
-        Exact enough to see which may be the likeliest; `settle` makes those exact.
+        `rescore` makes the candidates' logits exact.
         """
-        return self._backend.scores(hidden, self._vocabulary)
+        return self._backend.scores(hidden, self._lm_head)
 
     @torch.inference_mode()
-    def rescore(self, logits: Tensor, hidden: Tensor, timestamp_begin: int, keep: int = 1) -> None:
-        """Make scores (batch, n_vocab) of outputs (batch, d_model) exact, in place, where a token may be one of the
-        `keep` likeliest of text or of timestamps.
-
-        To be called when the scores of tokens that must not come are -inf.
-        """
-        self._backend.rescore(logits, hidden, self._vocabulary, timestamp_begin, keep)
+    def rescore(self, logits: Tensor, hidden: Tensor, timestamp_begin: int, top: int = 1) -> None:
+        """Make logits (rows, n_vocab) of outputs (rows, d_model) exact, in place, wherever a token may be among the
+        `top` largest of text or of timestamps. Masked tokens must be -inf already."""
+        self._backend.rescore(logits, hidden, self._lm_head, timestamp_begin, top)
 
     @torch.inference_mode()
-    def top_k(self, scores: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Of each row of scores (rows, n_vocab) the `count` largest, which they are, and log(sum of e^score)."""
-        return self._backend.top_k(scores, count)
+    def top_k(self, logits: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Each row's `count` largest logits, their indices, and log(sum(exp)), from logits (rows, n_vocab)."""
+        return self._backend.top_k(logits, count)
 
 
-def _in_parts(sizes: Sequence[int], most: int) -> Iterator[slice]:
-    """Neighbours whose sizes come to `most` at the most, unless one alone is larger."""
+def _split(sizes: Sequence[int], most: int) -> Iterator[slice]:
+    """Consecutive slices whose sizes add up to at most `most`, or hold a single larger item."""
     first = total = 0
     for i, size in enumerate(sizes):
         if i > first and total + size > most:
@@ -178,7 +178,7 @@ def _in_parts(sizes: Sequence[int], most: int) -> Iterator[slice]:
 
 
 def _layer(layer: Any, backend: DecoderBackend) -> DecoderLayer:
-    """One layer's weights, with self-attention's q, k, v fused."""
+    """One layer's prepared weights, with self-attention's q, k, v fused."""
     own, cross = layer.self_attn, layer.encoder_attn
     return DecoderLayer(
         own_norm=norm_of(layer.self_attn_layer_norm),
@@ -195,11 +195,11 @@ def _layer(layer: Any, backend: DecoderBackend) -> DecoderLayer:
 
 
 def _cross_kv_weights(cross: Any, backend: DecoderBackend) -> Any:
-    """What makes a window's keys and values of its states."""
+    """The prepared, fused k and v projections of cross-attention."""
     return backend.prepare_cross_kv(*fuse([cross.k_proj, cross.v_proj]))
 
 
 def _prepare(linear: Any, backend: DecoderBackend) -> Any:
-    """A layer's weight, laid out anew where it lies, so that there is no second copy, and prepared."""
+    """Prepare a linear layer; its weight takes the decode layout in place, so that there is no second copy."""
     linear.weight.data = backend.decode_layout(linear.weight.data)
     return backend.prepare(linear.weight, getattr(linear, "bias", None))

@@ -1,7 +1,7 @@
-"""What all searches for a window's tokens share: hypotheses, and which of them is the best.
+"""Hypotheses of a window's text, and the base class of the searches that extend them.
 
-A search follows some hypotheses of each window at once, one row of the decoder's batch each. It offers the scores of a
-step as candidates (on tensors, all windows together) and advances window by window (on plain numbers).
+A search follows several hypotheses of each window at once, one batch row each. A step offers candidate tokens (on
+tensors, all windows together) and then advances window by window (on plain numbers).
 """
 
 import math
@@ -14,7 +14,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 TopK = Callable[[Tensor, int], tuple[Tensor, Tensor, Tensor]]
-"""Scores (rows, n) -> the largest few of each row, which they are, and log(sum of e^score); see `DecoderBackend`."""
+"""Logits (rows, n) -> the largest few of each row, their indices, and log(sum(exp)); see `DecoderBackend.top_k`."""
 
 
 class Candidate(NamedTuple):
@@ -26,66 +26,66 @@ class Candidate(NamedTuple):
 
 @dataclass(frozen=True)
 class Hypothesis:
-    """What a window may say."""
+    """One possible text of a window."""
 
     tokens: tuple[int, ...] = ()
     """Without end-of-text."""
     logprobs: tuple[float, ...] = ()
-    """Of each token, and of end-of-text where it came."""
+    """Of each token, and of end-of-text if the hypothesis has ended."""
 
     @property
     def logprob(self) -> float:
         return sum(self.logprobs)
 
-    def then(self, candidate: Candidate) -> "Hypothesis":
+    def extend(self, candidate: Candidate) -> "Hypothesis":
         return Hypothesis((*self.tokens, candidate.token), (*self.logprobs, candidate.logprob))
 
-    def ended(self, logprob: float) -> "Hypothesis":
+    def end(self, logprob: float) -> "Hypothesis":
         return Hypothesis(self.tokens, (*self.logprobs, logprob))
 
 
 @dataclass
 class Hypotheses:
-    """One window's. All begin as one, which has said nothing."""
+    """The hypotheses of one window. All start from one empty hypothesis."""
 
-    room: int
-    """How many tokens may still come."""
+    tokens_left: int
+    """How many tokens may still be decoded."""
     live: list[Hypothesis] = field(default_factory=lambda: [Hypothesis()])
     finished: list[Hypothesis] = field(default_factory=list)
-    enough: bool = False
-    """Whether the search is over before the room is."""
-    chance: Random = field(default_factory=Random)
-    """The window's own chance: what else is in the batch does not disturb it."""
+    complete: bool = False
+    """Whether the search has ended before `tokens_left` ran out."""
+    random: Random = field(default_factory=Random)
+    """The window's own random numbers: other rows of the batch do not disturb them."""
 
 
 @dataclass(frozen=True)
 class Search(ABC):
-    """One way to search."""
+    """One decoding strategy."""
 
     eot: int
     size: int
-    """Hypotheses a window."""
+    """Hypotheses per window."""
     length_penalty: float
 
     @property
     @abstractmethod
-    def keep(self) -> int:
-        """How many of a row's likeliest tokens must have exact scores."""
+    def top(self) -> int:
+        """How many of a row's largest logits must be exact."""
 
-    def start(self, room: int) -> Hypotheses:
-        return Hypotheses(room)
+    def start(self, max_tokens: int) -> Hypotheses:
+        return Hypotheses(max_tokens)
 
     @abstractmethod
     def candidates(self, logits: Tensor, windows: Sequence[Hypotheses], top_k: TopK) -> list[list[Candidate]]:
-        """What may follow each live hypothesis of the windows, by its scores (rows, n_vocab)."""
+        """Candidates for each live hypothesis of the windows, from its logits (rows, n_vocab)."""
 
     @abstractmethod
     def advance(self, window: Hypotheses, candidates: Sequence[Sequence[Candidate]]) -> list[int]:
-        """One token on, given each live hypothesis's candidates: which of them each that is live now continues."""
+        """Extend the window's hypotheses by one token; return, for each now live, the index of the one it extends."""
 
     def best(self, window: Hypotheses) -> Hypothesis:
-        """The likeliest for its length; those that are not finished make up the number."""
-        unfinished = sorted(window.live, key=lambda one: one.logprob, reverse=True)
+        """The most probable hypothesis for its length; unfinished ones fill up to `size`."""
+        unfinished = sorted(window.live, key=lambda hypothesis: hypothesis.logprob, reverse=True)
         return max(window.finished + unfinished[: max(0, self.size - len(window.finished))], key=self._rank)
 
     def _rank(self, hypothesis: Hypothesis) -> float:
@@ -93,7 +93,7 @@ class Search(ABC):
         return hypothesis.logprob / math.pow(length, self.length_penalty)
 
 
-def paired(tokens: Tensor, logprobs: Tensor) -> list[list[Candidate]]:
+def pair_up(tokens: Tensor, logprobs: Tensor) -> list[list[Candidate]]:
     """Tokens (rows, n) and their log-probabilities (rows, n) as candidates."""
     rows = zip(tokens.tolist(), logprobs.tolist(), strict=True)
     return [[Candidate(*pair) for pair in zip(*row, strict=True)] for row in rows]

@@ -1,55 +1,52 @@
-"""What is tried at a window until its text is good: a cheap silence first, one temperature after the other.
+"""Temperature fallback: decode a window at rising temperatures until its text passes the checks.
 
-A generator asks for each attempt to be decoded and is sent what came of it, so that attempts at many windows can share
-the decoder's steps.
+A generator yields each attempt and is sent its result, so that the scheduler can decode attempts at many windows
+together.
 """
 
 from collections.abc import Generator, Sequence
 from functools import partial
-from typing import TYPE_CHECKING
 
 from tilewhisper.engine.decoding.batch import Attempt, DecodedWindow
-from tilewhisper.engine.decoding.decoder import CrossKV
-from tilewhisper.engine.options import TranscriptionOptions
-from tilewhisper.engine.pipeline.quality import came_out_badly, is_silence, may_be_silence, needs_fallback
-from tilewhisper.engine.pipeline.segmenter import Reply, WindowRequest
+from tilewhisper.engine.pipeline.quality import fails_checks, is_silence, may_be_silence, needs_fallback
+from tilewhisper.engine.pipeline.segmenter import WindowRequest, WindowResult
+from tilewhisper.engine.pipeline.session import Session, Window
 
-if TYPE_CHECKING:
-    from tilewhisper.engine.pipeline.session import FileRun
+Attempts = Generator[Attempt, DecodedWindow, WindowResult]
 
 
-def attempts(run: "FileRun", request: WindowRequest) -> Generator[Attempt, DecodedWindow, Reply]:
-    """A window of a file, from its encoding to what is believed of it.
+def decode_window(session: Session, request: WindowRequest) -> Attempts:
+    """Encode a window and decode it until its text passes the checks, at the last temperature whatever it gives.
 
-    One that was encoded with a cheap silence and comes out badly at the first temperature is encoded in full, and tried
-    at all.
+    A window that was encoded with an approximate tail and fails the checks at the first temperature is re-encoded with
+    full context, and starts again.
     """
-    options, window = run.options, run.encode(request)
-    language = run.language_of(window)
-    plain = run.task_prompt(language)
-    prompt = request.prompt.around(plain)
+    options, window = session.options, session.encode(request)
+    language = session.language_of(window)
+    without_history = session.task_prompt(language)
+    prompt = request.prompt.around(without_history)
     first, later = options.temperatures[0], options.temperatures[1:]
-    decoded = yield Attempt(window.heard, prompt, first)
-    if window.encoded.cheap and came_out_badly(decoded, options):
-        window = run.encode_again(request)
-        decoded = yield from with_fallback(window.heard, prompt, options.temperatures, options)
+    decoded = yield session.attempt(window, prompt, first)
+    if window.encoded.cheap and fails_checks(decoded, options):
+        window = session.reencode(request)
+        decoded = yield from _at_rising_temperatures(session, window, prompt, options.temperatures)
     elif later and needs_fallback(decoded, options):
-        decoded = yield from with_fallback(window.heard, prompt, later, options)
-    # Text before a window makes the model sure of what it goes on with, in silence too: 40 s of zeros after speech gave
-    # "Thank you for watching." at a log-probability of -0.71, and -3.23 without the text. So where no-speech is likely,
-    # the window must be sure of its text by itself.
-    if prompt != plain and may_be_silence(decoded, options):
-        alone = yield Attempt(window.heard, plain, first)
+        decoded = yield from _at_rising_temperatures(session, window, prompt, later)
+    # The text before a window makes the model sure of its continuation, in silence too: 40 s of zeros after speech gave
+    # "Thank you for watching." at a log-probability of -0.71, and -3.23 without the text before. So where no-speech is
+    # probable, the window must be sure of its text without it.
+    if prompt != without_history and may_be_silence(decoded, options):
+        alone = yield session.attempt(window, without_history, first)
         decoded = alone if is_silence(alone, options) else decoded
-    return Reply(decoded, language, partial(run.align, window, language))
+    return WindowResult(decoded, language, partial(session.align, window, language))
 
 
-def with_fallback(
-    window: CrossKV, prompt: Sequence[int], temperatures: Sequence[float], options: TranscriptionOptions
+def _at_rising_temperatures(
+    session: Session, window: Window, prompt: Sequence[int], temperatures: Sequence[float]
 ) -> Generator[Attempt, DecodedWindow, DecodedWindow]:
-    """The first temperature whose result needs no other, else the last."""
+    """The first result that needs no fallback, else the last."""
     for temperature in temperatures:
-        decoded = yield Attempt(window, prompt, temperature)
-        if not needs_fallback(decoded, options):
+        decoded = yield session.attempt(window, prompt, temperature)
+        if not needs_fallback(decoded, session.options):
             break
     return decoded

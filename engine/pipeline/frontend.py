@@ -1,7 +1,7 @@
-"""From a file to what is transcribed of it: decoded audio, its speech if only that is wanted, a log-mel spectrogram.
+"""The front end: decode an audio file, find its speech if requested, compute its log-mel spectrogram.
 
-The file comes as a stream and is worked on block by block: memory does not grow with it. Where speech is to be found
-first, the samples lie in a `Spool` meanwhile, since a file object or a pipe can be read only once.
+Audio is streamed block by block, so that memory does not grow with the file. Where speech has to be found first, the
+samples wait in a `SpillBuffer`, because a file object or a pipe can be read only once.
 """
 
 from collections.abc import Iterator
@@ -15,52 +15,54 @@ from tilewhisper.models.audio.recording import Samples
 from tilewhisper.models.audio.spill import Spool
 from tilewhisper.models.audio.vad import Span, Timeline
 from tilewhisper.models.audio.vad_options import VadOptions
-from tilewhisper.models.constants import SAMPLE_RATE
+from tilewhisper.models.constants import SAMPLE_RATE, WINDOW_SECONDS
 
-BLOCK_SAMPLES = 30 * SAMPLE_RATE
+BLOCK_SAMPLES = WINDOW_SECONDS * SAMPLE_RATE
 
 
 @dataclass(frozen=True)
-class Sound:
-    """A file as it was heard."""
+class AudioFeatures:
+    """One file's audio as the model takes it."""
 
     mel: LogMel
     seconds: float
-    """Of the whole file."""
+    """Duration of the whole file."""
     speech: tuple[Span, ...] | None = None
-    """Where somebody speaks; None where nobody asked."""
+    """Spans of speech in the file; None without VAD."""
     timeline: Timeline | None = None
-    """From `mel`, which has the speech alone, back to the file; None where `mel` has the file as it is."""
+    """Maps times in `mel` to times in the file where `mel` holds the speech alone; None where it holds all audio."""
 
 
-def listen(source: Any, n_mels: int, clock: Clock) -> Sound:
-    """The whole file. Raises AudioError."""
+def read_audio(source: Any, n_mels: int, clock: Clock) -> AudioFeatures:
+    """All of the file's audio. Raises AudioError."""
     mel = LogMel(n_mels)
     for block in _blocks(source, clock):
         with clock("log-mel"):
             mel.append(block)
     with clock("log-mel"):
         mel.finish()
-    return Sound(mel, mel.samples / SAMPLE_RATE)
+    return AudioFeatures(mel, mel.samples / SAMPLE_RATE)
 
 
-def listen_to_speech(source: Any, n_mels: int, clock: Clock, options: VadOptions, *, cut_out: bool) -> Sound:
-    """The file, and where its speech is; with `cut_out` the speech alone, end to end. Raises AudioError and
-    VadUnavailable."""
-    spool = Spool()
+def read_speech(source: Any, n_mels: int, clock: Clock, options: VadOptions, *, cut_out: bool) -> AudioFeatures:
+    """The file's audio and its spans of speech; with `cut_out` the speech alone, joined without the silence.
+
+    Raises AudioError and VadUnavailable.
+    """
+    buffer = Spool()
     for block in _blocks(source, clock):
-        spool.append(block)
-    samples = len(spool)
+        buffer.append(block)
+    samples = len(buffer)
     with clock("vad"):
-        found = vad.speech_probabilities(_read(spool, Span(0, samples)))
-        speech = tuple(vad.speech_spans(found, samples, options))
+        probabilities = vad.speech_probabilities(_read(buffer, Span(0, samples)))
+        speech = tuple(vad.speech_spans(probabilities, samples, options))
     mel = LogMel(n_mels)
     with clock("log-mel"):
         for span in speech if cut_out else [Span(0, samples)]:
-            for block in _read(spool, span):
+            for block in _read(buffer, span):
                 mel.append(block)
         mel.finish()
-    return Sound(mel, samples / SAMPLE_RATE, speech, Timeline(speech) if cut_out else None)
+    return AudioFeatures(mel, samples / SAMPLE_RATE, speech, Timeline(speech) if cut_out else None)
 
 
 def next_block(blocks: Iterator[Samples]) -> Samples | None:
@@ -78,6 +80,6 @@ def _blocks(source: Any, clock: Clock) -> Iterator[Samples]:
         yield block
 
 
-def _read(spool: Spool, span: Span) -> Iterator[Samples]:
+def _read(buffer: Spool, span: Span) -> Iterator[Samples]:
     for first in range(span.start, span.end, BLOCK_SAMPLES):
-        yield spool.read(first, min(first + BLOCK_SAMPLES, span.end))
+        yield buffer.read(first, min(first + BLOCK_SAMPLES, span.end))

@@ -1,8 +1,8 @@
-"""What a window is told before it is decoded: the text before it, and how its own text begins.
+"""A window's prompt: the text before it, and the start of its own text.
 
-In the order the decoder reads it: start-of-previous, hotwords, text; the tokens of the language and the task; a prefix.
-All but the tokens in the middle share half of the text context, the other half is for what the window says. The rules
-are openai-whisper's; hotwords and the prefix are faster-whisper's.
+In the order the decoder reads it: start-of-previous, hotwords, previous text; the tokens of language and task; a
+prefix. All but the tokens of language and task share half of the text context; the other half is for the window's own
+tokens. The rules are openai-whisper's; hotwords and the prefix are faster-whisper's.
 """
 
 from collections.abc import Iterable, Sequence
@@ -14,18 +14,18 @@ from tilewhisper.models.tokenizer.tokenizer import Tokenizer
 
 @dataclass(frozen=True)
 class Prompt:
-    """Tokens around those of language and task."""
+    """The tokens around those of language and task."""
 
     before: tuple[int, ...] = ()
     prefix: tuple[int, ...] = ()
 
     def around(self, task: Sequence[int]) -> tuple[int, ...]:
-        """All a window's decoding starts with; `task` is `Tokenizer.prompt`."""
+        """The whole prompt; `task` is `Tokenizer.prompt`."""
         return (*self.before, *task, *self.prefix)
 
 
 class History:
-    """One file's text so far, as far as the next window is to see it."""
+    """The text of one file so far, as the next window sees it."""
 
     def __init__(self, options: TranscriptionOptions, tokenizer: Tokenizer, text_context: int) -> None:
         self._options, self._sot_prev = options, tokenizer.sot_prev
@@ -37,24 +37,24 @@ class History:
         self._hotwords = _tokens(options.hotwords, tokenizer)
 
     def next_prompt(self) -> Prompt:
-        """The next window's. A prefix is the first one's only, and takes the place of the hotwords."""
+        """The next window's prompt. The first window alone has the prefix, which replaces the hotwords."""
         prefix, self._prefix = self._prefix, []
         always = [*([] if prefix else self._hotwords), *self._carried][: self._half]
-        room = max(0, self._half - len(always) - len(prefix))
-        seen = [*always, *self._previous[max(0, len(self._previous) - room) :]]
+        left = max(0, self._half - len(always) - len(prefix))
+        seen = [*always, *self._previous[max(0, len(self._previous) - left) :]]
         return Prompt((self._sot_prev, *seen) if seen else (), tuple(prefix))
 
     def add(self, tokens: Iterable[int], temperature: float) -> None:
-        """What the last window said; it is forgotten where it was too much of a guess to be shown to the next."""
+        """Add the last window's text; forget all of it where it is too much of a guess to condition on."""
         options = self._options
         self._previous.extend(tokens)
         if not options.condition_on_previous_text or temperature > options.prompt_reset_on_temperature:
             self._previous.clear()
 
 
-def _prefix(options: TranscriptionOptions, tokenizer: Tokenizer, most: int) -> list[int]:
-    """With timestamps, a text that is given starts at 0."""
-    prefix = _tokens(options.prefix, tokenizer)[: most - 1]
+def _prefix(options: TranscriptionOptions, tokenizer: Tokenizer, limit: int) -> list[int]:
+    """The prefix's tokens; with timestamps it starts at 0.00."""
+    prefix = _tokens(options.prefix, tokenizer)[: limit - 1]
     return prefix if options.without_timestamps or not prefix else [tokenizer.timestamp_begin, *prefix]
 
 

@@ -1,134 +1,321 @@
-"""Windows of one file or of many, decoded together.
+"""The scheduler: one loop that owns the model and decodes the windows of all jobs together.
 
-Each job is a course through a file. As many as a batch has places are decoded at once, a window each; one that is done
-makes room for the next while the others go on. What comes of a window does not depend on what else is in the batch.
+Jobs arrive at any time from any thread, each with its own options; they share decode steps and finish in any order.
+There is no background thread: the loop runs in the thread of a caller that waits (`run_until`), one thread at a time.
+While one runs it, the others sleep until their own jobs have news, or take the loop over when it becomes free. So a
+single caller pays for no thread switch, and segments are decoded when they are asked for.
 """
 
 import os
+import threading
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from contextlib import suppress
+from functools import partial
 from itertools import islice
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from tilewhisper.engine.decoding.batch import Attempt, Batch, DecodedWindow
-from tilewhisper.engine.pipeline.fallback import attempts
-from tilewhisper.engine.pipeline.segmenter import Course, Reply, Step, WindowRequest
-from tilewhisper.engine.pipeline.session import FileRun
+from tilewhisper.engine.errors import ModelClosed
+from tilewhisper.engine.pipeline.fallback import Attempts, decode_window
+from tilewhisper.engine.pipeline.segmenter import Segmenter, WindowResult
+from tilewhisper.engine.pipeline.session import Session
 from tilewhisper.engine.report import SharedClock, Spent
 from tilewhisper.engine.results import Segment
 
-MOST = 32
+MAX_BATCH = 32
 """Windows. 60 clips of base took 4-8 % less time than by 16, and no less by 60."""
-AHEAD = 4
-"""Batches; jobs that are done wait for those before them, and hold their audio meanwhile."""
+MAX_FINISHED = 4
+"""In batches: finished jobs that may wait, with their audio, for the jobs before them in order."""
+
+T = TypeVar("T")
 
 
 class Job:
-    """A course through a file, the attempt it waits for, and the segments that are to be fetched."""
+    """The windows of some clips of one session, decoded one after the other."""
 
-    def __init__(self, run: FileRun, course: Course, end: int) -> None:
-        """`end` is the frame after the course's last."""
-        self._run, self._course, self._end = run, course, end
-        self._segments: list[Segment] = []
-        self._request: WindowRequest | None
-        self._attempts: Generator[Attempt, DecodedWindow, Reply] | None
-        self._take(next(course))
-
-    @property
-    def run(self) -> FileRun:
-        return self._run
-
-    @property
-    def done(self) -> bool:
-        return self._request is None
+    def __init__(self, session: Session, segmenter: Segmenter, batch_size: int = 1) -> None:
+        """`batch_size` is how many windows the caller wants decoded together, where it exceeds `MAX_BATCH`."""
+        self.session, self.batch_size = session, batch_size
+        self._segmenter = segmenter
+        self._attempts: Attempts | None = None
+        self._attempt: Attempt | None = None
+        self._segments: deque[Segment] = deque()
+        self.windows_done = 0
+        self.done = segmenter.request is None
+        """Whether no window follows: the job is finished, failed or cancelled."""
+        self.cancelled = False
+        self.error: Exception | None = None
+        """Why the job failed."""
 
     @property
     def position(self) -> int:
-        """The frame before which all is done."""
-        return self._request.seek if self._request else self._end
+        """The frame before which everything is transcribed."""
+        return self._segmenter.position
 
-    def attempt(self) -> Attempt:
-        """What is to be decoded next; a window is encoded only now."""
-        assert self._request is not None, "the job is done"
-        with self._run.clock("total"):
+    def take_segments(self) -> list[Segment]:
+        """The segments that are new since the last call, without numbers."""
+        return [self._segments.popleft() for _ in range(len(self._segments))]
+
+    def next_attempt(self) -> Attempt:
+        """The next attempt to decode; encodes the next window if need be. For the loop."""
+        request = self._segmenter.request
+        assert request is not None, "the job is done"
+        with self.session.clock("total"):
             if self._attempts is None:
-                self._attempts = attempts(self._run, self._request)
-                self._next = next(self._attempts)
-        return self._next
+                attempts = decode_window(self.session, request)
+                self._attempt = next(attempts)
+                self._attempts = attempts
+        assert self._attempt is not None
+        return self._attempt
 
-    def send(self, decoded: DecodedWindow, batch_size: int, spent: Mapping[str, Spent]) -> None:
-        """What came of it, among how many, and its part of the time."""
-        assert self._attempts is not None, "no attempt was asked for"
-        self._run.count(len(decoded.tokens), batch_size, spent)
-        with self._run.clock("total"):
+    def accept(self, decoded: DecodedWindow) -> None:
+        """Take the result of the attempt. For the loop."""
+        assert self._attempts is not None, "no attempt was requested"
+        with self.session.clock("total"):
             try:
-                self._next = self._attempts.send(decoded)
-            except StopIteration as over:
-                self._take(self._course.send(over.value))
+                self._attempt = self._attempts.send(decoded)
+                return
+            except StopIteration as finished:
+                result: WindowResult = finished.value
+            self._attempts = self._attempt = None
+            self._segments.extend(self._segmenter.accept(result))
+        # After the segments are in place: the job's owner may look from another thread.
+        self.done = self.done or self._segmenter.request is None
+        self.windows_done += 1
 
-    def fetch(self) -> list[Segment]:
-        """The segments that came since last time."""
-        segments, self._segments = self._segments, []
-        return segments
+    def restart_window(self) -> None:
+        """Forget the attempts at the current window, which starts again. For the loop."""
+        self._attempts = self._attempt = None
 
-    def _take(self, step: Step) -> None:
-        self._segments.extend(step.segments)
-        self._request, self._attempts = step.request, None
+    def fail(self, error: Exception) -> None:
+        """End the job with an error that its owner will raise. For the loop."""
+        self.error, self.done = error, True
+
+    def cancel(self) -> None:
+        """End the job without an error."""
+        self.cancelled = self.done = True
 
 
 class _Place(NamedTuple):
-    """In the batch."""
+    """A job in the batch."""
 
     job: Job
-    others: int
+    windows: int
+    """In the batch when the job joined, itself included."""
     since: Mapping[str, Spent]
-    """A reading of the shared clock."""
+    """The shared clock's reading then."""
 
 
-def together(jobs: Iterator[Job], size: int, batch: Batch) -> Iterator[Job]:
-    """Do the jobs, `size` at a time. In their order, gives the first that is not done whenever windows are, and each
-    that is done."""
+class Scheduler:
+    """Runs jobs and other calls on one model. All public methods may be called from any thread."""
+
+    def __init__(self, batch: Batch, max_batch: int = MAX_BATCH) -> None:
+        self._batch, self._max_batch = batch, max_batch
+        self._turn = threading.Condition()
+        self._looping = self._closed = False
+        self._calls: deque[Callable[[], None]] = deque()
+        self._jobs: dict[Job, None] = {}  # all that are not done, in the order they came
+        self._waiting: deque[Job] = deque()
+        self._places: dict[Attempt, _Place] = {}
+        self._clock = SharedClock()
+
+    def submit(self, job: Job) -> None:
+        """Queue a job. Raises ModelClosed."""
+        with self._turn:
+            self._check_open()
+            if not job.done:
+                self._jobs[job] = None
+                self._waiting.append(job)
+
+    def cancel(self, job: Job) -> None:
+        """End a job; its place in the batch is free before the next decode step."""
+        with self._turn:
+            job.cancel()
+            if not self._looping:
+                self._drop_cancelled()
+            self._turn.notify_all()
+
+    def call(self, function: Callable[[], T]) -> T:
+        """Run a function that uses the model between two decode steps, and return its result or raise its exception.
+
+        Raises ModelClosed.
+        """
+        future: Future[T] = Future()
+
+        def run() -> None:
+            try:
+                future.set_result(function())
+            except Exception as error:
+                future.set_exception(error)
+
+        with self._turn:
+            self._check_open()
+            self._calls.append(run)
+        try:
+            self.run_until(future.done)
+        except BaseException:
+            with self._turn, suppress(ValueError):
+                self._calls.remove(run)
+            raise
+        return future.result()
+
+    def run_until(self, ready: Callable[[], bool]) -> None:
+        """Take part in the loop until `ready()`, which is asked between two steps. Raises ModelClosed."""
+        while not ready():
+            with self._turn:
+                while self._looping and not ready():
+                    self._turn.wait()
+                if ready():
+                    return
+                self._check_open()
+                self._looping = True
+            try:
+                self._step()
+            except BaseException:  # an interrupt in this thread, while it runs the jobs of others too
+                self._restart_windows()
+                raise
+            finally:
+                with self._turn:
+                    self._looping = False
+                    self._turn.notify_all()
+
+    def close(self) -> None:
+        """End all jobs with ModelClosed once the step under way is over; everything else is refused from now on."""
+        with self._turn:
+            self._closed = True
+            while self._looping:
+                self._turn.wait()
+            for job in self._jobs:
+                job.fail(ModelClosed())
+            self._jobs.clear()
+            self._waiting.clear()
+            self._places.clear()
+            self._batch.clear()
+            self._turn.notify_all()
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise ModelClosed
+
+    def _step(self) -> None:
+        """Run the calls that wait; without any, fill the free places and decode one token of each window."""
+        if self._calls:
+            while self._calls:
+                self._calls[0]()
+                self._calls.popleft()
+            return
+        self._drop_cancelled()
+        self._admit()
+        if self._places:
+            self._decode()
+
+    def _drop_cancelled(self) -> None:
+        for attempt, place in [*self._places.items()]:
+            if place.job.cancelled:
+                del self._places[attempt]
+                self._batch.remove(attempt)
+        for job in [job for job in [*self._jobs] if job.cancelled]:
+            self._jobs.pop(job, None)
+
+    def _admit(self) -> None:
+        """Give free places to waiting jobs. A job whose window cannot be encoded fails."""
+        admitted: dict[Attempt, Job] = {}
+        while self._waiting and len(self._places) + len(admitted) < max(self._max_batch, self._waiting[0].batch_size):
+            job = self._waiting.popleft()
+            if job.done:
+                continue
+            try:
+                admitted[job.next_attempt()] = job
+            except Exception as error:
+                self._fail(job, error)
+        if not admitted:
+            return
+        try:
+            self._batch.add(list(admitted))
+        except Exception as error:
+            for job in admitted.values():
+                self._fail(job, error)
+            return
+        windows, now = len(self._places) + len(admitted), self._clock.reading()
+        self._places |= {attempt: _Place(job, windows, now) for attempt, job in admitted.items()}
+
+    def _decode(self) -> None:
+        prompts = self._batch.prompt_share
+        try:
+            with self._clock({"prompt": prompts, "decode": 1 - prompts}, len(self._places)):
+                finished = self._batch.step()
+        except Exception as error:  # of a step that all windows share
+            for place in self._places.values():
+                self._fail(place.job, error)
+            self._places.clear()
+            self._batch.clear()
+            return
+        for attempt, decoded in finished:
+            job, windows, since = self._places.pop(attempt)
+            job.session.add_decoding(len(decoded.tokens), windows, self._clock.since(since))
+            try:
+                job.accept(decoded)
+            except Exception as error:
+                self._fail(job, error)
+            if job.done:
+                self._jobs.pop(job, None)
+            else:
+                self._waiting.appendleft(job)  # before new jobs, so that files finish in their order
+
+    def _fail(self, job: Job, error: Exception) -> None:
+        job.fail(error)
+        self._jobs.pop(job, None)
+
+    def _restart_windows(self) -> None:
+        """Empty the batch, whose caches are half written, and let all jobs decode their current windows again."""
+        self._batch.clear()
+        self._places.clear()
+        self._waiting = deque(self._jobs)
+        for job in self._jobs:
+            job.restart_window()
+
+
+def run_in_order(scheduler: Scheduler, jobs: Iterator[Job], batch_size: int) -> Iterator[Job]:
+    """Run jobs, at most `batch_size` at once; yield the first unfinished one after each of its windows, and each job
+    once when it and all before it are done. Jobs that are left when the iterator is closed are cancelled.
+    """
     begun: deque[Job] = deque()
-    places: dict[Attempt, _Place] = {}
-    clock = SharedClock()
-    while True:
-        while begun:
-            yield begun[0]
-            if not begun[0].done:
-                break
-            begun.popleft()
-        if free := size - len(places):
-            new = {job.attempt(): job for job in islice(_waiting(jobs, begun, places.values(), AHEAD * size), free)}
-            places |= {attempt: _Place(job, len(places) + len(new), clock.reading()) for attempt, job in new.items()}
-            batch.add(list(new))
-        if not places:
+    seen = 0  # windows of the first job whose segments were yielded
+    try:
+        while True:
+            running = _running(begun)
+            for job in islice(jobs, max(0, min(batch_size - running, MAX_FINISHED * batch_size - len(begun)))):
+                scheduler.submit(job)
+                begun.append(job)
             if not begun:
                 return
-            continue  # all that have begun were done at once
-        over: list[tuple[Attempt, DecodedWindow]] = []
-        while not over:
-            prompts = batch.prompt_share
-            with clock({"prompt": prompts, "decode": 1 - prompts}, len(places)):
-                over = batch.step()
-        for attempt, decoded in over:
-            job, most, since = places.pop(attempt)
-            job.send(decoded, most, clock.since(since))
+            scheduler.run_until(partial(_has_news, begun, seen, _running(begun)))
+            while begun and (begun[0].done or begun[0].windows_done > seen):
+                done, seen = begun[0].done, begun[0].windows_done
+                yield begun[0]
+                if done:
+                    begun.popleft()
+                    seen = 0
+    finally:
+        for job in begun:
+            if not job.done:
+                scheduler.cancel(job)
 
 
-def _waiting(jobs: Iterator[Job], begun: deque[Job], places: Iterable[_Place], most: int) -> Iterator[Job]:
-    """Those that have begun first, then new ones while no more than `most` have."""
-    going = {place.job for place in places}
-    yield from [job for job in begun if not job.done and job not in going]
-    while len(begun) < most and (job := next(jobs, None)):
-        begun.append(job)
-        if not job.done:
-            yield job
+def _running(jobs: Iterable[Job]) -> int:
+    return sum(not job.done for job in jobs)
+
+
+def _has_news(begun: Sequence[Job], seen: int, running: int) -> bool:
+    return begun[0].done or begun[0].windows_done > seen or _running(begun) < running
 
 
 def default_batch_size(window_bytes: int) -> int:
-    """From the cores and the memory that is free: how many windows, of which one takes `window_bytes`, go together."""
+    """How many windows of `window_bytes` each to decode together, from the cores and the free memory."""
     cores = os.cpu_count() or 1
-    return max(1, min(MOST, 16 * cores, _free_memory() // 4 // window_bytes))
+    return max(1, min(MAX_BATCH, 16 * cores, _free_memory() // 4 // window_bytes))
 
 
 def _free_memory() -> int:

@@ -1,20 +1,17 @@
-"""A stretch of audio, window after window: what is to be decoded next, and what segments come of it.
+"""Whisper's seek loop without audio or model: which window comes next, and the segments of a decoded window.
 
-No audio and no model here: a `course` asks for a window, is sent what was decoded of it, and gives segments. Whoever
-runs it may answer it alone or many together. The rules are openai-whisper's: each window starts where the one before
-it says, by its last timestamp or by its last word, and sees the text before it.
-
-A frame is 10 ms. Times are seconds of the audio that is gone through.
+Each window starts where the one before it says, by its last timestamp or its last word, and sees the text before it.
+The rules are openai-whisper's. A frame is 10 ms; times are seconds of the audio that is transcribed.
 """
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from tilewhisper.engine.decoding.batch import DecodedWindow
 from tilewhisper.engine.options import TranscriptionOptions
 from tilewhisper.engine.pipeline.prompt import History, Prompt
 from tilewhisper.engine.pipeline.quality import is_silence
-from tilewhisper.engine.pipeline.window_split import Span, split_window
+from tilewhisper.engine.pipeline.window_split import SegmentTokens, split_window
 from tilewhisper.engine.results import Segment
 from tilewhisper.engine.timestamps.hallucinations import WindowPlace, believe
 from tilewhisper.engine.timestamps.punctuation import Punctuation
@@ -24,15 +21,15 @@ from tilewhisper.models.constants import FRAMES_PER_SECOND
 from tilewhisper.models.tokenizer.tokenizer import Tokenizer
 
 MIN_FRAMES = round(MIN_SECONDS * FRAMES_PER_SECOND)
-"""What is left after a last timestamp is not worth a window below this."""
+"""The remainder after a last timestamp is not worth a window below this."""
 
 Align = Callable[[Sequence[int]], tuple[Sequence[float], Sequence[float]]]
-"""Text tokens of the window to their times (n + 1), in seconds from its start, and probabilities (n)."""
+"""Text tokens of a window to their times (n + 1), in seconds from its start, and probabilities (n)."""
 
 
 @dataclass(frozen=True)
-class Stretch:
-    """Frames first..last-1."""
+class Clip:
+    """A part of the audio to transcribe: frames first..last-1."""
 
     first: int
     last: int
@@ -40,70 +37,83 @@ class Stretch:
 
 @dataclass(frozen=True)
 class WindowRequest:
-    """A window to be decoded: `frames` frames from frame `seek` on."""
+    """A window to decode: `frames` frames from frame `seek` on."""
 
     seek: int
     frames: int
     prompt: Prompt
 
+    @property
+    def clip(self) -> Clip:
+        return Clip(self.seek, self.seek + self.frames)
+
 
 @dataclass(frozen=True)
-class Reply:
-    """What was decoded of it."""
+class WindowResult:
+    """A decoded window, and the function that aligns its text to the audio."""
 
     decoded: DecodedWindow
     language: str
     align: Align
 
 
-@dataclass(frozen=True)
-class Step:
-    """The segments of the last window, and the next one; None at the end."""
-
-    segments: tuple[Segment, ...]
-    request: WindowRequest | None
-
-
-Course = Generator[Step, Reply, None]
-
-
-def course(
-    stretches: Sequence[Stretch],
-    content: int,
-    options: TranscriptionOptions,
-    tokenizer: Tokenizer,
-    text_context: int,
-    last_speech: float = 0.0,
-) -> Course:
-    """Go through the stretches of audio that has `content` frames in all.
-
-    `last_speech` is when somebody last spoke before. Segments have no number yet: `id` is 0.
-    """
-    history = History(options, tokenizer, text_context)
-    reader = _Reader(content, options, tokenizer, last_speech)
-    longest = options.longest_chunk * FRAMES_PER_SECOND
-    segments: tuple[Segment, ...] = ()
-    for stretch in stretches:
-        seek = stretch.first
-        while stretch.last - seek >= MIN_FRAMES:
-            asked = WindowRequest(seek, min(longest, stretch.last - seek), history.next_prompt())
-            reply = yield Step(segments, asked)
-            if is_silence(reply.decoded, options) or reader.is_wordless(reply.decoded):
-                segments, seek = (), seek + asked.frames
-                continue
-            closed = options.batch_size is not None and seek == stretch.first and asked.frames == stretch.last - seek
-            segments, seek = reader.read(asked, reply, closed=closed)
-            history.add((token for segment in segments for token in segment.tokens), reply.decoded.temperature)
-    yield Step(segments, None)
-
-
-def clips(options: TranscriptionOptions, content: int) -> list[Stretch]:
-    """What `clip_timestamps` leave of `content` frames."""
+def clips_of(options: TranscriptionOptions, content: int) -> list[Clip]:
+    """The clips of `clip_timestamps` within `content` frames."""
     edges = [[min(round(min(t * FRAMES_PER_SECOND, content)), content) for t in clip] for clip in options.clips]
-    return [Stretch(*edge) for edge in edges]
+    return [Clip(*edge) for edge in edges]
 
 
-class _Reader:
+class Segmenter:
+    """Goes through clips of one file's audio: `request` is the next window, `accept` takes its result."""
+
+    def __init__(
+        self,
+        clips: Sequence[Clip],
+        content: int,
+        options: TranscriptionOptions,
+        tokenizer: Tokenizer,
+        text_context: int,
+        last_speech: float = 0.0,
+    ) -> None:
+        """`content` is the frames of audio in all; `last_speech` is the end of the speech before the first clip."""
+        self._options = options
+        self._history = History(options, tokenizer, text_context)
+        self._reader = _WindowReader(content, options, tokenizer, last_speech)
+        self._clips = iter(clips)
+        self._end = clips[-1].last if clips else 0
+        self._clip = next(self._clips, None)
+        self.request = self._next(self._clip.first if self._clip else 0)
+        """The next window; None at the end."""
+
+    @property
+    def position(self) -> int:
+        """The frame before which everything is transcribed."""
+        return self.request.seek if self.request else self._end
+
+    def accept(self, result: WindowResult) -> tuple[Segment, ...]:
+        """Take the result of `request`, move on to the next window, and return the segments, not numbered yet."""
+        request, decoded = self.request, result.decoded
+        assert request is not None and self._clip is not None, "no window was requested"
+        if is_silence(decoded, self._options) or self._reader.is_wordless(decoded):
+            self.request = self._next(request.seek + request.frames)
+            return ()
+        closed = self._options.batch_size is not None and request.clip == self._clip
+        segments, seek = self._reader.read(request, result, closed=closed)
+        self._history.add((token for segment in segments for token in segment.tokens), decoded.temperature)
+        self.request = self._next(seek)
+        return segments
+
+    def _next(self, seek: int) -> WindowRequest | None:
+        while self._clip and self._clip.last - seek < MIN_FRAMES:
+            self._clip = next(self._clips, None)
+            seek = self._clip.first if self._clip else seek
+        if self._clip is None:
+            return None
+        longest = self._options.longest_chunk * FRAMES_PER_SECOND
+        return WindowRequest(seek, min(longest, self._clip.last - seek), self._history.next_prompt())
+
+
+class _WindowReader:
     """From a decoded window to its segments."""
 
     def __init__(self, content: int, options: TranscriptionOptions, tokenizer: Tokenizer, last_speech: float) -> None:
@@ -111,41 +121,41 @@ class _Reader:
         self._punctuation = Punctuation(options.prepend_punctuations, options.append_punctuations)
         self._last_speech = last_speech
 
-    def read(self, asked: WindowRequest, reply: Reply, *, closed: bool) -> tuple[tuple[Segment, ...], int]:
-        """The window's segments, without those that have no text or no length, and the frame to go on from."""
-        decoded = reply.decoded
-        cut = split_window(decoded.tokens, self._tokenizer.timestamp_begin, asked.frames, closed=closed)
-        segments = [self._segment(asked.seek, span, decoded) for span in cut.spans]
-        seek = asked.seek + cut.advance
+    def read(self, request: WindowRequest, result: WindowResult, *, closed: bool) -> tuple[tuple[Segment, ...], int]:
+        """The window's segments, without empty ones, and the frame the next window starts at."""
+        decoded = result.decoded
+        split = split_window(decoded.tokens, self._tokenizer.timestamp_begin, request.frames, closed=closed)
+        segments = [self._segment(request.seek, tokens, decoded) for tokens in split.segments]
+        seek = request.seek + split.advance
         if self._options.word_timestamps:
-            segments, seek = self._timed(segments, asked, reply, seek, ends_in_silence=cut.ends_in_silence)
-        inside = (self._inside(segment) for segment in segments)
+            segments, seek = self._with_words(segments, request, result, seek, ends_in_silence=split.ends_in_silence)
+        inside = (self._clamp(segment) for segment in segments)
         return tuple(segment for segment in inside if segment.start < segment.end and segment.text.strip()), seek
 
     def is_wordless(self, decoded: DecodedWindow) -> bool:
-        """Whether the text is marks alone, which is what Whisper writes for noise, however sure it is of them."""
+        """Whether the text is punctuation only, which Whisper writes for noise, however sure it is of it."""
         text = self._tokenizer.decode(decoded.tokens)
-        wanted = self._options.no_speech_threshold is not None
-        return wanted and bool(text.strip()) and not any(character.isalnum() for character in text)
+        checked = self._options.no_speech_threshold is not None
+        return checked and bool(text.strip()) and not any(character.isalnum() for character in text)
 
-    def _timed(
-        self, segments: list[Segment], asked: WindowRequest, reply: Reply, seek: int, *, ends_in_silence: bool
+    def _with_words(
+        self, segments: list[Segment], request: WindowRequest, result: WindowResult, seek: int, *, ends_in_silence: bool
     ) -> tuple[list[Segment], int]:
-        """The segments with their words, as far as these are to be believed."""
+        """The segments with their words, hallucinated ones dropped, and the frame the next window starts at."""
         text = [token for segment in segments for token in text_tokens(segment, self._tokenizer)]
-        times, probabilities = reply.align(text) if text else ([0.0], [])
+        times, probabilities = result.align(text) if text else ([0.0], [])
         timed = with_words(
             segments,
             times,
             probabilities,
             self._tokenizer,
-            reply.language,
+            result.language,
             last_speech=self._last_speech,
             punctuation=self._punctuation,
         )
         believed = believe(
             timed,
-            WindowPlace(asked.seek, asked.frames, self._content),
+            WindowPlace(request.seek, request.frames, self._content),
             seek,
             ends_in_silence=ends_in_silence,
             last_speech=self._last_speech,
@@ -154,14 +164,14 @@ class _Reader:
         self._last_speech = believed.last_speech
         return list(believed.segments), believed.seek
 
-    def _segment(self, seek: int, span: Span, decoded: DecodedWindow) -> Segment:
+    def _segment(self, seek: int, part: SegmentTokens, decoded: DecodedWindow) -> Segment:
         return Segment(
             id=0,
             seek=seek,
-            start=(seek + span.start) / FRAMES_PER_SECOND,
-            end=(seek + span.end) / FRAMES_PER_SECOND,
-            text=self._tokenizer.decode(span.tokens),
-            tokens=list(span.tokens),
+            start=(seek + part.start) / FRAMES_PER_SECOND,
+            end=(seek + part.end) / FRAMES_PER_SECOND,
+            text=self._tokenizer.decode(part.tokens),
+            tokens=list(part.tokens),
             avg_logprob=decoded.avg_logprob,
             compression_ratio=decoded.compression_ratio,
             no_speech_prob=decoded.no_speech_prob,
@@ -169,7 +179,7 @@ class _Reader:
             temperature=decoded.temperature,
         )
 
-    def _inside(self, segment: Segment) -> Segment:
-        """Cut to the audio: the model may well say that a segment ends after it."""
+    def _clamp(self, segment: Segment) -> Segment:
+        """Limit a segment to the audio: the model may well end it later."""
         end = self._content / FRAMES_PER_SECOND
         return replace(segment, start=min(segment.start, end), end=min(segment.end, end))

@@ -1,67 +1,73 @@
-"""Transcriptions from the caller's side: one file's segments as they are decoded, or many files', and reports."""
+"""Transcriptions as callers see them: one file's segments as they are decoded, or many files at once, and reports."""
 
-from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import count
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tilewhisper.engine.errors import USER_ERRORS
 from tilewhisper.engine.options import TranscriptionOptions
-from tilewhisper.engine.pipeline.scheduler import Job, together
-from tilewhisper.engine.pipeline.segmenter import Stretch, course
-from tilewhisper.engine.pipeline.session import FileRun
+from tilewhisper.engine.pipeline.scheduler import Job, Scheduler, run_in_order
+from tilewhisper.engine.pipeline.segmenter import Clip, Segmenter
+from tilewhisper.engine.pipeline.session import Session
 from tilewhisper.engine.progress import Progress, progress_bar
 from tilewhisper.engine.report import RunReport
 from tilewhisper.engine.results import Segment, TranscriptionInfo
+from tilewhisper.engine.runtime import ModelDescription, Runtime
 from tilewhisper.models.audio.vad import Timeline
 from tilewhisper.models.constants import FRAMES_PER_SECOND
-
-if TYPE_CHECKING:
-    from tilewhisper.engine.whisper_model import WhisperModel
 
 
 class Transcription(Iterator[Segment]):
     """One file's segments, decoded as they are asked for, and the report of the run."""
 
-    def __init__(
-        self, model: "WhisperModel", audio: Any, options: TranscriptionOptions, progress: Progress | None = None
-    ) -> None:
-        self._model, self._options, self._progress = model, options, progress
-        self._run = FileRun(model, audio, options)
-        self.info = self._run.info
+    def __init__(self, scheduler: Scheduler, session: Session, jobs: Iterator[Job], progress: Progress | None) -> None:
+        self.info = session.info
+        self._scheduler, self._session, self._jobs, self._progress = scheduler, session, jobs, progress
+        self._running: list[Job] = []
+        self._cancelled = False
         self._segments = self._transcribe()
 
     def __next__(self) -> Segment:
         return next(self._segments)
 
+    def cancel(self) -> None:
+        """End the transcription, from any thread; its places are free before the next decode step.
+
+        Iteration ends after the segments that are decoded already.
+        """
+        self._cancelled = True
+        for job in [*self._running]:
+            self._scheduler.cancel(job)
+
     def report(self) -> RunReport:
         """What the run cost so far, and what ran where; complete once the segments are exhausted."""
-        return self._run.report()
+        return self._session.report()
 
     def _transcribe(self) -> Iterator[Segment]:
-        """In order from window to window, or with a batch size stretch by stretch, each on its own."""
-        run, options, numbers, done = self._run, self._options, count(), 0
-        with progress_bar(options.log_progress) as bar:
-            for job in together(self._jobs(), options.batch_size or 1, self._model.batch(options)):
+        """In order from window to window, or with a batch size chunk by chunk, each decoded on its own."""
+        session, numbers, done = self._session, count(), 0
+        with progress_bar(session.options.log_progress) as bar:
+            for job in run_in_order(self._scheduler, self._started(), session.options.batch_size or 1):
                 if job.position > done:
                     done = job.position
-                    self._tell(done, bar)
-                for segment in job.fetch():
-                    yield placed(segment, next(numbers), run.sound.timeline)
+                    self._show_progress(done, bar)
+                for segment in job.take_segments():
+                    yield placed(segment, next(numbers), session.features.timeline)
+                if job.error:
+                    raise job.error
 
-    def _jobs(self) -> Iterator[Job]:
-        run, model = self._run, self._model
-        if self._options.batch_size is None:
-            yield _job(model, run, run.stretches, self._options)
-            return
-        for stretch in run.stretches:  # each is all the audio that its course knows of
-            yield _job(model, run, [stretch], self._options, stretch.last, stretch.first / FRAMES_PER_SECOND)
+    def _started(self) -> Iterator[Job]:
+        for job in self._jobs:
+            if self._cancelled:
+                return
+            self._running = [running for running in self._running if not running.done] + [job]
+            yield job
 
-    def _tell(self, position: int, bar: Progress | None) -> None:
-        info, run = self.info, self._run
-        total = info.duration if run.sound.timeline is None else info.duration_after_vad
-        done = total if position >= run.stretches[-1].last else position / FRAMES_PER_SECOND
+    def _show_progress(self, position: int, bar: Progress | None) -> None:
+        info, session = self.info, self._session
+        total = info.duration if session.features.timeline is None else info.duration_after_vad
+        done = total if position >= session.clips[-1].last else position / FRAMES_PER_SECOND
         for progress in (self._progress, bar):
             if progress:
                 progress(done, total)
@@ -69,69 +75,96 @@ class Transcription(Iterator[Segment]):
 
 @dataclass(frozen=True)
 class Transcript:
-    """What came of one file of many."""
+    """The transcription of one file of many."""
 
     audio: Any
     segments: list[Segment]
     info: TranscriptionInfo | None
-    """None where `error` is not."""
+    """None where the file could not be read."""
     report: RunReport | None
+    """None where the file could not be read."""
     error: Exception | None = None
-    """One of USER_ERRORS: why this file could not be read."""
+    """One of USER_ERRORS: why this file failed."""
 
 
-def transcribe_together(
-    model: "WhisperModel", files: Iterable[Any], options: TranscriptionOptions, batch_size: int
-) -> Iterator[Transcript]:
-    """Each file in order from window to window, `batch_size` files at once; results in the files' order."""
-    failed: deque[tuple[int, Transcript]] = deque()
-    begun: dict[Job, tuple[int, Any]] = {}
+class Transcriber:
+    """Transcribes files on one scheduler."""
 
-    def jobs() -> Iterator[Job]:
-        for number, audio in enumerate(files):
-            try:
-                run = FileRun(model, audio, options)
-            except USER_ERRORS as error:
-                failed.append((number, Transcript(audio, [], None, None, error)))
+    def __init__(self, runtime: Runtime, model: ModelDescription, scheduler: Scheduler) -> None:
+        self._runtime, self._model, self._scheduler = runtime, model, scheduler
+
+    def transcribe(self, audio: Any, options: TranscriptionOptions, progress: Progress | None = None) -> Transcription:
+        """One file, its segments lazy. Raises ModelsError and EngineError."""
+        session = self._open(audio, options)
+        return Transcription(self._scheduler, session, self._jobs(session), progress)
+
+    def transcribe_many(
+        self, files: Iterable[Any], options: TranscriptionOptions, batch_size: int
+    ) -> Iterator[Transcript]:
+        """Each file in order from window to window, `batch_size` files at once; transcripts in the files' order."""
+        unread: list[tuple[int, Transcript]] = []
+        numbers: dict[Job, tuple[int, Any]] = {}
+
+        def jobs() -> Iterator[Job]:
+            for number, audio in enumerate(files):
+                try:
+                    session = self._open(audio, options)
+                except USER_ERRORS as error:
+                    unread.append((number, Transcript(audio, [], None, None, error)))
+                    continue
+                job = self._job(session, session.clips, batch_size=batch_size)
+                numbers[job] = number, audio
+                yield job
+
+        segments: list[Segment] = []
+        for job in run_in_order(self._scheduler, jobs(), batch_size):
+            session = job.session
+            new = enumerate(job.take_segments(), len(segments))
+            segments += [placed(segment, number, session.features.timeline) for number, segment in new]
+            if not job.done:
                 continue
-            job = _job(model, run, run.stretches, options)
-            begun[job] = number, audio
-            yield job
-
-    segments: list[Segment] = []
-    for job in together(jobs(), batch_size, model.batch(options)):
-        timeline = job.run.sound.timeline
-        segments += [placed(segment, number, timeline) for number, segment in enumerate(job.fetch(), len(segments))]
-        if job.done:
-            number, audio = begun.pop(job)
-            while failed and failed[0][0] < number:
-                yield failed.popleft()[1]
-            yield Transcript(audio, segments, job.run.info, job.run.report())
+            number, audio = numbers.pop(job)
+            while unread and unread[0][0] < number:
+                yield unread.pop(0)[1]
+            if job.error and not isinstance(job.error, USER_ERRORS):
+                raise job.error
+            yield Transcript(audio, segments, session.info, session.report(), job.error)
             segments = []
-    yield from (transcript for _, transcript in failed)
+        yield from (transcript for _, transcript in unread)
+
+    def _open(self, audio: Any, options: TranscriptionOptions) -> Session:
+        session = Session(self._runtime, self._model, audio, options)
+        self._scheduler.call(lambda: session.info)  # detects the language, for which the model is needed
+        return session
+
+    def _jobs(self, session: Session) -> Iterator[Job]:
+        if session.options.batch_size is None:
+            yield self._job(session, session.clips)
+            return
+        for clip in session.clips:  # to its segmenter, each chunk is all the audio there is
+            yield self._job(session, [clip], clip.last, clip.first / FRAMES_PER_SECOND, session.options.batch_size)
+
+    def _job(
+        self,
+        session: Session,
+        clips: Sequence[Clip],
+        content: int | None = None,
+        last_speech: float = 0.0,
+        batch_size: int = 1,
+    ) -> Job:
+        frames = session.frames if content is None else content
+        runtime = self._runtime
+        segmenter = Segmenter(clips, frames, session.options, runtime.tokenizer, runtime.text_context, last_speech)
+        return Job(session, segmenter, batch_size)
 
 
 def placed(segment: Segment, number: int, timeline: Timeline | None) -> Segment:
     """The segment with its number, and with its times in the file where speech was cut out of it."""
     if timeline is None:
         return replace(segment, id=number)
-    words = None
-    if segment.words is not None:
-        moved = [timeline.restore_word(word.start, word.end) for word in segment.words]
-        words = [replace(word, start=start, end=end) for word, (start, end) in zip(segment.words, moved, strict=True)]
-    start = words[0].start if words else timeline.restore(segment.start)
-    end = words[-1].end if words else timeline.restore(segment.end, is_end=True)
-    return replace(segment, id=number, start=start, end=end, words=words)
-
-
-def _job(
-    model: "WhisperModel",
-    run: FileRun,
-    stretches: Sequence[Stretch],
-    options: TranscriptionOptions,
-    content: int | None = None,
-    last_speech: float = 0.0,
-) -> Job:
-    frames = run.frames if content is None else content
-    way = course(stretches, frames, options, model.checkpoint.tokenizer, model.text_context, last_speech)
-    return Job(run, way, stretches[-1].last if stretches else 0)
+    if not segment.words:
+        start, end = timeline.restore_segment(segment.start, segment.end)
+        return replace(segment, id=number, start=start, end=end)
+    moved = [timeline.restore_word(word.start, word.end) for word in segment.words]
+    words = [replace(word, start=start, end=end) for word, (start, end) in zip(segment.words, moved, strict=True)]
+    return replace(segment, id=number, start=words[0].start, end=words[-1].end, words=words)

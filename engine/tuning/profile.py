@@ -22,7 +22,7 @@ from torch import Tensor
 
 from tilewhisper.engine.decoding.batch import Batch
 from tilewhisper.engine.decoding.decoder import Decoder
-from tilewhisper.engine.decoding.token_rules import TokenRules
+from tilewhisper.engine.decoding.logits import LogitsProcessor
 from tilewhisper.engine.pipeline import frontend
 from tilewhisper.engine.pipeline.transcription import Transcription
 from tilewhisper.engine.report import RunReport
@@ -207,20 +207,20 @@ def _watched(model: WhisperModel) -> Iterator[tuple[Any, str, str, str | Callabl
     yield frontend, "next_block", "stage", "decode audio"
     yield LogMel, "append", "stage", "log-mel"
     yield LogMel, "finish", "stage", "log-mel"
-    yield model, "encode_window", "stage", "encode"
-    yield model, "project_cross_kv", "stage", "keys and values"
-    yield model, "detect_language", "stage", "detect language"
+    yield model.runtime, "encode_window", "stage", "encode"
+    yield model.runtime, "project_cross_kv", "stage", "keys and values"
+    yield model.runtime, "detect_language", "stage", "detect language"
     yield Batch, "step", "stage", lambda batch: "prompt" if batch.prompt_share else "decode"
-    yield model, "align", "stage", "word times"
+    yield model.runtime, "align", "stage", "word times"
     for product in _ENCODER_PRODUCTS:
         yield Router, product, "encoder", lambda router, launch, *_: launch
     yield Decoder, "step", "decoder", STEP
     yield Decoder, "logits", "decoder", "vocabulary"
     yield Decoder, "rescore", "decoder", "likeliest scores made exact"
-    yield TokenRules, "forbid", "decoder", "token rules"
-    yield TokenRules, "prefer_timestamps", "decoder", "token rules"
-    for function, name in _on_backend(model.decoder_plan.backend):
-        yield model.decoder_plan.backend, function, "decoder", name
+    yield LogitsProcessor, "mask", "decoder", "token rules"
+    yield LogitsProcessor, "prefer_timestamps", "decoder", "token rules"
+    for function, name in _on_backend(model.runtime.decoder_plan.backend):
+        yield model.runtime.decoder_plan.backend, function, "decoder", name
 
 
 def _recorded(model: WhisperModel, file: str, *speech: str | None) -> Recording:

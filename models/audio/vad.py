@@ -28,6 +28,7 @@ CONTEXT = 64  # samples before its own that a frame sees
 STATE = 128
 FRAMES_PER_RUN = 512  # 16 s: one call's overhead is spread over it, and its memory is small
 PER_MS = SAMPLE_RATE // 1000  # samples
+CUT_TOLERANCE = 0.5  # seconds
 SHORT_SILENCE = 98 * PER_MS  # a span that grows too long is cut in a silence longer than that
 
 Probabilities = npt.NDArray[np.float32]
@@ -90,6 +91,22 @@ class Timeline:
     def restore(self, seconds: float, *, is_end: bool = False) -> float:
         """Where two spans meet, an end belongs to the one before, everything else to the one after."""
         return seconds + self._offset(seconds, is_end)
+
+    def restore_segment(self, start: float, end: float) -> tuple[float, float]:
+        """Move a segment, whose ends may lie just beyond the speech it belongs to.
+
+        The model's timestamps miss the silence that was cut out by some hundredths of a second. A span ends with up to
+        0.4 s of padding without speech, so a part of a segment up to `CUT_TOLERANCE` beyond a cut holds no speech: it
+        would stretch the segment over the whole pause.
+        """
+        for cut in (samples / SAMPLE_RATE for samples in self._ends[:-1]):
+            if start < cut < end:
+                before, after = cut - start, end - cut
+                if before <= CUT_TOLERANCE and before < after:
+                    start = cut
+                elif after <= CUT_TOLERANCE:
+                    end = cut
+        return self.restore(start), self.restore(end, is_end=True)
 
     def restore_word(self, start: float, end: float) -> tuple[float, float]:
         """A word is moved as a whole, with the span its middle lies in: no word is as long as a pause between two."""

@@ -15,7 +15,7 @@ def encode(model, samples, context):
     mel = LogMel(model.n_mels)
     mel.append(samples)
     mel.finish()
-    return model.encode_window(mel.window(0)[None], mel.content_frames, context, defaultdict(SiteCount)), mel
+    return model.runtime.encode_window(mel.window(0)[None], mel.content_frames, context, defaultdict(SiteCount)), mel
 
 
 @pytest.fixture

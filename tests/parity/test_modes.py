@@ -71,10 +71,12 @@ def test_words_with_a_cheap_silence_are_where_they_were(engine, shared):
 
 def test_a_text_as_long_as_the_context_has_times(engine):
     model = engine("tiny.en")
-    encoded = model.encode_window(torch.zeros(1, 80, 3000), 500, FULL, defaultdict(SiteCount))
-    text = [1000] * (model.text_context - 1)  # all that a decoder fits after start-of-transcript
-    times, probabilities = model.align(encoded, model.project_cross_kv(encoded), 500, "en", "transcribe", text)
-    assert (len(times), len(probabilities)) == (model.text_context, model.text_context - 1)
+    encoded = model.runtime.encode_window(torch.zeros(1, 80, 3000), 500, FULL, defaultdict(SiteCount))
+    text = [1000] * (model.runtime.text_context - 1)  # all that a decoder fits after start-of-transcript
+    times, probabilities = model.runtime.align(
+        encoded, model.runtime.project_cross_kv(encoded), 500, "en", "transcribe", text
+    )
+    assert (len(times), len(probabilities)) == (model.runtime.text_context, model.runtime.text_context - 1)
     assert all(0 <= a <= b <= 5 for a, b in pairwise(times))
 
 

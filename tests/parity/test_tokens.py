@@ -13,6 +13,11 @@ from tilewhisper.models.audio import reader
 from tilewhisper.models.audio.log_mel import content_frames
 
 
+def cross_kv(model, mel):
+    """The cross-attention K/V cache of a log-mel window (1, n_mels, 3000), encoded with full context."""
+    return model.runtime.project_cross_kv(Encoded(model.encode(mel)))
+
+
 def clips(shared: Path) -> list[Path]:
     return sorted((shared / "librispeech").glob("*.flac"))
 
@@ -26,7 +31,9 @@ def test_greedy_tokens_equal_transformers(name, step, may_differ, engine, oracle
     for clip in (files := clips(shared)[::step]):
         samples = reader.decode_audio(clip)
         mel = engine(name).log_mel(samples)[None]
-        (window,) = engine(name).decode([engine(name).project_cross_kv(Encoded(engine(name).encode(mel)))], options)
+        (window,) = engine(name).runtime.decode(
+            [engine(name).runtime.project_cross_kv(Encoded(engine(name).encode(mel)))], options
+        )
         if window.tokens != oracle(name).generate(samples, "en").tokens:
             different.append(clip.name)
     assert len(files) == 60 // step
@@ -39,7 +46,7 @@ def test_tokens_without_timestamps_equal_transformers(name, engine, oracle, shar
     for clip in clips(shared)[:3]:
         samples = reader.decode_audio(clip)
         states = engine(name).encode(engine(name).log_mel(samples)[None])
-        (window,) = engine(name).decode([engine(name).project_cross_kv(Encoded(states))], options)
+        (window,) = engine(name).runtime.decode([engine(name).runtime.project_cross_kv(Encoded(states))], options)
         assert window.tokens == oracle(name).generate(samples, "en", timestamps=False).tokens
 
 
@@ -47,8 +54,9 @@ def test_translation_equals_transformers(engine, oracle, shared):
     samples = reader.decode_audio(shared / "languages" / "es.wav")
     model = engine("base")
     states = model.encode(model.log_mel(samples)[None])
-    (window,) = model.decode(
-        [model.project_cross_kv(Encoded(states))], TranscriptionOptions("es", "translate", beam_size=1, temperature=0)
+    (window,) = model.runtime.decode(
+        [model.runtime.project_cross_kv(Encoded(states))],
+        TranscriptionOptions("es", "translate", beam_size=1, temperature=0),
     )
     assert window.tokens == oracle("base").generate(samples, "es", "translate").tokens
 
@@ -68,7 +76,7 @@ def test_cached_steps_equal_one_pass_over_all_tokens(engine, oracle, shared):
     model, theirs = engine("tiny.en"), oracle("tiny.en")
     states = model.encode(theirs.log_mel(reader.decode_audio(shared / "jfk.flac")))
     tokens = torch.tensor([[50257, 50362, 843, 523, 616, 5891, 3399]])
-    decoder = model._decoder
+    decoder = model.runtime.decoder
     state = decoder.start()
     state.add([decoder.project_cross_kv(Encoded(states))])
     steps = [tokens[:, :2], *tokens[:, 2:].split(1, dim=1)]
@@ -80,10 +88,12 @@ def test_cached_steps_equal_one_pass_over_all_tokens(engine, oracle, shared):
 
 @pytest.mark.parametrize("most", [512, 3])
 def test_a_batch_of_prompts_of_any_lengths_gives_what_each_gives_alone(engine, oracle, shared, monkeypatch, most):
-    monkeypatch.setattr("tilewhisper.engine.decoding.decoder.AT_ONCE", most)
+    monkeypatch.setattr("tilewhisper.engine.decoding.decoder.MAX_TOKENS_PER_CALL", most)
     model, theirs = engine("tiny.en"), oracle("tiny.en")
-    window = model.project_cross_kv(Encoded(model.encode(theirs.log_mel(reader.decode_audio(shared / "jfk.flac")))))
-    decoder = model._decoder
+    window = model.runtime.project_cross_kv(
+        Encoded(model.encode(theirs.log_mel(reader.decode_audio(shared / "jfk.flac"))))
+    )
+    decoder = model.runtime.decoder
     prompts, after = [[50257, 50362], [50257, 50362, 843, 523, 616]], [[843], [5891]]
     alone = []
     for prompt, token in zip(prompts, after, strict=True):
@@ -107,24 +117,28 @@ def test_a_batch_of_prompts_of_any_lengths_gives_what_each_gives_alone(engine, o
 def test_a_full_text_context_is_refused(engine, oracle, shared):
     model = engine("tiny.en")
     states = model.encode(oracle("tiny.en").log_mel(reader.decode_audio(shared / "jfk.flac")))
-    state = model._decoder.start()
-    state.add([model.project_cross_kv(Encoded(states))])
-    model._decoder.step([[50257]], state)
-    state.lengths = [model._decoder.text_context]
+    state = model.runtime.decoder.start()
+    state.add([model.runtime.project_cross_kv(Encoded(states))])
+    model.runtime.decoder.step([[50257]], state)
+    state.lengths = [model.runtime.decoder.text_context]
     with pytest.raises(IndexError, match="text context of 448"):
-        model._decoder.step([[843]], state)
+        model.runtime.decoder.step([[843]], state)
 
 
 def test_windows_decoded_together_give_what_they_give_alone(engine, shared):
     """Of different lengths and different audio, so that they leave the batch one after the other."""
     model, options = engine("tiny.en"), TranscriptionOptions(language="en", beam_size=1, temperature=0)
-    heard = []
+    windows = []
     for i, clip in enumerate(clips(shared)[:5]):
         mel, content = model.log_mel(samples := reader.decode_audio(clip)), content_frames(len(samples))
         context = FULL if i % 2 else AudioContext("sparse", 4)
-        heard.append(model.project_cross_kv(model.encode_window(mel[None], content, context, defaultdict(SiteCount))))
-    alone = [model.decode([window], options)[0] for window in heard]
-    together = model.decode(heard, options)
+        windows.append(
+            model.runtime.project_cross_kv(
+                model.runtime.encode_window(mel[None], content, context, defaultdict(SiteCount))
+            )
+        )
+    alone = [model.runtime.decode([window], options)[0] for window in windows]
+    together = model.runtime.decode(windows, options)
     assert len({len(window.tokens) for window in alone}) > 2
     for one, row in zip(alone, together, strict=True):
         assert row.tokens == one.tokens

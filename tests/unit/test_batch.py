@@ -1,4 +1,4 @@
-"""Beam search, sampling and fallback over a decoder that is a table of scores; what is best is found by trying all."""
+"""Beam search and sampling over a decoder that is a table of logits; the best text is found by trying all."""
 
 import math
 from collections import Counter
@@ -12,16 +12,15 @@ import torch
 from tilewhisper.engine.decoding.batch import Attempt, Batch, DecodedWindow, decode
 from tilewhisper.engine.decoding.beam import BeamSearch
 from tilewhisper.engine.decoding.hypothesis import Candidate, Hypotheses, Hypothesis
+from tilewhisper.engine.decoding.logits import LogitsProcessor
 from tilewhisper.engine.decoding.sampling import Sampling
-from tilewhisper.engine.decoding.token_rules import TokenRules
+from tilewhisper.engine.decoding.search import search_at
 from tilewhisper.engine.options import TranscriptionOptions
-from tilewhisper.engine.pipeline.fallback import with_fallback
-from tilewhisper.engine.pipeline.quality import is_silence, needs_fallback
 from tilewhisper.kernels.cpu.torch_f32 import TorchBackend
 
 WORDS, EOT, SOT, NO_SPEECH, NO_TIMESTAMPS, BEGIN, VOCABULARY = 3, 30, 31, 32, 33, 34, 40
 PROMPT = (SOT, NO_TIMESTAMPS)
-RULES = TokenRules(
+RULES = LogitsProcessor(
     eot=EOT,
     no_timestamps=NO_TIMESTAMPS,
     timestamp_begin=BEGIN,
@@ -42,6 +41,8 @@ class Words:
 
 
 class TableState:
+    nbytes = 0
+
     def __init__(self) -> None:
         self.rows: list[tuple[int, tuple[int, ...]]] = []
 
@@ -61,7 +62,7 @@ class TableDecoder:
 
     def __init__(self, text_context: int = 12) -> None:
         self.text_context = text_context
-        self.kept: list[int] = []
+        self.exact: list[int] = []
         self.most_rows = self.tokens_read = 0
         self._histories: list[tuple[int, tuple[int, ...]]] = []
 
@@ -91,24 +92,40 @@ class TableDecoder:
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         return torch.stack([self.table(*self._histories[int(place)]) for place in hidden.flatten()])
 
-    def rescore(self, logits: torch.Tensor, hidden: torch.Tensor, timestamp_begin: int, keep: int = 1) -> None:
-        self.kept.append(keep)
+    def rescore(self, logits: torch.Tensor, hidden: torch.Tensor, timestamp_begin: int, top: int = 1) -> None:
+        self.exact.append(top)
 
-    likeliest = staticmethod(TorchBackend().top_k)
+    top_k = staticmethod(TorchBackend().top_k)
 
 
 def options(**fields) -> TranscriptionOptions:
     return TranscriptionOptions(language="en", without_timestamps=True, **fields)
 
 
-def batch(wanted: TranscriptionOptions, decoder: TableDecoder | None = None) -> Batch:
-    return Batch(decoder or TableDecoder(), Words(), RULES, wanted)
+def batch(decoder: TableDecoder | None = None) -> Batch:
+    return Batch(decoder or TableDecoder(), Words())
 
 
-def run(windows, wanted, temperature=0.0, prompts=None, decoder=None) -> list[DecodedWindow]:
+def attempt(window: int, prompt: tuple[int, ...], temperature: float, chosen: TranscriptionOptions) -> Attempt:
+    processor = processors[chosen.repetition_penalty, chosen.no_repeat_ngram_size]
+    return Attempt(window, prompt, temperature, search_at(temperature, chosen, EOT), processor, chosen.max_new_tokens)
+
+
+class Processors(dict):
+    """One processor for equal options, as `Runtime` has."""
+
+    def __missing__(self, key):
+        self[key] = replace(RULES, repetition_penalty=key[0], no_repeat_ngram_size=key[1])
+        return self[key]
+
+
+processors = Processors()
+
+
+def run(windows, chosen, temperature=0.0, prompts=None, decoder=None) -> list[DecodedWindow]:
     prompts = prompts or [PROMPT] * len(windows)
-    asked = [Attempt(window, prompt, temperature) for window, prompt in zip(windows, prompts, strict=True)]
-    return decode(batch(wanted, decoder), asked)
+    attempts = [attempt(window, prompt, temperature, chosen) for window, prompt in zip(windows, prompts, strict=True)]
+    return decode(batch(decoder), attempts)
 
 
 def logprob(window: int, prompt: tuple[int, ...], tokens: Sequence[int]) -> list[float]:
@@ -153,10 +170,10 @@ def test_greedy_takes_the_likeliest_each_step():
 @pytest.mark.parametrize(("size", "temperature"), [(1, 0.0), (3, 0.0), (3, 0.8)])
 def test_windows_together_give_what_each_gives_alone(size, temperature):
     """With prompts of different lengths, leaving the batch one after the other."""
-    wanted = options(beam_size=size, best_of=size, seed=3)
+    chosen = options(beam_size=size, best_of=size, seed=3)
     windows, prompts = range(8), [(1,) * (i % 3) + PROMPT for i in range(8)]
-    alone = [run([window], wanted, temperature, [prompt])[0] for window, prompt in zip(windows, prompts, strict=True)]
-    assert run(windows, wanted, temperature, prompts) == alone
+    alone = [run([window], chosen, temperature, [prompt])[0] for window, prompt in zip(windows, prompts, strict=True)]
+    assert run(windows, chosen, temperature, prompts) == alone
     assert len({len(one.tokens) for one in alone}) > 2
     for window, prompt, one in zip(windows, prompts, alone, strict=True):
         if not one.tokens:
@@ -170,28 +187,28 @@ def test_windows_together_give_what_each_gives_alone(size, temperature):
 
 @pytest.mark.parametrize("size", [1, 3])
 def test_windows_that_come_later_and_at_other_temperatures_change_nothing(size):
-    wanted = options(beam_size=size, best_of=size, seed=3)
-    asked = [Attempt(i, (1,) * (i % 3) + PROMPT, (0.0, 0.5, 0.8)[i % 3]) for i in range(12)]
-    alone = [decode(batch(wanted), [attempt])[0] for attempt in asked]
-    decoder, found, waiting = TableDecoder(), {}, list(asked)
-    together = batch(wanted, decoder)
+    chosen = options(beam_size=size, best_of=size, seed=3)
+    attempts = [attempt(i, (1,) * (i % 3) + PROMPT, (0.0, 0.5, 0.8)[i % 3], chosen) for i in range(12)]
+    alone = [decode(batch(), [one])[0] for one in attempts]
+    decoder, found, waiting = TableDecoder(), {}, list(attempts)
+    together = batch(decoder)
     for number in (3, 0, 2, 1, 0, 0, 6):
         together.add([waiting.pop(0) for _ in range(number)])
         found.update(together.step())
     while len(together):
         found.update(together.step())
-    assert [found[attempt] for attempt in asked] == alone
+    assert [found[one] for one in attempts] == alone
     assert decoder.most_rows > 3 * size and together.step() == []
 
 
 def test_what_part_of_a_step_is_prompts_goes_by_tokens():
-    together = batch(options(beam_size=1))
+    chosen, together = options(beam_size=1), batch()
     assert together.prompt_share == 0
-    together.add([Attempt(0, PROMPT, 0.0)])
+    together.add([attempt(0, PROMPT, 0.0, chosen)])
     assert together.prompt_share == 1
     together.step()
     assert len(together) == 1 and together.prompt_share == 0
-    together.add([Attempt(1, (1, *PROMPT), 0.0)])
+    together.add([attempt(1, (1, *PROMPT), 0.0, chosen)])
     read = len(PROMPT) + 1
     assert together.prompt_share == read / (read + 1)
 
@@ -217,8 +234,8 @@ def test_tokens_end_with_the_budget_or_the_text_context(context, asked, most):
             return scores
 
     for size, temperature in ((1, 0.0), (2, 0.0), (2, 1.0)):
-        wanted = options(beam_size=size, best_of=size, max_new_tokens=asked)
-        (found,) = run([0], wanted, temperature, decoder=NeverEnds(context))
+        chosen = options(beam_size=size, best_of=size, max_new_tokens=asked)
+        (found,) = run([0], chosen, temperature, decoder=NeverEnds(context))
         assert len(found.tokens) == most
 
 
@@ -239,7 +256,7 @@ def test_beams_go_on_with_the_likeliest_sums_and_finish_those_that_end_before():
     assert sources == [1, 0]
     assert [one.tokens for one in window.live] == [(1, 2), (0, 0)]
     assert [(one.tokens, one.logprob) for one in window.finished] == [((1,), -2.0)]
-    assert not window.enough
+    assert not window.complete
 
 
 @pytest.mark.parametrize(("patience", "ends"), [(0.1, 1), (0.5, 1), (1.0, 2), (1.6, 3), (1.8, 4), (2.0, 4)])
@@ -247,25 +264,25 @@ def test_patience_says_how_many_finished_end_a_search(patience, ends):
     search, window = beams(2, patience), Hypotheses(99)
     for step in range(1, 9):
         search.advance(window, [offered(e=-0.1, a=-1.0, b=-2.0), *[offered(a=-5.0, b=-6.0, c=-7.0)] * (step > 1)])
-        if window.enough:
+        if window.complete:
             break
     assert len(window.finished) == step == ends
 
 
-def test_no_more_finish_than_are_wanted():
+def test_no_more_finish_than_are_chosen():
     """The likelier ones, where several end at one step."""
     search, window = beams(2), Hypotheses(9)
     search.advance(window, [offered(e=-0.1, a=-1.0, b=-2.0)])
     search.advance(window, [offered(e=-0.2, a=-1.0, b=-9.0), offered(e=-0.3, a=-9.0, b=-9.0)])
     assert [one.tokens for one in window.finished] == [(), (0,)]
-    assert window.enough
+    assert window.complete
 
 
 @pytest.mark.parametrize("patience", [0.1, 1.0, 3.0])
 def test_a_single_beam_stops_at_its_first_end(patience):
     search, window = beams(1, patience), Hypotheses(9)
-    assert search.advance(window, [offered(a=-0.1)]) == [0] and not window.enough
-    assert search.advance(window, [offered(e=-0.1)]) == [] and window.enough
+    assert search.advance(window, [offered(a=-0.1)]) == [0] and not window.complete
+    assert search.advance(window, [offered(e=-0.1)]) == [] and window.complete
     assert search.best(window).tokens == (0,)
 
 
@@ -300,7 +317,7 @@ def test_draws_follow_the_probabilities_at_their_temperature(temperature):
 def test_what_may_not_come_is_never_drawn(monkeypatch):
     """Not by the smallest draw there is either; and where nothing may come, the hypothesis ends as it is."""
     search = Sampling(EOT, 2, 1.0, temperature=1.0, seed=0)
-    monkeypatch.setattr("random.Random.random", lambda chance: 0.0)
+    monkeypatch.setattr("random.Random.random", lambda generator: 0.0)
     ((one, _),) = search.candidates(torch.tensor([[-math.inf, 0.0, 0.0]]), [search.start(9)], TableDecoder.top_k)
     assert (one.token, one.logprob) == (1, pytest.approx(math.log(0.5)))
 
@@ -308,7 +325,7 @@ def test_what_may_not_come_is_never_drawn(monkeypatch):
     window.live = [Hypothesis((1,), (-0.5,))]
     nothing = search.candidates(torch.full((1, 3), -math.inf), [window], TableDecoder.top_k)
     assert search.advance(window, nothing) == []
-    assert (window.finished, window.enough) == ([Hypothesis((1,), (-0.5,))], True)
+    assert (window.finished, window.complete) == ([Hypothesis((1,), (-0.5,))], True)
 
 
 def test_a_seed_gives_one_text_and_the_best_of_more_samples_is_better():
@@ -326,57 +343,14 @@ def test_a_seed_gives_one_text_and_the_best_of_more_samples_is_better():
 
 @pytest.mark.parametrize(("size", "temperature"), [(1, 0.0), (2, 0.0), (2, 0.7)])
 def test_penalties_against_repetition_apply_at_each_step(size, temperature):
-    wanted = options(beam_size=size, best_of=size, max_new_tokens=6)
-    plainly = run(range(20), wanted, temperature)
+    chosen = options(beam_size=size, best_of=size, max_new_tokens=6)
+    plainly = run(range(20), chosen, temperature)
     assert any(len(set(one.tokens)) < len(one.tokens) for one in plainly)
-    for one in run(range(20), replace(wanted, no_repeat_ngram_size=1), temperature):
+    for one in run(range(20), replace(chosen, no_repeat_ngram_size=1), temperature):
         assert len(set(one.tokens)) == len(one.tokens)
     decoder = TableDecoder()
-    punished = run(range(20), replace(wanted, repetition_penalty=30.0), temperature, decoder=decoder)
+    punished = run(range(20), replace(chosen, repetition_penalty=30.0), temperature, decoder=decoder)
     repeats = [sum(len(one.tokens) - len(set(one.tokens)) for one in found) for found in (plainly, punished)]
     assert repeats[1] < repeats[0]
     keep = 1 if size == 1 or temperature else 3
-    assert decoder.kept[:3] == [keep, keep + 1, keep + 2]
-
-
-def decoded(**fields) -> DecodedWindow:
-    good = DecodedWindow((1,), -0.5, -0.5, 0.1, 0.0, 1.5)
-    return replace(good, **fields)
-
-
-@pytest.mark.parametrize(
-    ("fields", "thresholds", "again", "silence"),
-    [
-        ({}, {}, False, False),
-        ({"compression_ratio": 2.5}, {}, True, False),
-        ({"compression_ratio": 2.5}, {"compression_ratio_threshold": None}, False, False),
-        ({"avg_logprob": -1.1}, {}, True, False),
-        ({"avg_logprob": -1.1}, {"log_prob_threshold": None}, False, False),
-        ({"avg_logprob": -1.1, "text_logprob": -1.2, "no_speech_prob": 0.7}, {}, False, True),
-        ({"avg_logprob": -0.7, "text_logprob": -1.4, "no_speech_prob": 0.7}, {}, False, True),
-        ({"text_logprob": -1.4, "no_speech_prob": 0.7, "compression_ratio": 2.5}, {}, False, True),
-        ({"avg_logprob": -1.1, "text_logprob": -0.9, "no_speech_prob": 0.7}, {}, False, True),
-        ({"avg_logprob": -0.9, "text_logprob": -0.9, "no_speech_prob": 0.7}, {}, False, False),
-        (
-            {"avg_logprob": -1.1, "text_logprob": -1.2, "no_speech_prob": 0.7},
-            {"no_speech_threshold": None},
-            True,
-            False,
-        ),
-        ({"no_speech_prob": 0.7}, {"log_prob_threshold": None}, False, True),
-    ],
-)
-def test_what_needs_another_temperature_and_what_is_silence(fields, thresholds, again, silence):
-    assert needs_fallback(decoded(**fields), options(**thresholds)) is again
-    assert is_silence(decoded(**fields), options(**thresholds)) is silence
-
-
-@pytest.mark.parametrize(("passes", "tried"), [(0.0, [0.0]), (0.2, [0.0, 0.2]), (9.0, [0.0, 0.2, 0.3])])
-def test_a_window_gets_the_first_temperature_that_passes(passes, tried):
-    tries, asked, answer = with_fallback(0, PROMPT, (0.0, 0.2, 0.3), options()), [], None
-    with pytest.raises(StopIteration) as over:
-        while True:
-            attempt = tries.send(answer)
-            asked.append(attempt.temperature)
-            answer = decoded(temperature=asked[-1], avg_logprob=-0.5 if asked[-1] >= passes else -2.0)
-    assert asked == tried and over.value.value.temperature == tried[-1]
+    assert decoder.exact[:3] == [keep, keep + 1, keep + 2]

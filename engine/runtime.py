@@ -1,0 +1,160 @@
+"""A loaded, routed model: encode, detect the language, prepare attempts, align. Knows no file and no thread.
+
+Not thread-safe: `pipeline.scheduler` runs everything here in one loop.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache, partial
+from typing import Any
+
+from torch import Tensor
+
+from tilewhisper.engine.decoding.batch import Attempt, Batch, DecodedWindow, decode
+from tilewhisper.engine.decoding.decoder import CrossKV, Decoder
+from tilewhisper.engine.decoding.language import detect_language
+from tilewhisper.engine.decoding.logits import LogitsProcessor
+from tilewhisper.engine.decoding.search import search_at
+from tilewhisper.engine.encoding.audio_context import AUTO_STEP, FULL, AudioContext, Encoded, parse
+from tilewhisper.engine.encoding.encoder import Encoder
+from tilewhisper.engine.options import TranscriptionOptions
+from tilewhisper.engine.report import Stage
+from tilewhisper.engine.routing.modules import apply_policy
+from tilewhisper.engine.routing.policy import Policy
+from tilewhisper.engine.routing.router import Counts, SitePlan, plan_decoder
+from tilewhisper.engine.startup import Startup
+from tilewhisper.engine.timestamps.alignment import token_probabilities, token_times
+from tilewhisper.engine.timestamps.cross_attention import CrossAttention
+from tilewhisper.kernels.base import Backend
+from tilewhisper.models.checkpoint.loader import Checkpoint
+from tilewhisper.models.constants import FRAMES_PER_POSITION, POSITIONS
+
+
+@dataclass(frozen=True)
+class ModelDescription:
+    """What reports say about a loaded model."""
+
+    name: str
+    weights: str
+    """Origin of the weights."""
+    policy: str
+    backend_overrides: tuple[str, ...]
+    startup: Startup
+    load: Stage
+
+
+class Runtime:
+    """One checkpoint under one policy."""
+
+    def __init__(self, checkpoint: Checkpoint, policy: Policy, create: Callable[[str], Backend]) -> None:
+        """Route the checkpoint's modules. Raises PolicyError and KernelError."""
+        modules: Any = checkpoint.model.model
+        self.tokenizer = checkpoint.tokenizer
+        self.generation_config = checkpoint.generation_config
+        self.config = checkpoint.model.config
+        self._routed = apply_policy(checkpoint.model, policy, create)
+        self._encoder = Encoder(modules.encoder, self._routed)
+        self.decoder_plan = plan_decoder(policy.decoder, create)
+        self.decoder = Decoder(modules.decoder, self.decoder_plan.backend)
+        heads = self.generation_config.alignment_heads
+        self._cross_attention = CrossAttention(modules.decoder, self.decoder_plan.backend, heads)
+        # Attempts of equal options share one processor, so that the batch processes their rows together.
+        self._processor = cache(partial(LogitsProcessor.create, self.tokenizer))
+
+    @property
+    def n_mels(self) -> int:
+        return int(self.config.num_mel_bins)
+
+    @property
+    def text_context(self) -> int:
+        """The most tokens of a window, prompt included."""
+        return self.decoder.text_context
+
+    @property
+    def site_plans(self) -> Sequence[SitePlan]:
+        """Every routable product of the encoder, with its requested and used backend."""
+        return tuple(self._routed.router.plans.values())
+
+    @property
+    def backend_labels(self) -> tuple[str, ...]:
+        """The names of the backends in use, as reports show them; an emulated one says so."""
+        return self._routed.router.labels()
+
+    def audio_context(self, options: TranscriptionOptions) -> AudioContext:
+        """The options' audio context, `auto` resolved."""
+        requested = parse(options.audio_context)
+        if requested.mode != "auto":
+            return requested
+        return FULL if self._routed.router.uses_device() else AudioContext("sparse", AUTO_STEP)
+
+    def window_bytes(self, options: TranscriptionOptions) -> int:
+        """Memory of one window while it is decoded, at most: float32 keys and values of its audio and hypotheses."""
+        positions = POSITIONS + options.most_hypotheses * self.text_context
+        return 2 * 4 * int(self.config.decoder_layers * self.config.d_model) * positions
+
+    def encode(self, mel: Tensor, counts: Counts | None = None) -> Tensor:
+        """Log-mel windows (batch, n_mels, 3000) to states (batch, 1500, d_model); calls are added to `counts`."""
+        if counts is None:
+            return self._encoder(mel)
+        with self._routed.router.counting(counts):
+            return self._encoder(mel)
+
+    def encode_window(self, mel: Tensor, content_frames: int, context: AudioContext, counts: Counts) -> Encoded:
+        """Encode one log-mel window (1, n_mels, 3000) with `content_frames` of audio; calls are added to `counts`."""
+        with self._routed.router.counting(counts):
+            return self._encoder.encode(mel, content_frames, context)
+
+    def project_cross_kv(self, window: Encoded) -> CrossKV:
+        """The window's cross-attention K/V cache, for all attempts at it."""
+        return self.decoder.project_cross_kv(window)
+
+    def detect_language(self, window: CrossKV) -> dict[str, float]:
+        """Language probabilities by code, most probable first."""
+        return detect_language(self.decoder, [window], self.tokenizer.sot, self.tokenizer.languages)[0]
+
+    def batch(self) -> Batch:
+        """An empty batch."""
+        return Batch(self.decoder, self.tokenizer)
+
+    def attempt(
+        self, window: CrossKV, prompt: Sequence[int], temperature: float, options: TranscriptionOptions
+    ) -> Attempt:
+        """One decoding of a window at one temperature."""
+        processor = self._processor(
+            suppress=options.suppressed(self.tokenizer, self.generation_config),
+            suppress_first=options.suppressed_first(self.generation_config),
+            timestamps=not options.without_timestamps,
+            max_initial_timestamp_index=options.max_initial_timestamp_index,
+            repetition_penalty=options.repetition_penalty,
+            no_repeat_ngram_size=options.no_repeat_ngram_size,
+        )
+        search = search_at(temperature, options, self.tokenizer.eot)
+        return Attempt(window, prompt, temperature, search, processor, options.max_new_tokens)
+
+    def decode(self, windows: Sequence[CrossKV], options: TranscriptionOptions) -> list[DecodedWindow]:
+        """Decode windows together, without previous text, at the first of the options' temperatures.
+
+        `options.language` must be set if the model is multilingual.
+        """
+        prompt = self.tokenizer.prompt(options.language, options.task, not options.without_timestamps)
+        temperature = options.temperatures[0]
+        return decode(self.batch(), [self.attempt(window, prompt, temperature, options) for window in windows])
+
+    def align(
+        self, encoded: Encoded, cross_kv: CrossKV, frames: int, language: str, task: str, text: Sequence[int]
+    ) -> tuple[Sequence[float], Sequence[float]]:
+        """Times (n + 1) in seconds from the window's start and probabilities (n) of its n text tokens.
+
+        `frames` of the window hold audio.
+        """
+        tokenizer = self.tokenizer
+        prompt = tokenizer.prompt(language, task, False)
+        tokens = (*prompt, *text, tokenizer.eot)
+        attention_logits, hidden = self._cross_attention(tokens, encoded, cross_kv, frames // FRAMES_PER_POSITION)
+        chosen = slice(len(prompt) - 1, len(prompt) - 1 + len(text))
+        probabilities = token_probabilities(self.decoder.logits(hidden[chosen]), list(text), tokenizer.eot)
+        return token_times(attention_logits, len(prompt)).tolist(), probabilities
+
+    def close(self) -> None:
+        """Release prepared weights and devices."""
+        self._routed.router.close()

@@ -1,0 +1,128 @@
+"""The seek loop without a model: requested windows, made-up results, returned segments.
+
+Text tokens 1 to 9 are their digits, timestamp token 100 is 0.00 s; one step is 0.02 s, two frames.
+"""
+
+from types import SimpleNamespace
+
+import pytest
+
+from tilewhisper.engine.decoding.batch import DecodedWindow
+from tilewhisper.engine.options import TranscriptionOptions
+from tilewhisper.engine.pipeline.segmenter import Clip, Segmenter, WindowResult, clips_of
+
+BEGIN = 100
+TOKENIZER = SimpleNamespace(
+    eot=50,
+    sot_prev=60,
+    timestamp_begin=BEGIN,
+    encode=lambda text: [int(t) for t in text.split()],
+    decode=lambda tokens: "".join(" !"[t > 9] + str(t) if t < 9 else "." for t in tokens if t < 50),
+)
+
+
+def decoded(*tokens, no_speech=0.0, logprob=-0.1, temperature=0.0):
+    return DecodedWindow(tokens, logprob, logprob, no_speech, temperature, 1.0)
+
+
+def run(content, *windows, align=None, clips=None, **fields):
+    """(seek, frames, text before) of each requested window, and all segments."""
+    options = TranscriptionOptions(**fields)
+    segmenter = Segmenter(clips or clips_of(options, content), content, options, TOKENIZER, 448)
+    requests, segments, results = [], [], iter(windows)
+    while request := segmenter.request:
+        assert segmenter.position == request.seek
+        requests.append((request.seek, request.frames, request.prompt.before[1:]))
+        segments += segmenter.accept(WindowResult(next(results), "en", align))
+    assert next(results, None) is None
+    return requests, segments
+
+
+def test_windows_follow_the_timestamps_and_see_the_text_before():
+    first = decoded(100, 1, 200, 200, 2, 1100, 1100, 3)  # 3 is cut off in the middle
+    requested, segments = run(4000, first, decoded(100, 3, 200))
+    assert requested == [(0, 3000, ()), (2000, 2000, (100, 1, 200, 200, 2, 1100))]
+    assert [(s.seek, s.start, s.end, s.text) for s in segments] == [
+        (0, 0.0, 2.0, " 1"),
+        (0, 2.0, 20.0, " 2"),
+        (2000, 20.0, 22.0, " 3"),
+    ]
+
+
+def test_silence_is_skipped_and_the_text_before_it_stays():
+    speech, silent = decoded(100, 1, 1600), decoded(100, 2, 200, no_speech=0.9, logprob=-2.0)
+    requested, segments = run(7000, speech, silent, decoded(100, 3, 200))
+    assert [seek for seek, *_ in requested] == [0, 3000, 6000]
+    assert requested[2][2] == (100, 1, 1600)
+    assert [s.text for s in segments] == [" 1", " 3"]
+
+
+def test_punctuation_alone_is_no_text():
+    assert run(3000, decoded(100, 9, 200, 200, 9, 300, 300))[1] == []
+    assert run(2000, decoded(100, 9, 1100), no_speech_threshold=None)[1][0].text == "."
+
+
+def test_empty_segments_are_dropped_from_the_prompt_too():
+    requested, segments = run(4000, decoded(100, 1, 200, 200, 2, 200, 200, 3, 1600, 1600), decoded(100, 4, 200))
+    assert [s.text for s in segments] == [" 1", " 3", " 4"]
+    assert requested[1][2] == (100, 1, 200, 200, 3, 1600)
+
+
+def test_segments_end_with_the_audio():
+    _, (segment,) = run(2000, decoded(100, 1, 1600))
+    assert (segment.start, segment.end) == (0.0, 20.0)
+
+
+def test_clips_are_transcribed_in_order():
+    requested, segments = run(9000, *[decoded(100, n, 150) for n in (1, 2, 3)], clip_timestamps="5,40,60")
+    assert [(seek, frames) for seek, frames, _ in requested] == [(500, 3000), (3500, 500), (6000, 3000)]
+    assert [s.start for s in segments] == [5.0, 35.0, 60.0]
+
+
+@pytest.mark.parametrize(
+    ("given", "found"),
+    [("0", [(0, 900)]), ("2,4,6", [(200, 400), (600, 900)]), ("2,99", [(200, 900)]), ("99", [(900, 900)])],
+)
+def test_clips_lie_in_the_audio(given, found):
+    assert clips_of(TranscriptionOptions(clip_timestamps=given), 900) == [Clip(*clip) for clip in found]
+
+
+def test_a_chunk_length_shortens_the_windows():
+    requested, _ = run(2500, *[decoded(100, 1, 150)] * 3, chunk_length=10)
+    assert [(seek, frames) for seek, frames, _ in requested] == [(0, 1000), (1000, 1000), (2000, 500)]
+
+
+def test_a_remainder_below_a_tenth_of_a_second_gets_no_window():
+    assert run(9) == ([], [])
+    assert len(run(10, decoded(100, 1, 105))[0]) == 1
+
+
+def aligned(text):
+    """One word per second; the last one lasts half a second."""
+    return [float(i) for i in range(len(text))] + [len(text) - 0.5], [0.9] * len(text)
+
+
+def test_words_time_their_segments_and_the_next_window():
+    first = decoded(100, 1, 2, 200, 200, 3, 300, 300)
+    requested, segments = run(3200, first, decoded(100, 4, 150), align=aligned, word_timestamps=True)
+    assert [(w.word, w.start, w.end) for w in segments[0].words] == [(" 1", 0.0, 1.0), (" 2", 1.0, 2.0)]
+    assert (segments[1].start, segments[1].end) == (2.0, 2.5)
+    assert requested[1][0] == 250  # where the last word ended, not at the timestamp of 4 s
+
+
+def test_a_hallucination_after_silence_is_skipped():
+    def improbable(text):
+        times, _ = aligned(text)
+        return [t + 10 for t in times], [0.01] * len(text)
+
+    hallucinated = decoded(600, 1, 650, 650)
+    requested, segments = run(
+        3000,
+        hallucinated,
+        decoded(100, 2, 150),
+        align=lambda text: improbable(text) if text == [1] else aligned(text),
+        word_timestamps=True,
+        hallucination_silence_threshold=2.0,
+    )
+    assert [seek for seek, *_ in requested] == [0, 1000]
+    assert [s.text for s in segments] == [" 2"]
