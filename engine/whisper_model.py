@@ -165,6 +165,7 @@ class WhisperModel:
         the seconds in all. Raises ModelsError and EngineError.
         """
         given = locals()  # every parameter that is an option has the option's name
+        self._scheduler.check_open()
         options = TranscriptionOptions(**{name: given[name] for name in TranscriptionOptions.__dataclass_fields__})
         self.check(options)
         transcription = self._transcriber.transcribe(audio, options, progress)
@@ -179,6 +180,7 @@ class WhisperModel:
         is the text it gives alone. Transcripts come in the files' order; a file that fails has its error in its
         transcript. Raises EngineError, and LanguageError where no file could be transcribed.
         """
+        self._scheduler.check_open()
         checked = TranscriptionOptions(**options)
         self.check(checked)
         size = batch_size or default_batch_size(self.runtime.window_bytes(checked))

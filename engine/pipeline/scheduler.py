@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from functools import partial
-from itertools import islice
 from typing import NamedTuple, TypeVar
 
 from tilewhisper.engine.decoding.batch import Attempt, Batch, DecodedWindow
@@ -124,7 +123,7 @@ class Scheduler:
     def submit(self, job: Job) -> None:
         """Queue a job. Raises ModelClosed."""
         with self._turn:
-            self._check_open()
+            self.check_open()
             if not job.done:
                 self._jobs[job] = None
                 self._waiting.append(job)
@@ -151,7 +150,7 @@ class Scheduler:
                 future.set_exception(error)
 
         with self._turn:
-            self._check_open()
+            self.check_open()
             self._calls.append(run)
         try:
             self.run_until(future.done)
@@ -169,7 +168,7 @@ class Scheduler:
                     self._turn.wait()
                 if ready():
                     return
-                self._check_open()
+                self.check_open()
                 self._looping = True
             try:
                 self._step()
@@ -185,17 +184,18 @@ class Scheduler:
         """End all jobs with ModelClosed once the step under way is over; everything else is refused from now on."""
         with self._turn:
             self._closed = True
+            for job in [*self._jobs]:
+                job.fail(ModelClosed())
             while self._looping:
                 self._turn.wait()
-            for job in self._jobs:
-                job.fail(ModelClosed())
             self._jobs.clear()
             self._waiting.clear()
             self._places.clear()
             self._batch.clear()
             self._turn.notify_all()
 
-    def _check_open(self) -> None:
+    def check_open(self) -> None:
+        """Raise ModelClosed after `close`."""
         if self._closed:
             raise ModelClosed
 
@@ -285,8 +285,7 @@ def run_in_order(scheduler: Scheduler, jobs: Iterator[Job], batch_size: int) -> 
     seen = 0  # windows of the first job whose segments were yielded
     try:
         while True:
-            running = _running(begun)
-            for job in islice(jobs, max(0, min(batch_size - running, MAX_FINISHED * batch_size - len(begun)))):
+            while _running(begun) < batch_size and len(begun) < MAX_FINISHED * batch_size and (job := next(jobs, None)):
                 scheduler.submit(job)
                 begun.append(job)
             if not begun:

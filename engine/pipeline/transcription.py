@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from itertools import count
 from typing import Any
 
-from tilewhisper.engine.errors import USER_ERRORS
+from tilewhisper.engine.errors import USER_ERRORS, ModelClosed
 from tilewhisper.engine.options import TranscriptionOptions
 from tilewhisper.engine.pipeline.scheduler import Job, Scheduler, run_in_order
 from tilewhisper.engine.pipeline.segmenter import Clip, Segmenter
@@ -109,6 +109,8 @@ class Transcriber:
             for number, audio in enumerate(files):
                 try:
                     session = self._open(audio, options)
+                except ModelClosed:
+                    raise
                 except USER_ERRORS as error:
                     unread.append((number, Transcript(audio, [], None, None, error)))
                     continue
@@ -126,7 +128,7 @@ class Transcriber:
             number, audio = numbers.pop(job)
             while unread and unread[0][0] < number:
                 yield unread.pop(0)[1]
-            if job.error and not isinstance(job.error, USER_ERRORS):
+            if job.error and (isinstance(job.error, ModelClosed) or not isinstance(job.error, USER_ERRORS)):
                 raise job.error
             yield Transcript(audio, segments, session.info, session.report(), job.error)
             segments = []

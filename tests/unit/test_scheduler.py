@@ -1,0 +1,320 @@
+"""The scheduler over a batch that counts steps: arrivals, order, cancellation, failures, interrupts, closing.
+
+A fake window takes as many decode steps as its number says; its text is its job's name and that number.
+"""
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import SimpleNamespace
+
+import pytest
+
+from tilewhisper.engine.decoding.batch import DecodedWindow
+from tilewhisper.engine.errors import ModelClosed
+from tilewhisper.engine.options import TranscriptionOptions
+from tilewhisper.engine.pipeline.prompt import Prompt
+from tilewhisper.engine.pipeline.scheduler import Job, Scheduler, run_in_order
+from tilewhisper.engine.pipeline.segmenter import WindowRequest
+
+
+class Attempt(SimpleNamespace):
+    __hash__ = object.__hash__
+    __eq__ = object.__eq__
+
+
+class FakeBatch:
+    """Decodes every attempt for its number of steps."""
+
+    def __init__(self, before_step=lambda: None):
+        self.left: dict[object, int] = {}
+        self.steps, self.history = 0, []
+        self._before_step = before_step
+
+    prompt_share = 0.0
+
+    def add(self, attempts):
+        self.left |= {attempt: attempt.steps for attempt in attempts}
+
+    def remove(self, attempt):
+        del self.left[attempt]
+
+    def clear(self):
+        self.left.clear()
+
+    def step(self):
+        self._before_step()
+        self.steps += 1
+        self.history.append([attempt.name for attempt in self.left])
+        self.left = {attempt: steps - 1 for attempt, steps in self.left.items()}
+        finished = [attempt for attempt, steps in self.left.items() if steps == 0]
+        for attempt in finished:
+            del self.left[attempt]
+        return [(attempt, decoded(attempt)) for attempt in finished]
+
+
+def decoded(attempt):
+    return DecodedWindow((attempt.name, attempt.steps), -0.1, -0.1, 0.0, 0.0, 1.0)
+
+
+class FakeSession:
+    """Encodes nothing; fails at the window whose steps are `fails_at`."""
+
+    def __init__(self, name, fails_at=None):
+        self.name, self._fails_at = name, fails_at
+        self.options = TranscriptionOptions(language="en")
+        self.decoded_beside = []
+
+    @contextmanager
+    def clock(self, name):
+        yield
+
+    def encode(self, request):
+        if request.frames == self._fails_at:
+            raise ValueError(f"{self.name} cannot be encoded")
+        return SimpleNamespace(steps=request.frames, encoded=SimpleNamespace(cheap=False))
+
+    def attempt(self, window, prompt, temperature):
+        return Attempt(name=self.name, steps=window.steps)
+
+    def language_of(self, window):
+        return "en"
+
+    def task_prompt(self, language):
+        return ()
+
+    def align(self, *_): ...
+
+    def add_decoding(self, tokens, batch_size, spent):
+        self.decoded_beside.append(batch_size)
+
+
+class FakeSegmenter:
+    """Requests one window after the other, each as many frames long as it takes steps."""
+
+    def __init__(self, steps):
+        self._steps = iter(steps)
+        self.position = 0
+        self.request = None
+        self._next()
+
+    def _next(self):
+        steps = next(self._steps, None)
+        self.request = None if steps is None else WindowRequest(self.position, steps, Prompt())
+
+    def accept(self, result):
+        self.position += 1
+        self._next()
+        return (result.decoded.tokens,)
+
+
+def job(name, *steps, fails_at=None, batch_size=1) -> Job:
+    return Job(FakeSession(name, fails_at), FakeSegmenter(steps), batch_size)
+
+
+def texts(scheduler, jobs, batch_size) -> Iterator[tuple[str, list, bool]]:
+    """(name, new segments, done) whenever `run_in_order` yields."""
+    for one in run_in_order(scheduler, iter(jobs), batch_size):
+        yield one.session.name, one.take_segments(), one.done
+
+
+def all_texts(scheduler, jobs, batch_size) -> dict[str, list]:
+    found = {}
+    for name, segments, _ in texts(scheduler, jobs, batch_size):
+        found.setdefault(name, []).extend(segments)
+    return found
+
+
+def test_jobs_share_steps_and_come_back_in_their_order():
+    batch = FakeBatch()
+    jobs = [job("long", 5, 4), job("short", 2), job("empty"), job("late", 3)]
+    assert list(texts(Scheduler(batch), jobs, 3)) == [
+        ("long", [("long", 5)], False),
+        ("long", [("long", 4)], True),
+        ("short", [("short", 2)], True),
+        ("empty", [], True),
+        ("late", [("late", 3)], True),
+    ]
+    assert batch.history[0] == ["long", "short", "late"]
+    assert batch.steps == 9
+
+
+def test_no_more_jobs_run_at_once_than_the_caller_or_the_scheduler_allows():
+    for batch_size, max_batch in ((2, 32), (5, 3)):
+        batch = FakeBatch()
+        jobs = [job(f"{i}", 1 + i % 3) for i in range(12)]
+        all_texts(Scheduler(batch, max_batch), jobs, batch_size)
+        assert max(map(len, batch.history)) == min(batch_size, max_batch)
+
+
+def test_a_caller_may_ask_for_more_than_the_default():
+    batch = FakeBatch()
+    all_texts(Scheduler(batch, max_batch=2), [job(f"{i}", 2, batch_size=6) for i in range(6)], 6)
+    assert len(batch.history[0]) == 6
+
+
+def test_the_next_window_of_a_job_goes_before_new_jobs():
+    batch = FakeBatch()
+    all_texts(Scheduler(batch, max_batch=2), [job("a", 1, 1, 1), job("b", 9), job("c", 1)], 3)
+    assert batch.history[:4] == [["a", "b"], ["b", "a"], ["b", "a"], ["b", "c"]]
+
+
+def test_jobs_of_many_threads_are_decoded_together_and_each_gets_its_own():
+    started, batch = threading.Barrier(8), FakeBatch(lambda: time.sleep(1e-3))  # so that the others get a chance
+    scheduler, found = Scheduler(batch), {}
+
+    def work(i):
+        started.wait()
+        found.update(all_texts(scheduler, [job(f"{i}", 40 + i, 3, 1 + i)], 1))
+
+    run_threads([lambda i=i: work(i) for i in range(8)])
+    assert found == {f"{i}": [(f"{i}", 40 + i), (f"{i}", 3), (f"{i}", 1 + i)] for i in range(8)}
+    assert max(map(len, batch.history)) > 1
+
+
+def test_a_cancelled_job_leaves_before_the_next_step_and_frees_its_place():
+    jobs = {"a": job("a", 50), "b": job("b", 4), "c": job("c", 2)}
+    batch = FakeBatch(lambda: scheduler.cancel(jobs["a"]) if batch.steps == 1 else None)
+    scheduler = Scheduler(batch, max_batch=2)
+    assert all_texts(scheduler, jobs.values(), 3) == {"a": [], "b": [("b", 4)], "c": [("c", 2)]}
+    assert batch.history == [["a", "b"], ["a", "b"], ["b", "c"], ["b", "c"]]
+    assert jobs["a"].cancelled and jobs["a"].error is None
+
+
+def test_a_job_that_nobody_waits_for_is_cancelled_at_once():
+    batch = FakeBatch()
+    scheduler = Scheduler(batch)
+    running = texts(scheduler, [job("a", 2, 50)], 1)
+    next(running)
+    scheduler.run_until(lambda: batch.steps == 3)
+    assert batch.left
+    running.close()  # as when the caller drops the iterator
+    assert not batch.left
+
+
+def test_a_failing_job_leaves_the_others_alone():
+    jobs = [job("a", 3, 1), job("b", 1, 2, 1, fails_at=2), job("c", 4)]
+    assert all_texts(Scheduler(FakeBatch()), jobs, 3) == {
+        "a": [("a", 3), ("a", 1)],
+        "b": [("b", 1)],
+        "c": [("c", 4)],
+    }
+    assert [str(one.error) for one in jobs] == ["None", "b cannot be encoded", "None"]
+
+
+def test_a_failing_step_fails_the_jobs_in_the_batch_and_no_later_ones():
+    def fail():
+        if batch.steps == 2:
+            batch.steps += 1
+            raise MemoryError("no memory")
+
+    batch = FakeBatch(fail)
+    scheduler, jobs = Scheduler(batch, max_batch=2), [job("a", 5), job("b", 1), job("c", 5), job("d", 1)]
+    found = all_texts(scheduler, jobs, 4)
+    assert [type(one.error) for one in jobs] == [MemoryError, type(None), MemoryError, type(None)]
+    assert found == {"a": [], "b": [("b", 1)], "c": [], "d": [("d", 1)]}
+
+
+def test_an_interrupt_in_one_thread_loses_nothing_of_the_others():
+    """The thread that runs the loop is interrupted; its own iterator ends, all other jobs give what they give alone."""
+    interrupted = threading.Event()
+
+    def interrupt():
+        if batch.steps == 3 and threading.current_thread() is first and not interrupted.is_set():
+            interrupted.set()
+            raise KeyboardInterrupt
+
+    batch = FakeBatch(interrupt)
+    scheduler, found, raised = Scheduler(batch), {}, []
+    other = job("other", 6, 2)
+
+    def run_first():
+        scheduler.submit(other)
+        try:
+            all_texts(scheduler, [job("first", 9)], 1)
+        except KeyboardInterrupt:
+            raised.append(True)
+
+    def run_second():
+        interrupted.wait(10)
+        scheduler.run_until(lambda: other.done)
+        found["other"] = other.take_segments()
+
+    first = threading.Thread(target=run_first)
+    second = threading.Thread(target=run_second)
+    for thread in (first, second):
+        thread.start()
+    for thread in (first, second):
+        thread.join(20)
+    assert raised == [True]
+    assert found == {"other": [("other", 6), ("other", 2)]}
+
+
+def test_calls_run_between_steps_and_raise_in_their_own_thread():
+    scheduler = Scheduler(FakeBatch())
+    assert scheduler.call(lambda: 7) == 7
+    with pytest.raises(ZeroDivisionError):
+        scheduler.call(lambda: 1 // 0)
+
+    results = []
+    run_threads(
+        [
+            lambda: results.append(all_texts(scheduler, [job("a", *[2] * 50)], 1)["a"]),
+            lambda: results.append([scheduler.call(lambda i=i: i) for i in range(50)]),
+        ]
+    )
+    assert [("a", 2)] * 50 in results and list(range(50)) in results
+
+
+def test_everything_is_refused_after_close():
+    batch = FakeBatch()
+    scheduler = Scheduler(batch)
+    running = texts(scheduler, first := [job("a", 2, 50)], 1)
+    next(running)
+    scheduler.run_until(lambda: batch.steps == 3)
+    scheduler.close()
+    assert not batch.left
+    assert list(running) == [("a", [], True)] and isinstance(first[0].error, ModelClosed)
+    for refused in (lambda: scheduler.submit(job("b", 1)), lambda: scheduler.call(lambda: 1)):
+        with pytest.raises(ModelClosed, match="closed; load it again"):
+            refused()
+
+
+def test_close_ends_threads_that_wait():
+    batch = FakeBatch()
+    scheduler, errors = Scheduler(batch), []
+    running = threading.Event()
+    batch._before_step = running.set
+
+    def work(name):
+        one = job(name, 10**9)
+        list(run_in_order(scheduler, iter([one]), 1))
+        errors.append(type(one.error))
+
+    threads = [threading.Thread(target=work, args=(name,)) for name in "ab"]
+    for thread in threads:
+        thread.start()
+    running.wait(10)
+    scheduler.close()
+    for thread in threads:
+        thread.join(20)
+    assert errors == [ModelClosed] * 2
+
+
+def run_threads(works):
+    failures = []
+
+    def guarded(work):
+        try:
+            work()
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=guarded, args=(work,)) for work in works]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+        assert not thread.is_alive()
+    assert not failures
