@@ -1,7 +1,7 @@
 """From a file to what is transcribed of it: decoded audio, its speech if only that is wanted, a log-mel spectrogram.
 
 The file comes as a stream and is worked on block by block: memory does not grow with it. Where speech is to be found
-first, the samples lie in a `Spool` meanwhile, since a file object or a pipe can be read only once.
+first, the samples lie in a `SpillBuffer` meanwhile, since a file object or a pipe can be read only once.
 """
 
 from collections.abc import Iterator
@@ -12,8 +12,8 @@ from tilewhisper.engine.report import Clock
 from tilewhisper.models.audio import reader, vad
 from tilewhisper.models.audio.log_mel import LogMel
 from tilewhisper.models.audio.recording import Samples
-from tilewhisper.models.audio.spill import Spool
-from tilewhisper.models.audio.vad import Span, Timeline
+from tilewhisper.models.audio.spill import SpillBuffer
+from tilewhisper.models.audio.vad import SpeechSpan, Timeline
 from tilewhisper.models.audio.vad_options import VadOptions
 from tilewhisper.models.constants import SAMPLE_RATE
 
@@ -27,7 +27,7 @@ class Sound:
     mel: LogMel
     seconds: float
     """Of the whole file."""
-    speech: tuple[Span, ...] | None = None
+    speech: tuple[SpeechSpan, ...] | None = None
     """Where somebody speaks; None where nobody asked."""
     timeline: Timeline | None = None
     """From `mel`, which has the speech alone, back to the file; None where `mel` has the file as it is."""
@@ -47,16 +47,16 @@ def listen(source: Any, n_mels: int, clock: Clock) -> Sound:
 def listen_to_speech(source: Any, n_mels: int, clock: Clock, options: VadOptions, *, cut_out: bool) -> Sound:
     """The file, and where its speech is; with `cut_out` the speech alone, end to end. Raises AudioError and
     VadUnavailable."""
-    spool = Spool()
+    spool = SpillBuffer()
     for block in _blocks(source, clock):
         spool.append(block)
     samples = len(spool)
     with clock("vad"):
-        found = vad.speech_probabilities(_read(spool, Span(0, samples)))
+        found = vad.speech_probabilities(_read(spool, SpeechSpan(0, samples)))
         speech = tuple(vad.speech_spans(found, samples, options))
     mel = LogMel(n_mels)
     with clock("log-mel"):
-        for span in speech if cut_out else [Span(0, samples)]:
+        for span in speech if cut_out else [SpeechSpan(0, samples)]:
             for block in _read(spool, span):
                 mel.append(block)
         mel.finish()
@@ -78,6 +78,6 @@ def _blocks(source: Any, clock: Clock) -> Iterator[Samples]:
         yield block
 
 
-def _read(spool: Spool, span: Span) -> Iterator[Samples]:
+def _read(spool: SpillBuffer, span: SpeechSpan) -> Iterator[Samples]:
     for first in range(span.start, span.end, BLOCK_SAMPLES):
         yield spool.read(first, min(first + BLOCK_SAMPLES, span.end))
