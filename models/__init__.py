@@ -1,1 +1,1 @@
-"""What Whisper is made of: checkpoints, tokenizer, audio. Only here is transformers or an audio library imported."""
+"""Whisper's inputs: audio files, checkpoints, tokenizers. Only here are audio libraries imported."""

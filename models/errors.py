@@ -1,24 +1,24 @@
-"""The errors of this room. Their text is for the user: what was wrong, what was expected, what to do.
+"""Errors of the models package. Each text is for the user: what was wrong, what is allowed, what to do.
 
 ModelsError
-├── AudioError          a file or array that is no usable audio
-├── ModelNotFound       a model name that is nowhere to be had
+├── AudioError          a file or array that is not usable audio
+├── ModelNotFound       a model name or path that does not exist
 ├── CheckpointError     weights that are corrupt, incomplete, or not Whisper's
-├── LanguageError       a language or task this model does not know
+├── LanguageError       a language or task the model does not support
 └── VadUnavailable      the voice activity detector is not installed
 """
 
 
 class ModelsError(Exception):
-    """Root of this room's errors."""
+    """Base class of the models package's errors."""
 
 
 class AudioError(ModelsError):
-    """A file or array that is no usable audio."""
+    """A file or array that is not usable audio."""
 
 
-class ModelNotFound(ModelsError):  # noqa: N818 (reads as the fact it states, like FileNotFoundError)
-    """A model name that is nowhere to be had."""
+class ModelNotFound(ModelsError):  # noqa: N818 (named like FileNotFoundError's condition)
+    """A model name or path that does not exist."""
 
 
 class CheckpointError(ModelsError):
@@ -26,8 +26,8 @@ class CheckpointError(ModelsError):
 
 
 class LanguageError(ModelsError):
-    """A language or task this model does not know."""
+    """A language or task the model does not support."""
 
 
-class VadUnavailable(ModelsError):  # noqa: N818 (reads as the fact it states)
+class VadUnavailable(ModelsError):  # noqa: N818 (names the condition, as ModelNotFound does)
     """The voice activity detector is not installed."""

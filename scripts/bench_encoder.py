@@ -33,7 +33,7 @@ from tilewhisper.engine.errors import USER_ERRORS, OptionError
 from tilewhisper.engine.report import machine
 from tilewhisper.engine.tuning.transformers_whisper import TransformersWhisper
 from tilewhisper.models.audio import reader
-from tilewhisper.models.audio.log_mel import WINDOW_SAMPLES
+from tilewhisper.models.constants import WINDOW_SAMPLES
 
 SAMPLE = Path(__file__).parents[1] / "tests" / "data" / "sample.flac"
 PAUSE = 0.2  # seconds

@@ -26,6 +26,7 @@ LAYERS = {
     "engine.encoding": 4,
     "engine.routing": 3,
     "engine.output": 3,
+    "models.checkpoint": 2,
     "kernels": 1,
     "models": 1,
 }
@@ -108,6 +109,21 @@ def test_no_import_cycle():
     TopologicalSorter(import_graph(sources)).prepare()
 
 
+def test_the_packages_of_models_do_not_import_each_other_in_a_cycle():
+    sources = {
+        module: (ROOT / path).read_text("utf-8") for module, path in MODULES.items() if path.parts[0] == "models"
+    }
+    packages: dict[str, set[str]] = {}
+    for module, names in import_graph(sources).items():
+        package = ".".join(module.split(".")[:2])
+        packages.setdefault(package, set()).update({".".join(name.split(".")[:2]) for name in names} - {package})
+    TopologicalSorter(packages).prepare()
+    inside = {"models.audio", "models.tokenizer", "models.checkpoint"}
+    assert not packages["models.audio"] & inside
+    assert not packages["models.tokenizer"] & inside
+    assert packages["models.checkpoint"] & inside == {"models.tokenizer"}
+
+
 def test_a_cycle_is_noticed():
     with pytest.raises(CycleError):
         TopologicalSorter(
@@ -126,6 +142,7 @@ def test_few_modules_lie_directly_in_engine():
         ("kernels/base.py", "def f():\n    import tilewhisper.engine.routing.policy"),
         ("models/audio/reader.py", "from tilewhisper.engine import options"),
         ("models/audio/reader.py", "from tilewhisper.kernels import base"),
+        ("models/tokenizer/vocabulary.py", "from tilewhisper.models.checkpoint import catalog"),
         ("engine/decoding/batch.py", "from tilewhisper.engine.pipeline import scheduler"),
         ("engine/routing/router.py", "from tilewhisper.engine.encoding import encoder"),
         ("engine/options.py", "from tilewhisper.engine.pipeline import session"),

@@ -1,7 +1,7 @@
-"""Writes a loaded checkpoint in the formats its readers read, for tests.
+"""Write a loaded checkpoint in the formats that the readers support, for tests.
 
-Names are spelled out anew here, from the other projects' side, so that a reader with two of them mixed up is found out.
-What other engines make of these files has been tried: see each function.
+The tensor names are spelled out from the other projects' side, independently of the readers, so that a reader that
+swaps two names fails its test. Each function says which other engine loads its files.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from typing import IO
 
 import torch
 from torch import Tensor
-from transformers.audio_utils import mel_filter_bank
 
+from tilewhisper.models.audio.log_mel import mel_filters
 from tilewhisper.models.checkpoint.loader import Checkpoint
 from tilewhisper.models.tokenizer import vocabulary
 
-_HEADER = {"f32": 0, "f16": 1, "q8_0": 7}  # ggml's number of a file's type, and of a tensor's
-_TENSOR = {"f32": 0, "f16": 1, "q8_0": 8}
+_HEADER = {"f32": 0, "f16": 1, "q8_0": 7}  # ggml's file types
+_TENSOR = {"f32": 0, "f16": 1, "q8_0": 8}  # ggml's tensor types
 
 
 def write_openai(checkpoint: Checkpoint, path: Path, dtype: torch.dtype = torch.float16) -> Path:
-    """An OpenAI `.pt` of `dtype` tensors; openai-whisper itself loads it."""
+    """Write an OpenAI `.pt` of `dtype` tensors; openai-whisper loads it."""
     names = dict(zip(_DIMENSIONS, _dimensions(checkpoint), strict=True))
     state = {name: tensor.to(dtype) for name, tensor in _openai_tensors(checkpoint)}
     torch.save({"dims": names, "model_state_dict": state}, path)
@@ -32,9 +32,9 @@ def write_openai(checkpoint: Checkpoint, path: Path, dtype: torch.dtype = torch.
 
 
 def write_ggml(checkpoint: Checkpoint, path: Path, kind: str = "f16") -> Path:
-    """A whisper.cpp `.bin` of `kind` f32, f16 or q8_0; whisper.cpp itself transcribes with the last two.
+    """Write a whisper.cpp `.bin` of `kind` f32, f16 or q8_0; whisper.cpp transcribes with the last two.
 
-    Only matrices are of that kind: convolutions are f16 instead of q8_0; biases, norms and positions always f32.
+    Only matrices have that type: convolutions are f16 instead of q8_0; biases, norms and positions are always f32.
     """
     n_vocab, *others = _reordered(checkpoint)
     with path.open("wb") as file:
@@ -51,9 +51,8 @@ def write_ggml(checkpoint: Checkpoint, path: Path, kind: str = "f16") -> Path:
 
 
 def _mel_filters(n_mels: int) -> bytes:
-    """float32 (n_mels, 201), as whisper.cpp wants them."""
-    bank = mel_filter_bank(201, n_mels, 0.0, 8000.0, 16000, norm="slaney", mel_scale="slaney")
-    return torch.from_numpy(bank.T.copy()).float().numpy().tobytes()
+    """The float32 filters (n_mels, 201) that whisper.cpp reads from the file."""
+    return mel_filters(n_mels).contiguous().numpy().tobytes()
 
 
 def _write_ggml_tensor(file: IO[bytes], name: str, tensor: Tensor, kind: str) -> None:
@@ -70,7 +69,7 @@ def _write_ggml_tensor(file: IO[bytes], name: str, tensor: Tensor, kind: str) ->
 
 
 def q8_0(tensor: Tensor) -> bytes:
-    """Blocks of 32: the scale, largest magnitude / 127 as float16, and 32 int8."""
+    """Quantise to blocks of 32: the scale, largest magnitude / 127 as float16, and 32 int8."""
     blocks = tensor.float().reshape(-1, 32)
     scale = blocks.abs().amax(dim=1, keepdim=True) / 127
     codes = torch.where(scale > 0, blocks / scale, 0).round().to(torch.int8)
@@ -79,7 +78,7 @@ def q8_0(tensor: Tensor) -> bytes:
 
 
 def write_ctranslate2(checkpoint: Checkpoint, folder: Path, dtype: torch.dtype = torch.float16) -> Path:
-    """A CTranslate2 folder of `dtype` tensors; what it takes from a packaged folder it gives back byte for byte."""
+    """Write a CTranslate2 folder of `dtype` tensors; a packaged folder is reproduced byte for byte."""
     folder.mkdir(parents=True, exist_ok=True)
     generation_config = checkpoint.generation_config
     config = {

@@ -12,8 +12,8 @@ from tilewhisper.engine.report import Clock
 from tilewhisper.models.audio import reader, vad
 from tilewhisper.models.audio.log_mel import LogMel
 from tilewhisper.models.audio.recording import Samples
-from tilewhisper.models.audio.spill import Spool
-from tilewhisper.models.audio.vad import Span, Timeline
+from tilewhisper.models.audio.spill import SpillBuffer
+from tilewhisper.models.audio.vad import SpeechSpan, Timeline
 from tilewhisper.models.audio.vad_options import VadOptions
 from tilewhisper.models.constants import SAMPLE_RATE, WINDOW_SECONDS
 
@@ -27,7 +27,7 @@ class AudioFeatures:
     mel: LogMel
     seconds: float
     """Duration of the whole file."""
-    speech: tuple[Span, ...] | None = None
+    speech: tuple[SpeechSpan, ...] | None = None
     """Spans of speech in the file; None without VAD."""
     timeline: Timeline | None = None
     """Maps times in `mel` to times in the file where `mel` holds the speech alone; None where it holds all audio."""
@@ -49,16 +49,16 @@ def read_speech(source: Any, n_mels: int, clock: Clock, options: VadOptions, *, 
 
     Raises AudioError and VadUnavailable.
     """
-    buffer = Spool()
+    buffer = SpillBuffer()
     for block in _blocks(source, clock):
         buffer.append(block)
     samples = len(buffer)
     with clock("vad"):
-        probabilities = vad.speech_probabilities(_read(buffer, Span(0, samples)))
+        probabilities = vad.speech_probabilities(_read(buffer, SpeechSpan(0, samples)))
         speech = tuple(vad.speech_spans(probabilities, samples, options))
     mel = LogMel(n_mels)
     with clock("log-mel"):
-        for span in speech if cut_out else [Span(0, samples)]:
+        for span in speech if cut_out else [SpeechSpan(0, samples)]:
             for block in _read(buffer, span):
                 mel.append(block)
         mel.finish()
@@ -80,6 +80,6 @@ def _blocks(source: Any, clock: Clock) -> Iterator[Samples]:
         yield block
 
 
-def _read(buffer: Spool, span: Span) -> Iterator[Samples]:
+def _read(buffer: SpillBuffer, span: SpeechSpan) -> Iterator[Samples]:
     for first in range(span.start, span.end, BLOCK_SAMPLES):
         yield buffer.read(first, min(first + BLOCK_SAMPLES, span.end))

@@ -1,1 +1,1 @@
-"""From audio files to 16 kHz samples, speech spans and log-mel frames."""
+"""Audio files to 16 kHz samples, speech spans and log-mel frames."""

@@ -1,9 +1,9 @@
 """Whisper's log-mel spectrogram: samples (16 kHz, float32) to (n_mels, frames) float32, equal to transformers'.
 
-A frame is 10 ms: frame t is centred on sample 160 t and sees 400 samples. The loudest frame of the whole audio sets the
-floor of all, as in openai-whisper, so no frame is final before the last sample is there. Until then they lie in a
-`Spool`: however long the audio, some windows' worth of memory is in use.
-Knows torch and arithmetic only: neither transformers nor librosa, whose imports cost 1 to 2 s at every start.
+A frame is 10 ms: frame t is centred on sample 160 t and covers 400 samples. As in openai-whisper, the loudest frame of
+the whole audio sets the floor of all frames, so no frame is final before the last sample. Until then the frames wait in
+a `SpillBuffer`, which keeps memory constant for audio of any length.
+Uses torch only: importing transformers or librosa would cost 1 to 2 s at every start.
 """
 
 from functools import lru_cache
@@ -14,100 +14,99 @@ import torch
 from torch import Tensor
 
 from tilewhisper.models.audio.recording import Samples, join
-from tilewhisper.models.audio.spill import Spool
-from tilewhisper.models.constants import FRAMES_PER_WINDOW, HOP_LENGTH, N_FFT, SAMPLE_RATE
+from tilewhisper.models.audio.spill import SpillBuffer
+from tilewhisper.models.constants import FRAMES_PER_WINDOW, HOP_LENGTH, N_FFT, SAMPLE_RATE, WINDOW_SAMPLES
 
-SEEN_PAST_END = N_FFT // 2 - HOP_LENGTH  # samples the last frame of a window sees past it
-WINDOW_SAMPLES = FRAMES_PER_WINDOW * HOP_LENGTH
+OVERHANG_SAMPLES = N_FFT // 2 - HOP_LENGTH  # samples past the window's end that its last frame covers
 
 POWER_FLOOR = 1e-10
-DYNAMIC_RANGE = 8.0  # decades of power below the loudest bin; quieter is cut off
+DYNAMIC_RANGE = 8.0  # decades of power below the loudest bin; quieter bins are raised to that floor
 
-# Kept back for the last block, so that it is never a few frames: a product of some columns sums in another order than
-# that of many, and the result would hang, in its last bit, on how the audio is cut into pieces.
-HELD_SAMPLES = SAMPLE_RATE
+# Withheld for the next block, so that the last block never has only a few frames: a matrix product with few columns
+# sums in another order, and the last bit of the result would depend on how the audio is cut into pieces.
+WITHHELD_SAMPLES = SAMPLE_RATE
 
 
 class LogMel:
-    """The log-mel spectrogram of audio that comes in pieces, read back in windows.
+    """The log-mel spectrogram of audio that arrives in pieces, read back in windows.
 
-    Append all the audio, `finish`, then ask for windows, in any order.
+    Append all audio, call `finish`, then read windows in any order.
     """
 
     def __init__(self, n_mels: int = 80) -> None:
         self.n_mels = n_mels
         self.samples = 0
-        self._frames = Spool(n_mels)  # log10 of the mel powers, frame by frame
+        self._frames = SpillBuffer(n_mels)  # log10 of the mel powers, frame by frame
         self._loudest = _SILENCE
-        self._pending: list[Samples] = []  # what frames yet to come see
+        self._pending: list[Samples] = []  # samples that later frames still need
         self._pending_samples = 0
 
     @property
     def content_frames(self) -> int:
-        """Whole frames of audio so far."""
+        """Number of whole frames of audio so far."""
         return content_frames(self.samples)
 
     def append(self, samples: Samples) -> None:
-        """Take the next samples, (n,), however many."""
+        """Append samples, (n,), of any number."""
         self.samples += len(samples)
         for first in range(0, len(samples), WINDOW_SAMPLES):
-            self._take(samples[first : first + WINDOW_SAMPLES])
+            self._buffer(samples[first : first + WINDOW_SAMPLES])
             if self._pending_samples >= WINDOW_SAMPLES:
-                span = self._span()
-                self._compute(span[:-HELD_SAMPLES], rest=span[-HELD_SAMPLES:])
+                pending = self._joined()
+                self._compute(pending[:-WITHHELD_SAMPLES], rest=pending[-WITHHELD_SAMPLES:])
 
     def finish(self) -> None:
-        """There are no more samples."""
+        """Compute the last frames; no samples may be appended after that."""
         padded = WINDOW_SAMPLES if self.samples <= WINDOW_SAMPLES else self.samples + WINDOW_SAMPLES
-        self._take(np.zeros(min(N_FFT, padded - self.samples), np.float32))
-        span = self._span()
-        if self.samples + N_FFT > padded:  # the window's last frame sees past its end: a mirror image
-            span = join((span, span[-2 : -2 - SEEN_PAST_END : -1]))
-        self._compute(span, rest=span[:0])
+        self._buffer(np.zeros(min(N_FFT, padded - self.samples), np.float32))
+        pending = self._joined()
+        if self.samples + N_FFT > padded:  # the window's last frame reaches past its end, into a mirror image
+            pending = join((pending, pending[-2 : -2 - OVERHANG_SAMPLES : -1]))
+        self._compute(pending, rest=pending[:0])
 
     def window(self, seek: int, frames: int = FRAMES_PER_WINDOW) -> Tensor:
-        """A whole window, (n_mels, 3000): at most `frames` frames of content from frame `seek` on, then zeros.
+        """A window, (n_mels, 3000): at most `frames` frames of content from frame `seek` on, padded with zeros.
 
-        Zeros are what openai-whisper and faster-whisper fill up with, louder than silence; tokens depend on it.
+        openai-whisper and faster-whisper pad with zeros too, which is louder than silence; tokens depend on it.
         """
         last = max(seek, min(seek + min(frames, FRAMES_PER_WINDOW), self.content_frames))
         return torch.nn.functional.pad(self.frames(seek, last, last - seek), (0, FRAMES_PER_WINDOW - (last - seek)))
 
     def frames(self, first: int, last: int, total: int) -> Tensor:
-        """Frames first..last-1 followed by what zeros would give after this audio, (n_mels, total)."""
+        """Frames first..last-1, padded to (n_mels, total) with the frames that silence after this audio gives."""
         audible = torch.from_numpy(self._frames.read(first, last)).T
         mel = torch.full((self.n_mels, total), _SILENCE)
         mel[:, : audible.shape[1]] = audible
         return mel.clamp_(min=self._loudest - DYNAMIC_RANGE).add_(4.0).div_(4.0)
 
-    def _take(self, samples: Samples) -> None:
+    def _buffer(self, samples: Samples) -> None:
         self._pending.append(samples)
         self._pending_samples += len(samples)
 
-    def _span(self) -> Samples:
-        span = join(self._pending)
-        # The first frame sees a mirror image of what follows sample 0.
-        return span if len(self._frames) else join((span[N_FFT // 2 : 0 : -1], span))
+    def _joined(self) -> Samples:
+        pending = join(self._pending)
+        # The first frame reaches before sample 0, into a mirror image of the samples that follow.
+        return pending if len(self._frames) else join((pending[N_FFT // 2 : 0 : -1], pending))
 
-    def _compute(self, span: Samples, rest: Samples) -> None:
-        """The frames that see nothing but `span`, whose first sample is the first that the next frame sees."""
-        count = (len(span) - N_FFT) // HOP_LENGTH + 1
-        seen = torch.from_numpy(span[: (count - 1) * HOP_LENGTH + N_FFT])
-        spectrum = torch.stft(seen, N_FFT, HOP_LENGTH, window=_hann(), center=False, return_complex=True)
+    def _compute(self, samples: Samples, rest: Samples) -> None:
+        """Append all frames that lie within `samples`, which start with the next frame's first sample."""
+        count = (len(samples) - N_FFT) // HOP_LENGTH + 1
+        covered = torch.from_numpy(samples[: (count - 1) * HOP_LENGTH + N_FFT])
+        spectrum = torch.stft(covered, N_FFT, HOP_LENGTH, window=_hann(), center=False, return_complex=True)
         power = spectrum.abs() ** 2  # (201, count)
         mel = (mel_filters(self.n_mels) @ power).clamp_(min=POWER_FLOOR).log10_()
         self._loudest = max(self._loudest, float(mel.max()))
         self._frames.append(mel.T.numpy())
         self._pending, self._pending_samples = [], 0
-        self._take(span[count * HOP_LENGTH :])
-        self._take(rest)
+        self._buffer(samples[count * HOP_LENGTH :])
+        self._buffer(rest)
 
 
 def log_mel(samples: Samples, n_mels: int = 80) -> Tensor:
     """Log-mel spectrogram of `samples`, (samples,), as (n_mels, frames) float32.
 
-    Up to 30 s: followed by zeros to 30 s, 3000 frames. Longer: followed by 30 s of zeros, so that every window
-    `mel[:, seek : seek + 3000]` that starts on content (`content_frames`) is whole and ends in silence; see `window`.
+    Audio up to 30 s is padded with silence to 30 s, 3000 frames. Longer audio gets 30 s of silence appended, so that
+    every window `mel[:, seek : seek + 3000]` that starts on content (`content_frames`) is complete; see `window`.
     """
     mel = LogMel(n_mels)
     mel.append(samples)
@@ -117,14 +116,14 @@ def log_mel(samples: Samples, n_mels: int = 80) -> Tensor:
 
 
 def content_frames(samples: int) -> int:
-    """Whole frames: what openai-whisper counts as content."""
+    """Number of whole frames in `samples` samples, which openai-whisper counts as content."""
     return samples // HOP_LENGTH
 
 
 def window(mel: Tensor, seek: int) -> Tensor:
-    """The 3000 frames of `mel`, (n_mels, frames), from frame `seek` on; frames past its end are silence.
+    """The 3000 frames of `mel`, (n_mels, frames), from frame `seek` on, padded with silence past its end.
 
-    A view where they are all there. Silence is the floor that `log_mel` gives to zeros after this audio, not 0.
+    Returns a view if no padding is needed. Silence is the floor of `log_mel` in this audio, not 0.
     """
     part = mel[:, seek : seek + FRAMES_PER_WINDOW]
     missing = FRAMES_PER_WINDOW - part.shape[1]

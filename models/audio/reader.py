@@ -1,8 +1,8 @@
-"""A file, file object or array in; 16 kHz mono float32 out, as Whisper wants it: block by block, or all at once.
+"""Read a file, file object or array as 16 kHz mono float32, Whisper's input: block by block, or all at once.
 
-Files are read at their own rate by libsndfile (`soundfiles`) or else by libav (`containers`), channels are averaged,
-and other rates are resampled by soxr's high-quality filter. Nothing is normalised, trimmed or padded, and
-silence is audio. Everything that is no usable audio ends as `AudioError`.
+Files are decoded at their own rate by libsndfile (`soundfiles`) or else by libav (`containers`), channels are averaged,
+and other rates are resampled with soxr's high-quality filter. Nothing is normalised, trimmed or padded, and silence is
+valid audio. Unusable audio raises `AudioError`.
 """
 
 import io
@@ -22,11 +22,11 @@ from tilewhisper.models.audio.recording import Block, Samples, join, to_float32
 from tilewhisper.models.constants import SAMPLE_RATE
 from tilewhisper.models.errors import AudioError
 
-MIN_SECONDS = 0.1  # below that there is no word to hear
-MIN_RATE = 4_000  # Hz; telephone speech has 8000, and a header gone wrong would be blown up without bound
-BLOCK_SAMPLES = 65_536  # at the file's own rate; libav's packets of 20 ms are gathered to that
+MIN_SECONDS = 0.1  # too short for a word
+MIN_RATE = 4_000  # Hz; telephone speech has 8000, and a corrupt header must not blow the audio up without bound
+BLOCK_SAMPLES = 65_536  # at the file's own rate; libav's packets of 20 ms are merged into blocks of this size
 
-ARRAY = "the array"
+ARRAY = "the array"  # the name of arrays and tensors in messages
 
 if TYPE_CHECKING:
     import torch
@@ -35,30 +35,42 @@ if TYPE_CHECKING:
 Source = Union[str, os.PathLike[str], BinaryIO, npt.NDArray[Any], "torch.Tensor"]
 
 
-def decode_audio(source: Source) -> Samples:
-    """Audio as float32, (samples,), 16 kHz mono, full scale at ±1.
+def decode_audio(input_file: Source, sampling_rate: int = SAMPLE_RATE, split_stereo: bool = False) -> Samples:
+    """Decode audio to float32, (samples,), 16 kHz mono, full scale at ±1. The parameters are faster-whisper's.
 
-    `source` is a path; a binary file object, read from its current position to its end; or a one-dimensional array or
-    tensor that is 16 kHz mono already: floats are taken as they are (contiguous float32 without a copy), int8, int16,
-    int32 and uint8 are scaled by their full scale. Arrays with more dimensions are refused, since which one is the
-    channels cannot be told.
+    `input_file` is a path; a binary file object, read from its current position to its end; or a one-dimensional array
+    or tensor that is 16 kHz mono already: floats are used unscaled (contiguous float32 without a copy), int8, int16,
+    int32 and uint8 are divided by their full scale. Arrays with more dimensions are refused, because it is ambiguous
+    which dimension is the channels. `sampling_rate` must be 16000 and `split_stereo` False.
 
-    Raises `AudioError`: the file cannot be opened, is empty or no audio, has no audio track, states clearly more audio
-    than it holds, is shorter than `MIN_SECONDS`; the array has the wrong shape or type; a sample is NaN or infinite.
+    Raises `AudioError` if another rate or split channels are requested; if the file cannot be opened, is empty or not
+    audio, has no audio track, states clearly more audio than it holds, or is shorter than `MIN_SECONDS`; if the array
+    has the wrong shape or type; or if a sample is NaN or infinite.
     """
-    if isinstance(source, np.ndarray) or _is_tensor(source):
-        samples = _scaled(_from_array(source))
-        for _ in _usable(_sliced(samples), ARRAY):
+    if sampling_rate != SAMPLE_RATE:
+        raise AudioError(
+            f"sampling_rate must be {SAMPLE_RATE}, got {sampling_rate}: "
+            "decode at that rate, then resample, for example with soxr.resample"
+        )
+    if split_stereo:
+        raise AudioError(
+            "split_stereo must be False, got True: channels are averaged; "
+            "to transcribe them separately, pass each as a one-dimensional array at 16 kHz"
+        )
+    if isinstance(input_file, np.ndarray) or _is_tensor(input_file):
+        samples = _scaled(_from_array(input_file))
+        for _ in _checked(_sliced(samples), ARRAY):
             pass
         return samples
-    return join(stream(source))
+    return join(stream(input_file))
 
 
 def stream(source: Source) -> Iterator[Samples]:
-    """Yield the samples of `decode_audio`, bit for bit, in blocks of some seconds, so that memory stays flat.
+    """Yield the samples of `decode_audio`, bit for bit, in blocks of a few seconds, so that memory stays constant.
 
-    Raises the errors of `decode_audio` when it reaches them: a truncated file is noticed at its end. The file is closed
-    after the last block, or with the iterator. File objects and pipes are buffered, since they can be read only once.
+    Raises the errors of `decode_audio` when it reaches them: a truncated file is detected at its end. The file is
+    closed after the last block, or with the iterator. File objects and pipes are read into memory first, because they
+    can be read only once.
     """
     if isinstance(source, np.ndarray) or _is_tensor(source):
         name, blocks = ARRAY, _sliced(_from_array(source))
@@ -73,13 +85,13 @@ def stream(source: Source) -> Iterator[Samples]:
             f"audio of type {type(source).__name__} cannot be read; pass a path, a binary file object, "
             "or a one-dimensional array at 16 kHz"
         )
-    yield from _resampled(_usable(blocks, name))
+    yield from _resampled(_checked(blocks, name))
 
 
 def check_file(path: str | os.PathLike[str]) -> None:
-    """Refuse what need not be decoded to be refused: a file that is missing, unreadable, empty, or a directory.
+    """Raise `AudioError` for a file that is missing, unreadable, empty, or a directory, without decoding it.
 
-    Raises `AudioError` with the message of `decode_audio`. Pipes and devices pass: they can be read only once.
+    The message is that of `decode_audio`. Pipes and devices are not opened, because they can be read only once.
     """
     name = os.fspath(path)
     with _opening(name):
@@ -89,7 +101,7 @@ def check_file(path: str | os.PathLike[str]) -> None:
 
 
 def _is_tensor(source: object) -> "TypeIs[torch.Tensor]":
-    # Torch takes 2 s to import, and reading files does without; where there is a tensor, it has been imported.
+    # Reading files does not need torch, which takes 2 s to import; whoever passes a tensor has imported it already.
     torch = sys.modules.get("torch")
     return torch is not None and isinstance(source, torch.Tensor)
 
@@ -101,7 +113,7 @@ def _from_array(array: "npt.NDArray[Any] | torch.Tensor") -> npt.NDArray[Any]:
     if array.ndim != 1:
         raise AudioError(
             f"the array has shape {array.shape}; expected (samples,), 16 kHz mono: "
-            "average or pick the channels first, for example array.mean(axis=0)"
+            "average the channels or select one first, for example with array.mean(axis=0)"
         )
     return array
 
@@ -111,7 +123,7 @@ def _scaled(array: npt.NDArray[Any]) -> Samples:
         return to_float32(array)
     except TypeError:
         raise AudioError(
-            f"the array holds {array.dtype}; expected floats within ±1, or int16, int32, int8 or uint8 PCM samples"
+            f"the array has dtype {array.dtype}; expected floats within ±1, or int16, int32, int8 or uint8 PCM samples"
         ) from None
 
 
@@ -127,15 +139,15 @@ def _from_path(name: str) -> Iterator[Block]:
 
 @contextmanager
 def _opening(name: str) -> Iterator[None]:
-    """The operating system's refusals as `AudioError`."""
+    """Turn the operating system's errors into `AudioError`."""
     try:
         yield
     except FileNotFoundError as error:
-        raise AudioError(f"{name}: no such file") from error
+        raise AudioError(f"{name}: no such file; expected the path of an audio file") from error
     except IsADirectoryError as error:
         raise AudioError(f"{name}: is a directory; expected an audio file") from error
     except PermissionError as error:
-        raise AudioError(f"{name}: no permission to read it") from error
+        raise AudioError(f"{name}: no permission to read the file") from error
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
         raise AudioError(f"{name}: cannot be opened: {getattr(error, 'strerror', None) or error}") from error
 
@@ -146,42 +158,42 @@ def _from_file_object(file: BinaryIO, name: str) -> Iterator[Block]:
     except (OSError, ValueError) as error:  # ValueError: closed, or text that does not decode
         raise AudioError(f"{name}: cannot be read: {error}") from error
     if not isinstance(data, bytes):
-        raise AudioError(f"{name}: yields {type(data).__name__}, not bytes; open it in binary mode")
+        raise AudioError(f"{name}: its read() returns {type(data).__name__}, not bytes; open it in binary mode")
     return _decode(io.BytesIO(data), name)
 
 
 def _decode(handle: BinaryIO, name: str) -> Iterator[Block]:
     _refuse_empty(handle, name)
-    taken = 0
+    done = 0
     try:
         for block in soundfiles.blocks(handle, name):
-            taken += len(block.samples)
+            done += len(block.samples)
             yield block
-    except soundfiles.LeftToLibav:
+    except soundfiles.UseLibav:
         pass
     else:
         return
-    yield from _gathered(_after(taken, containers.blocks(handle, name)))
+    yield from _merged(_without_first(done, containers.blocks(handle, name)))
 
 
-def _after(taken: int, blocks: Iterator[Block]) -> Iterator[Block]:
-    """`blocks` without their first `taken` samples."""
+def _without_first(count: int, blocks: Iterator[Block]) -> Iterator[Block]:
+    """Drop the first `count` samples of `blocks`."""
     for block in blocks:
-        yield Block(block.samples[taken:], block.rate)
-        taken = max(0, taken - len(block.samples))
+        yield Block(block.samples[count:], block.rate)
+        count = max(0, count - len(block.samples))
 
 
-def _gathered(blocks: Iterator[Block]) -> Iterator[Block]:
-    """The same samples in blocks of `BLOCK_SAMPLES` or somewhat more, the last one apart."""
+def _merged(blocks: Iterator[Block]) -> Iterator[Block]:
+    """Merge small blocks until each has at least `BLOCK_SAMPLES`, except the last."""
     parts: list[Samples] = []
-    rate = gathered = 0
+    rate = merged = 0
     for block in blocks:
         parts.append(block.samples)
-        rate, gathered = block.rate, gathered + len(block.samples)
-        if gathered >= BLOCK_SAMPLES:
+        rate, merged = block.rate, merged + len(block.samples)
+        if merged >= BLOCK_SAMPLES:
             yield Block(join(parts), rate)
-            parts, gathered = [], 0
-    if gathered:
+            parts, merged = [], 0
+    if merged:
         yield Block(join(parts), rate)
 
 
@@ -190,27 +202,27 @@ def _refuse_empty(handle: BinaryIO, name: str) -> None:
         raise AudioError(f"{name}: is empty (0 bytes); expected an audio file")
 
 
-def _usable(blocks: Iterator[Block], name: str) -> Iterator[Block]:
-    """The same blocks; raises where one is unusable, and at the end where all of them are too little."""
+def _checked(blocks: Iterator[Block], name: str) -> Iterator[Block]:
+    """Pass the blocks on; raise for an unusable block, and at the end if the audio is too short."""
     samples, rate = 0, SAMPLE_RATE
     for block in blocks:
         rate = block.rate
         if rate < MIN_RATE:
-            raise AudioError(f"{name}: has a sample rate of {rate} Hz; expected at least {MIN_RATE}")
+            raise AudioError(f"{name}: has a sample rate of {rate} Hz; expected at least {MIN_RATE} Hz")
         finite = np.isfinite(block.samples)
         if not finite.all():
             seconds = (samples + int(np.argmin(finite))) / rate
-            raise AudioError(f"{name}: holds a NaN or infinite sample at {seconds:.3f} s; expected finite samples")
+            raise AudioError(f"{name}: has a NaN or infinite sample at {seconds:.3f} s; expected finite samples")
         samples += len(block.samples)
         yield block
     if not samples:
-        raise AudioError(f"{name}: holds no audio (0 samples)")
+        raise AudioError(f"{name}: has no audio (0 samples); expected at least {MIN_SECONDS} s")
     if (seconds := samples / rate) < MIN_SECONDS:
         raise AudioError(f"{name}: is too short, {seconds:.3f} s; expected at least {MIN_SECONDS} s")
 
 
 def _resampled(blocks: Iterator[Block]) -> Iterator[Samples]:
-    # Bit for bit what soxr.resample, and so librosa.resample, makes of the whole at once.
+    # Bit-equal to soxr.resample, and so to librosa.resample, of the whole audio at once.
     resampler = None
     for block in blocks:
         if block.rate == SAMPLE_RATE:

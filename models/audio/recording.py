@@ -1,6 +1,7 @@
-"""What a decoder hands to `audio`: one channel at the file's own rate, in blocks, and the rules every decoder shares.
+"""Blocks of decoded audio, and the conversions and checks that all decoders share.
 
-Samples are float32, (samples,), full scale at ±1. Knows neither containers nor the rate Whisper wants.
+Samples are mono float32, (samples,), full scale at ±1, at the file's own rate. Knows neither containers nor Whisper's
+sample rate.
 """
 
 from collections.abc import Iterable
@@ -24,37 +25,37 @@ class Block:
     """The next samples of a decoded audio track, its channels averaged."""
 
     samples: Samples  # (samples,)
-    rate: int  # Hz; one for the whole track
+    rate: int  # Hz; the same in all blocks of a track
 
 
 def to_float32(samples: npt.NDArray[Any]) -> Samples:
-    """The same samples as native float32, any shape; integers scaled by their type's full scale, floats as they are.
+    """Convert samples of any shape to native float32: integers divided by their type's full scale, floats unscaled.
 
-    Returns the input itself where it is contiguous float32 already. Raises `TypeError` for any other type: an int64
-    says nothing about its full scale.
+    Returns the input itself if it is contiguous float32 already. Raises `TypeError` for types without a known full
+    scale, such as int64.
     """
     kind, bits = samples.dtype.kind, 8 * samples.dtype.itemsize
     if kind == "f":
-        with np.errstate(over="ignore"):  # a float64 beyond float32 becomes inf, which is refused by name later
+        with np.errstate(over="ignore"):  # a float64 beyond float32 becomes inf, which the reader refuses later
             return np.ascontiguousarray(samples, dtype=np.float32)
     if kind == "i" and bits <= 32:
         return samples.astype(np.float32) / np.float32(2 ** (bits - 1))
-    if kind == "u" and bits == 8:  # the one unsigned PCM type in use: silence is 128
+    if kind == "u" and bits == 8:  # the only unsigned PCM type in use: silence is 128
         return (samples.astype(np.float32) - np.float32(128)) / np.float32(128)
     raise TypeError(f"samples of type {samples.dtype}")
 
 
 def to_mono(block: Samples) -> Samples:
-    """(samples, channels) to (samples,), the mean over channels."""
+    """Average the channels: (samples, channels) to (samples,)."""
     if block.shape[1] == 1:
         return block[:, 0]
-    with np.errstate(invalid="ignore"):  # inf - inf is NaN, which is refused by name later
+    with np.errstate(invalid="ignore"):  # inf - inf is NaN, which the reader refuses later
         mono: Samples = block.mean(axis=1, dtype=np.float32)
     return mono
 
 
 def join(blocks: Iterable[Samples]) -> Samples:
-    """Blocks in order as one array; no blocks make an empty one."""
+    """Concatenate blocks; no blocks give an empty array."""
     return np.concatenate([np.zeros(0, dtype=np.float32), *blocks])
 
 
@@ -62,6 +63,6 @@ def refuse_truncated(name: str, stated_seconds: float, read_seconds: float) -> N
     """Raise `AudioError` where a header states clearly more audio than could be read."""
     if stated_seconds - read_seconds > TRUNCATION_SLACK_SECONDS:
         raise AudioError(
-            f"{name}: truncated or damaged: its header says {stated_seconds:.1f} s, {read_seconds:.1f} s could be "
-            "read; copy or export the file again"
+            f"{name}: truncated or damaged: its header states {stated_seconds:.1f} s, but only {read_seconds:.1f} s "
+            "could be read; copy or export the file again"
         )

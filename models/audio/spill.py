@@ -1,7 +1,7 @@
-"""Rows of float32 that may come to more than memory should hold: kept there while they are few, then in a file.
+"""A spill buffer: float32 rows that stay in memory while they are few and move to a temporary file when they grow.
 
-The file has no name and is gone with the spool. It lies in the folder for temporary files (`tempfile.gettempdir()`,
-which TMPDIR moves). It is read and written, never mapped: mapped pages would count as memory again.
+The file has no name and vanishes with the buffer. It is created in `tempfile.gettempdir()`, which TMPDIR sets. It is
+read and written, never mapped, because mapped pages would count as the process's memory again.
 """
 
 import math
@@ -13,12 +13,12 @@ import numpy.typing as npt
 
 from tilewhisper.models.errors import AudioError
 
-MEMORY_BYTES = 12 * 2**20  # six minutes of log-mel with 80 bands, three of samples
+MEMORY_BYTES = 12 * 2**20  # six minutes of log-mel with 80 bands, or three minutes of samples
 ITEM_BYTES = 4
 
 
-class Spool:
-    """Rows of one shape, appended at the end and read back from anywhere; `Spool()` has single numbers for rows."""
+class SpillBuffer:
+    """Append-only rows of one shape with random read access; the rows of `SpillBuffer()` are single numbers."""
 
     def __init__(self, *row_shape: int) -> None:
         self._row_shape = row_shape
@@ -31,19 +31,19 @@ class Spool:
         return self._rows
 
     def append(self, rows: npt.NDArray[np.float32]) -> None:
-        """Add `rows`, (n, *row_shape). Raises `AudioError` where the disk has no room for them."""
+        """Append `rows`, (n, *row_shape). Raises `AudioError` when the temporary file cannot be written."""
         try:
             self._file.seek(0, 2)
             self._file.write(np.ascontiguousarray(rows, dtype=np.float32).data.cast("B"))
         except OSError as error:
             raise AudioError(
-                f"long audio is worked on in {_folder()}, which failed ({error.strerror or error}); "
-                "make room there, or set TMPDIR to a folder with room (0.2 GB for an hour)"
+                f"long audio needs a temporary file, and writing it to {_folder()} failed ({error.strerror or error}); "
+                "free some space there, or set TMPDIR to a folder with free space (0.2 GB per hour of audio)"
             ) from error
         self._rows += len(rows)
 
     def read(self, first: int, last: int) -> npt.NDArray[np.float32]:
-        """A copy of rows first..last-1, (n, *row_shape); fewer where there are fewer."""
+        """Copy rows first..last-1 as (n, *row_shape); rows past the end are left out."""
         count = max(0, min(last, self._rows) - first)
         rows = np.empty((count, *self._row_shape), dtype=np.float32)
         if rows.size:
@@ -55,5 +55,5 @@ class Spool:
 def _folder() -> str:
     try:
         return tempfile.gettempdir()
-    except OSError:  # there is none
-        return "the folder for temporary files"
+    except OSError:  # no usable temporary folder
+        return "the temporary folder"

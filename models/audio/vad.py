@@ -1,9 +1,10 @@
-"""Where speech is: silero-vad's probabilities, cut into spans by faster-whisper's options and rules.
+"""Voice activity detection: silero-vad's speech probabilities, turned into speech spans by faster-whisper's rules.
 
-Samples are 16 kHz mono. The network comes by pip (`tilewhisper[vad]`) and runs in ONNX Runtime, one thread. The package
-is not imported, only its file read: importing its loader sets torch to one thread, for the whole process.
-Spans go two ways to a transcription: cut out and laid end to end, with a `Timeline` back to the file (sequential mode);
-or gathered to `chunks` of at most 30 s, each a stretch of the file as it is (batched mode).
+Samples are 16 kHz mono. The network is installed with `tilewhisper[vad]` and runs in ONNX Runtime on one thread. Its
+file is read without importing the package, because importing silero-vad's loader limits torch to one thread in the
+whole process.
+Sequential transcription removes the silence, concatenates the spans and maps times back with a `Timeline`. Batched
+transcription joins the spans to `chunks` of at most 30 s, each a contiguous part of the file.
 """
 
 import bisect
@@ -20,22 +21,21 @@ import numpy.typing as npt
 
 from tilewhisper.models.audio.recording import Samples, join
 from tilewhisper.models.audio.vad_options import VadOptions
-from tilewhisper.models.constants import SAMPLE_RATE
+from tilewhisper.models.constants import SAMPLE_RATE, SAMPLES_PER_MS, WINDOW_SAMPLES
 from tilewhisper.models.errors import VadUnavailable
 
-FRAME = 512  # samples to a probability
-CONTEXT = 64  # samples before its own that a frame sees
-STATE = 128
-FRAMES_PER_RUN = 512  # 16 s: one call's overhead is spread over it, and its memory is small
-PER_MS = SAMPLE_RATE // 1000  # samples
-CUT_TOLERANCE = 0.5  # seconds
-SHORT_SILENCE = 98 * PER_MS  # a span that grows too long is cut in a silence longer than that
+FRAME_SAMPLES = 512  # samples per probability: 32 ms
+CONTEXT_SAMPLES = 64  # samples before the frame that the network sees as well
+STATE_SIZE = 128  # of the network's LSTM
+FRAMES_PER_RUN = 512  # 16 s: long enough to amortise the overhead of a call, short enough to need little memory
+CUT_TOLERANCE = 0.5  # seconds of a segment beyond a cut that hold no speech
+SHORT_SILENCE = 98 * SAMPLES_PER_MS  # a span that grows too long is cut at a silence longer than this
 
 Probabilities = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
-class Span:
+class SpeechSpan:
     """Samples start..end-1 of the file."""
 
     start: int
@@ -43,53 +43,56 @@ class Span:
 
 
 def speech_probabilities(blocks: Iterable[Samples]) -> Probabilities:
-    """One probability for every 512 samples of the audio that comes in `blocks`, the last filled up with zeros.
+    """Compute the speech probability of each frame of 512 samples, (frames,); the last frame is padded with zeros.
 
-    Memory is flat in the audio's length. Raises `VadUnavailable` where the extra is not installed.
+    `blocks` are consecutive samples; memory does not grow with their total length. Raises `VadUnavailable` when the
+    extra is not installed.
     """
     session = _session()
-    hidden = cell = np.zeros((1, 1, STATE), np.float32)
-    found = [np.zeros(0, np.float32)]
+    hidden = cell = np.zeros((1, 1, STATE_SIZE), np.float32)
+    probabilities = [np.zeros(0, np.float32)]
     for frames in _framed(blocks):
         values, hidden, cell = session.run(["speech_probs", "hn", "cn"], {"input": frames, "h": hidden, "c": cell})
-        found.append(values.reshape(-1))
-    return np.concatenate(found)
+        probabilities.append(values.reshape(-1))
+    return np.concatenate(probabilities)
 
 
-def speech_spans(probabilities: Probabilities, n_samples: int, options: VadOptions) -> list[Span]:
-    """Where the audio of `n_samples` samples has speech, in order, apart from each other."""
-    return _padded(list(_speech(probabilities, n_samples, options)), n_samples, options.speech_pad_ms * PER_MS)
+def speech_spans(probabilities: Probabilities, n_samples: int, options: VadOptions) -> list[SpeechSpan]:
+    """The speech in audio of `n_samples` samples, in order and without overlap."""
+    speech = list(_unpadded_spans(probabilities, n_samples, options))
+    return _padded(speech, n_samples, options.speech_pad_ms * SAMPLES_PER_MS)
 
 
-def chunks(spans: Sequence[Span], max_samples: int = 30 * SAMPLE_RATE) -> list[Span]:
-    """Neighbouring spans, and the silence between them, joined to at most `max_samples`; where more follows, up to the
-    longest silence in the second half of that.
+def chunks(spans: Sequence[SpeechSpan], max_samples: int = WINDOW_SAMPLES) -> list[SpeechSpan]:
+    """Join neighbouring spans, with the silence between them, to chunks of at most `max_samples`.
 
-    Beside as long as possible, clips joined to 4 orders of 450 s gave word errors of 14.3 in place of 14.8 (base) and
-    17.5 in place of 17.0 (tiny.en), in nine tenths of the time: attention's grows with the square of the length.
-    A longer span is cut into equal parts; `max_speech_duration_s=30` has it cut in its silences before.
+    Unless it is the last, a chunk ends at the longest silence in the second half of `max_samples`. Compared with
+    chunks as long as possible, on 450 s of clips joined in 4 orders, word error rates are 14.3 instead of 14.8 (base)
+    and 17.5 instead of 17.0 (tiny.en) in 90% of the time, since the cost of attention grows with the length squared.
+    A span longer than `max_samples` is cut into equal parts; `VadOptions(max_speech_duration_s=30)` cuts it at its
+    silences before that.
     """
-    parts = [part for span in spans for part in _parts(span, max_samples)]
-    joined: list[Span] = []
+    parts = [part for span in spans for part in _equal_parts(span, max_samples)]
+    joined: list[SpeechSpan] = []
     first = 0
     while first < len(parts):
         after = _chunk_end(parts, first, max_samples)
-        joined.append(Span(parts[first].start, parts[after - 1].end))
+        joined.append(SpeechSpan(parts[first].start, parts[after - 1].end))
         first = after
     return joined
 
 
 class Timeline:
-    """Times in the spans laid end to end, back to times in the file. Seconds."""
+    """Map times in the concatenated spans back to times in the file. All times are in seconds."""
 
-    def __init__(self, spans: Sequence[Span]) -> None:
+    def __init__(self, spans: Sequence[SpeechSpan]) -> None:
         lengths = [span.end - span.start for span in spans]
-        self._ends = [*accumulate(lengths)]
-        self._silence = [span.end - end for span, end in zip(spans, self._ends, strict=True)]
+        self._ends = [*accumulate(lengths)]  # of each span in the concatenation, in samples
+        self._silence = [span.end - end for span, end in zip(spans, self._ends, strict=True)]  # removed before its end
         self.duration = sum(lengths) / SAMPLE_RATE
 
     def restore(self, seconds: float, *, is_end: bool = False) -> float:
-        """Where two spans meet, an end belongs to the one before, everything else to the one after."""
+        """The time in the file. At a cut between two spans, an end belongs to the first span, a start to the second."""
         return seconds + self._offset(seconds, is_end)
 
     def restore_segment(self, start: float, end: float) -> tuple[float, float]:
@@ -109,14 +112,17 @@ class Timeline:
         return self.restore(start), self.restore(end, is_end=True)
 
     def restore_word(self, start: float, end: float) -> tuple[float, float]:
-        """A word is moved as a whole, with the span its middle lies in: no word is as long as a pause between two."""
+        """The start and end of a word in the file.
+
+        Both move with the span that contains the word's middle, so that no word is stretched over removed silence.
+        """
         offset = self._offset((start + end) / 2, False)
         return start + offset, end + offset
 
     def _offset(self, seconds: float, is_end: bool) -> float:
         if not self._ends:
             return 0.0
-        # A timestamp is exact to the sample, the float it comes in is not.
+        # Timestamps are whole samples; their floats are off by rounding errors.
         sample = round(seconds * SAMPLE_RATE)
         span = bisect.bisect_left(self._ends, sample) if is_end else bisect.bisect_right(self._ends, sample)
         return self._silence[min(span, len(self._ends) - 1)] / SAMPLE_RATE
@@ -130,42 +136,47 @@ def _session() -> Any:
     except ImportError:
         package = None
     if package is None or package.origin is None:
-        raise VadUnavailable("the VAD filter needs silero-vad and onnxruntime: pip install 'tilewhisper[vad]'")
+        raise VadUnavailable(
+            "vad_filter needs silero-vad and onnxruntime, which are not installed: pip install 'tilewhisper[vad]'"
+        )
     model = Path(package.origin).with_name("data") / "silero_vad_16k_sequence.onnx"
     if not model.is_file():
-        raise VadUnavailable(f"the installed silero-vad has no {model.name}: pip install --upgrade 'tilewhisper[vad]'")
+        raise VadUnavailable(
+            f"the installed silero-vad is too old, it has no {model.name}: pip install --upgrade 'tilewhisper[vad]'"
+        )
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     return onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
 
 
 def _framed(blocks: Iterable[Samples]) -> Iterator[npt.NDArray[np.float32]]:
-    """Runs of frames, (frames, 64 + 512), each with the end of the one before in front."""
-    size = FRAME * FRAMES_PER_RUN
-    pending = np.zeros(CONTEXT, np.float32)
+    """Batches of frames, (frames, 64 + 512): each row starts with the last 64 samples of the frame before."""
+    size = FRAME_SAMPLES * FRAMES_PER_RUN
+    pending = np.zeros(CONTEXT_SAMPLES, np.float32)
     for block in blocks:
         pending = join((pending, block))
-        while len(pending) >= CONTEXT + size:
-            yield _frames(pending[: CONTEXT + size])
+        while len(pending) >= CONTEXT_SAMPLES + size:
+            yield _frames(pending[: CONTEXT_SAMPLES + size])
             pending = pending[size:]
-    if left := len(pending) - CONTEXT:
-        yield _frames(np.pad(pending, (0, -left % FRAME)))
+    if left := len(pending) - CONTEXT_SAMPLES:
+        yield _frames(np.pad(pending, (0, -left % FRAME_SAMPLES)))
 
 
 def _frames(samples: Samples) -> npt.NDArray[np.float32]:
-    return np.ascontiguousarray(np.lib.stride_tricks.sliding_window_view(samples, CONTEXT + FRAME)[::FRAME])
+    windows = np.lib.stride_tricks.sliding_window_view(samples, CONTEXT_SAMPLES + FRAME_SAMPLES)
+    return np.ascontiguousarray(windows[::FRAME_SAMPLES])
 
 
-def _speech(probabilities: Probabilities, n_samples: int, options: VadOptions) -> Iterator[Span]:
-    """The spans before padding."""
-    shortest = options.min_speech_duration_ms * PER_MS
-    longest = options.max_speech_duration_s * SAMPLE_RATE - FRAME - 2 * options.speech_pad_ms * PER_MS
-    start: int | None = None  # of the span that is open
-    quiet: int | None = None  # where the silence began that may end it
-    cut: int | None = None  # the last silence in it that is long enough to cut a long span there
-    resumed: int | None = None  # where speech went on after `cut`
+def _unpadded_spans(probabilities: Probabilities, n_samples: int, options: VadOptions) -> Iterator[SpeechSpan]:
+    shortest = options.min_speech_duration_ms * SAMPLES_PER_MS
+    padding = 2 * options.speech_pad_ms * SAMPLES_PER_MS
+    longest = options.max_speech_duration_s * SAMPLE_RATE - FRAME_SAMPLES - padding
+    start: int | None = None  # of the open span
+    quiet: int | None = None  # start of the silence that may end the span
+    cut: int | None = None  # start of the last silence at which the span may be cut when it grows too long
+    resumed: int | None = None  # where speech continues after `cut`
     for frame, probability in enumerate(probabilities):
-        here = frame * FRAME
+        here = frame * FRAME_SAMPLES
         if probability >= options.threshold:
             if start is None:
                 start = here
@@ -176,8 +187,8 @@ def _speech(probabilities: Probabilities, n_samples: int, options: VadOptions) -
         if start is None:
             continue
         if here - start > longest:
-            yield Span(start, here if cut is None else cut)
-            # Where speech has not gone on yet, the next span begins when it does.
+            yield SpeechSpan(start, here if cut is None else cut)
+            # None if speech has not continued yet: the next span then starts when it does.
             start, quiet, cut, resumed = resumed, None, None, None
             if start is None:
                 continue
@@ -186,26 +197,26 @@ def _speech(probabilities: Probabilities, n_samples: int, options: VadOptions) -
         quiet = here if quiet is None else quiet
         if here - quiet > SHORT_SILENCE and cut != quiet:
             cut, resumed = quiet, None
-        if here - quiet >= options.min_silence_duration_ms * PER_MS:
+        if here - quiet >= options.min_silence_duration_ms * SAMPLES_PER_MS:
             if quiet - start > shortest:
-                yield Span(start, quiet)
+                yield SpeechSpan(start, quiet)
             start = quiet = cut = resumed = None
     if start is not None and n_samples - start > shortest:
-        yield Span(start, n_samples)
+        yield SpeechSpan(start, n_samples)
 
 
-def _padded(spans: Sequence[Span], n_samples: int, pad: int) -> list[Span]:
-    """Each span longer by `pad` samples on each side, or by half of the silence to its neighbour."""
+def _padded(spans: Sequence[SpeechSpan], n_samples: int, pad: int) -> list[SpeechSpan]:
+    """Extend each span on both sides by `pad` samples, or by half of the gap to its neighbour if that is less."""
     gaps = [after.start - before.end for before, after in pairwise(spans)]
     margins = [pad if gap >= 2 * pad else gap // 2 for gap in gaps]
     return [
-        Span(max(0, span.start - before), min(n_samples, span.end + after))
+        SpeechSpan(max(0, span.start - before), min(n_samples, span.end + after))
         for span, before, after in zip(spans, [pad, *margins], [*margins, pad], strict=False)
     ]
 
 
-def _chunk_end(parts: Sequence[Span], first: int, longest: int) -> int:
-    """The part after the last of the chunk that begins with `first`."""
+def _chunk_end(parts: Sequence[SpeechSpan], first: int, longest: int) -> int:
+    """One past the index of the last part in the chunk that starts with part `first`."""
 
     def ended_by(length: int) -> int:
         return bisect.bisect_right(parts, parts[first].start + length, lo=first, key=lambda part: part.end)
@@ -217,8 +228,8 @@ def _chunk_end(parts: Sequence[Span], first: int, longest: int) -> int:
     return max(range(least, most + 1), key=lambda n: (parts[n].start - parts[n - 1].end, n))
 
 
-def _parts(span: Span, longest: int) -> Iterator[Span]:
+def _equal_parts(span: SpeechSpan, longest: int) -> Iterator[SpeechSpan]:
     length = span.end - span.start
     count = -(-length // longest)
     edges = [span.start + length * i // count for i in range(count + 1)]
-    yield from (Span(start, end) for start, end in pairwise(edges))
+    yield from (SpeechSpan(start, end) for start, end in pairwise(edges))

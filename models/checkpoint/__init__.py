@@ -1,1 +1,1 @@
-"""From a model name to loaded weights: locate, download, read, cache."""
+"""Checkpoints, from a model name to loaded weights: locate, download, read, cache."""

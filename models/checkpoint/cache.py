@@ -1,14 +1,14 @@
-"""A copy of a checkpoint that later starts map from disk: what reading, converting and checking it once came to.
+"""A memory-mapped cache of converted checkpoints, so that later starts skip conversion.
 
-A file is called `<name>-<where>-<what>.safetensors`, the last two digests:
+A cache file is named `<name>-<location>-<state>.safetensors`, where the last two parts are digests:
 
-- where: the paths of the checkpoint's files; copies of what they held before are cleared away by it
-- what: their sizes and times, the hash they are known by, and the source of the code that reads them; so what is stale
-  has another name and is not found
+- location: the paths of the checkpoint's files; identifies older cache files of the same checkpoint, to delete them
+- state: the files' sizes and times, their known hash, and the source code of the readers; a stale cache file has
+  another name and is not found
 
-It holds the tensors as float32, so that nothing of them is read before it is used and processes share the memory, and
-the tokenizer as JSON. It comes to its name whole or not at all; one that is cut short is noticed and made anew. Where
-it cannot be written there is none, and starts are slower: no more than that is logged, as information.
+A cache file has the tensors as float32, so that they are read from disk only when used and processes share the memory,
+and the tokenizer as JSON. It is renamed into place when complete; a damaged file is detected and replaced. If the cache
+cannot be written, later starts are slower, which is logged at level INFO.
 """
 
 from __future__ import annotations
@@ -42,51 +42,52 @@ if TYPE_CHECKING:
 
 CACHE = Path("~/.cache/tilewhisper/models").expanduser()
 BUDGET = 4 << 30
-"""Bytes that all copies together may take; the oldest go first. base takes 290 MB, large-v3 more than all."""
+"""Maximal total bytes of the cache; the oldest files are deleted first. base takes 290 MB; large-v3 exceeds it."""
 
 ABANDONED = 3600.0
-"""Seconds after which a file that is still being written is not."""
+"""Seconds after which an unfinished file counts as left by a killed process."""
 
-_FOLDERS = ("hf", "ctranslate2")  # kinds whose reader may look at any file of the folder
-_SOURCES = Path(__file__).parent
+_FOLDERS = ("hf", "ctranslate2")  # kinds whose reader may open any file of the folder
+_READERS = (Path(__file__).parent, Path(__file__).parents[1] / "tokenizer")
 _log = logging.getLogger(__name__)
 
 
 def load(name_or_path: str | Path) -> Checkpoint:
-    """What `checkpoint.load` gives, and raises, bit for bit; from the second time on out of the copy in `CACHE`."""
+    """Load a checkpoint, from the cache if it is there; results and errors are those of `loader.load`, bit for bit."""
     source = locate(name_or_path)
     try:
         path = path_of(source)
-    except OSError:  # gone since, or a folder that may not be listed: the reader has the words for it
+    except OSError:  # files that vanished or a folder that cannot be listed: the reader's error explains it
         return loader.read(source)
-    if kept := _read(path, source):
-        return kept
+    if cached := _read(path, source):
+        return cached
     loaded = loader.read(source)
-    if path_of(source) == path:  # else the files have changed meanwhile
-        _keep(loaded, path)
+    if path_of(source) == path:  # otherwise, the files changed while they were read
+        _write(loaded, path)
     return loaded
 
 
 def path_of(source: Source) -> Path:
-    """Where the copy of a checkpoint is, if there is one, as its files are now."""
-    where = _digest([source.kind, *(str(file.absolute()) for file in source.files)])
-    what = _digest([source.sha256, _code(), *_states(source)])
+    """The cache file of a checkpoint in the current state of its files; it need not exist."""
+    location = _digest([source.kind, *(str(file.absolute()) for file in source.files)])
+    state = _digest([source.sha256, _code(), *_states(source)])
     name = re.sub(r"[^\w.-]+", "-", source.name)[-60:]
-    return CACHE / f"{name}-{where}-{what}.safetensors"
+    return CACHE / f"{name}-{location}-{state}.safetensors"
 
 
-def _digest(generation_config: list[Any]) -> str:
-    return hashlib.sha256(repr(generation_config).encode()).hexdigest()[:16]
+def _digest(parts: list[Any]) -> str:
+    return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
 
 
 @functools.cache
 def _code() -> str:
-    """What reads checkpoints: this folder's source."""
-    return _digest([(file.name, file.read_bytes()) for file in sorted(_SOURCES.rglob("*.py"))])
+    """A digest of the source code that reads checkpoints and tokenizers."""
+    files = sorted(file for folder in _READERS for file in folder.rglob("*.py"))
+    return _digest([(file.name, file.read_bytes()) for file in files])
 
 
 def _states(source: Source) -> Iterator[tuple[str, int, int, int]]:
-    """Of each file a reader may look at: path, size, and when its content and its entry were last changed."""
+    """The state of each input file (path, size, mtime, ctime), for cache invalidation."""
     if source.kind in _FOLDERS:
         beside = [file for file in source.folder.iterdir() if file.is_file()]
     else:
@@ -106,14 +107,14 @@ def _read(path: Path, source: Source) -> Checkpoint | None:
         config = ModelConfig(**about["config"])
         vocabulary = json.loads(_text(state.pop("vocabulary")))
         tokenizer = Tokenizer(vocabulary, functools.partial(_parsed, state.pop("tokenizer")), config.vocab_size)
-        generation_config = _facts(about["facts"])
+        generation_config = _generation_config(about["generation_config"])
         return Checkpoint(
             source.name, source, modules.build(config, state, source.name), tokenizer, generation_config, mapped=True
         )
-    except OSError:  # there is none
+    except OSError:  # not cached yet
         return None
     except (SafetensorError, CheckpointError, KeyError, TypeError, ValueError) as error:
-        _log.warning("%s is damaged and will be replaced (%s)", path, " ".join(str(error).split()))
+        _log.warning("the cache file %s is damaged and will be replaced (%s)", path, " ".join(str(error).split()))
         return None
 
 
@@ -131,7 +132,7 @@ def _codes(text: str) -> torch.Tensor:
     return torch.frombuffer(bytearray(text.encode()), dtype=torch.uint8)
 
 
-def _facts(stored: dict[str, Any]) -> GenerationConfig:
+def _generation_config(stored: dict[str, Any]) -> GenerationConfig:
     return GenerationConfig(
         suppress_tokens=tuple(stored["suppress_tokens"]),
         begin_suppress_tokens=tuple(stored["begin_suppress_tokens"]),
@@ -140,11 +141,11 @@ def _facts(stored: dict[str, Any]) -> GenerationConfig:
     )
 
 
-def _keep(loaded: Checkpoint, path: Path) -> None:
+def _write(loaded: Checkpoint, path: Path) -> None:
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
-    about = json.dumps({"config": asdict(loaded.model.config), "facts": asdict(loaded.generation_config)})
+    about = json.dumps({"config": asdict(loaded.model.config), "generation_config": asdict(loaded.generation_config)})
     tensors = {name: tensor.contiguous() for name, tensor in loaded.model.state_dict().items()}
     by_id = sorted(loaded.tokenizer.vocabulary.items(), key=lambda item: item[1])
     tensors["vocabulary"] = _codes(json.dumps(dict(by_id)))
@@ -159,31 +160,31 @@ def _keep(loaded: Checkpoint, path: Path) -> None:
         save_file(tensors, part, metadata={"about": about})
         _flush(part)
         Path(part).replace(path)
-        with suppress(FileNotFoundError):  # another process is clearing up, too
-            _clear(path)
+        with suppress(FileNotFoundError):  # another process deletes files as well
+            _delete_old(path)
     except (OSError, SafetensorError) as error:
-        _log.info("%s is not kept, so that later starts will be slower: %s", path, error)
+        _log.info("the cache file %s could not be written, so later starts will be slower: %s", path, error)
     finally:
         if part:
             Path(part).unlink(missing_ok=True)
 
 
 def _flush(part: str) -> None:
-    """To the disk, before it gets its name: a name that survives a power cut must not stand for zeros."""
+    """Flush to disk before the rename, so that after a power failure no cache file is full of zeros."""
     with Path(part).open("rb") as file:
         os.fsync(file.fileno())
 
 
-def _clear(path: Path) -> None:
-    """Away with what this copy replaces, the oldest others beyond the budget, what killed writers left."""
+def _delete_old(path: Path) -> None:
+    """Delete older cache files of this checkpoint, the oldest others beyond `BUDGET`, and abandoned partial files."""
     for part in path.parent.glob("*.part"):
         if time.time() - part.stat().st_mtime > ABANDONED:
             part.unlink(missing_ok=True)
-    where = path.stem.rpartition("-")[0]
+    name_and_location = path.stem.rpartition("-")[0]
     others = [file for file in path.parent.glob("*.safetensors") if file != path]
     oldest_first = sorted(others, key=lambda file: file.stat().st_mtime)
-    room = BUDGET - path.stat().st_size - sum(file.stat().st_size for file in others)
+    free = BUDGET - path.stat().st_size - sum(file.stat().st_size for file in others)
     for file in oldest_first:
-        if room < 0 or file.stem.rpartition("-")[0] == where:
-            room += file.stat().st_size
+        if free < 0 or file.stem.rpartition("-")[0] == name_and_location:
+            free += file.stat().st_size
             file.unlink(missing_ok=True)

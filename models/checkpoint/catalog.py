@@ -1,7 +1,7 @@
-"""The official Whisper sizes and the pip packages that carry weights.
+"""The official Whisper models, and the pip packages that contain weights.
 
-Pure data: needs neither torch nor transformers, so names can be answered before either is imported.
-It does not know how a file is read (`formats/`) nor where one lies on this machine (`locate.py`).
+Pure data without heavy imports, so that names are checked before torch is imported. Does not know how files are read
+(`formats/`) nor where they are on this machine (`locate.py`).
 """
 
 from __future__ import annotations
@@ -12,13 +12,16 @@ from dataclasses import dataclass
 DEFAULT_MODEL = "tiny.en"
 
 Dims = tuple[int, int, int, int, int, int]
-"""(d_model, encoder layers, decoder layers, heads, mel bins, vocabulary): what tells most sizes apart."""
+"""(d_model, encoder layers, decoder layers, heads, mel bins, vocabulary), which identify most official models."""
 
 
 @dataclass(frozen=True)
 class Size:
-    """One official checkpoint. `sha256` is that of OpenAI's own `.pt`; `alignment_heads` are (layer, head) pairs of
-    the decoder's cross-attention that follow the audio's time."""
+    """An official checkpoint.
+
+    `sha256` is the hash of OpenAI's own `.pt`. `alignment_heads` are the (layer, head) pairs of the decoder whose
+    cross-attention follows the time of the audio.
+    """
 
     name: str
     d_model: int
@@ -32,12 +35,12 @@ class Size:
 
     @property
     def hub_id(self) -> str:
-        """Its transformers checkpoint on the Hugging Face hub."""
+        """The repository of its transformers checkpoint on the Hugging Face hub."""
         return f"openai/whisper-{'large' if self.name == 'large-v1' else self.name}"
 
     @property
     def dims(self) -> Dims:
-        """Its numbers as `Dims`."""
+        """The model's dimensions as `Dims`."""
         return (self.d_model, self.encoder_layers, self.decoder_layers, self.heads, self.n_mels, self.n_vocab)
 
 
@@ -129,8 +132,11 @@ ALIASES: Mapping[str, str] = {"large": "large-v3", "turbo": "large-v3-turbo"}
 
 @dataclass(frozen=True)
 class WeightPackage:
-    """Weights that come by pip. `parts` are (import package, path inside) of the pieces of `model.bin`, in order;
-    configuration and tokenizer lie beside the first. `sha256` is that of the pieces joined."""
+    """Weights installed by pip.
+
+    `parts` are (import package, path inside) of the parts of `model.bin`, in order; configuration and tokenizer are in
+    the folder of the first. `sha256` is the hash of the concatenated parts.
+    """
 
     model: str
     extra: str
@@ -161,10 +167,10 @@ PACKAGES: Mapping[str, WeightPackage] = {
 
 
 def official(name: str) -> Size | None:
-    """The official size of that name or alias, or None."""
+    """The official model with this name or alias, or None."""
     return SIZES.get(ALIASES.get(name, name))
 
 
-def available_models() -> tuple[str, ...]:
-    """Every name `official` knows, aliases last."""
-    return (*SIZES, *ALIASES)
+def available_models() -> list[str]:
+    """List the names of the official models, then their aliases."""
+    return [*SIZES, *ALIASES]

@@ -1,4 +1,4 @@
-"""The sizes of one Whisper model, under the names transformers has for them. Pure data."""
+"""The dimensions of a Whisper model, named as in transformers. Pure data."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tilewhisper.models.checkpoint.catalog import Dims
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """All that is needed to build the model around its weights."""
+    """The dimensions that `modules.build` needs."""
 
     vocab_size: int
     num_mel_bins: int
@@ -25,7 +25,7 @@ class ModelConfig:
 
     @property
     def dims(self) -> Dims:
-        """What tells most official sizes apart."""
+        """The dimensions that identify most official models."""
         return (
             self.d_model,
             self.encoder_layers,

@@ -1,6 +1,6 @@
-"""What a checkpoint tells the decoder beside its weights: tokens never to choose, heads that follow time.
+"""The generation config of a checkpoint: suppressed tokens, alignment heads, and the limit of the first timestamp.
 
-Some formats store these facts; for the others they are derived here, as OpenAI's own decoder does.
+Some formats store it; for the others it is derived here as OpenAI's own decoder does.
 """
 
 from __future__ import annotations
@@ -8,15 +8,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tilewhisper.models.checkpoint import catalog
+from tilewhisper.models.constants import TIMESTAMPS_PER_SECOND
 from tilewhisper.models.tokenizer.tokenizer import Tokenizer
 
-MAX_INITIAL_TIMESTAMP_INDEX = 50
+MAX_INITIAL_TIMESTAMP_INDEX = TIMESTAMPS_PER_SECOND
 """A transcript starts at most 1.0 s into its window: 50 timestamps of 0.02 s."""
 
 
 @dataclass(frozen=True)
 class GenerationConfig:
-    """Token ids and (decoder layer, head) pairs; `max_initial_timestamp_index` counts timestamps, None is no limit."""
+    """Settings of the decoder that come with the checkpoint.
+
+    Tokens are ids, alignment heads are (decoder layer, head) pairs, and `max_initial_timestamp_index` is the largest
+    allowed first timestamp in steps of 0.02 s, None for no limit.
+    """
 
     suppress_tokens: tuple[int, ...]
     begin_suppress_tokens: tuple[int, ...]
@@ -25,7 +30,7 @@ class GenerationConfig:
 
 
 def suppress_tokens(tokenizer: Tokenizer) -> tuple[int, ...]:
-    """Ids, ascending, never chosen: what nobody says, and special tokens that have no place in a transcript."""
+    """The ids, ascending, that are always suppressed: text that is not spoken, and special tokens."""
     specials = (
         tokenizer.transcribe,
         tokenizer.translate,
@@ -38,13 +43,16 @@ def suppress_tokens(tokenizer: Tokenizer) -> tuple[int, ...]:
 
 
 def begin_suppress_tokens(tokenizer: Tokenizer) -> tuple[int, ...]:
-    """Ids not chosen first: a blank, and the end."""
+    """The ids suppressed as the first token: a blank, and end-of-text."""
     return (*tokenizer.encode(" "), tokenizer.eot)
 
 
 def alignment_heads(dims: catalog.Dims, file_stem: str = "") -> tuple[tuple[int, int], ...]:
-    """(layer, head) pairs of the official size with these dimensions; of two such, the one the file is named
-    after. For any other model all heads of the last half of the decoder's layers."""
+    """The (layer, head) pairs of the official model with these dimensions.
+
+    If two official models share the dimensions, `file_stem` selects one by name. For all other models, the result is
+    every head in the second half of the decoder's layers.
+    """
     sizes = [size for size in catalog.SIZES.values() if size.dims == dims]
     if len(sizes) > 1:
         named = catalog.official(file_stem.removeprefix("ggml-"))
@@ -56,7 +64,7 @@ def alignment_heads(dims: catalog.Dims, file_stem: str = "") -> tuple[tuple[int,
 
 
 def derive(tokenizer: Tokenizer, dims: catalog.Dims, file_stem: str = "") -> GenerationConfig:
-    """The facts of a checkpoint whose format stores none."""
+    """Derive the generation config of a checkpoint whose format stores none."""
     return GenerationConfig(
         suppress_tokens=suppress_tokens(tokenizer),
         begin_suppress_tokens=begin_suppress_tokens(tokenizer),

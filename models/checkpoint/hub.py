@@ -1,7 +1,7 @@
-"""The Hugging Face hub and its cache: the only file that imports huggingface_hub.
+"""Download from the Hugging Face hub and look up its cache: the only file that imports huggingface_hub.
 
-Offline is a normal state here: the hub is asked once, within a deadline that covers name resolution too, and nothing
-is ever retried. Its offline settings, endpoint, cache and token are taken from huggingface_hub itself.
+Being offline is normal: the hub is asked once, within a deadline that includes name resolution, and never again.
+huggingface_hub itself determines offline mode, endpoint, cache and token.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 from huggingface_hub import constants
 
 DEADLINE = 1.5
-"""Seconds the hub has to answer before it counts as out of reach."""
+"""Seconds the hub has to answer before it counts as unreachable."""
 
 _SMALL_FILES = (
     "config.json",
@@ -26,12 +26,12 @@ _SMALL_FILES = (
 
 
 class Unavailable(Exception):  # noqa: N818 (never reaches the user: `locate` turns it into ModelNotFound)
-    """Why the hub cannot give a repository, in words that fit into a sentence."""
+    """The hub cannot provide a repository; the message is the reason, a clause without capital and period."""
 
 
 def configure(cache: str | None, *, offline: bool) -> None:
-    """For this process: the folder of the cache, None leaves it, and whether the hub must not be asked."""
-    # Where huggingface_hub itself puts the environment's HF_HUB_CACHE and HF_HUB_OFFLINE, and looks when asked.
+    """Set the cache folder for this process (None: unchanged), and forbid downloads if `offline`."""
+    # huggingface_hub stores HF_HUB_CACHE and HF_HUB_OFFLINE of the environment in these constants and reads them there.
     if cache:
         constants.HF_HUB_CACHE = str(Path(cache).expanduser().absolute())
     if offline:
@@ -39,8 +39,8 @@ def configure(cache: str | None, *, offline: bool) -> None:
 
 
 def cached_folder(repository: str) -> Path | None:
-    """The folder of a repository's main revision in the local cache; it may be incomplete."""
-    # The documented layout of the cache, read here: huggingface_hub's own function takes 0.4 s to import.
+    """The folder of a repository's main revision in the local cache, or None; it may be incomplete."""
+    # Reads the cache's documented layout itself, because huggingface_hub's own function takes 0.4 s to import.
     cached = Path(constants.HF_HUB_CACHE, f"models--{repository.replace('/', '--')}")
     try:
         folder = cached / "snapshots" / (cached / "refs" / "main").read_text("utf-8").strip()
@@ -50,8 +50,11 @@ def cached_folder(repository: str) -> Path | None:
 
 
 def download(repository: str, weights: Sequence[str]) -> Path:
-    """Fetch a repository's configuration, tokenizer and weights (the first name of `weights` it has, else CTranslate2's
-    model.bin) into the cache; returns the folder. Raises Unavailable."""
+    """Download a repository's configuration, tokenizer and weights into the cache and return the folder.
+
+    The weights are the first name of `weights` that the repository has, else CTranslate2's model.bin. Raises
+    Unavailable.
+    """
     from huggingface_hub import snapshot_download
 
     files = _files(repository)
@@ -63,14 +66,14 @@ def download(repository: str, weights: Sequence[str]) -> Path:
     shards = [f"{stem}-*-of-*.{ending}"] if chosen.endswith(".index.json") else []
     try:
         return Path(snapshot_download(repository, allow_patterns=[*_SMALL_FILES, chosen, *shards]))
-    except Exception as error:  # the hub's, httpx's and the file system's errors have no common root
+    except Exception as error:  # the errors of the hub, httpx and the file system have no common base class
         raise Unavailable(f"the download failed ({_one_line(error)})") from error
 
 
 def _files(repository: str) -> set[str]:
-    """The names of the repository's files, asked for within `DEADLINE`. Raises Unavailable."""
+    """Ask the hub for the names of the repository's files, within `DEADLINE`. Raises Unavailable."""
     if constants.is_offline_mode():
-        raise Unavailable("not in the cache, and HF_HUB_OFFLINE or --local_files_only forbids to ask the hub")
+        raise Unavailable("not in the cache, and HF_HUB_OFFLINE or --local_files_only forbids downloads")
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
 
@@ -83,18 +86,18 @@ def _files(repository: str) -> set[str]:
         except Exception as error:
             answer.append(error)
 
-    # A daemon, because name resolution knows no timeout and must not hold up the end of the program either.
+    # A daemon thread, because name resolution has no timeout and must not delay the end of the program.
     thread = threading.Thread(target=ask, daemon=True)
     thread.start()
     thread.join(DEADLINE)
     if not answer:
         raise Unavailable(f"not in the cache, and {constants.ENDPOINT} did not answer within {DEADLINE} s")
     if isinstance(answer[0], RepositoryNotFoundError):
-        raise Unavailable("the hub has no such repository, or it needs a login")
+        raise Unavailable("the hub has no such repository, or the repository needs a login")
     if isinstance(answer[0], HfHubHTTPError):
         raise Unavailable(f"the hub refused ({_one_line(answer[0])})")
     if isinstance(answer[0], Exception):
-        raise Unavailable(f"not in the cache, and {constants.ENDPOINT} is out of reach ({_one_line(answer[0])})")
+        raise Unavailable(f"not in the cache, and {constants.ENDPOINT} is unreachable ({_one_line(answer[0])})")
     return answer[0]
 
 

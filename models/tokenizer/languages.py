@@ -1,6 +1,6 @@
-"""The languages Whisper was trained on: code -> English name, in the order their tokens have in its vocabulary.
+"""The languages Whisper was trained on: code -> English name, in the order of their tokens in its vocabulary.
 
-Only names and order: which of them a model knows, and under which ids, its tokenizer says.
+A model's tokenizer determines which of them the model supports, and their token ids.
 """
 
 from collections.abc import Mapping
@@ -20,12 +20,12 @@ _TABLE = """
     tt:tatar haw:hawaiian ln:lingala ha:hausa ba:bashkir jw:javanese su:sundanese yue:cantonese
 """
 
-# Cantonese is the last: only vocabularies from large-v3 on have its token.
+# Cantonese comes last because only vocabularies from large-v3 on have its token.
 LANGUAGES: Mapping[str, str] = {
     code: name.replace("_", " ") for code, name in (entry.split(":") for entry in _TABLE.split())
 }
 
-# Other names people use for them.
+# Other English names of these languages.
 ALIASES: Mapping[str, str] = {
     "burmese": "my",
     "valencian": "ca",

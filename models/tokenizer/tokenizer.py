@@ -1,8 +1,8 @@
-"""Text to Whisper's tokens and back, and the ids of its special tokens.
+"""Encode text to Whisper's tokens and decode tokens to text; the ids of the special tokens.
 
-Every special id is read from the tokenizer by content: large-v3 has one language more, which shifts all that follow.
-Timestamps are the ids from `timestamp_begin` up, 0.02 s apart; they need not be in the tokenizer's own tables.
-Tokens become text by the vocabulary alone; only text that is to become tokens needs the library `tokenizers`.
+Special ids are looked up by content, because large-v3 has one language more, which shifts all ids after it.
+Timestamp tokens are the ids from `timestamp_begin` up, 0.02 s apart; they may be missing in the tokenizer's own tables.
+Decoding needs only the vocabulary; encoding imports the library `tokenizers`.
 Knows neither the model's weights nor how tokens are chosen.
 """
 
@@ -21,8 +21,8 @@ from tilewhisper.models.tokenizer.languages import ALIASES, LANGUAGES
 if TYPE_CHECKING:
     import tokenizers
 
-# English-only checkpoints have GPT-2's vocabulary, whose 50256 byte sequences come right before end-of-text;
-# the multilingual one has more. Nothing in the special tokens themselves tells the two apart.
+# English-only checkpoints have GPT-2's vocabulary: 50256 text tokens, then end-of-text. The multilingual vocabulary has
+# more text tokens. The special tokens themselves are the same in both.
 _GPT2_TOKENS = 50256
 
 _LANGUAGE_TOKEN = re.compile(r"<\|([a-z]{2,3})\|>")
@@ -30,27 +30,29 @@ _LANGUAGE_TOKEN = re.compile(r"<\|([a-z]{2,3})\|>")
 # Some tokenizer files still have Hebrew under the code it had before 1989.
 _OLD_CODES = {"iw": "he"}
 
-# What a transcript writes but nobody says: brackets, quotation and markup signs, alone or doubled ...
-_WRITTEN_ONLY = [
+# Characters that are written but not spoken: brackets, quotation marks and markup, single or repeated ...
+_NON_SPEECH = [
     *'"#()*+/:;<=>@[\\]^_`{|}~「」『』',
     *("<<", ">>", "<<<", ">>>", "--", "---", "-(", "-[", "('", '("', "((", "))", "(((", ")))"),
     *("[[", "]]", "{{", "}}", "♪♪", "♪♪♪"),
 ]
-# ... and signs of music, which may be several tokens: there the first one stands for all of them.
+# ... and musical symbols. A symbol of several tokens is suppressed by its first.
 _MUSIC = "♩♪♫♬♭♮♯"
 
 
 class Tokenizer:
-    """One checkpoint's tokenizer.
+    """A checkpoint's tokenizer.
 
-    `vocabulary` has the id of every token's content, special ones included; `parse` gives the byte-pair encoding they
-    belong to, when text is to be encoded. `n_vocab` is the number of the model's output classes. Raises CheckpointError
-    when a special token is missing or the ids do not fit into `n_vocab`.
+    `vocabulary` maps each token's content, special tokens included, to its id. `load_encoder` returns the byte-pair
+    encoding; it is called when text is first encoded. `n_vocab` is the number of logits of the model. Raises
+    CheckpointError when a special token is missing or the ids exceed `n_vocab`.
     """
 
-    def __init__(self, vocabulary: Mapping[str, int], parse: Callable[[], tokenizers.Tokenizer], n_vocab: int) -> None:
+    def __init__(
+        self, vocabulary: Mapping[str, int], load_encoder: Callable[[], tokenizers.Tokenizer], n_vocab: int
+    ) -> None:
         self.vocabulary = vocabulary
-        self._parse = parse
+        self._load_encoder = load_encoder
         self.n_vocab = n_vocab
         self.eot = self._id("<|endoftext|>")
         self.sot = self._id("<|startoftranscript|>")
@@ -63,38 +65,40 @@ class Tokenizer:
         self.timestamp_begin = self.no_timestamps + 1
         if self.timestamp_begin + TIMESTAMPS > n_vocab:
             raise CheckpointError(
-                f"the tokenizer needs {self.timestamp_begin + TIMESTAMPS} tokens and the weights have {n_vocab}: "
+                f"the tokenizer has {self.timestamp_begin + TIMESTAMPS} tokens and the weights have {n_vocab}: "
                 "they do not belong together; take both from the same checkpoint"
             )
         self.is_multilingual = self.eot > _GPT2_TOKENS
         self.languages: Mapping[str, int] = self._language_ids()
 
     @classmethod
-    def of(cls, tokenizer: tokenizers.Tokenizer, n_vocab: int) -> Tokenizer:
-        """The tokenizer around one that is there already. Raises CheckpointError as the class does."""
+    def wrap(cls, tokenizer: tokenizers.Tokenizer, n_vocab: int) -> Tokenizer:
+        """Wrap a loaded tokenizer. Raises CheckpointError as the class does."""
         return cls(tokenizer.get_vocab(with_added_tokens=True), lambda: tokenizer, n_vocab)
 
     def to_json(self) -> str:
-        """The whole of it as a `tokenizer.json`."""
-        return str(self._parse().to_str())
+        """Serialise the tokenizer as the content of a `tokenizer.json`."""
+        return str(self._load_encoder().to_str())
 
     @cached_property
     def _encoder(self) -> tokenizers.Tokenizer:
-        return _without_added_tokens(self._parse())
+        return _without_added_tokens(self._load_encoder())
 
     @cached_property
     def _contents(self) -> dict[int, str]:
-        """The content of each text token, by id."""
+        """Id -> content, of the text tokens."""
         return {token: content for content, token in self.vocabulary.items() if token < self.eot}
 
     def _id(self, *contents: str) -> int:
         for content in contents:
             if (token := self.vocabulary.get(content)) is not None:
                 return token
-        raise CheckpointError(f"the tokenizer has no {contents[0]}: it is not Whisper's; take the checkpoint's own")
+        raise CheckpointError(
+            f"the tokenizer has no {contents[0]}: it is not Whisper's; use the tokenizer of the checkpoint"
+        )
 
     def _language_ids(self) -> dict[str, int]:
-        """Code -> id, by id. Bounded by the ids around them: plain text tokens may look like a language's."""
+        """Code -> id, in the order of ids. The range of ids is checked too, as text tokens may look like a language."""
         last = min(self.translate, self.transcribe)
         found = {
             _OLD_CODES.get(match[1], match[1]): token
@@ -104,7 +108,10 @@ class Tokenizer:
         return dict(sorted(found.items(), key=lambda item: item[1]))
 
     def language_code(self, name_or_code: str) -> str:
-        """ "English", "english" or "en" -> "en". Raises LanguageError, with near names, when this model has no such."""
+        """The code of a language: "English", "english" or "en" -> "en".
+
+        Raises LanguageError, which suggests similar names, for a language the model does not support.
+        """
         wanted = name_or_code.strip().lower().replace("_", " ")
         by_name = {name: code for code, name in LANGUAGES.items()} | dict(ALIASES)
         code = by_name.get(wanted, wanted)
@@ -113,55 +120,55 @@ class Tokenizer:
         known = [*self.languages, *(name for name, code in by_name.items() if code in self.languages)]
         near = difflib.get_close_matches(wanted, known, n=3)
         hint = f"did you mean {', '.join(near)}?" if near else "use a code such as en, or an English name"
-        raise LanguageError(f"unknown language {name_or_code!r} ({len(self.languages)} are known): {hint}")
+        raise LanguageError(f"unknown language {name_or_code!r}, the model supports {len(self.languages)}: {hint}")
 
     def encode(self, text: str) -> list[int]:
-        """Tokens of plain text; "<|en|>" and the like inside it are text too, never special tokens."""
+        """Encode plain text; "<|en|>" and the like in it are encoded as text, never as special tokens."""
         return list(self._encoder.encode(text, add_special_tokens=False).ids)
 
     def decode(self, ids: Iterable[int]) -> str:
-        """Text of the tokens, specials and timestamps dropped; bytes that are no whole character become U+FFFD."""
+        """Decode tokens; special tokens and timestamps are dropped, incomplete UTF-8 characters become U+FFFD."""
         return b"".join(_bytes(self._contents.get(int(token), "")) for token in ids).decode("utf-8", "replace")
 
     def prompt(self, language: str | None, task: str, timestamps: bool) -> tuple[int, ...]:
-        """The tokens a transcript starts with: start, language, task, and no_timestamps unless wanted.
+        """The start of a transcript: start-of-transcript, language, task, and no_timestamps unless `timestamps`.
 
-        English-only models know neither language nor task tokens. Raises LanguageError for an unknown language or
-        task, for a multilingual model without a language, and for anything but transcribing English on an
-        English-only model.
+        English-only models have no language and task in their prompt. Raises LanguageError for an unknown language or
+        task, for a multilingual model without a language, and for an English-only model with another language or task
+        than transcribing English.
         """
         if task not in ("transcribe", "translate"):
             raise LanguageError(f"unknown task {task!r}: use transcribe or translate")
         ending = () if timestamps else (self.no_timestamps,)
         if not self.is_multilingual:
-            self._refuse_all_but_english(language, task)
+            self._require_english(language, task)
             return (self.sot, *ending)
         if language is None:
-            raise LanguageError("a multilingual model needs a language: name one, or detect it first")
+            raise LanguageError("a multilingual model needs a language: pass one, or detect it first")
         task_token = self.transcribe if task == "transcribe" else self.translate
         return (self.sot, self.languages[self.language_code(language)], task_token, *ending)
 
-    def _refuse_all_but_english(self, language: str | None, task: str) -> None:
-        what = None
+    def _require_english(self, language: str | None, task: str) -> None:
+        reason = None
         if language is not None and (code := self.language_code(language)) != "en":
-            what = f"does not know {LANGUAGES.get(code, code)}"
+            reason = f"does not support {LANGUAGES.get(code, code)}"
         elif task == "translate":
-            what = "cannot translate"
-        if what:
-            raise LanguageError(f"this model is English-only and {what}: use a multilingual one, such as base")
+            reason = "cannot translate"
+        if reason:
+            raise LanguageError(f"this model is English-only and {reason}: use a multilingual model, such as base")
 
     def non_speech_tokens(self) -> tuple[int, ...]:
-        """Ids, ascending, of what is written but not spoken, which Whisper suppresses; no special tokens."""
-        found = {self.encode(" -")[0], self.encode(" '")[0]}  # inside a word both stay allowed
-        for sign in (*_WRITTEN_ONLY, *_MUSIC):
-            for tokens in (self.encode(sign), self.encode(f" {sign}")):
-                if len(tokens) == 1 or sign in _MUSIC:
+        """The ids, ascending, of text that is written but not spoken, which Whisper suppresses; no special tokens."""
+        found = {self.encode(" -")[0], self.encode(" '")[0]}  # both remain allowed inside a word
+        for symbol in (*_NON_SPEECH, *_MUSIC):
+            for tokens in (self.encode(symbol), self.encode(f" {symbol}")):
+                if len(tokens) == 1 or symbol in _MUSIC:
                     found.add(tokens[0])
         return tuple(sorted(found))
 
 
 def _without_added_tokens(tokenizer: tokenizers.Tokenizer) -> tokenizers.Tokenizer:
-    """The same byte-pair encoding with no special tokens, so that no text can be taken for one."""
+    """The same byte-pair encoding without special tokens, so that no text is encoded as one."""
     import tokenizers
 
     text = tokenizers.Tokenizer(tokenizer.model)
@@ -172,7 +179,7 @@ def _without_added_tokens(tokenizer: tokenizers.Tokenizer) -> tokenizers.Tokeniz
 
 
 def _bytes(content: str) -> bytes:
-    """What a text token's content stands for; one that is not written in byte letters stands for itself."""
+    """The bytes of a text token; content that is not in the byte alphabet is encoded as UTF-8."""
     byte_of = _byte_of_letter()
     try:
         return bytes(byte_of[letter] for letter in content)
@@ -186,8 +193,10 @@ def _byte_of_letter() -> dict[str, int]:
 
 
 def byte_letters() -> list[str]:
-    """The letter that stands for each byte in a byte-level vocabulary: itself where Latin-1 prints it, else the next
-    of U+0100 and up."""
+    """The byte alphabet of byte-level vocabularies: each byte's letter, in order.
+
+    It is the Latin-1 character where that is printable, else the next character from U+0100 up.
+    """
     printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
     others = [byte for byte in range(256) if byte not in printable]
     return [chr(byte) if byte in printable else chr(0x100 + others.index(byte)) for byte in range(256)]

@@ -17,9 +17,8 @@ from pathlib import Path
 
 from peers.base import PeerError
 
-from tilewhisper.models.audio.log_mel import WINDOW_SAMPLES
 from tilewhisper.models.checkpoint.locate import Source, locate
-from tilewhisper.models.constants import FRAMES_PER_WINDOW, HOP_LENGTH, N_FFT, SAMPLE_RATE
+from tilewhisper.models.constants import FRAMES_PER_WINDOW, HOP_LENGTH, N_FFT, SAMPLE_RATE, WINDOW_SAMPLES
 
 EXPORTER = "optimum-cli"
 WORK = Path.home() / ".cache" / "tilewhisper" / "peers"

@@ -239,7 +239,7 @@ def test_a_folder_without_weights(tilewhisper, tmp_path):
 
 
 def test_audio_given_for_weights(tilewhisper):
-    refused(tilewhisper("transcribe", SAMPLE, "--model", SAMPLE), str(SAMPLE), "not a format known here")
+    refused(tilewhisper("transcribe", SAMPLE, "--model", SAMPLE), str(SAMPLE), "unknown format")
 
 
 # --- silence ------------------------------------------------------------------------------------------------------

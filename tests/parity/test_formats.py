@@ -1,12 +1,12 @@
-"""Real recordings in every container: each gives what is said in it, and one utterance the same from three of them."""
+"""Real recordings in every container: each transcript has the spoken words, and lossless copies give the same text."""
 
 import pytest
 
 from tilewhisper.models.audio import reader
 from tilewhisper.models.errors import AudioError
 
-# Of each file, words that tiny.en hears rightly.
-SAID = {
+# Words in each file that tiny.en transcribes correctly.
+SPOKEN = {
     "1272-128104-0004-8k.wav": "gives his sitter a cheerful slap",
     "1272-141231-0002.flac": "chest is still dripping blood the ache of his overstrained eyes",
     "1272-141231-0002.mp3": "chest is still dripping blood the ache of his overstrained eyes",
@@ -23,38 +23,39 @@ def plain(text: str) -> str:
     return " ".join("".join(c for c in text.lower() if c.isalnum() or c in " '").split())
 
 
-def heard(model, file, language="en") -> str:
+def transcribed(model, file, language="en") -> str:
     return "".join(segment.text for segment in model.transcribe(file, language, beam_size=1, audio_context="full")[0])
 
 
-@pytest.mark.parametrize("name", SAID)
-def test_what_is_said_is_heard(engine, shared, name):
-    assert SAID[name] in plain(heard(engine("tiny.en"), shared / "formats" / name))
+@pytest.mark.parametrize("name", SPOKEN)
+def test_the_transcript_has_the_spoken_words(engine, shared, name):
+    assert SPOKEN[name] in plain(transcribed(engine("tiny.en"), shared / "formats" / name))
 
 
-def test_all_files_of_the_folder_are_tried(shared):
-    assert {path.name for path in (shared / "formats").iterdir()} == {*SAID, "malformed.flac"}
+def test_all_files_of_the_folder_are_tested(shared):
+    assert {path.name for path in (shared / "formats").iterdir()} == {*SPOKEN, "malformed.flac"}
 
 
 def test_a_malformed_file_is_refused(engine, shared):
-    with pytest.raises(AudioError, match=r"malformed\.flac: not audio, or damaged"):
+    with pytest.raises(AudioError, match=r"malformed\.flac: not audio, or too damaged"):
         engine("tiny.en").transcribe(shared / "formats" / "malformed.flac")
 
 
-def test_one_utterance_in_two_lossless_containers_is_one_text(engine, shared):
+def test_an_utterance_gives_the_same_text_from_two_lossless_containers(engine, shared):
     flac, wav, mp3 = (
-        heard(engine("base"), shared / "formats" / f"1272-141231-0002.{ending}") for ending in ("flac", "wav", "mp3")
+        transcribed(engine("base"), shared / "formats" / f"1272-141231-0002.{extension}")
+        for extension in ("flac", "wav", "mp3")
     )
     assert flac == wav
-    assert mp3.startswith(" The cut on his chest is still dripping blood.")  # other sound, a word of it heard otherwise
+    assert mp3.startswith(" The cut on his chest is still dripping blood.")  # other samples, another word later
 
 
-def test_what_the_mp3_lost_is_the_encoders_and_not_ours(engine, oracle, shared):
-    """mp3 is lossy (its samples are 21 dB from the flac's), and tiny.en takes "cut on his" for another word there.
+def test_the_text_of_the_mp3_is_transformers_text(engine, oracle, shared):
+    """mp3 is lossy (its samples are 21 dB from the flac's), and tiny.en transcribes "cut on his" differently there.
 
-    transformers, given the same samples, hears the same.
+    transformers gives the same text from the same samples.
     """
     file = shared / "formats" / "1272-141231-0002.mp3"
-    assert heard(engine("tiny.en"), file) == oracle("tiny.en").generate(reader.decode_audio(file), "en").text
-    flac, wav = (heard(engine("tiny.en"), file.with_suffix(ending)) for ending in (".flac", ".wav"))
+    assert transcribed(engine("tiny.en"), file) == oracle("tiny.en").generate(reader.decode_audio(file), "en").text
+    flac, wav = (transcribed(engine("tiny.en"), file.with_suffix(extension)) for extension in (".flac", ".wav"))
     assert flac == wav

@@ -1,4 +1,4 @@
-"""The same weights out of every format, through the command: the same tokens, and what was said."""
+"""The command on the same weights in every format: the same tokens, and the spoken words."""
 
 import json
 import shutil
@@ -15,7 +15,7 @@ from tilewhisper.engine.tuning.transformers_whisper import transformers_model
 from tilewhisper.models.checkpoint import loader
 from tilewhisper.models.checkpoint.loader import Checkpoint
 
-SAID = "ask not what your country can do for you"
+SPOKEN = "ask not what your country can do for you"
 
 
 def hf(model: Checkpoint, folder: Path) -> Path:
@@ -33,7 +33,7 @@ FORMATS: dict[str, Callable[[Checkpoint, Path], Path]] = {
 
 @pytest.fixture(scope="module", params=["tiny.en", "base"])
 def packaged(request, shared, tmp_path_factory):
-    """A packaged model, and the tokens and text the command gets from it."""
+    """A packaged model, and the tokens and text that the command gives with it."""
     name = require_weights(request.param)
     return loader.load(name), transcribe(name, shared / "jfk.flac", tmp_path_factory.mktemp("packaged"))
 
@@ -47,13 +47,13 @@ def transcribe(model: str | Path, file: Path, folder: Path) -> tuple[list[int], 
 
 @pytest.fixture
 def folder(tmp_path):
-    """Emptied at once: the weights of base take 290 MB as float32."""
+    """Deleted after each test, because the weights of base take 290 MB as float32."""
     yield tmp_path
     shutil.rmtree(tmp_path)
 
 
-def test_the_packaged_weights_hear_what_was_said(packaged):
-    assert SAID in packaged[1][1].replace(",", "")
+def test_the_transcript_has_the_spoken_words(packaged):
+    assert SPOKEN in packaged[1][1].replace(",", "")
 
 
 @pytest.mark.parametrize("name", FORMATS)

@@ -1,4 +1,4 @@
-"""Audio made for the tests: files of any container and codec, and the signal they should load to."""
+"""Audio generated for the tests: files of any container and codec, and the signal they should decode to."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[2]
 SAMPLE = ROOT / "tests/data/sample.flac"
 SAMPLE_COUNT = soundfile.info(SAMPLE).frames
 FORMATS = ROOT.parent / "shared/data/formats"
-needs_formats = pytest.mark.skipif(not FORMATS.is_dir(), reason="shared data (formats/) is not here")
+needs_formats = pytest.mark.skipif(not FORMATS.is_dir(), reason="the shared data (formats/) is missing")
 
 
 def speech() -> np.ndarray:
@@ -19,13 +19,13 @@ def speech() -> np.ndarray:
 
 
 def snr(reference: np.ndarray, other: np.ndarray) -> float:
-    """Decibels; arrays of one length at lag 0."""
+    """Signal-to-noise ratio in decibels of two arrays of the same length, at lag 0."""
     reference, other = reference.astype(np.float64), other.astype(np.float64)
     return float(10 * np.log10(np.sum(reference**2) / max(np.sum((reference - other) ** 2), 1e-30)))
 
 
 def tones(rate: int, seconds: float = 1.0) -> np.ndarray:
-    """The same band-limited signal (all below 3.4 kHz) sampled at any rate, straight from its formula."""
+    """Sample the same band-limited signal (all below 3.4 kHz) at any rate, from its formula."""
     rng = np.random.default_rng(2)
     time = np.arange(round(seconds * rate)) / rate
     waves = [rng.uniform(0.02, 0.1) * np.sin(2 * np.pi * rng.uniform(80, 3400) * time + i) for i in range(8)]

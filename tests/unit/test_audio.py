@@ -1,4 +1,4 @@
-"""`models.audio`: what loads, and what it loads to."""
+"""Reading audio: the samples that arrays, file objects and files of every rate, codec and container give."""
 
 import io
 import os
@@ -24,12 +24,20 @@ from tilewhisper.models.errors import AudioError
 # ---- arrays and file objects
 
 
-def test_float32_array_is_taken_as_it_is() -> None:
+def test_a_float32_array_is_returned_without_a_copy() -> None:
     samples = speech()
     assert decode_audio(samples) is samples
 
 
-def test_other_arrays_become_float32() -> None:
+def test_the_parameters_are_faster_whispers() -> None:
+    assert decode_audio(input_file=str(SAMPLE), sampling_rate=16_000, split_stereo=False).shape == (SAMPLE_COUNT,)
+    with pytest.raises(AudioError, match=r"^sampling_rate must be 16000, got 8000: .*resample"):
+        decode_audio(SAMPLE, sampling_rate=8_000)
+    with pytest.raises(AudioError, match=r"^split_stereo must be False, got True: "):
+        decode_audio(SAMPLE, split_stereo=True)
+
+
+def test_other_dtypes_become_float32() -> None:
     samples = speech()
     pcm = (samples * 32768).astype(np.int16)  # sample.flac holds 16 bits: exact
     for array in (pcm, pcm.astype(np.int32) << 16, samples.astype(np.float64), samples.astype(">f4")):
@@ -53,9 +61,9 @@ def test_tensors_load_like_arrays() -> None:
         (np.zeros((2, 16_000), np.float32), r"shape \(2, 16000\).*expected \(samples,\)"),
         (np.float32(1), r"audio of type float32 cannot be read"),
         (np.array(1.0), r"shape \(\)"),
-        (np.zeros(16_000, np.int64), "holds int64"),
-        (np.zeros(16_000, bool), "holds bool"),
-        (np.zeros(16_000, complex), "holds complex128"),
+        (np.zeros(16_000, np.int64), "has dtype int64"),
+        (np.zeros(16_000, bool), "has dtype bool"),
+        (np.zeros(16_000, complex), "has dtype complex128"),
         (np.zeros(0, np.float32), "0 samples"),
         (np.zeros(800, np.float32), r"too short, 0\.050 s"),
         (np.where(np.arange(16_000) == 8_000, np.nan, 0), r"NaN or infinite sample at 0\.500 s"),
@@ -70,11 +78,11 @@ def test_unusable_arrays_are_refused(array: object, words: str) -> None:
     assert "\n" not in str(error.value)
 
 
-def test_silence_is_audio() -> None:
+def test_silence_is_valid_audio() -> None:
     assert not decode_audio(np.zeros(16_000, np.float32)).any()
 
 
-def test_file_object_is_read_from_its_position() -> None:
+def test_a_file_object_is_read_from_its_position() -> None:
     handle = io.BytesIO(b"preamble" + SAMPLE.read_bytes())
     handle.seek(8)
     np.testing.assert_array_equal(decode_audio(handle), speech())
@@ -106,21 +114,21 @@ def test_every_rate_gives_the_same_signal(rate: int, decoder: str, tmp_path: Pat
         encode(path, "pcm_f32le", tones(rate), rate, "matroska")
     loaded, expected = decode_audio(path), tones(SAMPLE_RATE)
     assert loaded.shape == expected.shape
-    # The oracle is the signal's formula at 16 kHz. The ends are left out: the filter sees a cut there. 131 to 135 dB
-    # measured (soxr HQ: 20 bits and more); a shift of one sample leaves 0 dB.
+    # The oracle is the signal's formula at 16 kHz. The ends are ignored, because the filter reaches past them. 131 to
+    # 135 dB measured (soxr HQ: at least 20 bits); a shift of one sample leaves 0 dB.
     middle = slice(800, -800)
     assert snr(expected[middle], loaded[middle]) > 110
 
 
 @pytest.mark.parametrize("rate", [8_000, 44_100, 48_000])
-def test_tone_keeps_frequency_and_amplitude(rate: int, tmp_path: Path) -> None:
+def test_a_tone_keeps_its_frequency_and_amplitude(rate: int, tmp_path: Path) -> None:
     soundfile.write(tmp_path / "tone.wav", 0.5 * np.sin(2 * np.pi * 1000 * np.arange(rate) / rate), rate, "FLOAT")
     spectrum = np.abs(np.fft.rfft(decode_audio(tmp_path / "tone.wav"))) / (SAMPLE_RATE / 2)
     assert len(spectrum) == 8001 and np.argmax(spectrum) == 1000
     assert spectrum[1000] == pytest.approx(0.5, rel=2e-3)
 
 
-def test_what_16_khz_cannot_hold_is_filtered_out(tmp_path: Path) -> None:
+def test_frequencies_above_8_khz_are_filtered_out(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "tone.wav", 0.5 * np.sin(2 * np.pi * 12_000 * np.arange(48_000) / 48_000), 48_000)
     assert np.abs(decode_audio(tmp_path / "tone.wav")[800:-800]).max() < 1e-4
 
@@ -166,17 +174,17 @@ def test_containers_load(codec: str, container: str, rate: int, named: bool, tmp
     path = encode(tmp_path / (f"sound.{container}" if named else "sound"), codec, source, rate, container)
     loaded, expected = decode_audio(path), tones(SAMPLE_RATE, 3.0)
     assert len(loaded) == pytest.approx(len(expected), abs=0.15 * SAMPLE_RATE)  # codec frames of padding
-    # Lossy codecs may delay: the tones' strength must come through, wherever they start.
+    # Lossy codecs may delay the signal, so only its strength is compared.
     middle = slice(SAMPLE_RATE, 2 * SAMPLE_RATE)
     assert np.std(loaded[middle]) == pytest.approx(np.std(expected[middle]), rel=0.1)
 
 
-def test_film_with_sound_loads(tmp_path: Path) -> None:
+def test_the_sound_of_a_video_loads(tmp_path: Path) -> None:
     path = encode(tmp_path / "film.mp4", "aac", speech(), SAMPLE_RATE, "mp4", video=True)
     assert len(decode_audio(path)) == pytest.approx(SAMPLE_COUNT, abs=0.15 * SAMPLE_RATE)
 
 
-def test_audio_that_ends_before_the_picture_is_whole(tmp_path: Path) -> None:
+def test_audio_that_ends_before_the_video_is_not_truncated(tmp_path: Path) -> None:
     path = tmp_path / "film.mkv"
     with av.open(str(path), "w") as out:
         stream = out.add_stream("pcm_s16le", rate=SAMPLE_RATE, layout="mono")
@@ -218,15 +226,15 @@ def test_shared_formats_load(name: str, seconds: float) -> None:
 
 @needs_formats
 def test_malformed_flac_is_refused() -> None:
-    with pytest.raises(AudioError, match=r"malformed\.flac: not audio, or damaged beyond decoding"):
+    with pytest.raises(AudioError, match=r"malformed\.flac: not audio, or too damaged to decode"):
         decode_audio(FORMATS / "malformed.flac")
 
 
 @needs_formats
 def test_one_utterance_agrees_across_formats() -> None:
     wav, flac, mp3 = (decode_audio(FORMATS / f"1272-141231-0002.{kind}") for kind in ("wav", "flac", "mp3"))
-    # Without any alignment: measured 63 dB (flac, another rounding) and 20.6 dB (64 kbit/s mp3). One sample of
-    # encoder delay left in would leave 6.9 dB, so these also hold the lag at zero.
+    # Compared without alignment: 63 dB (flac, another rounding) and 20.6 dB (64 kbit/s mp3) measured. One sample of
+    # encoder delay would leave 6.9 dB, so the bounds also ensure a lag of zero.
     assert wav.shape == flac.shape == mp3.shape
     assert snr(wav, flac) > 55
     assert snr(wav, mp3) > 17
@@ -238,7 +246,7 @@ def test_one_utterance_agrees_across_formats() -> None:
 
 @pytest.mark.parametrize("rate", [8_000, 16_000, 44_100])
 @pytest.mark.parametrize("container", ["wav", "ipod"])
-def test_a_stream_gives_what_soxr_makes_of_the_whole(rate: int, container: str, tmp_path: Path) -> None:
+def test_a_stream_equals_soxr_on_the_whole_audio(rate: int, container: str, tmp_path: Path) -> None:
     whole = (np.tile(tones(rate), 20) * 32768).astype(np.int16).astype(np.float32) / 32768
     path = tmp_path / "long.bin"
     if container == "wav":
@@ -252,14 +260,14 @@ def test_a_stream_gives_what_soxr_makes_of_the_whole(rate: int, container: str, 
     np.testing.assert_array_equal(np.concatenate(blocks), soxr.resample(whole, rate, SAMPLE_RATE, quality="HQ"))
 
 
-def test_an_array_streams_as_it_loads() -> None:
+def test_an_array_streams_the_samples_it_decodes_to() -> None:
     pcm = (np.tile(speech(), 2) * 32768).astype(np.int16)
     blocks = list(stream(pcm))
     assert len(blocks) > 2
     np.testing.assert_array_equal(np.concatenate(blocks), decode_audio(pcm))
 
 
-def test_a_stream_delivers_what_is_there_before_it_refuses_the_rest(tmp_path: Path) -> None:
+def test_a_stream_yields_the_intact_blocks_before_it_reports_truncation(tmp_path: Path) -> None:
     path = tmp_path / "whole.wav"
     soundfile.write(path, speech(), SAMPLE_RATE, subtype="PCM_16")
     blocks = stream(half(path))
@@ -269,10 +277,10 @@ def test_a_stream_delivers_what_is_there_before_it_refuses_the_rest(tmp_path: Pa
         next(blocks)
 
 
-def test_libav_goes_on_where_libsndfile_gives_up(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_libav_continues_where_libsndfile_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     def first_block_only(handle: object, name: str) -> Iterator[recording.Block]:
         yield recording.Block(speech()[:50_000], SAMPLE_RATE)
-        raise soundfiles.LeftToLibav
+        raise soundfiles.UseLibav
 
     monkeypatch.setattr(soundfiles, "blocks", first_block_only)
     np.testing.assert_array_equal(decode_audio(SAMPLE), speech())
@@ -292,10 +300,10 @@ def open_files() -> set[str]:
     return {os.path.realpath(entry) for entry in Path("/proc/self/fd").iterdir()}
 
 
-# ---- manners
+# ---- side effects
 
 
-def test_nothing_is_spilled_on_stderr(tmp_path: Path) -> None:
+def test_decoders_write_nothing_to_stderr(tmp_path: Path) -> None:
     mp3 = bytearray(encode(tmp_path / "whole.mp3", "libmp3lame", speech(), SAMPLE_RATE, "mp3").read_bytes())
     (tmp_path / "half.mp3").write_bytes(mp3[: len(mp3) // 2])
     mp3[4000:5000] = np.random.default_rng(8).bytes(1000)
@@ -321,14 +329,14 @@ def test_16_khz_audio_needs_no_heavy_import() -> None:
 
 
 def uncompiled(*options, **more):
-    """In the place of numba's decorators."""
+    """Stands in for numba's decorators."""
     return options[0] if options and callable(options[0]) else lambda function: function
 
 
 @pytest.mark.parametrize("name", ["jfk.flac", "formats/1272-128104-0004-8k.wav", "formats/sample1_dual.ogg"])
-def test_what_librosa_loads_is_loaded_bit_for_bit(name, shared, monkeypatch):
+def test_samples_are_bit_equal_to_librosas(name, shared, monkeypatch):
     """44.1 kHz mono, 8 kHz mono and 16 kHz stereo."""
-    numba = ModuleType("numba")  # where librosa is new it compiles for 18 s, and nothing that `load` calls
+    numba = ModuleType("numba")  # a fresh librosa compiles for 18 s, but nothing that `load` calls
     vars(numba).update(dict.fromkeys(("jit", "stencil", "vectorize", "guvectorize"), uncompiled))
     monkeypatch.setitem(sys.modules, "numba", numba)
     librosa = pytest.importorskip("librosa")

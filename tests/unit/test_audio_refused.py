@@ -1,4 +1,4 @@
-"""`models.audio`: what is refused with which words, and what of a damaged file is still told."""
+"""Reading audio: unusable and damaged files are refused, and the message says why and how much is intact."""
 
 import io
 import os
@@ -35,7 +35,7 @@ def test_files_that_cannot_be_opened_are_refused(refuse: Callable[[object], obje
         refuse("x" * 5000)
 
 
-def test_check_leaves_files_and_pipes_for_load() -> None:
+def test_check_file_accepts_files_and_does_not_consume_pipes() -> None:
     check_file(SAMPLE)
     reader = subprocess.Popen(["cat", str(SAMPLE)], stdout=subprocess.PIPE)
     assert reader.stdout is not None
@@ -46,7 +46,7 @@ def test_check_leaves_files_and_pipes_for_load() -> None:
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-def test_no_permission_is_refused(tmp_path: Path) -> None:
+def test_a_file_without_read_permission_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "locked.wav"
     path.write_bytes(SAMPLE.read_bytes())
     path.chmod(0)
@@ -54,7 +54,7 @@ def test_no_permission_is_refused(tmp_path: Path) -> None:
         decode_audio(path)
 
 
-def test_no_permission_is_said_as_such(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_permission_error_is_reported_as_such(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object, **__: object) -> None:
         raise PermissionError(13, "Permission denied")
 
@@ -108,7 +108,9 @@ def test_unusable_files_are_refused(write: Callable[[Path], object], words: str,
 
 @pytest.mark.parametrize("head", ["#EXTM3U\n#EXT-X-TARGETDURATION:8\n#EXTINF:7.2,\n", "ffconcat version 1.0\nfile "])
 @pytest.mark.parametrize("suffix", ["m3u8", "ffconcat", "txt"])
-def test_playlists_open_no_other_file(head: str, suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_playlists_do_not_open_other_files(
+    head: str, suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     encode(tmp_path / "other.mp3", "libmp3lame", speech(), SAMPLE_RATE, "mp3")
     playlist = tmp_path / f"list.{suffix}"
@@ -134,11 +136,12 @@ def test_playlists_open_no_other_file(head: str, suffix: str, tmp_path: Path, mo
         ("FLAC", "PCM_16"),
     ],
 )
-def test_truncated_file_says_how_much_is_left(kind: str, subtype: str, tmp_path: Path) -> None:
+def test_the_error_for_a_truncated_file_states_how_much_is_intact(kind: str, subtype: str, tmp_path: Path) -> None:
     path = tmp_path / "whole"
     soundfile.write(path, speech(), SAMPLE_RATE, format=kind, subtype=subtype)
     assert len(decode_audio(path)) == pytest.approx(SAMPLE_COUNT, abs=2048)  # ADPCM fills its last block
-    with pytest.raises(AudioError, match=r"truncated or damaged: its header says 7\.[234] s, [34]\.\d s could be read"):
+    words = r"truncated or damaged: its header states 7\.[234] s, but only [34]\.\d s could be read"
+    with pytest.raises(AudioError, match=words):
         decode_audio(half(path))
 
 
@@ -152,17 +155,18 @@ def test_truncated_file_says_how_much_is_left(kind: str, subtype: str, tmp_path:
         ("libmp3lame", "mp3", 16_000, False),
     ],
 )
-def test_truncated_container_says_how_much_is_left(
+def test_the_error_for_a_truncated_container_states_how_much_is_intact(
     codec: str, container: str, rate: int, video: bool, tmp_path: Path
 ) -> None:
     samples = np.tile(speech(), rate // SAMPLE_RATE)
     path = encode(tmp_path / "whole", codec, samples, rate, container, video)
     assert len(decode_audio(path)) == pytest.approx(SAMPLE_COUNT, abs=0.15 * SAMPLE_RATE)
-    with pytest.raises(AudioError, match=r"truncated or damaged: its header says 7\.\d s, \d\.\d s could be read"):
+    words = r"truncated or damaged: its header states 7\.\d s, but only \d\.\d s could be read"
+    with pytest.raises(AudioError, match=words):
         decode_audio(half(path))
 
 
-def test_m4a_whose_index_was_cut_off_is_refused(tmp_path: Path) -> None:
+def test_an_m4a_without_its_index_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "plain.m4a"
     with av.open(str(path), "w", format="ipod") as out:  # no faststart: the index is at the end
         stream = out.add_stream("alac", rate=SAMPLE_RATE, layout="mono")
@@ -171,20 +175,20 @@ def test_m4a_whose_index_was_cut_off_is_refused(tmp_path: Path) -> None:
         fit = av.AudioResampler("s16p", "mono", SAMPLE_RATE, frame_size=stream.codec_context.frame_size)
         for piece in [*fit.resample(frame), *fit.resample(None), None]:
             out.mux(stream.encode(piece))
-    with pytest.raises(AudioError, match="not audio, or damaged beyond decoding"):
+    with pytest.raises(AudioError, match="not audio, or too damaged to decode"):
         decode_audio(half(path))
 
 
 @pytest.mark.parametrize(("codec", "container", "rate"), [("libopus", "ogg", 48_000), ("aac", "adts", 16_000)])
-def test_containers_that_state_no_length_load_what_is_there(
+def test_truncated_containers_without_a_stated_length_load(
     codec: str, container: str, rate: int, tmp_path: Path
 ) -> None:
     path = encode(tmp_path / "whole", codec, np.tile(speech(), rate // SAMPLE_RATE), rate, container)
     assert 0.25 * SAMPLE_COUNT < len(decode_audio(half(path))) < 0.75 * SAMPLE_COUNT
 
 
-def test_mp3_without_a_length_header_is_not_judged_by_its_bit_rate(tmp_path: Path) -> None:
-    # Half silence, half noise at a variable bit rate: libav's guess from the first frames is far off.
+def test_the_length_of_an_mp3_is_not_guessed_from_its_bit_rate(tmp_path: Path) -> None:
+    # Half silence, half noise at a variable bit rate: libav's estimate from the first frames is far off.
     noise = np.random.default_rng(6).normal(0, 0.2, 5 * SAMPLE_RATE).astype(np.float32)
     path = tmp_path / "vbr.mp3"
     soundfile.write(
@@ -216,14 +220,14 @@ def test_damage_inside_an_m4a_is_refused(tmp_path: Path) -> None:
     middle = len(data) // 2
     data[middle : middle + 20_000] = np.random.default_rng(10).bytes(20_000)
     path.write_bytes(data)
-    with pytest.raises(AudioError, match=r"damaged: its header says 7\.\d s, [3-6]\.\d s could be read"):
+    with pytest.raises(AudioError, match=r"damaged: its header states 7\.\d s, but only [3-6]\.\d s could be read"):
         decode_audio(path)
 
 
-def test_damage_is_refused_where_no_length_is_stated(tmp_path: Path) -> None:
+def test_damage_is_detected_without_a_stated_length(tmp_path: Path) -> None:
     path = encode(tmp_path / "hole.aac", "aac", speech(), SAMPLE_RATE, "adts")
     data, rng, position = bytearray(path.read_bytes()), np.random.default_rng(11), 0
-    while position < len(data):  # spare the frames' headers, so that every frame is still found
+    while position < len(data):  # the frames' headers stay intact, so that libav still finds every frame
         length = (data[position + 3] & 3) << 11 | data[position + 4] << 3 | data[position + 5] >> 5
         if position > len(data) // 2:
             data[position + 7 : position + length] = rng.bytes(length - 7)
@@ -234,7 +238,7 @@ def test_damage_is_refused_where_no_length_is_stated(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("size", [0, 0x7FFFF000, 0x80000000, 0xFFFFFFFF])
-def test_streamed_wav_of_unknown_size_loads(size: int) -> None:
+def test_a_streamed_wav_of_unknown_size_loads(size: int) -> None:
     buffer = io.BytesIO()
     soundfile.write(buffer, speech(), SAMPLE_RATE, format="WAV", subtype="PCM_16")
     data = bytearray(buffer.getvalue())
@@ -244,7 +248,7 @@ def test_streamed_wav_of_unknown_size_loads(size: int) -> None:
     np.testing.assert_array_equal(decode_audio(io.BytesIO(data)), speech())
 
 
-def test_streamed_flac_of_unknown_length_loads() -> None:
+def test_a_streamed_flac_of_unknown_length_loads() -> None:
     data = bytearray(SAMPLE.read_bytes())
     data[21] &= 0xF0  # STREAMINFO's total samples: 36 bits, 0 is unknown
     data[22:26] = bytes(4)

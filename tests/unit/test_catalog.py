@@ -1,14 +1,15 @@
-"""The encoder's products are the model's own: names, order and sizes are checked against a forward pass."""
+"""Official models and the encoder's sites: names, order and sizes of the sites are checked against a forward pass."""
 
 import pytest
 import torch
 from transformers import WhisperConfig, WhisperModel
 
+import tilewhisper
 from tilewhisper.engine.routing import sites
 from tilewhisper.models.checkpoint import catalog
 
 
-def test_linear_sites_are_what_a_forward_pass_calls_in_this_order() -> None:
+def test_linear_sites_are_the_products_of_a_forward_pass_in_order() -> None:
     config = WhisperConfig(
         d_model=32, encoder_layers=2, decoder_layers=1, encoder_attention_heads=4, decoder_attention_heads=4,
         encoder_ffn_dim=48, decoder_ffn_dim=48, vocab_size=60, max_source_positions=10, pad_token_id=1,
@@ -26,7 +27,7 @@ def test_linear_sites_are_what_a_forward_pass_calls_in_this_order() -> None:
     assert [(s.name, s.m, s.k, s.n) for s in found if s.kind == "linear"] == called
 
 
-def test_attention_products_lie_between_v_and_out() -> None:
+def test_attention_products_come_between_v_and_out() -> None:
     found = sites.encoder_sites(layers=4, d_model=384, heads=6, ffn=1536)
     assert len(found) == 32
     third = [site for site in found if site.name.startswith("layers.3.")]
@@ -35,6 +36,14 @@ def test_attention_products_lie_between_v_and_out() -> None:
     ]  # fmt: skip
     assert third[3] == sites.Site("layers.3.self_attn.qk", 6, 1500, 64, 1500, "matmul")
     assert third[4] == sites.Site("layers.3.self_attn.av", 6, 1500, 1500, 64, "matmul")
+
+
+def test_available_models_are_official_names_and_aliases() -> None:
+    names = catalog.available_models()
+    assert isinstance(names, list)
+    assert names[0] == "tiny.en" and {"base", "large-v3", "large", "turbo"} <= set(names)
+    assert all(catalog.official(name) for name in names)
+    assert tilewhisper.available_models() == names
 
 
 def test_every_official_size_is_consistent() -> None:
@@ -47,6 +56,6 @@ def test_every_official_size_is_consistent() -> None:
     assert catalog.official("nope") is None
 
 
-def test_width_that_does_not_divide_into_heads_is_refused() -> None:
+def test_a_d_model_that_the_heads_do_not_divide_is_refused() -> None:
     with pytest.raises(ValueError, match="does not divide"):
         sites.encoder_sites(layers=1, d_model=100, heads=6, ffn=400)

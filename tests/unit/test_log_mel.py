@@ -1,4 +1,4 @@
-"""`models.log_mel`: equal to transformers' extractor, whole windows wherever one seeks, in pieces or at once."""
+"""Log-mel spectrograms: equal to transformers' extractor, complete windows at any seek, the same in pieces."""
 
 import numpy as np
 import pytest
@@ -6,8 +6,8 @@ import torch
 from transformers import WhisperFeatureExtractor
 
 from tilewhisper.models.audio import spill
-from tilewhisper.models.audio.log_mel import WINDOW_SAMPLES, LogMel, content_frames, log_mel, mel_filters, window
-from tilewhisper.models.constants import FRAMES_PER_WINDOW
+from tilewhisper.models.audio.log_mel import LogMel, content_frames, log_mel, mel_filters, window
+from tilewhisper.models.constants import FRAMES_PER_WINDOW, WINDOW_SAMPLES
 
 
 def noise(samples: int, scale: float = 0.1, seed: int = 0) -> np.ndarray:
@@ -22,7 +22,7 @@ def extracted(samples: np.ndarray, n_mels: int, **options: object) -> torch.Tens
 @pytest.mark.parametrize("n_mels", [80, 128])
 def test_filters_equal_transformers(n_mels: int) -> None:
     theirs = torch.from_numpy(WhisperFeatureExtractor(feature_size=n_mels).mel_filters).float().T
-    # Both are computed in float64, by formulas that may differ in the last bit before rounding to float32.
+    # Both are computed in float64, with formulas that may differ in the last bit before rounding to float32.
     torch.testing.assert_close(mel_filters(n_mels), theirs, rtol=2**-23, atol=0)
 
 
@@ -34,7 +34,7 @@ def test_filters_equal_transformers(n_mels: int) -> None:
         noise(123_457),
         noise(1_600, scale=1e-4),
         noise(WINDOW_SAMPLES),
-        noise(WINDOW_SAMPLES - 30),  # the mirror at 30 s sees audio
+        noise(WINDOW_SAMPLES - 30),  # the mirror image at 30 s has audio in it
         np.zeros(16_000, np.float32),
         np.sin(np.arange(48_000) * 0.3).astype(np.float32),
     ],
@@ -43,32 +43,32 @@ def test_filters_equal_transformers(n_mels: int) -> None:
 def test_a_window_equals_transformers(samples: np.ndarray, n_mels: int) -> None:
     mel = log_mel(samples, n_mels)
     assert mel.shape == (n_mels, FRAMES_PER_WINDOW) and mel.dtype == torch.float32
-    # Bit-equal here (torch 2.13, x86-64). Another FFT or matmul may sum in another order: a float32 sum of 201 terms,
-    # relative 201 * 2**-24 in power, moves (log10 + 4) / 4 by 1.3e-6 at most.
+    # Bit-equal with torch 2.13 on x86-64. Another FFT or matmul may sum in another order: a float32 sum of 201 terms
+    # has a relative error of 201 * 2**-24 in power, which moves (log10 + 4) / 4 by 1.3e-6 at most.
     torch.testing.assert_close(mel, extracted(samples, n_mels), rtol=0, atol=2e-6)
 
 
 def test_long_audio_equals_transformers_over_the_whole_file() -> None:
     samples = np.concatenate([noise(500_000, 0.001), noise(300_000, 0.3, seed=1), noise(100_123, 1e-6, seed=2)])
     theirs = extracted(samples, 80, truncation=False, padding="longest")
-    # The last two frames see past the end: zeros here, a mirror image there.
+    # The last two frames reach past the end: into zeros here, into a mirror image in transformers.
     inside = len(samples) // 160 - 2
     torch.testing.assert_close(log_mel(samples)[:, :inside], theirs[:, :inside], rtol=0, atol=2e-6)
 
 
 @pytest.mark.parametrize("samples", [WINDOW_SAMPLES + 1, 500_000, 500_001, 500_159])
-def test_every_window_of_long_audio_is_whole_and_ends_in_silence(samples: int) -> None:
+def test_every_window_of_long_audio_is_complete_and_ends_in_silence(samples: int) -> None:
     audio = noise(samples)
     mel = log_mel(audio)
     last = content_frames(samples) - 1
     assert mel[:, last : last + FRAMES_PER_WINDOW].shape == (80, FRAMES_PER_WINDOW)
-    # True silence: what zeros give in the same file.
+    # Silence is what zeros give in the same file.
     silent = log_mel(np.concatenate([audio, np.zeros(WINDOW_SAMPLES, np.float32)]))[:, -100:]
     past = mel[:, last + 4 :]
     assert torch.equal(past, silent[:, :1].expand_as(past))
 
 
-@pytest.mark.parametrize("scale", [0.1, 1e-7])  # floor set by the loudest frame; by the least power
+@pytest.mark.parametrize("scale", [0.1, 1e-7])  # the loudest frame sets the floor; the minimum power does
 def test_window_past_the_end_is_silence(scale: float) -> None:
     audio = noise(200_000, scale)
     mel, seek = log_mel(audio), 1000
@@ -95,16 +95,16 @@ def streamed(samples: np.ndarray, piece: int) -> LogMel:
 @pytest.mark.parametrize("piece", [1_000, 65_536, WINDOW_SAMPLES + 160, 2_000_000])
 def test_pieces_of_any_size_make_the_same_windows(samples: int, piece: int) -> None:
     audio = noise(samples, scale=0.001)
-    audio[-2_000:] *= 1000  # the loudest comes last
+    audio[-2_000:] *= 1000  # the loudest frame is the last
     whole, mel = log_mel(audio), streamed(audio, piece)
     assert mel.samples == samples and mel.content_frames == content_frames(samples)
-    for seek in (0, 60, content_frames(samples) - 1, 0):  # back again too
+    for seek in (0, 60, content_frames(samples) - 1, 0):  # backwards too
         content = min(content_frames(samples) - seek, FRAMES_PER_WINDOW)
         assert torch.equal(mel.window(seek)[:, :content], window(whole, seek)[:, :content])
         assert not mel.window(seek)[:, content:].any()
 
 
-def test_a_window_may_end_early_in_zeros() -> None:
+def test_a_window_with_fewer_frames_ends_in_zeros() -> None:
     audio = noise(WINDOW_SAMPLES)
     mel = streamed(audio, 100_000)
     cut = mel.window(500, 700)
@@ -113,16 +113,16 @@ def test_a_window_may_end_early_in_zeros() -> None:
     assert torch.equal(mel.window(0, 10_000), mel.window(0))
 
 
-def test_what_outgrows_memory_reads_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_frames_spilled_to_disk_read_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     audio = noise(3 * WINDOW_SAMPLES)
-    kept = streamed(audio, 65_536)
+    in_memory = streamed(audio, 65_536)
     monkeypatch.setattr(spill, "MEMORY_BYTES", 2_000)
     spilled = streamed(audio, 65_536)
     for seek in (0, 2_999, 8_999, 17):
-        assert torch.equal(spilled.window(seek), kept.window(seek))
+        assert torch.equal(spilled.window(seek), in_memory.window(seek))
 
 
-def test_samples_are_left_alone() -> None:
+def test_the_samples_are_not_modified() -> None:
     samples = noise(16_000)
     samples.setflags(write=False)
     log_mel(samples)

@@ -4,10 +4,10 @@ import pytest
 
 from tilewhisper.engine.pipeline.transcription import placed
 from tilewhisper.engine.results import Segment, Word
-from tilewhisper.models.audio.vad import Span, Timeline
+from tilewhisper.models.audio.vad import SpeechSpan, Timeline
 from tilewhisper.models.constants import SAMPLE_RATE
 
-TIMELINE = Timeline([Span(0, 11 * SAMPLE_RATE), Span(50 * SAMPLE_RATE, 60 * SAMPLE_RATE)])
+TIMELINE = Timeline([SpeechSpan(0, 11 * SAMPLE_RATE), SpeechSpan(50 * SAMPLE_RATE, 60 * SAMPLE_RATE)])
 """Speech from 0 to 11 s and from 50 to 60 s; the cut is at 11 s of the joined audio."""
 
 

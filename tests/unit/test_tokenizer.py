@@ -1,4 +1,4 @@
-"""Tokenizers: special ids from every vocabulary, text to tokens and back, and what is never to be chosen."""
+"""Tokenizers: special token ids in every vocabulary, encoding and decoding, prompts, and suppressed tokens."""
 
 import json
 from importlib.util import find_spec
@@ -49,7 +49,7 @@ def test_english_ids(english: Tokenizer) -> None:
     assert (english.translate, english.transcribe, english.sot_lm, english.sot_prev) == (50357, 50358, 50359, 50360)
     assert (english.no_speech, english.no_timestamps, english.timestamp_begin) == (50361, 50362, 50363)
     assert not english.is_multilingual
-    assert english.languages["he"] == 50278  # this file still calls it iw
+    assert english.languages["he"] == 50278  # iw in this file
 
 
 def test_multilingual_ids(multilingual: Tokenizer) -> None:
@@ -60,7 +60,7 @@ def test_multilingual_ids(multilingual: Tokenizer) -> None:
     assert "yue" not in multilingual.languages
 
 
-def test_large_v3_has_one_language_more_which_shifts_what_follows(large_v3: Tokenizer) -> None:
+def test_the_additional_language_of_large_v3_shifts_all_ids_after_it(large_v3: Tokenizer) -> None:
     assert (large_v3.sot, large_v3.languages["su"], large_v3.languages["yue"]) == (50258, 50357, 50358)
     assert (large_v3.translate, large_v3.transcribe, large_v3.sot_lm) == (50359, 50360, 50361)
     assert (large_v3.sot_prev, large_v3.no_speech, large_v3.no_timestamps) == (50362, 50363, 50364)
@@ -78,33 +78,33 @@ def test_rank_order_gives_the_packaged_encoding(english: Tokenizer) -> None:
     assert dict(built.languages) == dict(english.languages)
 
 
-def test_a_merge_missing_in_the_packaged_file_is_restored(multilingual: Tokenizer) -> None:
+def test_a_merge_that_is_missing_in_the_packaged_file_is_restored(multilingual: Tokenizer) -> None:
     packaged = tokenizers.Tokenizer.from_file(str(folder_of("base") / "tokenizer.json"))
     assert len(packaged.encode(" types", add_special_tokens=False).ids) == 3  # "Ġ t" is not among its merges
     assert len(multilingual.encode(" types")) == 1
 
 
-def test_text_survives_encoding_and_special_tokens_in_it_stay_text(multilingual: Tokenizer) -> None:
+def test_text_round_trips_and_special_tokens_in_it_are_encoded_as_text(multilingual: Tokenizer) -> None:
     for text in TEXTS:
         ids = multilingual.encode(text)
         assert multilingual.decode(ids) == text
         assert max(ids) < multilingual.eot
 
 
-def test_decode_drops_specials_and_timestamps(multilingual: Tokenizer) -> None:
+def test_decoding_drops_special_tokens_and_timestamps(multilingual: Tokenizer) -> None:
     word = multilingual.encode(" Hello")
     begin = multilingual.timestamp_begin
     assert multilingual.decode([multilingual.sot, begin, *word, begin + 100, multilingual.eot]) == " Hello"
 
 
-def test_part_of_a_character_becomes_the_replacement_character(english: Tokenizer) -> None:
+def test_an_incomplete_character_is_decoded_to_the_replacement_character(english: Tokenizer) -> None:
     ids = english.encode("\u8a9e")  # three bytes in more than one token
     assert len(ids) > 1
     assert set(english.decode(ids[:1])) == {"\ufffd"}
 
 
 @pytest.mark.parametrize("model", ["tiny.en", "base"])
-def test_suppressed_tokens_are_those_the_checkpoint_lists(model: str) -> None:
+def test_derived_suppressed_tokens_equal_the_stored_ones(model: str) -> None:
     folder = folder_of(model)
     tokenizer = vocabulary.from_file(folder / "tokenizer.json", {"tiny.en": 51864, "base": 51865}[model])
     stored = json.loads((folder / "config.json").read_text())
@@ -119,10 +119,10 @@ def test_prompts(english: Tokenizer, multilingual: Tokenizer) -> None:
     assert multilingual.prompt("de", "transcribe", timestamps=True) == (50258, 50261, 50359)
 
 
-def test_prompts_that_cannot_be_had(english: Tokenizer, multilingual: Tokenizer) -> None:
+def test_unsupported_languages_and_tasks_are_refused(english: Tokenizer, multilingual: Tokenizer) -> None:
     with pytest.raises(LanguageError, match="English-only and cannot translate"):
         english.prompt("en", "translate", timestamps=True)
-    with pytest.raises(LanguageError, match="English-only and does not know german"):
+    with pytest.raises(LanguageError, match="English-only and does not support german"):
         english.prompt("de", "transcribe", timestamps=True)
     with pytest.raises(LanguageError, match="needs a language"):
         multilingual.prompt(None, "transcribe", timestamps=True)
@@ -130,7 +130,7 @@ def test_prompts_that_cannot_be_had(english: Tokenizer, multilingual: Tokenizer)
         multilingual.prompt("de", "sing", timestamps=True)
 
 
-def test_languages_by_name_alias_and_code(multilingual: Tokenizer, large_v3: Tokenizer) -> None:
+def test_languages_are_found_by_name_alias_and_code(multilingual: Tokenizer, large_v3: Tokenizer) -> None:
     assert [multilingual.language_code(name) for name in ("EN", "Haitian Creole", "mandarin")] == ["en", "ht", "zh"]
     assert large_v3.language_code("Cantonese") == "yue"
     with pytest.raises(LanguageError, match=r"unknown language 'germn'.*did you mean german"):
@@ -143,13 +143,13 @@ def test_a_vocabulary_that_does_not_fit_the_weights_is_refused() -> None:
     path = folder_of("tiny.en") / "tokenizer.json"
     with pytest.raises(CheckpointError, match="do not belong together"):
         vocabulary.from_file(path, 51000)
-    with pytest.raises(CheckpointError, match="does not fit a model with 51000"):
+    with pytest.raises(CheckpointError, match="does not fit weights with 51000"):
         vocabulary.build(vocabulary.text_tokens(path), 51000)
     with pytest.raises(CheckpointError, match="corrupt"):
         vocabulary.build([b"a"] * 50256, 51864)
 
 
-def test_files_that_are_no_tokenizer_are_refused(tmp_path: Path) -> None:
+def test_files_that_are_not_tokenizers_are_refused(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="no tokenizer beside the weights"):
         vocabulary.from_file(tmp_path / "tokenizer.json", 51864)
     for text in ("{", '{"version": "1.0"}'):

@@ -1,8 +1,8 @@
-"""Weight formats: a table of readers, and the one record all of them return.
+"""Weight formats: a table of readers, and the record that each of them returns.
 
-A reader is a module with `read(source) -> Weights`. It renames tensors to transformers' names and leaves their values
-as they are (as float32). It builds no model: `modules.py` does, and checks the tensors while doing so.
-To add a format: one module, one line in `READERS`, and the signs by which `locate.py` knows its files.
+A reader is a module with `read(source) -> Weights`. It renames the tensors to transformers' names and converts them to
+float32. `modules.py` builds the model and checks the tensors.
+To add a format, write one module, add one line to `READERS`, and let `locate.py` detect its files.
 """
 
 from __future__ import annotations
@@ -30,8 +30,10 @@ READERS: Mapping[str, str] = {
 
 @dataclass(frozen=True)
 class Weights:
-    """A checkpoint read into memory. `state` holds float32 tensors under transformers' names, without the output
-    projection, which is the token embedding."""
+    """A checkpoint in memory.
+
+    `state` has float32 tensors with transformers' names, without the output projection, which is the token embedding.
+    """
 
     config: ModelConfig
     state: Mapping[str, torch.Tensor]
@@ -40,6 +42,6 @@ class Weights:
 
 
 def read(source: Source) -> Weights:
-    """Read the source with its kind's reader. Raises CheckpointError."""
+    """Read a checkpoint with the reader of its kind. Raises CheckpointError."""
     weights: Weights = import_module(READERS[source.kind]).read(source)
     return weights

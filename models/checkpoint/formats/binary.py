@@ -1,4 +1,4 @@
-"""Reading little-endian binary weight files from memory, never past their end."""
+"""Read little-endian binary weight files from memory, with bounds checks."""
 
 from __future__ import annotations
 
@@ -16,65 +16,69 @@ Buffer = mmap.mmap | bytearray
 
 
 def contents(files: Sequence[Path]) -> Buffer:
-    """The files' bytes joined: one file is mapped, several are copied together. Raises CheckpointError."""
+    """The files' bytes, concatenated: a single file is mapped, several are copied. Raises CheckpointError."""
     try:
         if len(files) == 1 and files[0].stat().st_size:
             with files[0].open("rb") as file:
-                # Copy-on-write: torch refuses buffers it may not write to.
+                # Copy-on-write, because torch rejects read-only buffers.
                 return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
         joined = bytearray()
         for part in files:
             joined += part.read_bytes()
         return joined
     except OSError as error:
-        raise CheckpointError(f"{error.filename}: cannot be read: {error.strerror}") from error
+        raise CheckpointError(
+            f"{error.filename}: cannot be read ({error.strerror}); check that the file exists and its permissions"
+        ) from error
 
 
 class Cursor:
-    """A position in a file's bytes; `name` is the file, for messages."""
+    """A read position in a file's bytes. `name` is the file's name, for messages."""
 
     def __init__(self, data: Buffer, name: str) -> None:
         self._data = data
         self._name = name
-        self._at = 0
+        self._position = 0
 
     @property
     def at_end(self) -> bool:
-        """Whether every byte has been read."""
-        return self._at == len(self._data)
+        """Whether all bytes have been read."""
+        return self._position == len(self._data)
 
     def _advance(self, count: int) -> int:
-        start = self._at
+        start = self._position
         if start + count > len(self._data):
             raise CheckpointError(
                 f"{self._name}: the file is incomplete or corrupt: it has {len(self._data)} bytes and a record of "
-                f"{count} starts at {start}; fetch it again"
+                f"{count} starts at {start}; download it again"
             )
-        self._at = start + count
+        self._position = start + count
         return start
 
     def skip(self, count: int) -> None:
-        """Pass over `count` bytes."""
+        """Skip `count` bytes."""
         self._advance(count)
 
     def raw(self, count: int) -> bytes:
-        """The next `count` bytes."""
+        """Read `count` bytes."""
         start = self._advance(count)
         return bytes(self._data[start : start + count])
 
     def name(self, count: int) -> str:
-        """The next `count` bytes as a tensor's name: printable ASCII, a closing zero dropped."""
+        """Read `count` bytes as a tensor's name: printable ASCII, with an optional zero at the end."""
         raw = self.raw(count).removesuffix(b"\0")
         if not (raw.isascii() and raw.decode("ascii").isprintable()):
-            raise CheckpointError(f"{self._name}: corrupt at byte {self._at}: no tensor's name; fetch it again")
+            raise CheckpointError(
+                f"{self._name}: corrupt at byte {self._position}: expected a tensor's name; download it again"
+            )
         return raw.decode("ascii")
 
     def unpack(self, layout: str) -> tuple[Any, ...]:
-        """The next values, by `struct`'s letters."""
+        """Read values in a `struct` format."""
         return struct.unpack_from("<" + layout, self._data, self._advance(struct.calcsize("<" + layout)))
 
     def tensor(self, dtype: torch.dtype, shape: Sequence[int]) -> torch.Tensor:
-        """The next tensor, as its own copy of `shape` and `dtype`: the file keeps no alignment."""
+        """Read a tensor of `shape` and `dtype`; it is copied, because tensors in the file are not aligned."""
         count = 1
         for length in shape:
             count *= length

@@ -1,4 +1,4 @@
-"""A model's configuration from the tensors' shapes, for formats that store none."""
+"""Derive a model's configuration from the shapes of its tensors, for formats that store none."""
 
 from __future__ import annotations
 
@@ -12,17 +12,21 @@ from tilewhisper.models.errors import CheckpointError
 
 
 def dims_of(state: Mapping[str, torch.Tensor], heads: int, name: str) -> Dims:
-    """The `Dims` these tensors show, with the number of heads, which they do not.
+    """The dimensions of these tensors; the number of heads is passed in, since shapes do not show it.
 
-    Raises CheckpointError, with the file's `name`, when the tensors they are read from are not there.
+    Raises CheckpointError, with the file's `name`, when the embeddings or conv1 are missing.
     """
     try:
         n_vocab, d_model = state["model.decoder.embed_tokens.weight"].shape
         n_mels = state["model.encoder.conv1.weight"].shape[1]
     except (KeyError, ValueError, IndexError) as error:
-        raise CheckpointError(f"{name}: these are not Whisper's weights: no embeddings or no conv1 found") from error
+        raise CheckpointError(
+            f"{name}: these are not Whisper's weights: expected token embeddings and conv1; pass a Whisper checkpoint"
+        ) from error
     if heads < 1 or d_model % heads:
-        raise CheckpointError(f"{name}: {heads} heads do not divide a width of {d_model}: the file is corrupt")
+        raise CheckpointError(
+            f"{name}: {heads} heads do not divide d_model = {d_model}: the file is corrupt; download it again"
+        )
     return (d_model, _layers(state, "encoder"), _layers(state, "decoder"), heads, n_mels, n_vocab)
 
 
@@ -31,12 +35,12 @@ def _layers(state: Mapping[str, torch.Tensor], side: str) -> int:
 
 
 def model_config(state: Mapping[str, torch.Tensor], dims: Dims) -> ModelConfig:
-    """The configuration of a checkpoint that stores none. Raises CheckpointError on missing tensors."""
+    """The configuration of a checkpoint that stores none. Raises CheckpointError when tensors are missing."""
     d_model, encoder_layers, decoder_layers, heads, n_mels, n_vocab = dims
 
     def rows(name: str) -> int:
         if name not in state:
-            raise CheckpointError(f"these weights are incomplete: no {name}")
+            raise CheckpointError(f"these weights are incomplete: missing {name}; download them again")
         return state[name].shape[0]
 
     return ModelConfig(

@@ -4,9 +4,9 @@
     count times: string name, u8 rank, rank u32 dimensions, u8 dtype, u32 bytes, data
     u32 count of aliases, each two strings
 
-All little-endian; a string is a u16 length and that many bytes, the last a zero. Query, key and value are one tensor,
-stacked by rows; the stacked bias has zeros for the key, which has none. `config.json` beside it holds the generation
-generation_config, `tokenizer.json` the tokenizer.
+All numbers are little-endian; a string is a u16 length and that many bytes, the last a zero. Query, key and value
+projections are one tensor, stacked by rows; the stacked bias has zeros for the key, which has no bias. `config.json`
+beside it has the generation config, `tokenizer.json` the tokenizer.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _ROOT_NAMES = {
     "decoder/position_encodings": "decoder.embed_positions",
     "decoder/layer_norm": "decoder.layer_norm",
 }
-# A module stacked of several has several names.
+# A tensor stacked from several modules has several names.
 _LAYER_NAMES = {
     "self_attention/linear_0": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
     "self_attention/linear_1": ("self_attn.out_proj",),
@@ -57,14 +57,14 @@ _PARAMETERS = {"weight": "weight", "bias": "bias", "gamma": "weight", "beta": "b
 
 
 def read(source: Source) -> Weights:
-    """Read `model.bin` (or its parts) and the two JSON files beside it. Raises CheckpointError."""
+    """Read `model.bin` (or its parts) and the JSON files beside it. Raises CheckpointError."""
     variables = _variables(Cursor(contents(source.files), source.name), source.name)
     scalars = {name: int(tensor) for name, tensor in variables.items() if tensor.ndim == 0}
     try:
         heads = scalars["encoder/num_heads"]
     except KeyError as error:
         raise CheckpointError(
-            f"{source.name}: model.bin has no encoder/num_heads: its conversion is not known"
+            f"{source.name}: model.bin has no encoder/num_heads; convert it again with a current CTranslate2"
         ) from error
     state: dict[str, torch.Tensor] = {}
     for name, tensor in variables.items():
@@ -72,21 +72,21 @@ def read(source: Source) -> Weights:
             state |= _renamed(name, tensor, source.name)
     dims = dims_of(state, heads, source.name)
     tokenizer = vocabulary.from_file(source.folder / "tokenizer.json", n_vocab=dims[-1])
-    return Weights(model_config(state, dims), state, tokenizer, _facts(source.folder, tokenizer, dims))
+    return Weights(model_config(state, dims), state, tokenizer, _generation_config(source.folder, tokenizer, dims))
 
 
 def _variables(cursor: Cursor, name: str) -> dict[str, torch.Tensor]:
     (version,) = cursor.unpack("I")
     if version != _VERSION:
         raise CheckpointError(
-            f"{name}: CTranslate2 format version {version}, only {_VERSION} is known; convert it anew"
+            f"{name}: CTranslate2 format version {version}, only {_VERSION} is supported; convert the model again"
         )
     spec = _string(cursor)
     if spec != "WhisperSpec":
-        raise CheckpointError(f"{name}: a CTranslate2 model of another kind ({spec}); a WhisperSpec is needed")
+        raise CheckpointError(f"{name}: a CTranslate2 model of another kind ({spec}); expected a WhisperSpec")
     _revision, count = cursor.unpack("II")
     variables = dict(_variable(cursor, name) for _ in range(count))
-    # Aliases say which tensors are shared: in Whisper the output projection and the embedding, always.
+    # Aliases list shared tensors; in Whisper they are always the output projection and the embedding.
     (aliases,) = cursor.unpack("I")
     for _ in range(2 * aliases):
         _string(cursor)
@@ -101,19 +101,21 @@ def _variable(cursor: Cursor, file: str) -> tuple[str, torch.Tensor]:
     dtype = _DTYPES.get(code)
     if dtype is None:
         raise CheckpointError(
-            f"{file}: {name} has dtype number {code}, which is not known: the file is corrupt or newer"
+            f"{file}: {name} has the unknown dtype number {code}: the file is corrupt or too new; convert it again"
         )
     if rank and dtype not in _FLOATS:
         kind = str(dtype).removeprefix("torch.")
         raise CheckpointError(
-            f"{file}: quantised to {kind} ({name}); float16 or float32 is needed: convert with --quantization float16"
+            f"{file}: quantised to {kind} ({name}); expected float16, bfloat16 or float32: "
+            "convert it with --quantization float16"
         )
     tensor = cursor.tensor(dtype, shape)
     if tensor.nbytes != size:
         raise CheckpointError(
-            f"{file}: {name} says {size} bytes and its shape needs {tensor.nbytes}: the file is corrupt"
+            f"{file}: {name} states {size} bytes, but its shape needs {tensor.nbytes}: the file is corrupt; "
+            "download it again"
         )
-    # At once, so that only one tensor is ever held in both precisions.
+    # Converted right away, so that only one tensor at a time is in memory in both precisions.
     return name, tensor.to(torch.float32) if rank else tensor
 
 
@@ -123,7 +125,7 @@ def _string(cursor: Cursor) -> str:
 
 
 def _renamed(name: str, tensor: torch.Tensor, file: str) -> dict[str, torch.Tensor]:
-    """The tensor under its transformers name, or, if it is a stack, its rows under theirs."""
+    """Map transformers' name to the tensor, or, for a stacked tensor, each name to its rows."""
     module, _, parameter = name.rpartition("/")
     parameter = _PARAMETERS.get(parameter, parameter)
     if module in _ROOT_NAMES:
@@ -131,9 +133,9 @@ def _renamed(name: str, tensor: torch.Tensor, file: str) -> dict[str, torch.Tens
     side, _, rest = module.partition("/layer_")
     index, _, leaf = rest.partition("/")
     if leaf not in _LAYER_NAMES:
-        raise CheckpointError(f"{file}: unexpected tensor {name}: not a Whisper model this reader knows")
+        raise CheckpointError(f"{file}: unexpected tensor {name}: not a Whisper model; convert it from Whisper weights")
     names = _LAYER_NAMES[leaf]
-    parts = zip(names, tensor.chunk(len(names)), strict=False)  # a wrong size shows up when the model is built
+    parts = zip(names, tensor.chunk(len(names)), strict=False)  # `modules.build` reports wrong sizes
     return {
         f"model.{side}.layers.{index}.{target}.{parameter}": part.contiguous()
         for target, part in parts
@@ -141,15 +143,15 @@ def _renamed(name: str, tensor: torch.Tensor, file: str) -> dict[str, torch.Tens
     }
 
 
-def _facts(folder: Path, tokenizer: Tokenizer, dims: Dims) -> GenerationConfig:
-    """What `config.json` says, and for what it does not say the derived generation_config."""
+def _generation_config(folder: Path, tokenizer: Tokenizer, dims: Dims) -> GenerationConfig:
+    """The settings in `config.json`; missing ones are derived."""
     derived = derive(tokenizer, dims)
     try:
         stored: dict[str, Any] = json.loads((folder / "config.json").read_text("utf-8"))
     except FileNotFoundError:
         return derived
     except (OSError, ValueError) as error:
-        raise CheckpointError(f"{folder / 'config.json'}: not readable as JSON: {error}") from error
+        raise CheckpointError(f"{folder / 'config.json'}: not valid JSON ({error}); download it again") from error
     return GenerationConfig(
         suppress_tokens=tuple(stored.get("suppress_ids", derived.suppress_tokens)),
         begin_suppress_tokens=tuple(stored.get("suppress_ids_begin", derived.begin_suppress_tokens)),

@@ -1,12 +1,12 @@
 """whisper.cpp's ggml `.bin`, with tensors in float32, float16 or q8_0.
 
     u32 magic "ggml", 11 i32 sizes (`_Header`)
-    i32 mel bins, i32 spectrum bins, their product of float32: mel filters, not used here
+    i32 mel bins, i32 spectrum bins, float32 mel filters (mel bins, spectrum bins), not used here
     i32 count of tokens, each u32 length and that many bytes, in rank order
     to the end: i32 rank, i32 name length, i32 type, rank i32 dimensions (innermost first), name, data
 
-All little-endian. A q8_0 tensor is blocks of 32 values: a float16 scale and 32 int8, value = scale * int8. Tensor names
-are OpenAI's; the convolutions' biases are columns.
+All numbers are little-endian. A q8_0 tensor is blocks of 32 values: a float16 scale and 32 int8, value = scale * int8.
+Tensor names are OpenAI's; the convolutions' biases are columns.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def read(source: Source) -> Weights:
     cursor = Cursor(contents(source.files), source.name)
     (magic,) = cursor.unpack("I")
     if magic != _MAGIC:
-        raise CheckpointError(f"{source.name}: no ggml file")
+        raise CheckpointError(f"{source.name}: not a ggml file; pass a whisper.cpp model")
     header = _Header(*cursor.unpack("11i"))
     mel_bins, spectrum_bins = cursor.unpack("2i")
     cursor.skip(4 * _count(mel_bins, source.name) * _count(spectrum_bins, source.name))
@@ -70,7 +70,7 @@ def read(source: Source) -> Weights:
 
 def _count(number: int, file: str) -> int:
     if number < 0:
-        raise CheckpointError(f"{file}: a size of {number} in it: the file is corrupt; fetch it again")
+        raise CheckpointError(f"{file}: it states a size of {number}: the file is corrupt; download it again")
     return number
 
 
@@ -84,13 +84,16 @@ def _tensor(cursor: Cursor, file: str) -> tuple[str, torch.Tensor]:
         tensor = cursor.tensor(_PLAIN[code], shape).to(torch.float32)
     else:
         kind = _OTHER_TYPES.get(code, f"number {code}")
-        raise CheckpointError(f"{file}: {name} is of type {kind}: only f32, f16 and q8_0 are read; take such a file")
+        raise CheckpointError(f"{file}: {name} has type {kind}: only f32, f16 and q8_0 are supported; use such a file")
     return name, tensor.reshape(-1) if name.endswith(".bias") else tensor
 
 
-def _q8_0(cursor: Cursor, shape: tuple[int, ...], what: str) -> torch.Tensor:
+def _q8_0(cursor: Cursor, shape: tuple[int, ...], tensor: str) -> torch.Tensor:
     if not shape or shape[-1] % _BLOCK:
-        raise CheckpointError(f"{what}: q8_0 with rows of no multiple of {_BLOCK}: the file is corrupt; fetch it again")
+        raise CheckpointError(
+            f"{tensor}: rows of q8_0 must be multiples of {_BLOCK}, got shape {shape}: the file is corrupt; "
+            "download it again"
+        )
     rows = 1
     for length in shape:
         rows *= length

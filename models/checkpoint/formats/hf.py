@@ -1,5 +1,8 @@
-"""A transformers folder: `config.json`, `model.safetensors` or `pytorch_model.bin` (whole or in shards), and
-`tokenizer.json` or `vocab.json`; generation facts from `generation_config.json`, where it has them."""
+"""A transformers folder.
+
+`config.json`, `model.safetensors` or `pytorch_model.bin` (whole or sharded), `tokenizer.json` or `vocab.json`, and
+optionally `generation_config.json`.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +29,7 @@ def read(source: Source) -> Weights:
     state = {_full_name(name): tensor.to(torch.float32) for name, tensor in _tensors(source.files[0]).items()}
     state.pop("proj_out.weight", None)  # tied to the embedding
     tokenizer = _tokenizer(folder, config.vocab_size)
-    return Weights(config, state, tokenizer, _facts(folder, config, tokenizer))
+    return Weights(config, state, tokenizer, _generation_config(folder, config, tokenizer))
 
 
 def _config(path: Path) -> ModelConfig:
@@ -34,19 +37,21 @@ def _config(path: Path) -> ModelConfig:
     names = [field.name for field in fields(ModelConfig)]
     if wrong := [name for name in names if type(stored.get(name)) is not int or stored[name] < 1]:
         raise CheckpointError(
-            f"{path}: not a Whisper configuration: {wrong[0]} is {stored.get(wrong[0])!r}, expected a number from 1 on"
+            f"{path}: not a Whisper configuration: {wrong[0]} must be a whole number >= 1, got "
+            f"{stored.get(wrong[0])!r}; copy the checkpoint's config.json there"
         )
     config = ModelConfig(**{name: stored[name] for name in names})
     for heads in (config.encoder_attention_heads, config.decoder_attention_heads):
         if config.d_model % heads:
             raise CheckpointError(
-                f"{path}: not a Whisper configuration: {heads} heads do not divide a width of {config.d_model}"
+                f"{path}: not a Whisper configuration: {heads} heads do not divide d_model = {config.d_model}; "
+                "copy the checkpoint's config.json there"
             )
     return config
 
 
 def _full_name(name: str) -> str:
-    """A bare WhisperModel is saved without the prefix its parts have inside the whole."""
+    """Add the prefix that a bare WhisperModel is saved without."""
     return f"model.{name}" if name.startswith(("encoder.", "decoder.")) else name
 
 
@@ -60,18 +65,18 @@ def _tensors(path: Path) -> dict[str, torch.Tensor]:
 
             return load_file(path)
         return dict(torch.load(path, map_location="cpu", weights_only=True))
-    except Exception as error:  # a broken file raises whatever its bytes happen to mean
+    except Exception as error:  # a corrupt file may raise any exception
         reason = " ".join(str(error).split())[:120]
-        raise CheckpointError(f"{path}: missing, incomplete or corrupt: {reason}; fetch it again") from error
+        raise CheckpointError(f"{path}: missing, incomplete or corrupt: {reason}; download it again") from error
 
 
 def _json(path: Path) -> dict[str, Any]:
     try:
         stored = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path}: not readable as JSON: {error}") from error
+        raise CheckpointError(f"{path}: not valid JSON ({error}); download it again") from error
     if not isinstance(stored, dict):
-        raise CheckpointError(f"{path}: expected a JSON object")
+        raise CheckpointError(f"{path}: not a JSON object, got {type(stored).__name__}; download it again")
     return stored
 
 
@@ -82,7 +87,7 @@ def _tokenizer(folder: Path, n_vocab: int) -> Tokenizer:
     return vocabulary.from_file(folder / "tokenizer.json", n_vocab)
 
 
-def _facts(folder: Path, config: ModelConfig, tokenizer: Tokenizer) -> GenerationConfig:
+def _generation_config(folder: Path, config: ModelConfig, tokenizer: Tokenizer) -> GenerationConfig:
     path = folder / "generation_config.json"
     stored = _json(path) if path.exists() else {}
     no_timestamps = stored.get("no_timestamps_token_id", tokenizer.no_timestamps)
@@ -102,5 +107,5 @@ def _facts(folder: Path, config: ModelConfig, tokenizer: Tokenizer) -> Generatio
 
 
 def _ids(stored: list[int] | None, derived: tuple[int, ...]) -> tuple[int, ...]:
-    """An empty list is a decision, to suppress nothing; no list is none."""
+    """The stored ids; an empty list suppresses nothing, a missing list gives the derived ids."""
     return derived if stored is None else tuple(stored)

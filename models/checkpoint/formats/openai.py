@@ -1,7 +1,7 @@
 """OpenAI's own `.pt`: a pickled {"dims": {…}, "model_state_dict": {…}}.
 
-Read with `weights_only=True`, so that no code inside the file ever runs. It carries no vocabulary and no generation
-generation_config: the one is looked for (`vocabulary.find`), the others follow from it (`generation_config.derive`).
+Read with `weights_only=True`, so that code inside the file never runs. The format has neither vocabulary nor generation
+config: `find_tokenizer` searches the vocabulary, and `generation_config.derive` derives the config from it.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ import torch
 from tilewhisper.models.checkpoint.formats import Weights
 from tilewhisper.models.checkpoint.formats.config import dims_of, model_config
 from tilewhisper.models.checkpoint.formats.openai_names import renamed
+from tilewhisper.models.checkpoint.formats.tokenizer_search import find_tokenizer
 from tilewhisper.models.checkpoint.generation_config import derive
 from tilewhisper.models.checkpoint.locate import Source
 from tilewhisper.models.errors import CheckpointError
-from tilewhisper.models.tokenizer import vocabulary
 
 
 def read(source: Source) -> Weights:
@@ -24,19 +24,19 @@ def read(source: Source) -> Weights:
     (path,) = source.files
     try:
         stored: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a broken pickle or archive raises whatever its bytes happen to mean
+    except Exception as error:  # a corrupt pickle or archive may raise any exception
         raise CheckpointError(
-            f"{source.name}: not readable as a PyTorch file of plain tensors ({type(error).__name__}): it is "
-            "incomplete or corrupt, or holds other objects; fetch it again"
+            f"{source.name}: not a PyTorch file of plain tensors ({type(error).__name__}): it is incomplete or "
+            "corrupt, or has other objects in it; download it again"
         ) from error
     try:
         heads = int(stored["dims"]["n_audio_head"])
         tensors = dict(stored["model_state_dict"])
     except (KeyError, TypeError, ValueError, IndexError) as error:
         raise CheckpointError(
-            f"{source.name}: a PyTorch file, but no Whisper model of OpenAI's: expected dims and model_state_dict in it"
+            f"{source.name}: a PyTorch file, but not OpenAI's Whisper format: expected dims and model_state_dict"
         ) from error
     state = renamed(tensors, source.name)
     dims = dims_of(state, heads, source.name)
-    tokenizer = vocabulary.find(source.folder, n_vocab=dims[-1])
+    tokenizer = find_tokenizer(source.folder, n_vocab=dims[-1])
     return Weights(model_config(state, dims), state, tokenizer, derive(tokenizer, dims, path.stem))

@@ -1,4 +1,4 @@
-"""OpenAI's tensor names, which `.pt` and ggml files share, in transformers' terms."""
+"""Map OpenAI's tensor names, used in `.pt` and ggml files, to transformers' names."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _BLOCK_NAMES = {
 
 
 def renamed(state: Mapping[str, torch.Tensor], file: str) -> dict[str, torch.Tensor]:
-    """The same tensors as float32 under transformers' names. Raises CheckpointError for a name not Whisper's."""
+    """Convert the tensors to float32 and rename them. Raises CheckpointError for an unknown name."""
     return {_renamed(name, file): tensor.to(torch.float32) for name, tensor in state.items()}
 
 
@@ -50,5 +50,7 @@ def _renamed(name: str, file: str) -> str:
     side, _, rest = module.partition(".blocks.")
     index, _, leaf = rest.partition(".")
     if leaf not in _BLOCK_NAMES:
-        raise CheckpointError(f"{file}: unexpected tensor {name}: not a Whisper model in OpenAI's layout")
+        raise CheckpointError(
+            f"{file}: unexpected tensor {name}: not a Whisper model in OpenAI's format; pass a Whisper checkpoint"
+        )
     return f"model.{side}.layers.{index}.{_BLOCK_NAMES[leaf]}.{parameter}"

@@ -1,11 +1,13 @@
-"""Prepared copies: bit for bit what the readers give, never stale, never in the way."""
+"""The checkpoint cache: bit-equal to the readers' results, never stale, and never a reason to fail."""
 
 import json
 import logging
 import os
+import shutil
 import subprocess
 import sys
 import textwrap
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -34,7 +36,7 @@ def cache_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A transformers folder of a small model with random weights, whose only text tokens are single bytes."""
+    """A transformers folder of a small model with random weights; its text tokens are the 256 single bytes."""
     return write(tmp_path / "model", seed=0)
 
 
@@ -51,14 +53,14 @@ def write(folder: Path, seed: int) -> Path:
 
 @pytest.fixture
 def readers(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The checkpoints that were read from their own files."""
+    """The names of the checkpoints that were read from their own files, not from the cache."""
     read, original = [], loader.read
 
-    def noted(source):
+    def recorded(source):
         read.append(source.name)
         return original(source)
 
-    monkeypatch.setattr(loader, "read", noted)
+    monkeypatch.setattr(loader, "read", recorded)
     return read
 
 
@@ -77,7 +79,7 @@ def assert_same(one: Checkpoint, other: Checkpoint) -> None:
     assert one.tokenizer.prompt("en", "transcribe", True) == other.tokenizer.prompt("en", "transcribe", True)
 
 
-def test_the_second_load_is_the_first_bit_for_bit_and_reads_nothing(cache_folder, folder, readers):
+def test_the_second_load_is_bit_equal_and_reads_only_the_cache(cache_folder, folder, readers):
     first, second = cache.load(folder), cache.load(folder)
     assert len(readers) == 1
     assert_same(first, second)
@@ -86,14 +88,15 @@ def test_the_second_load_is_the_first_bit_for_bit_and_reads_nothing(cache_folder
     assert not any(p.requires_grad for p in second.model.parameters())
 
 
-def test_real_weights_and_their_tokenizer(cache_folder, readers):
+@pytest.mark.slow
+def test_real_weights_and_their_tokenizer_are_cached(cache_folder, readers):
     name = require_weights("tiny.en")
     assert_same(cache.load(name), cache.load(name))
     assert readers == ["tiny.en"]
 
 
-def test_what_the_engine_writes_into_weights_stays_its_own(cache_folder, folder):
-    """It lays weights out anew where they lie."""
+def test_writes_into_mapped_weights_do_not_change_the_cache(cache_folder, folder):
+    """The engine packs weights in place."""
     original = loader.load(folder)
     cache.load(folder)
     cache.load(folder).model.model.encoder.layers[0].fc1.weight.data.zero_()
@@ -102,7 +105,7 @@ def test_what_the_engine_writes_into_weights_stays_its_own(cache_folder, folder)
 
 @pytest.mark.parametrize("name", ["model.safetensors", "config.json", "tokenizer.json"])
 def test_a_changed_file_is_never_served_stale(name, cache_folder, folder, readers):
-    """Even where its size and date are as they were."""
+    """Even if its size and modification time have not changed."""
     cache.load(folder)
     before = (folder / name).stat()
     if name == "model.safetensors":
@@ -113,47 +116,56 @@ def test_a_changed_file_is_never_served_stale(name, cache_folder, folder, reader
     assert (folder / name).stat().st_size == before.st_size
     assert_same(loader.load(folder), cache.load(folder))
     assert len(readers) == 3
-    assert len(list(cache_folder.iterdir())) == 1  # the stale one is gone
+    assert len(list(cache_folder.iterdir())) == 1  # the stale file is deleted
 
 
-def test_other_code_or_another_known_hash_makes_another_copy(cache_folder, folder, monkeypatch):
-    from dataclasses import replace
-
+def test_other_code_or_another_known_hash_gives_another_cache_file(cache_folder, folder, monkeypatch):
     source = locate(folder)
     paths = {cache.path_of(source), cache.path_of(replace(source, sha256="0" * 64))}
     monkeypatch.setattr(cache, "_code", lambda: "another version")
     assert len({*paths, cache.path_of(source)}) == 3
 
 
-@pytest.mark.parametrize("damage", ["cut short", "empty", "noise", "another tensor"])
-def test_a_damaged_copy_is_made_anew_with_a_word(damage, cache_folder, folder, readers, caplog):
+@pytest.mark.parametrize("package", ["checkpoint/formats/hf.py", "tokenizer/vocabulary.py"])
+def test_changed_code_of_readers_or_tokenizers_invalidates_the_cache(package, tmp_path, monkeypatch):
+    copies = tuple(shutil.copytree(folder, tmp_path / folder.name) for folder in cache._READERS)
+    monkeypatch.setattr(cache, "_READERS", copies)
+    digest = cache._code.__wrapped__  # without its cache
+    before = digest()
+    assert before == cache._code()
+    (tmp_path / package).write_text((tmp_path / package).read_text("utf-8") + "\n# changed\n")
+    assert digest() != before
+
+
+@pytest.mark.parametrize("damage", ["truncated", "empty", "noise", "another tensor"])
+def test_a_damaged_cache_file_is_replaced_with_a_warning(damage, cache_folder, folder, readers, caplog):
     first = cache.load(folder)
-    (copy,) = cache_folder.iterdir()
-    content = copy.read_bytes()
+    (file,) = cache_folder.iterdir()
+    content = file.read_bytes()
     if damage == "another tensor":
-        safetensors.torch.save_file({"x": torch.zeros(3)}, copy, metadata={"about": "{}"})
+        safetensors.torch.save_file({"x": torch.zeros(3)}, file, metadata={"about": "{}"})
     else:
-        copy.write_bytes({"cut short": content[:-5], "empty": b"", "noise": os.urandom(1000)}[damage])
+        file.write_bytes({"truncated": content[:-5], "empty": b"", "noise": os.urandom(1000)}[damage])
     with caplog.at_level(logging.WARNING):
         assert_same(first, cache.load(folder))
-    (word,) = caplog.messages
-    assert f"{copy} is damaged and will be replaced" in word
-    assert copy.read_bytes() == content
+    (message,) = caplog.messages
+    assert f"{file} is damaged and will be replaced" in message
+    assert file.read_bytes() == content
     caplog.clear()
     assert_same(first, cache.load(folder))
     assert not caplog.messages
     assert len(readers) == 2
 
 
-def test_no_place_for_a_copy_is_no_error_and_no_noise(cache_folder, folder, readers, caplog):
-    cache_folder.write_text("a file where the folder should be: what root, too, cannot write into")
+def test_a_cache_folder_that_cannot_be_written_is_silent(cache_folder, folder, readers, caplog):
+    cache_folder.write_text("a file in place of the folder, which not even root can write into")
     with caplog.at_level(logging.WARNING):
         assert_same(cache.load(folder), cache.load(folder))
     assert len(readers) == 2
     assert not caplog.messages
 
 
-def test_a_full_disk_leaves_nothing_behind(cache_folder, folder, monkeypatch, caplog):
+def test_a_full_disk_leaves_no_partial_file(cache_folder, folder, monkeypatch, caplog):
     def half(_tensors, path, **_options):
         Path(path).write_bytes(b"half")
         raise OSError(28, "No space left on device")
@@ -162,37 +174,37 @@ def test_a_full_disk_leaves_nothing_behind(cache_folder, folder, monkeypatch, ca
     with caplog.at_level(logging.INFO):
         assert_same(loader.load(folder), cache.load(folder))
     assert list(cache_folder.iterdir()) == []
-    assert "is not kept" in caplog.text
+    assert "could not be written" in caplog.text
 
 
-def test_weights_that_change_while_they_are_read_are_not_kept(cache_folder, folder, monkeypatch):
+def test_weights_that_change_while_they_are_read_are_not_cached(cache_folder, folder, monkeypatch):
     original = loader.read
 
-    def overtaken(source):
+    def read_then_changed(source):
         loaded = original(source)
         write(folder, seed=1)
         return loaded
 
-    monkeypatch.setattr(loader, "read", overtaken)
+    monkeypatch.setattr(loader, "read", read_then_changed)
     cache.load(folder)
     assert not cache_folder.exists()
 
 
-def test_copies_stay_within_their_budget_and_the_oldest_go_first(cache_folder, tmp_path, monkeypatch):
+def test_the_oldest_files_are_deleted_beyond_the_budget(cache_folder, tmp_path, monkeypatch):
     names = [write(tmp_path / name, seed) for seed, name in enumerate(("one", "two", "three"))]
     for age, name in zip((300, 200, 100), names, strict=True):
         cache.load(name)
         path = cache.path_of(locate(name))
         os.utime(path, (path.stat().st_mtime - age,) * 2)
         monkeypatch.setattr(cache, "BUDGET", int(2.5 * path.stat().st_size))
-    left = {path.name for path in cache_folder.iterdir()}
-    assert left == {cache.path_of(locate(name)).name for name in names[1:]}
+    remaining = {path.name for path in cache_folder.iterdir()}
+    assert remaining == {cache.path_of(locate(name)).name for name in names[1:]}
     monkeypatch.setattr(cache, "BUDGET", 1000)
     cache.load(write(tmp_path / "four", seed=4))
-    assert {path.name for path in cache_folder.iterdir()} == left
+    assert {path.name for path in cache_folder.iterdir()} == remaining
 
 
-def test_what_killed_writers_left_is_cleared_away_and_what_others_write_is_not(cache_folder, folder):
+def test_only_abandoned_partial_files_are_deleted(cache_folder, folder):
     cache_folder.mkdir()
     old, new = cache_folder / "old.part", cache_folder / "new.part"
     old.touch()
@@ -203,7 +215,8 @@ def test_what_killed_writers_left_is_cleared_away_and_what_others_write_is_not(c
     assert new.exists()
 
 
-def test_processes_that_write_at_once_agree(cache_folder, folder):
+@pytest.mark.slow
+def test_processes_that_write_the_cache_at_once_agree(cache_folder, folder):
     script = textwrap.dedent("""
         import sys
         from pathlib import Path
@@ -230,8 +243,9 @@ def test_processes_that_write_at_once_agree(cache_folder, folder):
     assert [path.name for path in cache_folder.iterdir()] == [cache.path_of(locate(folder)).name]
 
 
-def test_no_start_imports_what_a_transcript_does_not_need(tmp_path):
-    """transformers alone takes longer than transcribing a minute of speech."""
+@pytest.mark.slow
+def test_transcribing_imports_no_unneeded_library(tmp_path):
+    """Importing transformers alone takes longer than transcribing a minute of speech."""
     require_weights("tiny.en")
     script = textwrap.dedent("""
         import sys
@@ -240,7 +254,7 @@ def test_no_start_imports_what_a_transcript_does_not_need(tmp_path):
         heavy = ("transformers", "torch._dynamo", "librosa", "scipy", "huggingface_hub", "onnxruntime")
         print([name for name in heavy if name in sys.modules], "tokenizers" in sys.modules)
     """)
-    said = []
+    outputs = []
     for _ in range(2):
         done = subprocess.run(
             [sys.executable, "-c", script, str(SAMPLE)],
@@ -251,8 +265,8 @@ def test_no_start_imports_what_a_transcript_does_not_need(tmp_path):
             check=False,
         )
         assert done.returncode == 0, done.stderr
-        said.append(done.stdout.splitlines())
-    first, later = said
+        outputs.append(done.stdout.splitlines())
+    first, later = outputs
     assert first[-1] == "[] True"
     assert later[-1] == "[] False"
     assert SAMPLE_WORDS in " ".join(later)
