@@ -30,8 +30,10 @@ from tilewhisper.kernels.base import BackendUnavailable, KernelError, ProductSha
 from tilewhisper.kernels.xdna import artifacts
 from tilewhisper.kernels.xdna.designs import mlir
 from tilewhisper.kernels.xdna.designs.names import TYPES
-from tilewhisper.kernels.xdna.geometries import XDNA1, XDNA2, find_geometry, geometry_names
-from tilewhisper.kernels.xdna.tiling import Design, TilePlan, plan
+from tilewhisper.kernels.xdna.devices import XDNA1, XDNA2
+from tilewhisper.kernels.xdna.geometries import find_geometry, geometry_names
+from tilewhisper.kernels.xdna.tile_plan import Design, TilePlan
+from tilewhisper.kernels.xdna.tiling import plan
 from tilewhisper.models.checkpoint.catalog import available_models
 
 T = TypeVar("T")

@@ -8,8 +8,10 @@ import numpy as np
 from tilewhisper.kernels.base import ProductShape
 from tilewhisper.kernels.xdna import artifacts
 from tilewhisper.kernels.xdna.datapath import Rounding, bf16_bits, bf16_values
-from tilewhisper.kernels.xdna.geometries import XDNA1, XDNA2, find_geometry
-from tilewhisper.kernels.xdna.tiling import TilePlan, plan
+from tilewhisper.kernels.xdna.devices import XDNA1, XDNA2
+from tilewhisper.kernels.xdna.geometries import find_geometry
+from tilewhisper.kernels.xdna.tile_plan import TilePlan
+from tilewhisper.kernels.xdna.tiling import plan
 
 
 def cut(m: int, k: int, n: int, device=XDNA1) -> TilePlan:

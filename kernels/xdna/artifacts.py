@@ -22,7 +22,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from tilewhisper.kernels.base import BackendUnavailable
-from tilewhisper.kernels.xdna.tiling import WORD_BYTES, Design, Tile, TilePlan
+from tilewhisper.kernels.xdna.array import WORD_BYTES, Tile
+from tilewhisper.kernels.xdna.tile_plan import Design, TilePlan
 
 Target = Literal["hardware", "emulated"]
 InstructionUnit = Literal["bytes", "words"]

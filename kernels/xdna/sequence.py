@@ -21,7 +21,8 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from tilewhisper.kernels.xdna.tiling import Design, Geometry, TilePlan
+from tilewhisper.kernels.xdna.array import Geometry
+from tilewhisper.kernels.xdna.tile_plan import Design, TilePlan
 
 Operand = Literal["A", "B", "C"]
 Direction = Literal["to array", "from array"]

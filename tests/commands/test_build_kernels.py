@@ -8,7 +8,8 @@ import pytest
 
 from tilewhisper.kernels.base import BackendUnavailable, ProductShape
 from tilewhisper.kernels.xdna import artifacts
-from tilewhisper.kernels.xdna.geometries import XDNA1, find_geometry
+from tilewhisper.kernels.xdna.devices import XDNA1
+from tilewhisper.kernels.xdna.geometries import find_geometry
 from tilewhisper.kernels.xdna.tiling import plan
 
 pytest.importorskip("xdsl", reason="checking designs needs xDSL: pip install 'tilewhisper[npu]'")

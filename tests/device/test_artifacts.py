@@ -7,13 +7,16 @@ import pytest
 
 from tilewhisper.kernels.base import BackendUnavailable, ProductShape, UnsupportedShape
 from tilewhisper.kernels.xdna import artifacts
+from tilewhisper.kernels.xdna.array import Geometry, Tile
 from tilewhisper.kernels.xdna.artifacts import find, folder_name
+from tilewhisper.kernels.xdna.devices import XDNA1, XDNA2
 from tilewhisper.kernels.xdna.emulated.build import build
 from tilewhisper.kernels.xdna.emulated.container import unpack
 from tilewhisper.kernels.xdna.emulated.program import program_of
-from tilewhisper.kernels.xdna.geometries import XDNA1, XDNA2, find_geometry
+from tilewhisper.kernels.xdna.geometries import find_geometry
 from tilewhisper.kernels.xdna.sequence import encode, runtime_sequence
-from tilewhisper.kernels.xdna.tiling import Geometry, Tile, TilePlan, plan
+from tilewhisper.kernels.xdna.tile_plan import TilePlan
+from tilewhisper.kernels.xdna.tiling import plan
 
 
 def cut(m: int, k: int, n: int, name: str = "whole-array", device=XDNA1) -> TilePlan:

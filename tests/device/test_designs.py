@@ -12,9 +12,10 @@ from tilewhisper.kernels.xdna.designs import mlir
 from tilewhisper.kernels.xdna.designs.check import read_plan
 from tilewhisper.kernels.xdna.designs.reader import DesignError, read
 from tilewhisper.kernels.xdna.designs.structure import Fifo
+from tilewhisper.kernels.xdna.devices import XDNA1, XDNA2
 from tilewhisper.kernels.xdna.emulated.device import EmulatedDevice
 from tilewhisper.kernels.xdna.emulated.program import Layout, Program
-from tilewhisper.kernels.xdna.geometries import GEOMETRIES, XDNA1, XDNA2, find_geometry
+from tilewhisper.kernels.xdna.geometries import GEOMETRIES, find_geometry
 from tilewhisper.kernels.xdna.sequence import Wait, encode
 from tilewhisper.kernels.xdna.tiling import plan
 from tilewhisper.models.checkpoint.catalog import SIZES

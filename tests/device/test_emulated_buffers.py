@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from emulated_session import Session
 
+from tilewhisper.kernels.xdna.devices import XDNA1
 from tilewhisper.kernels.xdna.emulated.machine import FREED
 from tilewhisper.kernels.xdna.emulated.pyxrt import EmulatedCrash, Faults, make
-from tilewhisper.kernels.xdna.geometries import XDNA1
 
 
 def test_host_and_device_differ_until_synced(session):

@@ -7,12 +7,15 @@ import numpy as np
 import pytest
 
 from tilewhisper.kernels.base import ProductShape
+from tilewhisper.kernels.xdna.array import Geometry, Tile
 from tilewhisper.kernels.xdna.datapath import Rounding, bf16_bits, bf16_values, fast_error_bound, matmul_exact
+from tilewhisper.kernels.xdna.devices import XDNA1, XDNA2
 from tilewhisper.kernels.xdna.emulated.device import EmulatedDevice
 from tilewhisper.kernels.xdna.emulated.program import DeviceFault, DeviceHang, Layout, Program, program_of
-from tilewhisper.kernels.xdna.geometries import XDNA1, XDNA2, find_geometry
+from tilewhisper.kernels.xdna.geometries import find_geometry
 from tilewhisper.kernels.xdna.sequence import Descriptor, Instruction, Wait, encode, runtime_sequence
-from tilewhisper.kernels.xdna.tiling import Geometry, Tile, TilePlan, plan
+from tilewhisper.kernels.xdna.tile_plan import TilePlan
+from tilewhisper.kernels.xdna.tiling import plan
 
 
 def cut(m: int, k: int, n: int, name: str = "whole-array", device=XDNA1) -> TilePlan:

@@ -7,8 +7,8 @@ import pytest
 from emulated_session import ON_XDNA2, OTHER_K, PLAN, Session
 
 from tilewhisper.kernels.xdna import artifacts
+from tilewhisper.kernels.xdna.devices import XDNA1, XDNA2
 from tilewhisper.kernels.xdna.emulated.pyxrt import SURFACE, EmulatedCrash, Faults, make
-from tilewhisper.kernels.xdna.geometries import XDNA1, XDNA2
 
 
 @pytest.mark.parametrize("p", [PLAN, OTHER_K, ON_XDNA2], ids=lambda p: f"{p.device.name} {p.launch}")

@@ -5,8 +5,8 @@ from contextlib import suppress
 import pytest
 from emulated_session import LARGER_K, OTHER_K, PLAN, Session
 
+from tilewhisper.kernels.xdna.devices import XDNA1
 from tilewhisper.kernels.xdna.emulated.pyxrt import EmulatedCrash, Faults, make
-from tilewhisper.kernels.xdna.geometries import XDNA1
 
 
 @pytest.mark.parametrize("place", [0, 2, 3, 5])

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 from tilewhisper.kernels.base import ProductShape
-from tilewhisper.kernels.xdna.geometries import XDNA1, XDNA2, find_geometry
+from tilewhisper.kernels.xdna.array import Geometry, Tile
+from tilewhisper.kernels.xdna.devices import XDNA1, XDNA2
+from tilewhisper.kernels.xdna.geometries import find_geometry
 from tilewhisper.kernels.xdna.sequence import (
     Descriptor,
     Wait,
@@ -16,7 +18,8 @@ from tilewhisper.kernels.xdna.sequence import (
     encode,
     runtime_sequence,
 )
-from tilewhisper.kernels.xdna.tiling import Geometry, Tile, TilePlan, plan
+from tilewhisper.kernels.xdna.tile_plan import TilePlan
+from tilewhisper.kernels.xdna.tiling import plan
 
 
 def cut(m: int, k: int, n: int, name: str = "whole-array", device=XDNA1) -> TilePlan:

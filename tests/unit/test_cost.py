@@ -7,18 +7,10 @@ import pytest
 from tilewhisper.kernels.base import ProductShape, UnknownTarget, UnsupportedShape
 from tilewhisper.kernels.xdna.cost import NO_COST, Cost, design_switches, predict
 from tilewhisper.kernels.xdna.geometries import find_geometry
-from tilewhisper.kernels.xdna.profiles import (
-    PROFILES,
-    SEED,
-    SEED_CLAIMS,
-    SEED_PROJECTIONS,
-    SEED_SCALED,
-    SEED_SHAPE,
-    XDNA1_PROFILE,
-    XDNA2_PROFILE,
-    find_profile,
-)
-from tilewhisper.kernels.xdna.tiling import TilePlan, plan
+from tilewhisper.kernels.xdna.profiles import PROFILES, XDNA1_PROFILE, XDNA2_PROFILE, find_profile
+from tilewhisper.kernels.xdna.seed import SEED, SEED_CLAIMS, SEED_PROJECTIONS, SEED_SCALED, SEED_SHAPE
+from tilewhisper.kernels.xdna.tile_plan import TilePlan
+from tilewhisper.kernels.xdna.tiling import plan
 
 BASE_PROJECTION = ProductShape(1, 1500, 512, 512)
 
@@ -56,7 +48,7 @@ def test_larger_calls_save_little_when_compute_grows_with_the_work(name, seconds
 
 @pytest.mark.parametrize("profile", [SEED, SEED_SCALED], ids=lambda profile: profile.name)
 def test_the_seeds_profiles_say_nothing_of_the_whole_array(profile):
-    with pytest.raises(UnsupportedShape, match="says nothing of whole-array; take --device xdna1"):
+    with pytest.raises(UnsupportedShape, match="does not cover whole-array; use --device xdna1"):
         predict(cut(1500, 512, 512), profile)
 
 

@@ -9,9 +9,13 @@ import pytest
 
 from tilewhisper.engine.routing.sites import Site, encoder_sites
 from tilewhisper.kernels.base import KernelError, ProductShape, UnknownTarget, UnsupportedShape
-from tilewhisper.kernels.xdna import tiling
-from tilewhisper.kernels.xdna.geometries import GEOMETRIES, XDNA1, XDNA2, find_geometry, geometry_names
-from tilewhisper.kernels.xdna.tiling import MicroKernel, Tile, TilePlan, plan, transfers, why_not
+from tilewhisper.kernels.xdna.array import MicroKernel, Tile
+from tilewhisper.kernels.xdna.devices import XDNA1, XDNA2
+from tilewhisper.kernels.xdna.geometries import GEOMETRIES, find_geometry, geometry_names
+from tilewhisper.kernels.xdna.host_calls import grouped_calls, host_calls
+from tilewhisper.kernels.xdna.tile_plan import TilePlan
+from tilewhisper.kernels.xdna.tiling import plan, why_not
+from tilewhisper.kernels.xdna.transfers import transfers
 from tilewhisper.models.checkpoint.catalog import SIZES
 
 DEVICES = (XDNA1, XDNA2)
@@ -99,16 +103,16 @@ def test_a_real_projection_has_half_the_rows():
 @pytest.mark.parametrize("size", [1, 7, 8])
 def test_batching_in_python_leaves_the_calls_as_they_are(size):
     p = cut(SEED_CASE, "seed-64x64")
-    groups = list(tiling.grouped_calls(p, size))
+    groups = list(grouped_calls(p, size))
     made = [call for group in groups for call in group]
     assert len(groups) == -(-3008 // size)
     assert len(made) == len(set(made)) == p.calls == 3008
-    assert made == list(tiling.host_calls(p))
+    assert made == list(host_calls(p))
 
 
 def test_calls_of_one_output_tile_follow_each_other():
     p = cut(ProductShape(2, 100, 130, 70), "seed-64x64")
-    calls = list(tiling.host_calls(p))
+    calls = list(host_calls(p))
     places = list(dict.fromkeys((call.batch, call.row, call.column) for call in calls))
     assert len(places) == 2 * 2 * 2
     assert [call.depth for call in calls] == [0, 1, 2] * len(places)

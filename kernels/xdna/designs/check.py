@@ -20,6 +20,7 @@ from math import prod
 from typing import Any
 
 from tilewhisper.kernels.base import ProductShape, UnsupportedShape
+from tilewhisper.kernels.xdna.array import Device, Geometry, Tile
 from tilewhisper.kernels.xdna.designs.reader import DesignError, ReadDesign, read
 from tilewhisper.kernels.xdna.designs.structure import (
     MEMORY_ROW,
@@ -35,9 +36,10 @@ from tilewhisper.kernels.xdna.designs.structure import (
     steps_of,
     structure_of,
 )
-from tilewhisper.kernels.xdna.geometries import XDNA1, XDNA2
+from tilewhisper.kernels.xdna.devices import XDNA1, XDNA2
 from tilewhisper.kernels.xdna.sequence import Descriptor, Instruction, runtime_sequence
-from tilewhisper.kernels.xdna.tiling import Device, Geometry, Tile, TilePlan, plan
+from tilewhisper.kernels.xdna.tile_plan import TilePlan
+from tilewhisper.kernels.xdna.tiling import plan
 
 _DEVICES = {device.name: device for device in (XDNA1, XDNA2)}
 

@@ -31,7 +31,7 @@ from tilewhisper.kernels.xdna.designs.structure import (
     structure_of,
 )
 from tilewhisper.kernels.xdna.sequence import OPERANDS, Descriptor, Instruction, Wait, runtime_sequence
-from tilewhisper.kernels.xdna.tiling import TilePlan
+from tilewhisper.kernels.xdna.tile_plan import TilePlan
 
 __all__ = ["check", "generate"]
 

@@ -15,9 +15,11 @@ from dataclasses import dataclass
 from math import prod
 from typing import NamedTuple
 
+from tilewhisper.kernels.xdna.array import DTYPE_BYTES
 from tilewhisper.kernels.xdna.designs.names import TYPES, Port
 from tilewhisper.kernels.xdna.sequence import a_column, a_rows
-from tilewhisper.kernels.xdna.tiling import DTYPE_BYTES, TilePlan, transfers
+from tilewhisper.kernels.xdna.tile_plan import TilePlan
+from tilewhisper.kernels.xdna.transfers import transfers
 
 SHIM_ROW, MEMORY_ROW, FIRST_CORE_ROW = 0, 1, 2
 DEPTH = 2

@@ -11,7 +11,7 @@ from tilewhisper.kernels.xdna import artifacts
 from tilewhisper.kernels.xdna.emulated.container import pack
 from tilewhisper.kernels.xdna.emulated.program import program_of
 from tilewhisper.kernels.xdna.sequence import encode, runtime_sequence
-from tilewhisper.kernels.xdna.tiling import Design, TilePlan
+from tilewhisper.kernels.xdna.tile_plan import Design, TilePlan
 
 
 def build(plans: Iterable[TilePlan], folder: Path) -> tuple[Path, ...]:

@@ -15,8 +15,9 @@ import struct
 from dataclasses import asdict, dataclass
 from uuid import UUID, uuid5
 
+from tilewhisper.kernels.xdna.array import Tile
 from tilewhisper.kernels.xdna.emulated.program import Layout, Program
-from tilewhisper.kernels.xdna.tiling import Design, Tile
+from tilewhisper.kernels.xdna.tile_plan import Design
 
 _MAGIC = b"xclbin2\0"
 _HEADER = struct.Struct("<8s16sI32s")

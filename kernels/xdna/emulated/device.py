@@ -22,11 +22,11 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from tilewhisper.kernels.xdna.array import Device
 from tilewhisper.kernels.xdna.datapath import matmul_exact, matmul_fast
 from tilewhisper.kernels.xdna.emulated.index_maps import Gather, Route, compose
 from tilewhisper.kernels.xdna.emulated.program import DeviceFault, DeviceHang, Program
 from tilewhisper.kernels.xdna.sequence import Instruction, decode
-from tilewhisper.kernels.xdna.tiling import Device
 
 Tier = Literal["exact", "fast"]
 Bytes = npt.NDArray[np.uint8]

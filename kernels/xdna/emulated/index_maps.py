@@ -21,9 +21,9 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from tilewhisper.kernels.xdna.array import Device, Tile
 from tilewhisper.kernels.xdna.emulated.program import DeviceFault, DeviceHang, Layout, Program
 from tilewhisper.kernels.xdna.sequence import OPERANDS, Descriptor, Instruction, Operand, Wait, a_column, a_rows
-from tilewhisper.kernels.xdna.tiling import Device, Tile
 
 Addresses = npt.NDArray[np.int32]
 Index = npt.NDArray[np.intp]

@@ -9,9 +9,9 @@ from uuid import UUID
 import numpy as np
 import numpy.typing as npt
 
+from tilewhisper.kernels.xdna.array import Device
 from tilewhisper.kernels.xdna.emulated.container import Binary
 from tilewhisper.kernels.xdna.emulated.device import EmulatedDevice, Tier
-from tilewhisper.kernels.xdna.tiling import Device
 
 Bytes = npt.NDArray[np.uint8]
 

@@ -11,7 +11,7 @@ from tilewhisper.kernels.xdna import artifacts
 from tilewhisper.kernels.xdna.artifacts import MN, Artifact
 from tilewhisper.kernels.xdna.emulated.build import build
 from tilewhisper.kernels.xdna.emulated.pyxrt import Faults
-from tilewhisper.kernels.xdna.tiling import Design, TilePlan
+from tilewhisper.kernels.xdna.tile_plan import Design, TilePlan
 
 
 class DesignsOnDemand:

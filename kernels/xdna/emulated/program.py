@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tilewhisper.kernels.xdna.tiling import Design, Tile, TilePlan, transfers
+from tilewhisper.kernels.xdna.array import Tile
+from tilewhisper.kernels.xdna.tile_plan import Design, TilePlan
+from tilewhisper.kernels.xdna.transfers import transfers
 
 
 class DeviceFault(Exception):  # noqa: N818 (reads as the fact it states)

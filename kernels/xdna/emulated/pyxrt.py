@@ -32,7 +32,7 @@ from uuid import UUID
 import numpy as np
 import numpy.typing as npt
 
-from tilewhisper.kernels.xdna import tiling
+from tilewhisper.kernels.xdna.array import Device
 from tilewhisper.kernels.xdna.emulated.binding import Bound, check, integer, no_overload
 from tilewhisper.kernels.xdna.emulated.container import Binary, unpack
 from tilewhisper.kernels.xdna.emulated.device import Tier
@@ -53,7 +53,7 @@ _TRANSACTION = 3
 _INSTRUCTIONS, _LENGTH, _BUFFERS = 1, 2, 3
 
 
-def make(device: tiling.Device, tier: Tier = "fast", faults: Faults | None = None) -> Any:
+def make(device: Device, tier: Tier = "fast", faults: Faults | None = None) -> Any:
     """A module `pyxrt` of its own, on a machine with that NPU."""
     machine = Machine(device, tier, faults or Faults())
     module = ModuleType("pyxrt", "The emulated pyxrt: no hardware behind it.")
