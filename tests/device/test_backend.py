@@ -137,7 +137,7 @@ def test_one_context_serves_every_size_of_one_k():
     npu = backend(faults=emulated.Faults(contexts_taken=5))
     for n in (32, 200, 384):
         npu.linear(signed(50, 64), npu.prepare(signed(n, 64, seed=1), None))
-    with pytest.raises(BackendUnavailable, match="all hardware contexts are taken"):
+    with pytest.raises(BackendUnavailable, match="all hardware contexts are in use"):
         npu.prepare(signed(32, 128), None)
 
 

@@ -157,7 +157,7 @@ def test_a_hang_then_aborts_until_the_context_is_rebuilt(root):
     hanging = session.run()
     assert session.finish(hanging) == "TIMEOUT"
     for forever in ((), (0,)):
-        with pytest.raises(EmulatedCrash, match="for ever"):
+        with pytest.raises(EmulatedCrash, match="forever"):
             hanging.wait(*forever)
     assert session.finish(session.run()) == "ABORT"
     session.kernel = module.kernel(session.context, "MLIR_AIE")

@@ -1,4 +1,4 @@
-"""What stands in a binary of the emulated device, and how a device may fail. Data only."""
+"""The contents of a binary of the emulated device, and the device's failures. Data only."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class DeviceFault(Exception):  # noqa: N818 (reads as the fact it states)
 
 
 class DeviceHang(Exception):  # noqa: N818
-    """The device waits for ever."""
+    """The device waits forever."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Layout:
 
 @dataclass(frozen=True)
 class Program:
-    """What the emulated device finds in a binary."""
+    """The contents of a binary."""
 
     design: Design
     micro: Tile
