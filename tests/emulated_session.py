@@ -1,4 +1,4 @@
-"""Everything up to a run on the emulated pyxrt, and plans for it."""
+"""A session on the emulated pyxrt with everything up to a run, and plans for it."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +26,7 @@ ON_XDNA2 = cut(300, 128, 256, XDNA2)
 
 @dataclass
 class Session:
-    """Everything up to a run, as section 1 of the design note has it."""
+    """Device, context, kernel, instructions and buffers of one launch, made by the bindings' own sequence."""
 
     pyxrt: object
     root: Path

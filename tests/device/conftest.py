@@ -1,4 +1,4 @@
-"""Designs for the emulated pyxrt, built once, and a session with one of them."""
+"""Designs for the emulated pyxrt, built once, and a session with one of these designs."""
 
 from pathlib import Path
 
