@@ -1,11 +1,12 @@
-"""Write the NPU designs that a model's encoder needs, check them, and compile them where the mlir-aie tools are.
+"""Write the NPU designs that a model's encoder needs, check them, and compile them if the mlir-aie tools are installed.
 
     python scripts/build_kernels.py --device xdna1 --model tiny.en
     python scripts/build_kernels.py --device xdna2 --model base --policy-sites all --compile -o kernels
 
-One `.mlir` a design and launch: the linear layers, q, k and v as one product, and with `--policy-sites all` the two
-products of the attention. What is compiled goes with a manifest into the same folder, where the backend finds it.
-Exit status: 0 written and checked (and compiled, where the tools are), 2 an error, or `--compile` and no tools.
+Each design and launch gets an `.mlir` file: the linear layers, q, k and v as one product, and with `--policy-sites all`
+the two products of the attention. Compiled designs and their manifests go into the same folder, where the backend finds
+them. Exit status: 0 written and checked (and compiled, if the tools are installed), 2 an error, or `--compile` without
+the tools.
 """
 
 import argparse
@@ -30,20 +31,21 @@ from tilewhisper.kernels.base import BackendUnavailable, KernelError, ProductSha
 from tilewhisper.kernels.xdna import artifacts
 from tilewhisper.kernels.xdna.designs import mlir
 from tilewhisper.kernels.xdna.designs.names import TYPES
-from tilewhisper.kernels.xdna.geometries import XDNA1, XDNA2, find_geometry, geometry_names
-from tilewhisper.kernels.xdna.tiling import Design, TilePlan, plan
+from tilewhisper.kernels.xdna.devices import DEVICES
+from tilewhisper.kernels.xdna.geometries import find_geometry, geometry_names
+from tilewhisper.kernels.xdna.tile_plan import Design, TilePlan
+from tilewhisper.kernels.xdna.tiling import plan
 from tilewhisper.models.checkpoint.catalog import available_models
 
 T = TypeVar("T")
 
-DEVICES = {device.name: device for device in (XDNA1, XDNA2)}
 FUSED = ("q_proj", "k_proj", "v_proj")
 TARGETS = {"xdna1": "aie2", "xdna2": "aie2p"}
-"""What Peano and mlir-aie's folder of kernels call the cores."""
+"""Device -> the name of its cores in Peano and in mlir-aie's folder of kernels."""
 KERNEL_SOURCES = Path("include/aie_kernels")
 """In the mlir_aie wheel."""
 TIMEOUT = 1800
-"""Seconds, of one run of a compiler."""
+"""Seconds, for one run of a compiler."""
 
 
 class ToolError(KernelError):
@@ -104,7 +106,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def launches_of(sites: Iterable[Site], scope: str, device: str, geometry: str) -> tuple[Launch, ...]:
-    """Each design and launch once. Raises KernelError where the geometry does not take a product."""
+    """The distinct designs and launches. Raises KernelError if the geometry does not support a product."""
     found: dict[tuple[Design, artifacts.MN], tuple[TilePlan, list[str]]] = {}
     target = DEVICES[device]
     for role, shape in dict.fromkeys(_products(sites, scope)):
@@ -124,7 +126,7 @@ def _products(sites: Iterable[Site], scope: str) -> Iterator[tuple[str, ProductS
 
 
 def write(launches: Sequence[Launch], folder: Path) -> None:
-    """Each text is checked before it is written. Raises DesignError."""
+    """Generate, check and write the text of each launch. Raises DesignError."""
     for launch in _progress(launches, "designs"):
         text = mlir.generate(launch.plan)
         mlir.check(text)
@@ -134,7 +136,7 @@ def write(launches: Sequence[Launch], folder: Path) -> None:
 
 
 def find_tools(peano: Path | None) -> tuple[Tools | None, str]:
-    """The tools, or None and what to install."""
+    """The tools, or None and a sentence about what to install."""
     packages = Path(sysconfig.get_path("purelib"))
     wheels = (
         "the wheels mlir_aie and llvm-aie (Peano), a pair of matching versions, from the GitHub releases of "
@@ -147,15 +149,15 @@ def find_tools(peano: Path | None) -> tuple[Tools | None, str]:
     aiecc = Path(found).resolve()
     mlir_aie = next((f for f in (aiecc.parents[1], packages / "mlir_aie") if (f / KERNEL_SOURCES).is_dir()), None)
     if not mlir_aie:
-        return None, f"{aiecc} has no {KERNEL_SOURCES} beside it; install {wheels}"
+        return None, f"there is no {KERNEL_SOURCES} beside {aiecc}; install {wheels}"
     peano = peano or packages / "llvm-aie"
     if not (peano / "bin" / "clang++").exists():
-        return None, f"there is no Peano compiler in {peano}; say where it is with --peano, or install {wheels}"
+        return None, f"there is no Peano compiler in {peano}; give its folder with --peano, or install {wheels}"
     return Tools(aiecc, mlir_aie, peano.resolve()), ""
 
 
 def compile_all(launches: Sequence[Launch], folder: Path, tools: Tools) -> None:
-    """Raises ToolError. A design's manifest is written when all its launches have been compiled."""
+    """Compile all launches. A design's manifest is written after its last launch. Raises ToolError."""
     of_design: dict[Design, list[Launch]] = {}
     for launch in launches:
         of_design.setdefault(launch.plan.design, []).append(launch)
@@ -164,14 +166,14 @@ def compile_all(launches: Sequence[Launch], folder: Path, tools: Tools) -> None:
         work.mkdir(exist_ok=True)
         _compile_micro_kernel(design, work, tools)
         instructions = {launch.mn: _compile(folder / launch.file, work, tools) for launch in served}
-        # M and N live in the instructions alone, so the last launch's binary is every launch's.
+        # M and N are in the instructions only, so the binary of the last launch serves all launches.
         xclbin = (work / artifacts.XCLBIN).read_bytes()
         instructions = _built_before(folder, design, tools) | instructions
         artifacts.write(folder, design, xclbin, instructions, target="hardware", tools=tools.versions)
 
 
 def _built_before(folder: Path, design: Design, tools: Tools) -> dict[artifacts.MN, bytes]:
-    """Another model's launches of the same design, where the same tools made them."""
+    """Launches of the same design that the same tools compiled for another model."""
     home = folder / artifacts.folder_name(design)
     try:
         manifest = artifacts.read_manifest(home, design)
@@ -199,7 +201,7 @@ def _compile_micro_kernel(design: Design, work: Path, tools: Tools) -> None:
 
 
 def _compile(text: Path, work: Path, tools: Tools) -> bytes:
-    """The instructions of one launch; the binary is left in `work`."""
+    """The instructions of one launch; the binary stays in `work`."""
     instructions = work / f"{text.stem}.bin"
     _run(
         [
@@ -218,20 +220,20 @@ def _run(command: Sequence[str], folder: Path) -> None:
     except subprocess.TimeoutExpired as slow:
         raise ToolError(f"{Path(command[0]).name} took longer than {TIMEOUT} s in {folder}") from slow
     if done.returncode:
-        last = (done.stderr or done.stdout).strip().splitlines()[-1:] or ["it said nothing"]
+        last = (done.stderr or done.stdout).strip().splitlines()[-1:] or ["no output"]
         raise ToolError(f"{' '.join(command[:2])} failed in {folder}: {last[0]}")
 
 
 def _cache_folder() -> Path:
-    from tilewhisper.kernels.xdna.backend import KERNELS_FOLDER  # late: it imports torch
+    from tilewhisper.kernels.xdna.backend import KERNELS_FOLDER  # imported late because it imports torch
 
     return KERNELS_FOLDER
 
 
-def _progress(items: Sequence[T], what: str) -> Iterable[T]:
-    """With a bar where somebody looks."""
+def _progress(items: Sequence[T], description: str) -> Iterable[T]:
+    """The items, with a progress bar on a terminal."""
     console = Console(stderr=True)
-    return track(items, description=what, console=console, transient=True, disable=not console.is_terminal)
+    return track(items, description=description, console=console, transient=True, disable=not console.is_terminal)
 
 
 def _version(name: str) -> str:
@@ -261,10 +263,10 @@ def _parser() -> argparse.ArgumentParser:
         "--policy-sites",
         default="linear",
         choices=("linear", "all"),
-        help="linear: layers with weights, and q, k, v as one product; all: the attention's products too",
+        help="linear: layers with weights, and q, k, v as one product; all: also the products of the attention",
     )
-    parser.add_argument("-o", "--output", type=Path, metavar="DIR", help="(default: where the backend looks)")
-    parser.add_argument("--compile", action="store_true", help="an error where the tools to compile are missing")
+    parser.add_argument("-o", "--output", type=Path, metavar="DIR", help="(default: the folder that the backend reads)")
+    parser.add_argument("--compile", action="store_true", help="fail if the tools to compile are missing")
     parser.add_argument(
         "--peano", type=Path, metavar="DIR", help="folder of the llvm-aie wheel (default: beside pip's)"
     )

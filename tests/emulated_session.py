@@ -1,4 +1,4 @@
-"""Everything up to a run on the emulated pyxrt, and plans for it."""
+"""A session on the emulated pyxrt with everything up to a run, and plans for it."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,8 +8,10 @@ import numpy as np
 from tilewhisper.kernels.base import ProductShape
 from tilewhisper.kernels.xdna import artifacts
 from tilewhisper.kernels.xdna.datapath import Rounding, bf16_bits, bf16_values
-from tilewhisper.kernels.xdna.geometries import XDNA1, XDNA2, find_geometry
-from tilewhisper.kernels.xdna.tiling import TilePlan, plan
+from tilewhisper.kernels.xdna.devices import XDNA1, XDNA2
+from tilewhisper.kernels.xdna.geometries import find_geometry
+from tilewhisper.kernels.xdna.tile_plan import TilePlan
+from tilewhisper.kernels.xdna.tiling import plan
 
 
 def cut(m: int, k: int, n: int, device=XDNA1) -> TilePlan:
@@ -24,7 +26,7 @@ ON_XDNA2 = cut(300, 128, 256, XDNA2)
 
 @dataclass
 class Session:
-    """Everything up to a run, as section 1 of the design note has it."""
+    """Device, context, kernel, instructions and buffers of one launch, made by the bindings' own sequence."""
 
     pyxrt: object
     root: Path

@@ -1,4 +1,4 @@
-"""`tilewhisper plan`: how an NPU would cut a model's encoder or one product, and what that would cost. Runs nothing."""
+"""`tilewhisper plan`: how an NPU would cut a model's encoder or one product, and the predicted cost. Runs nothing."""
 
 import json
 from argparse import Namespace
@@ -8,14 +8,15 @@ from typing import Any
 
 from rich.console import Console
 
-from tilewhisper.engine.commands import tables
+from tilewhisper.engine.commands import plan_tables
 from tilewhisper.engine.commands.files import check_writable, write
 from tilewhisper.engine.commands.screen import console, say
 from tilewhisper.engine.tuning import planning
+from tilewhisper.kernels.xdna import seed
+from tilewhisper.kernels.xdna.array import Geometry
 from tilewhisper.kernels.xdna.cost import Profile
 from tilewhisper.kernels.xdna.geometries import find_geometry
-from tilewhisper.kernels.xdna.profiles import SEED_CLAIMS, find_profile
-from tilewhisper.kernels.xdna.tiling import Geometry
+from tilewhisper.kernels.xdna.profiles import find_profile
 
 
 def run(args: Namespace) -> int:
@@ -25,7 +26,7 @@ def run(args: Namespace) -> int:
     screen = console()
     show = _encoder if args.shape is None else _product
     result = show(screen, args, geometry, profile)
-    if geometry.name in SEED_CLAIMS:
+    if geometry in seed.SEED_GEOMETRIES or profile in seed.SEED_PROFILES:
         _seed(screen)
         result["seed"] = [row.to_json() for row in planning.seed_rows()]
     _sources(screen, profile)
@@ -36,39 +37,42 @@ def run(args: Namespace) -> int:
 
 def _encoder(screen: Console, args: Namespace, geometry: Geometry, profile: Profile) -> dict[str, Any]:
     encoder = planning.plan_encoder(args.model, planning.sites_of_model(args.model), geometry, profile)
-    say(screen, f"encoder of {args.model}; {tables.plan_setting_line(geometry, profile)}")
+    say(screen, f"encoder of {args.model}; {plan_tables.plan_setting_line(geometry, profile)}")
     screen.print()
-    screen.print(tables.planned_sites_table(encoder))
+    screen.print(plan_tables.planned_sites_table(encoder))
     screen.print()
-    screen.print(tables.scope_table(encoder, profile.device.max_contexts))
+    screen.print(plan_tables.scope_table(encoder, profile.device.max_contexts))
     screen.print()
-    for line in tables.encoder_limits(encoder):
+    for line in plan_tables.encoder_limits(encoder):
         say(screen, line)
     return encoder.to_json()
 
 
 def _product(screen: Console, args: Namespace, geometry: Geometry, profile: Profile) -> dict[str, Any]:
     planned = planning.plan_product(planning.parse_shape(args.shape), geometry, profile)
-    say(screen, tables.plan_setting_line(geometry, profile))
+    say(screen, plan_tables.plan_setting_line(geometry, profile))
     screen.print()
-    screen.print(tables.planned_product_table(planned))
+    screen.print(plan_tables.planned_product_table(planned))
     screen.print()
-    for line in tables.NPU_LIMITS:
+    for line in plan_tables.NPU_LIMITS:
         say(screen, line)
     return planned.to_json()
 
 
 def _seed(screen: Console) -> None:
+    screen.print()
+    for line in seed.EXPLANATION:
+        say(screen, line)
     rows = planning.seed_rows()
     screen.print()
-    screen.print(tables.seed_table(rows))
-    for line in tables.seed_lines(rows):
+    screen.print(plan_tables.seed_table(rows))
+    for line in plan_tables.seed_lines(rows):
         say(screen, line)
 
 
 def _sources(screen: Console, profile: Profile) -> None:
     screen.print()
-    screen.print(tables.figure_table(profile.figures))
+    screen.print(plan_tables.figure_table(profile.figures))
     say(screen, "Every time above is a prediction from these figures; this project measured none of them.")
 
 

@@ -1,6 +1,6 @@
-"""What an encoder's products would cost on an NPU: every site cut by a geometry and timed by a profile.
+"""The predicted cost of an encoder's products on an NPU: a geometry cuts every site and a profile predicts its time.
 
-All of it is prediction. Runs nothing, needs neither torch nor weights for an official size.
+Runs nothing. Needs neither torch nor weights for an official model size.
 """
 
 from __future__ import annotations
@@ -14,17 +14,12 @@ from typing import Any
 from tilewhisper.engine.errors import OptionError
 from tilewhisper.engine.routing.sites import Site, encoder_sites, stem_sites
 from tilewhisper.kernels.base import ProductShape
+from tilewhisper.kernels.xdna.array import Geometry
 from tilewhisper.kernels.xdna.cost import NO_COST, Cost, Profile, design_switches, predict
 from tilewhisper.kernels.xdna.geometries import find_geometry
-from tilewhisper.kernels.xdna.profiles import (
-    SEED,
-    SEED_CLAIMS,
-    SEED_PROJECTIONS,
-    SEED_SCALED,
-    SEED_SHAPE,
-    SeedClaim,
-)
-from tilewhisper.kernels.xdna.tiling import Geometry, TilePlan, plan
+from tilewhisper.kernels.xdna.seed import SEED, SEED_CLAIMS, SEED_PROJECTIONS, SEED_SCALED, SEED_SHAPE, SeedClaim
+from tilewhisper.kernels.xdna.tile_plan import TilePlan
+from tilewhisper.kernels.xdna.tiling import plan
 from tilewhisper.models.checkpoint.catalog import official
 from tilewhisper.models.checkpoint.locate import locate
 from tilewhisper.models.constants import POSITIONS_PER_SECOND
@@ -39,7 +34,7 @@ SCOPES = {
 
 @dataclass(frozen=True)
 class PlannedProduct:
-    """A product and its cost on its own, no change of design counted."""
+    """A product and its cost, without changes of design."""
 
     plan: TilePlan
     cost: Cost
@@ -79,12 +74,12 @@ class PlannedSite:
 
 @dataclass(frozen=True)
 class Scope:
-    """Some of an encoder's sites, run in order for one window after another."""
+    """A group of an encoder's sites, run in order for window after window."""
 
     name: str
     sites: tuple[PlannedSite, ...]
     cost: Cost
-    """With the changes of design between them."""
+    """Including the changes of design between the sites."""
     switches: int
     share: float
     """Of the multiply-adds of all sites."""
@@ -100,12 +95,12 @@ class Scope:
 
     @property
     def designs(self) -> int:
-        """Binaries, and so contexts, that these sites need."""
+        """Binaries, and therefore contexts, that these sites need."""
         return len({site.product.plan.design for site in self.sites})
 
     @property
     def speed(self) -> float:
-        """Seconds of audio in a second, if nothing but these sites took time."""
+        """Seconds of audio per second, if only these sites took time."""
         return self.window_seconds / self.cost.seconds
 
     def to_json(self) -> dict[str, Any]:
@@ -124,7 +119,7 @@ class Scope:
 
 @dataclass(frozen=True)
 class EncoderPlan:
-    """Every site of one model's encoder, and what several of them cost together."""
+    """Every site of a model's encoder, and the cost of groups of them."""
 
     model: str
     sites: tuple[PlannedSite, ...]
@@ -140,7 +135,7 @@ class EncoderPlan:
 
 @dataclass(frozen=True)
 class SeedRow:
-    """The seed's word on one geometry beside the count and the two readings of its time a call."""
+    """The seed's claim for one geometry, beside the counted calls and the two readings of its time a call."""
 
     geometry: str
     claim: SeedClaim
@@ -154,13 +149,13 @@ class SeedRow:
 
 
 def plan_product(shape: ProductShape, geometry: Geometry, profile: Profile) -> PlannedProduct:
-    """Raises KernelError where the geometry does not take the product, or the profile not the geometry."""
+    """One product, cut and timed. Raises KernelError if the geometry or the profile does not support it."""
     cut = plan(shape, geometry, profile.device)
     return PlannedProduct(cut, predict(cut, profile))
 
 
 def plan_encoder(model: str, sites: Sequence[Site], geometry: Geometry, profile: Profile) -> EncoderPlan:
-    """Raises KernelError as `plan_product`."""
+    """The sites of an encoder, cut and timed. Raises KernelError like `plan_product`."""
     planned = tuple(_plan_site(site, geometry, profile) for site in sites if site.kind != "conv")
     return EncoderPlan(model, planned, tuple(_scope(name, planned, profile) for name in SCOPES))
 
@@ -171,7 +166,7 @@ def seed_rows() -> tuple[SeedRow, ...]:
 
 
 def sites_of_model(model: str) -> tuple[Site, ...]:
-    """An official size needs no weights: its sites follow from its dimensions. Raises ModelsError for what is none."""
+    """The sites of a model; an official size needs no weights, only its dimensions. Raises ModelsError if unknown."""
     if size := official(model):
         return stem_sites(size.n_mels, size.d_model) + encoder_sites(
             size.encoder_layers, size.d_model, size.heads, 4 * size.d_model

@@ -1,15 +1,15 @@
-"""What a built design is on disk, for the real device and the emulated one alike.
+"""Built designs on disk, with the same layout for the real device and the emulated device.
 
-A root folder holds one folder per `tiling.Design`, named by `folder_name`, and in it:
+A root folder holds one folder per `tile_plan.Design`, named by `folder_name`, with these files:
 
     design.xclbin          the binary of one (device, rows, columns, K, core tile, dtypes)
     insts_{M}x{N}.bin      the instruction stream of one padded launch, little-endian 32-bit words
-    manifest.json          `Manifest`: what the above are, with the size and SHA-256 of each
+    manifest.json          `Manifest`: a description of the files above, with the size and SHA-256 of each
 
-K is the binary's own: one built for another K runs, reports success and gives garbage, so nothing is handed to the
-device before `find` has compared the manifest with the plan and the files with the manifest.
+K is fixed in the binary: a binary that was built for another K runs, reports success and returns garbage. So nothing is
+sent to the device before `find` has compared the manifest with the plan and the files with the manifest.
 
-Does not know how a design is built, what is inside the files, `pyxrt` or tensors.
+Does not know how a design is built, the contents of the files, `pyxrt` or tensors.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from tilewhisper.kernels.base import BackendUnavailable
-from tilewhisper.kernels.xdna.tiling import WORD_BYTES, Design, Tile, TilePlan
+from tilewhisper.kernels.xdna.array import WORD_BYTES, Tile
+from tilewhisper.kernels.xdna.tile_plan import Design, TilePlan
 
 Target = Literal["hardware", "emulated"]
 InstructionUnit = Literal["bytes", "words"]
@@ -46,7 +47,7 @@ class FileRecord:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a folder holds."""
+    """The contents of a design's folder."""
 
     design: Design
     launches: Mapping[MN, str]
@@ -54,22 +55,22 @@ class Manifest:
     files: tuple[FileRecord, ...]
     target: Target
     tools: Mapping[str, str]
-    """What built it -> its version."""
+    """Name of each build tool -> its version."""
     instruction_unit: InstructionUnit = "bytes"
-    """What the kernel's third argument counts."""
+    """The unit of the kernel's third argument."""
     kernel: str = KERNEL
     """Its name inside the xclbin."""
 
 
 @dataclass(frozen=True)
 class Artifact:
-    """A design on disk that has been checked against a plan."""
+    """A design on disk, checked against a plan."""
 
     folder: Path
     manifest: Manifest
     xclbin: Path
     instructions: Path
-    """The stream of the plan's launch."""
+    """The instruction stream of the plan's launch."""
 
     @property
     def instruction_count(self) -> int:
@@ -99,7 +100,7 @@ def write(
     instruction_unit: InstructionUnit = "bytes",
     kernel: str = KERNEL,
 ) -> Path:
-    """Write a design's folder under `root` and return it. One that was there is replaced; the manifest comes last."""
+    """Write a design's folder under `root`, replacing an older one, and return it. The manifest is written last."""
     folder = root / folder_name(design)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / MANIFEST).unlink(missing_ok=True)
@@ -114,14 +115,14 @@ def write(
 
 
 def find(root: Path, plan: TilePlan, *, target: Target | None = None) -> Artifact:
-    """The design under `root` that takes one launch of the plan, all its files intact.
+    """Find the design under `root` for one launch of the plan, with all its files intact.
 
-    `target` refuses designs of the other kind; None takes both. Raises BackendUnavailable: what does not fit, and how
-    to mend it.
+    `target` rejects designs for the other kind of device; None accepts both. Raises BackendUnavailable, which says what
+    does not fit and how to fix it.
     """
     folder = root / folder_name(plan.design)
     if not folder.is_dir():
-        raise BackendUnavailable(f"{_why_missing(root, plan.design)}; {_mend(plan.design)}")
+        raise BackendUnavailable(f"{_why_missing(root, plan.design)}; {_how_to_fix(plan.design)}")
     manifest = read_manifest(folder, plan.design)
     launch = (plan.launch.m, plan.launch.n)
     reasons = (
@@ -131,19 +132,19 @@ def find(root: Path, plan: TilePlan, *, target: Target | None = None) -> Artifac
         *_file_reasons(folder, manifest),
     )
     if reasons:
-        raise BackendUnavailable(f"the design in {folder} does not fit: {reasons[0]}; {_mend(plan.design)}")
+        raise BackendUnavailable(f"the design in {folder} does not fit: {reasons[0]}; {_how_to_fix(plan.design)}")
     return Artifact(folder, manifest, folder / XCLBIN, folder / manifest.launches[launch])
 
 
 def read_manifest(folder: Path, wanted: Design) -> Manifest:
-    """A folder's manifest. Raises BackendUnavailable where there is none or it is no manifest."""
+    """Read a folder's manifest. Raises BackendUnavailable if it is missing or invalid."""
     path = folder / MANIFEST
     try:
         return _from_json(json.loads(path.read_text("utf-8")))
     except OSError as missing:
-        raise BackendUnavailable(f"{path} cannot be read ({missing.strerror}); {_mend(wanted)}") from missing
+        raise BackendUnavailable(f"{path} cannot be read ({missing.strerror}); {_how_to_fix(wanted)}") from missing
     except (ValueError, KeyError, TypeError, AttributeError) as broken:
-        raise BackendUnavailable(f"{path} is not a manifest this version reads; {_mend(wanted)}") from broken
+        raise BackendUnavailable(f"{path} is not a manifest of this version; {_how_to_fix(wanted)}") from broken
 
 
 def designs_in(root: Path) -> tuple[Design, ...]:
@@ -159,14 +160,14 @@ def _design_in(folder: Path) -> Design | None:
 
 
 def _why_missing(root: Path, wanted: Design) -> str:
-    """No design of that name: what the nearest there differs in."""
-    there = [(design, list(_design_reasons(design, wanted))) for design in designs_in(root)] if root.is_dir() else []
-    if not there:
+    """Why there is no folder for this design: the nearest design and its first difference."""
+    built = [(design, list(_design_reasons(design, wanted))) for design in designs_in(root)] if root.is_dir() else []
+    if not built:
         return f"no design has been built in {root}"
-    nearest, reasons = min(there, key=lambda item: len(item[1]))
+    nearest, reasons = min(built, key=lambda item: len(item[1]))
     if not reasons:
-        return f"the design {folder_name(wanted)} is in a folder of another name"
-    return f"no design in {root} fits, and the nearest, {folder_name(nearest)}, differs: {reasons[0]}"
+        return f"the design {folder_name(wanted)} is in a folder with another name"
+    return f"no design in {root} fits; the nearest, {folder_name(nearest)}, differs: {reasons[0]}"
 
 
 def _design_reasons(built: Design, wanted: Design) -> Iterator[str]:
@@ -178,9 +179,9 @@ def _design_reasons(built: Design, wanted: Design) -> Iterator[str]:
         yield f"built for K = {built.k}, not {wanted.k}"
     if built.core != wanted.core:
         yield f"built with core tiles of {built.core}, not {wanted.core}"
-    made, asked = (f"{design.dtype_in} -> {design.dtype_out}" for design in (built, wanted))
-    if made != asked:
-        yield f"built for {made}, not {asked}"
+    found, needed = (f"{design.dtype_in} -> {design.dtype_out}" for design in (built, wanted))
+    if found != needed:
+        yield f"built for {found}, not {needed}"
 
 
 def _target_reasons(manifest: Manifest, target: Target | None) -> Iterator[str]:
@@ -191,15 +192,15 @@ def _target_reasons(manifest: Manifest, target: Target | None) -> Iterator[str]:
 
 def _launch_reasons(manifest: Manifest, launch: MN) -> Iterator[str]:
     if launch not in manifest.launches:
-        there = ", ".join(f"{m}x{n}" for m, n in sorted(manifest.launches)) or "none"
-        yield f"no instruction stream for M x N = {launch[0]}x{launch[1]} (there is {there})"
+        available = ", ".join(f"{m}x{n}" for m, n in sorted(manifest.launches)) or "none"
+        yield f"no instruction stream for M x N = {launch[0]}x{launch[1]} (available: {available})"
 
 
 def _file_reasons(folder: Path, manifest: Manifest) -> Iterator[str]:
     recorded = {record.name for record in manifest.files}
     for name in (XCLBIN, *manifest.launches.values()):
         if name not in recorded:
-            yield f"the manifest has no digest of {name}"
+            yield f"the manifest has no SHA-256 of {name}"
     for record in manifest.files:
         path = folder / record.name
         if not path.is_file():
@@ -208,10 +209,10 @@ def _file_reasons(folder: Path, manifest: Manifest) -> Iterator[str]:
             state = "truncated" if size < record.size else "too long"
             yield f"{record.name} is {state}: {size:,} bytes of {record.size:,}"
         elif hashlib.sha256(path.read_bytes()).hexdigest() != record.sha256:
-            yield f"{record.name} is not the file that was built: its SHA-256 differs"
+            yield f"{record.name} was changed after the build: its SHA-256 differs"
 
 
-def _mend(wanted: Design) -> str:
+def _how_to_fix(wanted: Design) -> str:
     return f"run scripts/build_kernels.py --device {wanted.device}"
 
 
@@ -221,7 +222,7 @@ def _to_json(manifest: Manifest) -> dict[str, Any]:
 
 
 def _from_json(data: dict[str, Any]) -> Manifest:
-    """Raises ValueError, KeyError, TypeError or AttributeError on anything that is not one."""
+    """Parse a manifest. Raises ValueError, KeyError, TypeError or AttributeError if it is invalid."""
     if data["format"] != _FORMAT:
         raise ValueError(f"format {data['format']}")
     design = data["design"]
@@ -237,13 +238,13 @@ def _from_json(data: dict[str, Any]) -> Manifest:
 
 
 def _plain_name(name: str) -> str:
-    """Files lie in the manifest's own folder and nowhere else."""
+    """Accept only files in the manifest's own folder. Raises ValueError."""
     if Path(name).name != name:
-        raise ValueError(f"not a file's name: {name!r}")
+        raise ValueError(f"expected a file name without a folder, got {name!r}")
     return name
 
 
 def _one_of(value: Any, known: tuple[str, ...]) -> Any:
     if value not in known:
-        raise ValueError(f"{value!r} is none of {known}")
+        raise ValueError(f"expected one of {known}, got {value!r}")
     return value

@@ -1,18 +1,15 @@
 """The NPU as a backend: tiled bf16 products with float32 sums on AMD's XDNA array.
 
-A product is cut by `tiling.plan`; the host fills the tiles of A, starts the calls, and adds up the tiles of C. Weights
-are transposed, padded, rounded and uploaded once, in `prepare`. Buffers and bound runs belong to a plan and are used
-again by every call, so that a call allocates nothing on the device.
-
-A design is proved on its first use by a product of known result, because an xclbin that was built for another K ends
-well and returns garbage. After a failed call the context is rebuilt once and the call made again; if that fails too,
-the design is given up for the rest of this backend's life, and every later call says so at once.
+`tiling.plan` cuts a product; the host fills the tiles of A, starts the calls, and sums the tiles of C. Weights are
+transposed, padded, rounded and uploaded once, in `prepare`. Buffers and bound runs belong to a plan and are reused by
+every call, so that a call allocates nothing on the device. Each launch of a design is verified with a canary product
+before its first use (`loaded_design`).
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Hashable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -23,27 +20,35 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from tilewhisper.kernels.base import Backend, BackendUnavailable, ProductFailed, ProductShape, Settings, Usage
+from tilewhisper.kernels.base import Backend, BackendUnavailable, ProductShape, Settings, Usage
 from tilewhisper.kernels.xdna import artifacts, xrt
+from tilewhisper.kernels.xdna.array import Device, Geometry
 from tilewhisper.kernels.xdna.artifacts import Artifact
-from tilewhisper.kernels.xdna.geometries import XDNA1, device_called, find_geometry
+from tilewhisper.kernels.xdna.buffers import (
+    Bits,
+    Place,
+    Tiles,
+    bits,
+    fill,
+    gather,
+    join,
+    places_of_a,
+    places_of_b,
+    places_of_c,
+)
+from tilewhisper.kernels.xdna.devices import XDNA1, device_called
+from tilewhisper.kernels.xdna.geometries import find_geometry
+from tilewhisper.kernels.xdna.host_calls import host_calls
+from tilewhisper.kernels.xdna.loaded_design import LoadedDesign, canary_operand, check_canary
 from tilewhisper.kernels.xdna.probe import probe
-from tilewhisper.kernels.xdna.tiling import Design, Device, Geometry, TilePlan, host_calls, plan, why_not
+from tilewhisper.kernels.xdna.tile_plan import Design, TilePlan
+from tilewhisper.kernels.xdna.tiling import plan, why_not
 
 GEOMETRY = "whole-array"
 KERNELS_FOLDER = Path("~/.cache/tilewhisper/kernels").expanduser()
 
 TIMEOUT_MS = 10_000
 """Far above any product (the largest of large-v3 is predicted at 30 ms) and above the driver's own recovery (2 s)."""
-
-CANARY_ROWS = 4
-CANARY_BOUND = 2.0**-12
-"""Of the sum of |a| |b|: float32 sums of K = 5120 steps stay below K 2^-24 = 2^-11.7 even when every rounding errs the
-same way, and random signed data far below it; a wrong design is wrong by about 1."""
-
-Bits = npt.NDArray[np.uint16]
-Place = tuple[int, int, int]
-"""Of a tile of A: batch, row, depth. Of B: batch, depth, column. Of C: batch, row, column (a buffer a depth)."""
 
 _serial = itertools.count()
 
@@ -54,55 +59,15 @@ class Prepared:
 
     k: int
     n: int
-    tiles: Mapping[Place, xrt.Buffer]
+    tiles: Tiles
     bias: Tensor | None
     """(n,) float32; the host adds it."""
     key: int = field(default_factory=lambda: next(_serial))
-
-
-class LoadedDesign:
-    """One design on the device, with the runs bound to it, from the first load to giving it up."""
-
-    def __init__(self, device: xrt.Device, artifact: Artifact) -> None:
-        self._device = device
-        self._xclbin, self._kernel = artifact.xclbin, artifact.manifest.kernel
-        self._runs: dict[Hashable, list[Any]] = {}
-        self._given_up: str | None = None
-        self.proved: set[Hashable] = set()
-        """Launches whose canary came out right."""
-        self.context = xrt.Context(device, self._xclbin, self._kernel)
-
-    def execute(self, key: Hashable, bind: Callable[[], list[Any]], timeout_ms: int) -> float:
-        """Run what `bind` makes (once for `key`): seconds on the device. Raises ProductFailed."""
-        if self._given_up:
-            raise ProductFailed(self._given_up)
-        try:
-            return self._execute(key, bind, timeout_ms)
-        except ProductFailed as first:
-            try:
-                self._rebuild()
-                return self._execute(key, bind, timeout_ms)
-            except (ProductFailed, BackendUnavailable) as second:
-                self._given_up = f"{second} (given up after a rebuild; first: {first})"
-                raise ProductFailed(self._given_up) from second
-
-    def _execute(self, key: Hashable, bind: Callable[[], list[Any]], timeout_ms: int) -> float:
-        if key not in self._runs:
-            self._runs[key] = bind()
-        return self.context.execute(self._runs[key], timeout_ms)
-
-    def _rebuild(self) -> None:
-        self._runs.clear()
-        self.context.close()
-        self.context = xrt.Context(self._device, self._xclbin, self._kernel)
-
-    def close(self) -> None:
-        self._runs.clear()
-        self.context.close()
+    """Identifies the weight among the bound runs."""
 
 
 class XdnaBackend(Backend):
-    """Products on one NPU. `find` gives the built design and instructions of a plan, or raises BackendUnavailable."""
+    """Products on one NPU. `find` returns the built design of a plan, or raises BackendUnavailable."""
 
     name = "npu"
     summary = "bf16 tiles with float32 sums on AMD's XDNA array, through pyxrt"
@@ -155,14 +120,14 @@ class XdnaBackend(Backend):
 
     def prepare(self, weight: Tensor, bias: Tensor | None) -> Prepared:
         n, k = weight.shape
-        # How B is cut depends on k and n alone, so one row stands for any number.
+        # The tiles of B depend on k and n only, so a plan for one row serves any number of rows.
         cut = self._plan(1, 1, k, n)
-        return Prepared(k, n, self._upload_b(cut, _bits(weight.T)[None], fresh=True), bias)
+        return Prepared(k, n, self._upload_b(cut, bits(weight.T)[None], fresh=True), bias)
 
     def linear(self, x: Tensor, prepared: Prepared) -> Tensor:
         rows = x.reshape(-1, *x.shape[-2:]) if x.dim() > 1 else x[None, None]
         cut = self._plan(1, rows.shape[1], prepared.k, prepared.n)
-        y = torch.stack([self._product(cut, _bits(one)[None], prepared.tiles, prepared.key)[0] for one in rows])
+        y = torch.stack([self._product(cut, bits(each)[None], prepared.tiles, prepared.key)[0] for each in rows])
         if prepared.bias is not None:
             y += prepared.bias
         return y.reshape(*x.shape[:-1], prepared.n)
@@ -171,7 +136,7 @@ class XdnaBackend(Backend):
         batch = a.shape[:-2]
         a, b = a.reshape(-1, *a.shape[-2:]), b.reshape(-1, *b.shape[-2:])
         cut = self._plan(len(a), a.shape[1], a.shape[2], b.shape[2])
-        y = self._product(cut, _bits(a), self._upload_b(cut, _bits(b), fresh=False), "matmul")
+        y = self._product(cut, bits(a), self._upload_b(cut, bits(b), fresh=False), "matmul")
         return y.reshape(*batch, *y.shape[-2:])
 
     def close(self) -> None:
@@ -180,23 +145,23 @@ class XdnaBackend(Backend):
         self._designs.clear()
         self._scratch.clear()
 
-    def _product(self, cut: TilePlan, a: Bits, b_tiles: Mapping[Place, xrt.Buffer], key: Hashable) -> Tensor:
-        """a (batch, m, k) times tiles of B: (batch, m, n). `key` says whose tiles they are."""
+    def _product(self, cut: TilePlan, a: Bits, b_tiles: Tiles, key: Hashable) -> Tensor:
+        """a (batch, m, k) times tiles of B: (batch, m, n). `key` identifies the tiles of B among the bound runs."""
         design = self._design(cut)
-        if (launch := (cut.launch.m, cut.launch.n)) not in design.proved:
-            self._prove(cut, b_tiles, key)
-            design.proved.add(launch)
+        if (launch := (cut.launch.m, cut.launch.n)) not in design.verified:
+            canary = canary_operand(cut.shape)
+            found, _ = self._run(cut, canary, b_tiles, key)
+            check_canary(cut.shape, found, canary, join(b_tiles, cut))
+            design.verified.add(launch)
         y, seconds = self._run(cut, a, b_tiles, key)
         self._usage = Usage(self._usage.calls + cut.calls, self._usage.device_seconds + seconds)
         return torch.from_numpy(y)
 
-    def _run(
-        self, cut: TilePlan, a: Bits, b_tiles: Mapping[Place, xrt.Buffer], key: Hashable
-    ) -> tuple[npt.NDArray[np.float32], float]:
+    def _run(self, cut: TilePlan, a: Bits, b_tiles: Tiles, key: Hashable) -> tuple[npt.NDArray[np.float32], float]:
         """The product and the seconds it took on the device."""
         design, calls = self._design(cut), list(host_calls(cut))
         a_tiles, c_tiles = self._a_tiles(cut), self._c_tiles(cut)
-        _fill(a_tiles, a, (cut.launch.m, cut.launch.k))
+        fill(a_tiles, a, (cut.launch.m, cut.launch.k))
 
         def bind() -> list[Any]:
             artifact = self._find(cut)
@@ -211,24 +176,7 @@ class XdnaBackend(Backend):
             ]
 
         seconds = design.execute((key, cut), bind, self._timeout_ms)
-        return _gather(c_tiles, cut), seconds
-
-    def _prove(self, cut: TilePlan, b_tiles: Mapping[Place, xrt.Buffer], key: Hashable) -> None:
-        """A product of random signed numbers, a few of whose rows are known. Raises ProductFailed."""
-        shape = cut.shape
-        numbers = np.random.default_rng(0).standard_normal((shape.batch, shape.m, shape.k), dtype=np.float32)
-        a = _bits(torch.from_numpy(numbers))
-        rows = np.linspace(0, shape.m - 1, min(CANARY_ROWS, shape.m), dtype=int)
-        found = self._run(cut, a, b_tiles, key)[0][:, rows].astype(np.float64)
-        b = _join(b_tiles, cut)
-        chosen = _values(a[:, rows])
-        expected, magnitude = chosen @ b, np.abs(chosen) @ np.abs(b)
-        error = np.abs(found - expected) - CANARY_BOUND * magnitude
-        if not (error <= 0).all():
-            raise ProductFailed(
-                f"the canary product {shape} came out wrong: the design was built for another size or is broken; "
-                "build it anew with scripts/build_kernels.py"
-            )
+        return gather(c_tiles, cut), seconds
 
     def _plan(self, batch: int, m: int, k: int, n: int) -> TilePlan:
         return plan(ProductShape(batch, m, k, n), self._geometry, self._device)
@@ -239,81 +187,38 @@ class XdnaBackend(Backend):
         return self._designs[cut.design]
 
     def _a_tiles(self, cut: TilePlan) -> dict[Place, xrt.Buffer]:
-        places = itertools.product(range(cut.shape.batch), range(cut.grid.rows), range(cut.grid.depth))
-        return self._buffers("a", cut, places, np.uint16, (cut.launch.m, cut.launch.k))
+        return self._buffers("a", cut, places_of_a(cut), np.uint16, (cut.launch.m, cut.launch.k))
 
     def _c_tiles(self, cut: TilePlan) -> dict[Place, xrt.Buffer]:
-        places = itertools.product(
-            range(cut.shape.batch * cut.grid.depth), range(cut.grid.rows), range(cut.grid.columns)
-        )
-        return self._buffers("c", cut, places, np.float32, (cut.launch.m, cut.launch.n))
+        return self._buffers("c", cut, places_of_c(cut), np.float32, (cut.launch.m, cut.launch.n))
 
     def _upload_b(self, cut: TilePlan, b: Bits, *, fresh: bool) -> dict[Place, xrt.Buffer]:
-        """b (batch, k, n) as tiles on the device: in buffers of its own, or in those of the plan."""
-        places = itertools.product(range(cut.shape.batch), range(cut.grid.depth), range(cut.grid.columns))
+        """b (batch, k, n) as tiles on the device: in new buffers if `fresh`, else in the plan's shared buffers."""
         shape = (cut.launch.k, cut.launch.n)
         make = self._make_buffers if fresh else self._buffers
-        tiles = make("b", cut, places, np.uint16, shape)
-        _fill(tiles, b, shape)
+        tiles = make("b", cut, places_of_b(cut), np.uint16, shape)
+        fill(tiles, b, shape)
         return tiles
 
     def _buffers(
-        self, kind: str, cut: TilePlan, places: Iterator[Place], dtype: npt.DTypeLike, shape: tuple[int, int]
+        self, kind: str, cut: TilePlan, places: Iterable[Place], dtype: npt.DTypeLike, shape: tuple[int, int]
     ) -> dict[Place, xrt.Buffer]:
-        """The buffers that all products of a plan share: made once."""
+        """The buffers that all products of a plan share, made once."""
         if (kind, cut) not in self._scratch:
             self._scratch[kind, cut] = self._make_buffers(kind, cut, places, dtype, shape)
         return self._scratch[kind, cut]
 
     def _make_buffers(
-        self, kind: str, cut: TilePlan, places: Iterator[Place], dtype: npt.DTypeLike, shape: tuple[int, int]
+        self, kind: str, cut: TilePlan, places: Iterable[Place], dtype: npt.DTypeLike, shape: tuple[int, int]
     ) -> dict[Place, xrt.Buffer]:
         group = self._design(cut).context.group("abc".index(kind))
         return {place: xrt.Buffer(self._xrt, group, dtype, shape) for place in places}
 
 
 def _emulated(cls: type[XdnaBackend], settings: Settings) -> XdnaBackend:
-    """The same backend before an emulated XDNA1, with designs for it built as they are asked for."""
+    """The same backend on an emulated XDNA1, which builds its designs on first use."""
     from tilewhisper.kernels.xdna.emulated import pyxrt
     from tilewhisper.kernels.xdna.emulated.on_demand import DesignsOnDemand, parse_fault
 
     opened = xrt.open_device(pyxrt.make(XDNA1, faults=parse_fault(settings.npu_fault)))
     return cls(opened, XDNA1, find_geometry(GEOMETRY, XDNA1), DesignsOnDemand(), emulated=True)
-
-
-def _fill(tiles: Mapping[Place, xrt.Buffer], data: Bits, shape: tuple[int, int]) -> None:
-    """data (batch, rows, columns) into its tiles and on to the device; what sticks out of it stays zero."""
-    height, width = shape
-    for (batch, i, j), buffer in tiles.items():
-        block = data[batch, i * height : (i + 1) * height, j * width : (j + 1) * width]
-        buffer.array[: block.shape[0], : block.shape[1]] = block
-        buffer.to_device()
-
-
-def _gather(tiles: Mapping[Place, xrt.Buffer], cut: TilePlan) -> npt.NDArray[np.float32]:
-    """Tiles of C, summed over depth: (batch, m, n), a copy."""
-    height, width = cut.launch.m, cut.launch.n
-    whole = np.zeros((cut.shape.batch, cut.padded.m, cut.padded.n), dtype=np.float32)
-    for (layer, i, j), buffer in tiles.items():
-        buffer.from_device()
-        whole[layer // cut.grid.depth, i * height : (i + 1) * height, j * width : (j + 1) * width] += buffer.array
-    return np.ascontiguousarray(whole[:, : cut.shape.m, : cut.shape.n])
-
-
-def _join(tiles: Mapping[Place, xrt.Buffer], cut: TilePlan) -> npt.NDArray[np.float64]:
-    """Tiles of B as they lie in the host's memory: (batch, k, n)."""
-    height, width = cut.launch.k, cut.launch.n
-    whole = np.zeros((cut.shape.batch, cut.padded.k, cut.padded.n))
-    for (batch, i, j), buffer in tiles.items():
-        whole[batch, i * height : (i + 1) * height, j * width : (j + 1) * width] = _values(buffer.array)
-    return whole[:, : cut.shape.k, : cut.shape.n]
-
-
-def _bits(x: Tensor) -> Bits:
-    """The bf16 nearest to each element, as bits: bf16 has no format in the buffer protocol."""
-    rounded: npt.NDArray[Any] = x.to(torch.bfloat16).contiguous().view(torch.int16).numpy()
-    return rounded.view(np.uint16)
-
-
-def _values(bits: Bits) -> npt.NDArray[np.float64]:
-    return (bits.astype(np.uint32) << 16).view(np.float32).astype(np.float64)

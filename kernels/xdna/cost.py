@@ -1,14 +1,15 @@
-"""What a `TilePlan` costs in time on a device profile. A prediction from published figures, never a measurement.
+"""The predicted time of a `TilePlan` on a device profile, from published figures. Nothing here is measured.
 
-Two models. A `CallProfile` adds the parts of a host call, one after the other, for every call. An `ArrayProfile` is
+There are two models. A `CallProfile` adds the parts of a host call, one after the other, for every call. An
+`ArrayProfile` is
 
     device = calls * launch + switches * switch + max(bytes moved / bandwidth, 2 * padded multiply-adds / rate)
 
-for the whole array; a geometry on some of its cores and columns gets that share of the rate and the bandwidth. The
-host's filling and reading of buffers comes on top and is kept apart. Seconds, bytes, bytes/s, operations/s (a
-multiply-add is two).
+for the whole array; a geometry on some of its cores and columns gets that share of the rate and the bandwidth. The time
+in which the host fills and reads buffers is added and reported separately. Units: seconds, bytes, bytes/s, operations/s
+(a multiply-add is two).
 
-Every figure says where it is from. Profiles are data (`xdna/profiles.py`). Does not know layers or models.
+Every figure names its source. Profiles are data (`profiles` and `seed`). Does not know layers or models.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from tilewhisper.kernels.base import UnsupportedShape
-from tilewhisper.kernels.xdna.tiling import Device, Tile, TilePlan
+from tilewhisper.kernels.xdna.array import Device, Tile
+from tilewhisper.kernels.xdna.tile_plan import TilePlan
 
 Basis = Literal["measured", "derived", "claimed"]
 """Measured by the named source on its hardware; derived by calculation or fit; claimed without a measurement shown."""
@@ -26,9 +28,9 @@ Basis = Literal["measured", "derived", "claimed"]
 
 @dataclass(frozen=True)
 class Figure:
-    """A number and its source. None of them was measured by this project."""
+    """A number and its source. This project measured none of them."""
 
-    what: str
+    name: str
     value: float
     unit: Literal["s", "bytes/s", "operations/s"]
     basis: Basis
@@ -37,7 +39,7 @@ class Figure:
 
 @dataclass(frozen=True)
 class Cost:
-    """Predicted seconds. `device` is overhead and what of transfer and compute does not overlap; `host` is apart."""
+    """Predicted seconds. `device` is overhead plus the parts of transfer and compute that do not overlap."""
 
     device: float
     host: float
@@ -69,7 +71,7 @@ NO_COST = Cost(0.0, 0.0, 0.0, 0.0, 0.0)
 
 @dataclass(frozen=True)
 class CallProfile:
-    """So much for every host call, its parts one after the other."""
+    """A fixed time for every host call, its parts one after the other."""
 
     name: str
     summary: str
@@ -79,18 +81,18 @@ class CallProfile:
     compute: Figure
     host: Figure
     compute_tile: Tile | None = None
-    """The call that `compute` was timed on, when it is to grow with a call's work; None for the same in every call."""
+    """The call that `compute` was timed on, if compute grows with a call's work; None if every call takes the same."""
 
     @property
     def figures(self) -> tuple[Figure, ...]:
         return self.setup, self.transfer, self.compute, self.host
 
     def cost(self, plan: TilePlan, *, switches: int, resident: bool) -> Cost:
-        """Raises UnsupportedShape. What switches cost and what stays on the device, this profile does not know."""
+        """The cost of a plan, without switches and residency. Raises UnsupportedShape if it has no call tile."""
         if plan.geometry.call is None:
             raise UnsupportedShape(
-                f"profile {self.name} times host calls of one tile on one core and says nothing of "
-                f"{plan.geometry.name}; take --device xdna1 or xdna2, or a seed geometry"
+                f"profile {self.name} times host calls of one tile on one core and does not cover "
+                f"{plan.geometry.name}; use --device xdna1 or xdna2, or a seed geometry"
             )
         work = plan.launch.multiply_adds / self.compute_tile.multiply_adds if self.compute_tile else 1.0
         overhead, transfer = plan.calls * self.setup.value, plan.calls * self.transfer.value
@@ -100,7 +102,7 @@ class CallProfile:
 
 @dataclass(frozen=True)
 class ArrayProfile:
-    """An array that moves and computes at the same time."""
+    """An array that transfers and computes at the same time."""
 
     name: str
     summary: str
@@ -129,12 +131,15 @@ Profile = CallProfile | ArrayProfile
 
 
 def predict(plan: TilePlan, profile: Profile, *, switches: int = 0, resident: bool = True) -> Cost:
-    """The cost of one product. `switches` are changes of design before it; `resident` says that B, a weight, is on the
-    device already (a geometry of tiles hands every call its part of B anyway). Raises UnsupportedShape."""
+    """The cost of one product, after `switches` changes of design.
+
+    `resident`: B is a weight and already on the device. A geometry with a call tile sends B with every call anyway.
+    Raises UnsupportedShape.
+    """
     per_tile = plan.geometry.call is not None
     return profile.cost(plan, switches=switches, resident=resident and not per_tile)
 
 
 def design_switches(plans: Sequence[TilePlan]) -> tuple[int, ...]:
-    """0 or 1 for each of a sequence run over and over: whether the device must change its design before it."""
+    """1 for each plan of a repeated sequence before which the device must change its design, else 0."""
     return tuple(int(plan.design != plans[i - 1].design) for i, plan in enumerate(plans))

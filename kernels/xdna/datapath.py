@@ -1,25 +1,25 @@
-"""The AIE2 core's bf16 arithmetic, bit for bit: the multiply-accumulate unit and the float32 -> bf16 store.
+"""The bf16 arithmetic of an AIE2 core, bit for bit: the multiply-accumulate unit and the float32 -> bf16 store.
 
-bf16 travels as uint16 bits (numpy has no bf16), accumulators as float32. Layouts are row-major: a (M, K), b (K, N),
-c (M, N). One step of the unit takes 8 products and an accumulator, all nine terms aligned to the largest exponent:
+bf16 is held as uint16 bits (numpy has no bf16), accumulators as float32. Layouts are row-major: a (M, K), b (K, N),
+c (M, N). One step of the unit adds 8 products to an accumulator, with all nine terms aligned to the largest exponent:
 
     exponents   c = ea + eb + 1 of a product, q = eq + 128 of the accumulator, 0 for a zero, E = the largest
-    alignment   each term rounded by itself, to nearest even, to a multiple of 2^(E - 278): 2^-23 of the leading power
+    alignment   each term rounded separately, to nearest even, to a multiple of 2^(E - 278): 2^-23 of the leading power
     sum         exact, then one rounding to nearest even to float32
     result      +0 below 2^-126 after rounding (no negative zero either), infinity from 2^128 on
 
-A denormal counts with exponent 1 and is not flushed on the way in. A NaN or infinity among the terms, and inf * 0 or
-inf - inf, follow IEEE; but a NaN's sign and fraction are those of the sum in which exponent 255 is an ordinary one
-(fraction 0 where that sum over- or underflows), with the lowest bit set.
+A denormal input has exponent 1 and is not flushed. A NaN or infinity among the terms, and inf * 0 or inf - inf, follow
+IEEE; but the sign and fraction of a NaN are those of the sum that treats exponent 255 as an ordinary exponent (fraction
+0 where that sum over- or underflows), with the lowest bit set.
 
-Two tiers. `matmul_exact` is the chip; `matmul_fast` is a float32 product within `fast_error_bound` of it. Measured at
-256 x 512 x 512 on one thread (EPYC, AVX-512, numpy 2.4): 0.49e9 multiply-adds a second exact, 0.3e9 beside busy
-neighbours, 0.02e9 where a block holds an infinity or NaN; 45e9 fast.
+There are two tiers. `matmul_exact` equals the chip; `matmul_fast` is a float32 product within `fast_error_bound` of it.
+Measured at 256 x 512 x 512 on one thread (EPYC, AVX-512, numpy 2.4): 0.49e9 multiply-adds a second exact, 0.3e9 on a
+busy machine, 0.02e9 where a block holds an infinity or NaN; 45e9 fast.
 
-Validated by readings off a Phoenix chip (XDNA1). In all of them the accumulator starts at zero and no result
-underflows, so these rest on the specification alone: the accumulator's own alignment, denormal accumulators, the flush,
-what a NaN already accumulated leaves of its fraction. Nor do they tell half to even from half up. Not valid for AIE2P
-(XDNA2), whose unit differs. Knows nothing of tiles, buffers or devices.
+Validated against readings from a Phoenix chip (XDNA1). In all of them the accumulator starts at zero and no result
+underflows, so the following rests on the specification only: the alignment of the accumulator, denormal accumulators,
+the flush, and the fraction of a NaN in the accumulator. The readings do not distinguish half to even from half up
+either. Not valid for AIE2P (XDNA2), whose unit differs. Knows nothing of tiles, buffers or devices.
 """
 
 from enum import Enum
@@ -43,13 +43,13 @@ _SCALE = 278  # a term aligned to exponent E counts multiples of 2^(E - 278) on 
 # Smaller sums round to below the least normal float32, 2^-126, and are flushed.
 _LEAST_SUM = 2.0**-126 - 2.0**-151
 
-# 8,192 lanes keep a step's products (512 KB) within a core's L2; smaller blocks pay numpy's cost per call.
+# 8,192 lanes keep a step's products (512 KB) within a CPU core's L2; smaller blocks pay numpy's overhead per call.
 _BLOCK_LANES = 8192
 _BLOCK_COLUMNS = 512
 
 
 class Rounding(Enum):
-    """How a store rounds to bf16: the core's rounding register."""
+    """The rounding mode of a store to bf16, by its number in the core's rounding register."""
 
     FLOOR = 0
     """Toward minus infinity: the power-up default."""
@@ -64,7 +64,7 @@ def bf16_bits(x: Floats, rounding: Rounding) -> Bits:
     zero past the largest finite value gives infinity. Raises ValueError when x is not float32.
     """
     if x.dtype != np.float32:
-        raise ValueError(f"a store takes float32, not {x.dtype}: convert it first")
+        raise ValueError(f"a store expects float32, got {x.dtype}: convert it first")
     bits = np.ascontiguousarray(x).view(np.uint32)
     high = bits >> 16
     if rounding is Rounding.FLOOR:
@@ -77,27 +77,27 @@ def bf16_bits(x: Floats, rounding: Rounding) -> Bits:
 
 
 def bf16_values(bits: Bits) -> Floats:
-    """What bf16 bits stand for, exactly: float32 of the same shape."""
+    """The values of bf16 bits, exactly: float32 of the same shape."""
     return (bits.astype(np.uint32) << 16).view(np.float32)
 
 
 def mac_step(acc: Floats, a: Bits, b: Bits) -> Floats:
     """One step of the unit: acc (..., r, t) + a (..., r, 8) @ b (..., 8, t), float32 (..., r, t).
 
-    Written in integers as the hardware does it; `matmul_exact` is the quick way to many steps.
+    Computed in integers like the hardware; `matmul_exact` is the fast way to compute many steps.
     """
     left, right = _unpack_bf16(a[..., :, None, :]), _unpack_bf16(b.swapaxes(-1, -2)[..., None, :, :])
-    held = _unpack(acc.view(np.uint32), _FLOAT_FRACTION)
+    start = _unpack(acc.view(np.uint32), _FLOAT_FRACTION)
     products = left.mantissa * right.mantissa
     c = np.where(products == 0, 0, left.exponent + right.exponent + 1)
-    q = np.where(held.mantissa == 0, 0, held.exponent + 128)
+    q = np.where(start.mantissa == 0, 0, start.exponent + 128)
     top = np.maximum(c.max(axis=-1), q)
     total = _align(products, _PRODUCT_FRACTION, top[..., None] - c).sum(axis=-1)
-    total += _align(held.mantissa, _FLOAT_FRACTION, top - q)
-    with np.errstate(invalid="ignore"):  # double holds every finite sum, so what is not finite here is IEEE's verdict
+    total += _align(start.mantissa, _FLOAT_FRACTION, top - q)
+    with np.errstate(invalid="ignore"):  # float64 holds every finite sum, so a result that is not finite here is IEEE's
         terms = bf16_values(a).astype(np.float64)[..., :, None, :] * bf16_values(b).swapaxes(-1, -2)[..., None, :, :]
-        verdict = terms.sum(axis=-1) + acc
-    return _normalise(total, top, verdict)
+        ieee = terms.sum(axis=-1) + acc
+    return _normalise(total, top, ieee)
 
 
 class _Unpacked(NamedTuple):
@@ -117,24 +117,24 @@ def _unpack_bf16(bits: Bits) -> _Unpacked:
 
 
 def _round_shift(x: Ints, shift: Ints) -> Ints:
-    """x / 2^shift to nearest even, for shifts from 1."""
+    """x / 2^shift rounded to nearest even, for shifts >= 1."""
     below_half = (1 << (shift - 1)) - 1
     rounded: Ints = (x + below_half + ((x >> shift) & 1)) >> shift
     return rounded
 
 
 def _align(mantissa: Ints, fraction: int, distance: Ints) -> Ints:
-    """A term on the common grid, rounded by itself; `distance` is how far its exponent lies below the largest."""
+    """A term rounded to the common grid; `distance` is how far its exponent is below the largest."""
     return _round_shift(mantissa << _GRID, np.minimum(distance + fraction, 61))
 
 
-def _normalise(total: Ints, top: Ints, verdict: Doubles) -> Floats:
-    """The sum as float32: rounded once, then flushed, overflowed, or overruled by IEEE's verdict on its terms."""
+def _normalise(total: Ints, top: Ints, ieee: Doubles) -> Floats:
+    """The sum as float32: rounded once, then flushed, overflowed, or replaced where the IEEE sum is not finite."""
     lead = np.maximum(np.frexp(total.astype(np.float64))[1].astype(np.int64) - 1, 0)
-    # Raised by 24 bits the shift down to float32's fraction is never to the left.
+    # The sum is shifted up by 24 bits first, so that the shift down to float32's fraction is never negative.
     mantissa = _round_shift(np.abs(total) << (_FLOAT_FRACTION + 1), lead + 1)
     biased = top + lead - _GRID - 128
-    # Added rather than joined: a mantissa that rounded up to 2^24 carries into the exponent.
+    # An addition and not an OR: a mantissa that rounded up to 2^24 carries into the exponent.
     bits = (biased << _FLOAT_FRACTION) + mantissa - (1 << _FLOAT_FRACTION)
     exponent = bits >> _FLOAT_FRACTION
     vanished = (total == 0) | (exponent <= 0)
@@ -144,20 +144,20 @@ def _normalise(total: Ints, top: Ints, verdict: Doubles) -> Floats:
     fraction = np.where(vanished | (exponent >= 0xFF), 0, bits & ((1 << _FLOAT_FRACTION) - 1))
     bits = np.where(exponent >= 0xFF, infinity, bits)
     bits = np.where(vanished, 0, bits | (negative.astype(np.int64) << 31))
-    bits = np.where(np.isinf(verdict), infinity | (verdict < 0).astype(np.int64) << 31, bits)
-    bits = np.where(np.isnan(verdict), infinity | 1 | fraction | negative.astype(np.int64) << 31, bits)
+    bits = np.where(np.isinf(ieee), infinity | (ieee < 0).astype(np.int64) << 31, bits)
+    bits = np.where(np.isnan(ieee), infinity | 1 | fraction | negative.astype(np.int64) << 31, bits)
     return bits.astype(np.uint32).view(np.float32)
 
 
 def matmul_exact(a_bits: Bits, b_bits: Bits, acc: Floats | None = None) -> Floats:
-    """acc + a (M, K) @ b (K, N) as the chip computes it, steps of 8 in order of k: a fresh float32 (M, N).
+    """acc + a (M, K) @ b (K, N) as the chip computes it, in steps of 8 in order of k: a new float32 (M, N).
 
     Working memory is a block of at most 8,192 lanes and its operands in float64. Raises ValueError on shapes or types
-    that do not fit, and on a K that is no multiple of 8.
+    that do not match, and on a K that is not a multiple of 8.
     """
     out = _accumulator(a_bits, b_bits, acc)
     if a_bits.shape[1] % STEP:
-        raise ValueError(f"the unit takes {STEP} products a step: pad K = {a_bits.shape[1]} with zeros to a multiple")
+        raise ValueError(f"K must be a multiple of {STEP}, got {a_bits.shape[1]}: pad it with zeros")
     columns = max(1, min(_BLOCK_COLUMNS, out.shape[1]))
     rows = max(1, _BLOCK_LANES // columns)
     for j in range(0, out.shape[1], columns):
@@ -174,19 +174,19 @@ def matmul_fast(a_bits: Bits, b_bits: Bits, acc: Floats | None = None) -> Floats
     Within `fast_error_bound` of `matmul_exact` where neither overflows: at most (17 K / 8 + 1) 2^-24 of the sum of the
     terms' magnitudes T, to first order. Observed at K = 512, 16,384 lanes each, in ulps of the result (median, 99 %)
     and in 2^-24 T (largest): Gaussian 2, 64, 2; positive 2, 8, 15; heavy tails 3, 105, 21; sums that cancel to 2^-7
-    of their terms 192, 15,000, 1.8. So ulps mean little where terms cancel; against T the two are always close.
+    of their terms 192, 15,000, 1.8. So ulps say little where terms cancel; relative to T the two are always close.
 
-    Not the chip's: NaN fractions, which partial sum overflows first, and the flush of tiny results. Any K. Raises
-    ValueError on shapes or types that do not fit.
+    Different from the chip: NaN fractions, which partial sum overflows first, and the flush of tiny results. Any K.
+    Raises ValueError on shapes or types that do not match.
     """
     out = _accumulator(a_bits, b_bits, acc)
-    with np.errstate(over="ignore", invalid="ignore"):  # infinities and NaNs are results here, as on the chip
+    with np.errstate(over="ignore", invalid="ignore"):  # infinities and NaNs are valid results, as on the chip
         out += bf16_values(a_bits) @ bf16_values(b_bits)
     return out
 
 
 def fast_error_bound(a_bits: Bits, b_bits: Bits, acc: Floats | None = None) -> Doubles:
-    """How far `matmul_fast` may lie from `matmul_exact` for these finite operands, if neither overflows: (M, N).
+    """The largest difference of `matmul_fast` from `matmul_exact` for finite operands, if neither overflows: (M, N).
 
     Let u = 2^-24 and T = |acc| + sum_k |a_k b_k|, where a denormal counts as 2^-126.
 
@@ -194,8 +194,8 @@ def fast_error_bound(a_bits: Bits, b_bits: Bits, acc: Floats | None = None) -> D
     (K + 1) u / (1 - (K + 1) u) T, the accumulator included.
 
     Exact: in a step, the terms at the leading power of two are not rounded and each of the other eight at most errs by
-    half a grid unit, u times that power, which no more than the largest term reaches; then comes one rounding to
-    float32. Each of the K / 8 steps so multiplies the error's bound by at most (1 + 8 u)(1 + u).
+    half a grid unit, u times that power, which is at most the largest term; then follows one rounding to
+    float32. So each of the K / 8 steps multiplies the bound of the error by at most (1 + 8 u)(1 + u).
 
     The flush of a step, and products below float32's range, add at most 2^-126 each.
     """
@@ -213,16 +213,16 @@ def _magnitude(values: Floats) -> Doubles:
 
 
 def _accumulator(a_bits: Bits, b_bits: Bits, acc: Floats | None) -> Floats:
-    """The accumulator a product starts from, fresh; raises ValueError where it or the operands do not fit."""
+    """A new accumulator for a product. Raises ValueError if it or the operands do not match."""
     if a_bits.dtype != np.uint16 or b_bits.dtype != np.uint16:
-        raise ValueError(f"operands are bf16 bits in uint16, not {a_bits.dtype} and {b_bits.dtype}: use bf16_bits")
+        raise ValueError(f"expected bf16 bits in uint16, got {a_bits.dtype} and {b_bits.dtype}: use bf16_bits")
     if a_bits.ndim != 2 or b_bits.ndim != 2 or a_bits.shape[1] != b_bits.shape[0]:
-        raise ValueError(f"a product takes (M, K) and (K, N), not {a_bits.shape} and {b_bits.shape}")
+        raise ValueError(f"expected operands (M, K) and (K, N), got {a_bits.shape} and {b_bits.shape}")
     shape = (a_bits.shape[0], b_bits.shape[1])
     if acc is None:
         return np.zeros(shape, np.float32)
     if acc.dtype != np.float32 or acc.shape != shape:
-        raise ValueError(f"the accumulator is float32 {shape}, not {acc.dtype} {acc.shape}")
+        raise ValueError(f"expected an accumulator float32 {shape}, got {acc.dtype} {acc.shape}")
     return acc.copy()
 
 
@@ -231,7 +231,7 @@ class _Operand(NamedTuple):
 
     bits: Bits  # (K, lanes)
     values: Doubles
-    exponents: npt.NDArray[np.int16]  # biased; far below any other's for a zero
+    exponents: npt.NDArray[np.int16]  # biased; far below all others for a zero
     finite: bool
 
 
@@ -240,14 +240,14 @@ def _operand(bits: Bits) -> _Operand:
     exponents = np.maximum((bits >> 7) & 0xFF, 1).astype(np.int16)
     exponents[bits & 0x7FFF == 0] = -1024
     finite = not bool((bits & 0x7F80 == 0x7F80).any())
-    # An infinity's or NaN's value is never used, and converting a signalling NaN would warn.
+    # The value of an infinity or NaN is never used, and converting a signalling NaN would warn.
     values = bf16_values(bits).astype(np.float64) if finite else np.empty((0, 0))
     return _Operand(bits, values, exponents, finite)
 
 
 def _accumulate(acc: Floats, a: _Operand, b: _Operand, into: Floats) -> None:
-    """All steps of one block of lanes: acc (r, t) + a (K, r) and b (K, t), written to `into`."""
-    if not (a.finite and b.finite) or np.isnan(acc).any():  # a NaN's payload is the integers' affair
+    """All steps of one block of lanes: acc (r, t) plus the product of a (K, r) and b (K, t), written to `into`."""
+    if not (a.finite and b.finite) or np.isnan(acc).any():  # only the integer steps compute a NaN's payload
         for k in range(0, len(a.bits), STEP):
             acc = mac_step(acc, a.bits[k : k + STEP].T, b.bits[k : k + STEP])
         into[...] = acc
@@ -266,8 +266,8 @@ def _accumulate(acc: Floats, a: _Operand, b: _Operand, into: Floats) -> None:
 def _step_in_doubles(acc: Floats, products: Doubles, exponents: npt.NDArray[np.int16]) -> Floats:
     """`mac_step` for finite terms: products (8, r, t), overwritten, and the sums of their biased exponents.
 
-    A double holds each product and the sum of nine aligned terms exactly. To align is to add 1.5 * 2^52 grid units and
-    take them off again: the addition itself rounds to the nearest unit, ties to even, as the shift on the chip does.
+    float64 holds each product and the sum of nine aligned terms exactly. To align a term, 1.5 * 2^52 grid units are
+    added and subtracted again: the addition rounds to the nearest unit, ties to even, like the shift on the chip.
     """
     q = ((acc.view(np.int32) >> _FLOAT_FRACTION) & 0xFF).astype(np.int16)
     np.maximum(q, 1, out=q)
@@ -277,7 +277,7 @@ def _step_in_doubles(acc: Floats, products: Doubles, exponents: npt.NDArray[np.i
     top += 1
     np.maximum(top, q, out=top)
 
-    # 1.5 * 2^52 units of 2^(top - 278) on the 2^-23 grid, put together as the bits of a double.
+    # 1.5 * 2^52 units of 2^(top - 278) on the 2^-23 grid, composed as the bits of a float64.
     anchor = top.astype(np.int64)
     anchor += 1023 + 52 - _SCALE + _FLOAT_FRACTION - _GRID
     anchor <<= 52

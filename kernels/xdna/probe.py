@@ -1,6 +1,6 @@
-"""What of an NPU's software and hardware is on this machine. Looks only: imports no `pyxrt`, opens no device.
+"""Which of an NPU's software and hardware this machine has. Imports no `pyxrt` and opens no device.
 
-Not to be confused with `xrt` on PyPI or Debian's `python3-xrt` before trixie: those are an X-ray tracer.
+`pyxrt` is not to be confused with `xrt` on PyPI or Debian's `python3-xrt` before trixie: they are an X-ray tracer.
 """
 
 import os
@@ -15,7 +15,7 @@ _NODES = Path("/dev/accel")
 
 @dataclass(frozen=True)
 class NpuProbe:
-    """Each is None when it is there, else why not and what would help."""
+    """The state of each part: None if it is available, else the reason and the remedy."""
 
     pyxrt: str | None
     driver: str | None

@@ -1,67 +1,9 @@
-"""What calls and devices cost, as data: figures others published, and what follows from them.
+"""Costs of devices as data: published figures of others and numbers derived from them. The seed's are in `seed`."""
 
-The seed is the report this project started from. It times a 64x64x64 call at 54.4 ms: XRT set-up 0.5, DMA 1.0, compute
-52.0, Python 0.9, each to a tenth; and one projection of 3,008 calls at 163.7 s, which is 54.42 ms a call. Twenty-four
-times those 163.7 s are its 3,928.8 s. So the call here is 163.7 s / 3,008, and what the four parts leave of it,
-0.02 ms, goes to compute, the largest: 52.02 still reads 52.0, the call still 54.4, and all the seed's totals come out.
-"""
-
-from dataclasses import dataclass, replace
-
-from tilewhisper.kernels.base import ProductShape
-from tilewhisper.kernels.xdna.cost import ArrayProfile, CallProfile, Figure, Profile
-from tilewhisper.kernels.xdna.geometries import XDNA1, XDNA2, unknown
-from tilewhisper.kernels.xdna.tiling import Tile
-
-SEED_SHAPE = ProductShape(1, 3001, 512, 512)
-"""The product the seed reports. Its rows are mel frames; an encoder's projection has 1,500."""
-SEED_PROJECTIONS = 24
-SEED_PROJECTION_SECONDS = 163.7
-SEED_CALLS = 3008
-_SETUP, _DMA, _PYTHON = 0.5e-3, 1.0e-3, 0.9e-3
-
-
-@dataclass(frozen=True)
-class SeedClaim:
-    """What the seed says of one geometry and its product. `why` says where the figures here differ."""
-
-    calls: int
-    seconds: float
-    timed: bool
-    """Whether the seed timed it, or reckoned it from the number of calls."""
-    why: str = ""
-
-
-SEED_CLAIMS = {
-    "seed-64x64": SeedClaim(SEED_CALLS, SEED_PROJECTION_SECONDS, timed=True),
-    "seed-64x512": SeedClaim(376, 20.4, timed=False, why="376 x 54.4 ms are 20.45 s, which the seed cuts to 20.4"),
-    "seed-128x512": SeedClaim(
-        188, 10.2, timed=False, why="the seed halves 376, but 3001 rows are 24 blocks of 128, the last one padded"
-    ),
-}
-
-SEED = CallProfile(
-    name="seed",
-    summary="every host call takes the seed's 54.4 ms, however much it computes",
-    device=XDNA1,
-    setup=Figure("XRT set-up a call", _SETUP, "s", "measured", "the seed, on its XDNA1"),
-    transfer=Figure("DMA a call", _DMA, "s", "measured", "the seed, on its XDNA1"),
-    compute=Figure(
-        "compute a call",
-        SEED_PROJECTION_SECONDS / SEED_CALLS - _SETUP - _DMA - _PYTHON,
-        "s",
-        "derived",
-        "163.7 s / 3,008 calls less the other parts; the seed says 52.0 ms: a scalar loop on one core",
-    ),
-    host=Figure("Python a call", _PYTHON, "s", "measured", "the seed, on its host"),
-)
-
-SEED_SCALED = replace(
-    SEED,
-    name="seed-scaled",
-    summary="the seed's overheads, and its compute in proportion to a call's multiply-adds",
-    compute_tile=Tile(64, 64, 64),
-)
+from tilewhisper.kernels.xdna.cost import ArrayProfile, Figure, Profile
+from tilewhisper.kernels.xdna.devices import XDNA1, XDNA2
+from tilewhisper.kernels.xdna.geometries import unknown
+from tilewhisper.kernels.xdna.seed import SEED_PROFILES
 
 _HOST = Figure("host filling and reading", 10e9, "bytes/s", "derived", "rule of thumb for one host core")
 
@@ -93,11 +35,11 @@ XDNA2_PROFILE = ArrayProfile(
     host_bandwidth=_HOST,
 )
 
-PROFILES: dict[str, Profile] = {p.name: p for p in (SEED, SEED_SCALED, XDNA1_PROFILE, XDNA2_PROFILE)}
+PROFILES: dict[str, Profile] = {p.name: p for p in (*SEED_PROFILES, XDNA1_PROFILE, XDNA2_PROFILE)}
 
 
 def find_profile(name: str) -> Profile:
-    """Raises UnknownTarget with the names there are."""
+    """The profile with this name. Raises UnknownTarget, which lists the known names."""
     try:
         return PROFILES[name]
     except KeyError:

@@ -1,15 +1,15 @@
-"""What the host's instruction stream makes the shim tiles do for one launch of a `TilePlan`.
+"""The instruction stream of one launch of a `TilePlan`: the transfers that the host starts in the shim tiles.
 
 A launch is (M, K) @ (K, N), padded, every matrix row-major in its own buffer. Each column of the array moves its share
-in turns of at most `row_blocks_per_transfer` row blocks: first the descriptor that will take C, then for each row block
-the ones that bring A and B. Two turns are under way at once, each with its own half of the shim tile's descriptors;
-before a third starts the host waits for the C of the first, which frees all descriptors of that turn.
+in turns of at most `row_blocks_per_transfer` row blocks: first the descriptor that receives C, then for each row block
+the descriptors that send A and B. Two turns run at the same time, each with its own half of the shim tile's
+descriptors; before a third starts, the host waits for the C of the first, which frees all descriptors of that turn.
 
 Offsets, sizes and strides are in elements, outermost first. The outermost size is the descriptor's repeat, the other
 three its dimensions. A shim tile has one stream for A, one for B and one for C.
 
-`encode` and `decode` are the emulated device's instruction stream: little-endian 32-bit words. A real one's is written
-by `aiecc`. Knows nothing of the layouts in memory tiles, of buffers, or of files.
+`encode` and `decode` convert the instruction stream of the emulated device: little-endian 32-bit words. `aiecc` writes
+the stream of a real device. Knows nothing of the layouts in memory tiles, of buffers, or of files.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from tilewhisper.kernels.xdna.tiling import Design, Geometry, TilePlan
+from tilewhisper.kernels.xdna.array import Geometry
+from tilewhisper.kernels.xdna.tile_plan import Design, TilePlan
 
 Operand = Literal["A", "B", "C"]
 Direction = Literal["to array", "from array"]
@@ -42,7 +43,7 @@ _WAIT_WORDS = 3
 
 @dataclass(frozen=True)
 class Descriptor:
-    """One transfer between a buffer and the array, started when it is read."""
+    """One transfer between a buffer and the array, started when the stream reaches it."""
 
     operand: Operand
     column: int
@@ -51,12 +52,12 @@ class Descriptor:
     sizes: Four
     strides: Four
     id: int
-    """Which of the shim tile's descriptors it is written to."""
+    """Number of the shim tile's descriptor that holds it."""
 
 
 @dataclass(frozen=True)
 class Wait:
-    """Until the oldest transfer of that operand in that column that nobody has waited for is done."""
+    """Wait for the oldest transfer of this operand in this column that has not been waited for."""
 
     column: int
     operand: Operand
@@ -66,18 +67,18 @@ Instruction = Descriptor | Wait
 
 
 def a_column(row: int, array: Geometry | Design) -> int:
-    """The column whose shim and memory tile bring A to this row of cores."""
+    """The column whose shim and memory tile send A to this row of cores."""
     return int(row * array.columns // array.rows)
 
 
 def a_rows(column: int, array: Geometry | Design) -> range:
-    """The rows of cores whose A this column brings: consecutive ones, none in some where columns outnumber rows."""
+    """The consecutive rows of cores whose A this column sends; none in some columns if columns outnumber rows."""
     rows = [row for row in range(array.rows) if a_column(row, array) == column]
     return range(rows[0], rows[-1] + 1) if rows else range(0)
 
 
 def runtime_sequence(plan: TilePlan) -> tuple[Instruction, ...]:
-    """All instructions of one launch, in order; it ends when every column's C is in its buffer."""
+    """All instructions of one launch, in order; at its end the C of every column is in its buffer."""
     turns = list(_turns(plan))
     columns = range(plan.geometry.columns)
     sequence: list[Instruction] = []
@@ -91,7 +92,7 @@ def runtime_sequence(plan: TilePlan) -> tuple[Instruction, ...]:
 
 
 def _turns(plan: TilePlan) -> Iterator[tuple[int, int]]:
-    """(first row block, how many) of each turn."""
+    """(first row block, number of row blocks) of each turn."""
     blocks, step = plan.launch.m // (plan.geometry.rows * plan.core.m), plan.row_blocks_per_transfer
     return ((first, min(step, blocks - first)) for first in range(0, blocks, step))
 
@@ -117,7 +118,7 @@ def _turn_of_column(plan: TilePlan, column: int, turn: int, first: int, count: i
 
 
 def encode(sequence: Sequence[Instruction]) -> Words:
-    """The words of a sequence. Raises OverflowError where a field does not fit 32 bits."""
+    """The words of a sequence. Raises OverflowError if a field does not fit 32 bits."""
     body: list[int] = []
     for item in sequence:
         if isinstance(item, Wait):
@@ -129,23 +130,23 @@ def encode(sequence: Sequence[Instruction]) -> Words:
 
 
 def decode(words: Words) -> tuple[Instruction, ...]:
-    """What was encoded. Raises ValueError where the words are no such stream, or not all of one."""
+    """The sequence that was encoded. Raises ValueError if the words are another format or truncated."""
     if len(words) < _HEADER or words[0] != _MAGIC or words[1] != _VERSION:
-        raise ValueError("no instruction stream of the emulated device")
+        raise ValueError("the words are not an instruction stream of the emulated device")
     length = int(words[2])
     if len(words) < length:
-        raise ValueError(f"an instruction stream of {length} words is cut off after {len(words)}")
+        raise ValueError(f"the instruction stream has {length} words and is truncated to {len(words)}")
     sequence: list[Instruction] = []
     body = [int(word) for word in words[_HEADER:length]]
     at = 0
     while at < len(body):
         width = {_DESCRIPTOR: _DESCRIPTOR_WORDS, _WAIT: _WAIT_WORDS}.get(body[at], 0)
         if not width or at + width > len(body):
-            raise ValueError(f"instruction {len(sequence)} is none the emulated device knows")
+            raise ValueError(f"instruction {len(sequence)} is unknown to the emulated device")
         sequence.append(_instruction(body[at : at + width]))
         at += width
     if len(sequence) != words[3]:
-        raise ValueError(f"an instruction stream of {words[3]} instructions holds {len(sequence)}")
+        raise ValueError(f"the instruction stream declares {words[3]} instructions and holds {len(sequence)}")
     return tuple(sequence)
 
 
@@ -166,4 +167,4 @@ def _instruction(words: list[int]) -> Instruction:
             id=number,
         )
     except IndexError as broken:
-        raise ValueError("an instruction names an operand or a direction there is not") from broken
+        raise ValueError("an instruction has an unknown operand or direction") from broken

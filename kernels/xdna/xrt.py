@@ -1,14 +1,14 @@
-"""The border to XRT: the only file that imports `pyxrt`, and the only one that calls it.
+"""The interface to XRT: the only file that imports and calls `pyxrt`.
 
-Written against the bindings of XRT 2.21.75. The module may be the real one or the emulated one; nothing here knows
-which. What XRT raises (plain `RuntimeError`, whatever went wrong) is translated here, once.
+Written against the bindings of XRT 2.21.75. The module may be real or emulated; nothing here depends on which. XRT
+raises a plain `RuntimeError` for every failure; these errors are translated here.
 
-Traps that the code below walks around, as gathered in the bindings' source:
-- `kernel.__call__` swallows arguments of a wrong type, so arguments are set one by one on a `run`.
-- `map()` does not keep its buffer alive, so buffer and array are held together (`Buffer`).
-- Only `wait(milliseconds)` ever gives up; `wait()` and `wait(0)` wait for ever.
-- More buffers than the xclbin declares crash the process, so their number is checked first.
-- Runs, run lists and kernels keep the context alive, so they go first when it is to be rebuilt.
+Pitfalls in the bindings' source that this file avoids:
+- `kernel.__call__` ignores arguments of a wrong type, so arguments are set one by one on a `run`.
+- `map()` does not keep its buffer alive, so `Buffer` owns both the buffer and its array.
+- Only `wait(milliseconds)` times out; `wait()` and `wait(0)` wait forever.
+- More buffers than the xclbin declares crash the process, so their number is checked before.
+- Runs, run lists and kernels keep the context alive, so they are dropped before it is rebuilt.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from tilewhisper.kernels.base import BackendUnavailable, ProductFailed
 from tilewhisper.kernels.xdna.artifacts import Artifact
 
 OPCODE = 3
-"""A transaction: the kernel's first argument."""
+"""The kernel's first argument: a transaction."""
 FIRST_BUFFER = 3
 """Argument number of A; B and C follow. 1 and 2 are the instructions and their length."""
 BUFFERS = 3
@@ -37,7 +37,7 @@ _OPEN: weakref.WeakKeyDictionary[Any, weakref.ref[Device]] = weakref.WeakKeyDict
 
 
 def import_module() -> Any:
-    """The real `pyxrt`. Raises BackendUnavailable where it is not importable."""
+    """The real `pyxrt`. Raises BackendUnavailable if it cannot be imported."""
     try:
         return importlib.import_module("pyxrt")
     except ImportError as e:
@@ -48,7 +48,7 @@ def import_module() -> Any:
 
 
 def open_device(pyxrt: Any) -> Device:
-    """The device of this module, opened once a process and closed with its last user. Raises BackendUnavailable."""
+    """The device of this module, opened once per process and closed with its last user. Raises BackendUnavailable."""
     opened = _OPEN.get(pyxrt)
     device = opened() if opened else None
     if device is None:
@@ -58,21 +58,21 @@ def open_device(pyxrt: Any) -> Device:
 
 
 class Device:
-    """The NPU. Raises BackendUnavailable where there is none to be had."""
+    """The NPU. Raises BackendUnavailable if there is none or it cannot be opened."""
 
     def __init__(self, pyxrt: Any) -> None:
         self.pyxrt = pyxrt
         with _unavailable("the NPU cannot be opened"):
             if pyxrt.enumerate_devices() == 0:
                 raise BackendUnavailable(
-                    "XRT finds no NPU: either there is none, or the amdxdna driver is not loaded, or this user may not "
-                    "open /dev/accel/accel0 (group render); `tilewhisper doctor` tells which"
+                    "XRT finds no NPU: there is none, the amdxdna driver is not loaded, or this user may not open "
+                    "/dev/accel/accel0 (group render); run `tilewhisper doctor` to see which"
                 )
             self.handle = pyxrt.device(0)
 
     @property
     def name(self) -> str:
-        """As XRT calls it, such as "NPU Phoenix"."""
+        """The device's name in XRT, such as "NPU Phoenix"."""
         return str(self.handle.get_info(self.pyxrt.xrt_info_device.name))
 
     @property
@@ -87,7 +87,7 @@ class Buffer:
     def __init__(self, device: Device, group: int, dtype: npt.DTypeLike, shape: tuple[int, ...]) -> None:
         pyxrt = device.pyxrt
         size = int(np.prod(shape)) * np.dtype(dtype).itemsize
-        with _failing("a buffer of the NPU could not be made (is the memlock limit unlimited?)"):
+        with _failing("a buffer of the NPU could not be allocated (is the memlock limit unlimited?)"):
             self.handle = pyxrt.bo(device.handle, size, pyxrt.bo.host_only, group)
             self.array: npt.NDArray[Any] = np.frombuffer(self.handle.map(), dtype=dtype).reshape(shape)
         self.array[...] = 0
@@ -103,16 +103,16 @@ class Buffer:
 
 
 class Context:
-    """A design on the array: one hardware context, its kernel, and the instructions of its launches."""
+    """A design on the array: a hardware context, its kernel, and the instructions of its launches."""
 
     def __init__(self, device: Device, xclbin: Path, kernel_name: str) -> None:
-        """Raises BackendUnavailable: a corrupt file, a missing kernel, or no context left."""
+        """Raises BackendUnavailable: a corrupt file, a missing kernel, or no free context."""
         pyxrt = device.pyxrt
         with _unavailable(f"the design {xclbin} cannot be loaded"):
             binary = pyxrt.xclbin(str(xclbin))
             kernels = {kernel.get_name(): kernel for kernel in binary.get_kernels()}
             if kernel_name in kernels and kernels[kernel_name].get_num_args() < FIRST_BUFFER + BUFFERS:
-                raise BackendUnavailable(f"the kernel of {xclbin} takes too few buffers; build it anew")
+                raise BackendUnavailable(f"the kernel of {xclbin} has too few buffers; build the design again")
             uuid = device.handle.register_xclbin(binary)
             self._context = pyxrt.hw_context(device.handle, uuid)
             self._kernel = pyxrt.kernel(self._context, kernel_name)
@@ -124,7 +124,7 @@ class Context:
         return int(self._kernel.group_id(FIRST_BUFFER + operand))
 
     def bind(self, artifact: Artifact, a: Buffer, b: Buffer, c: Buffer) -> Any:
-        """A run with all its arguments set, to be started as often as wanted."""
+        """A run with all its arguments set, which can be started any number of times."""
         instructions, length = self._load(artifact)
         with _failing("a run could not be set up"):
             run = self._device.pyxrt.run(self._kernel)
@@ -135,7 +135,7 @@ class Context:
     def execute(self, runs: Sequence[Any], timeout_ms: int) -> float:
         """Start the runs, wait for all: seconds from the first start to the last end. Raises ProductFailed."""
         if timeout_ms < 1:
-            raise ValueError("a timeout of 0 ms would wait for ever")
+            raise ValueError(f"timeout_ms must be >= 1, got {timeout_ms}: XRT waits forever at 0")
         started = time.perf_counter()
         with _failing("the NPU failed"):
             if len(runs) > 1 and self._device.has_run_lists:
@@ -159,10 +159,10 @@ class Context:
             return
         if state == states.ERT_CMD_STATE_TIMEOUT:
             raise ProductFailed(f"the NPU did not answer within {timeout_ms} ms (TIMEOUT)")
-        raise ProductFailed(f"the NPU ended a run in state {str(state).rpartition('_')[2]}")
+        raise ProductFailed(f"a run on the NPU ended in state {str(state).rpartition('_')[2]}")
 
     def _load(self, artifact: Artifact) -> tuple[Any, int]:
-        """The instruction buffer of a launch on the device, and the length the kernel is told."""
+        """The instruction buffer of a launch on the device, and the length that the kernel receives."""
         if artifact.instructions not in self._instructions:
             pyxrt, stream = self._device.pyxrt, artifact.instructions.read_bytes()
             with _failing("the instructions could not be sent to the NPU"):
@@ -173,38 +173,38 @@ class Context:
         return self._instructions[artifact.instructions]
 
     def close(self) -> None:
-        """Let go of everything in the order XRT wants; runs bound to this context must be gone before."""
+        """Release everything in the order that XRT needs; runs bound to this context must be dropped before."""
         self._instructions.clear()
         self._kernel = None
         self._context = None
 
 
 @contextmanager
-def _unavailable(what: str) -> Iterator[None]:
+def _unavailable(failure: str) -> Iterator[None]:
     try:
         yield
     except RuntimeError as e:
-        raise BackendUnavailable(f"{what}: {_said(e)}{_mend(str(e))}") from e
+        raise BackendUnavailable(f"{failure}: {_one_line(e)}{_remedy(str(e))}") from e
 
 
 @contextmanager
-def _failing(what: str) -> Iterator[None]:
+def _failing(failure: str) -> Iterator[None]:
     try:
         yield
     except RuntimeError as e:
-        raise ProductFailed(f"{what}: {_said(e)}") from e
+        raise ProductFailed(f"{failure}: {_one_line(e)}") from e
 
 
-def _said(error: RuntimeError) -> str:
+def _one_line(error: RuntimeError) -> str:
     return " ".join(str(error).split())
 
 
-def _mend(text: str) -> str:
-    """What to do about the texts XRT is known to give."""
+def _remedy(text: str) -> str:
+    """The remedy for known error texts of XRT, else an empty text."""
     if "CREATE_HWCTX" in text and "err=-22" in text:
-        return "; all hardware contexts are taken: end another program that uses the NPU, or use fewer designs"
+        return "; all hardware contexts are in use: close another program that uses the NPU, or use fewer designs"
     if "mmap_range" in text:
         return "; raise the memlock limit to unlimited (/etc/security/limits.conf)"
     if "xclbin" in text or "reading" in text:
-        return "; build the design anew with scripts/build_kernels.py"
+        return "; rebuild the design with scripts/build_kernels.py"
     return ""

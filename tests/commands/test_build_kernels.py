@@ -1,4 +1,4 @@
-"""`scripts/build_kernels.py` as a user meets it: with no tools, and with tools that only pretend to compile."""
+"""`scripts/build_kernels.py` from the command line: without the tools, and with stand-ins for them."""
 
 import subprocess
 import sys
@@ -8,10 +8,13 @@ import pytest
 
 from tilewhisper.kernels.base import BackendUnavailable, ProductShape
 from tilewhisper.kernels.xdna import artifacts
-from tilewhisper.kernels.xdna.geometries import XDNA1, find_geometry
+from tilewhisper.kernels.xdna.devices import XDNA1
+from tilewhisper.kernels.xdna.geometries import find_geometry
 from tilewhisper.kernels.xdna.tiling import plan
 
 pytest.importorskip("xdsl", reason="checking designs needs xDSL: pip install 'tilewhisper[npu]'")
+
+pytestmark = pytest.mark.slow  # each test starts an interpreter and checks designs: 2 to 18 s
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "build_kernels.py"
 
@@ -25,7 +28,7 @@ def build(*arguments, path="/nowhere"):
 SEED = ("--device", "xdna1", "--geometry", "seed-64x64", "--model", "tiny.en")
 
 
-def test_without_tools_it_writes_checks_and_says_what_to_install(tmp_path):
+def test_without_tools_it_writes_and_checks_and_names_what_to_install(tmp_path):
     done = build("--device", "xdna1", "--model", "tiny.en", "-o", tmp_path)
     assert done.returncode == 0, done.stderr
     files = {str(file.relative_to(tmp_path)) for file in tmp_path.rglob("*") if file.is_file()}
@@ -35,21 +38,21 @@ def test_without_tools_it_writes_checks_and_says_what_to_install(tmp_path):
     }
     assert "4 files, 2 designs" in done.stdout
     assert "compiled" not in done.stdout
-    (said,) = done.stderr.splitlines()
-    assert "not compiled: aiecc.py is not on PATH" in said
-    assert "mlir_aie and llvm-aie (Peano)" in said
+    (line,) = done.stderr.splitlines()
+    assert "not compiled: aiecc.py is not on PATH" in line
+    assert "mlir_aie and llvm-aie (Peano)" in line
     cut = plan(ProductShape(1, 1500, 384, 384), find_geometry("whole-array", XDNA1), XDNA1)
     with pytest.raises(BackendUnavailable):
         artifacts.find(tmp_path, cut)
 
 
-def test_asked_to_compile_without_tools_is_an_error(tmp_path):
+def test_compile_without_tools_is_an_error(tmp_path):
     done = build(*SEED, "--compile", "-o", tmp_path)
     assert done.returncode == 2
     assert done.stderr.startswith("build_kernels: error: not compiled: ")
 
 
-def test_the_products_of_the_attention_come_when_asked_for(tmp_path):
+def test_policy_sites_all_adds_the_products_of_the_attention(tmp_path):
     done = build("--device", "xdna1", "--model", "tiny.en", "--policy-sites", "all", "-o", tmp_path)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "xdna1_4x4_k64_64x64x32_bf16_f32" / "design_1536x1536.mlir").is_file()
@@ -57,17 +60,17 @@ def test_the_products_of_the_attention_come_when_asked_for(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "reason"),
     [
         (("--device", "xdna1", "--model", "no-such-model"), "no-such-model"),
         (("--device", "xdna3"), "xdna3"),
         (("--device", "xdna1", "--geometry", "all-of-it"), "all-of-it"),
     ],
 )
-def test_bad_input(arguments, said, tmp_path):
+def test_bad_input(arguments, reason, tmp_path):
     done = build(*arguments, "-o", tmp_path)
     assert done.returncode == 2
-    assert said in done.stderr.splitlines()[-1]
+    assert reason in done.stderr.splitlines()[-1]
     assert "Traceback" not in done.stderr
 
 
@@ -78,8 +81,8 @@ def tool(file, body):
 
 
 @pytest.fixture
-def pretended(tmp_path):
-    """Wheels' folders whose programs take the real ones' arguments and write something."""
+def stand_ins(tmp_path):
+    """The wheels' folders, with programs that accept the real arguments and write placeholder files."""
     wheel, peano = tmp_path / "mlir_aie", tmp_path / "llvm-aie"
     (wheel / "include" / "aie_kernels" / "aie2").mkdir(parents=True)
     (wheel / "include" / "aie_kernels" / "aie2" / "mm.cc").touch()
@@ -98,8 +101,8 @@ def pretended(tmp_path):
     return wheel, peano
 
 
-def test_what_is_compiled_is_found_by_the_backend(pretended, tmp_path):
-    wheel, peano = pretended
+def test_the_backend_finds_compiled_designs(stand_ins, tmp_path):
+    wheel, peano = stand_ins
     done = build(*SEED, "--compile", "--peano", peano, "-o", tmp_path / "out", path=wheel / "bin")
     assert done.returncode == 0, done.stderr
     cut = plan(ProductShape(1, 1500, 384, 384), find_geometry("seed-64x64", XDNA1), XDNA1)
@@ -108,8 +111,8 @@ def test_what_is_compiled_is_found_by_the_backend(pretended, tmp_path):
     assert artifact.manifest.tools["mlir_aie"] == "unknown"
 
 
-def test_a_second_model_keeps_the_first_ones_launches(pretended, tmp_path):
-    wheel, peano = pretended
+def test_a_second_model_keeps_the_launches_of_the_first(stand_ins, tmp_path):
+    wheel, peano = stand_ins
     common = ("--device", "xdna1", "--peano", peano, "-o", tmp_path / "out", "--policy-sites", "all")
     for model in ("tiny.en", "base"):
         done = build(*common, "--model", model, path=wheel / "bin")
@@ -119,8 +122,8 @@ def test_a_second_model_keeps_the_first_ones_launches(pretended, tmp_path):
         assert artifacts.find(tmp_path / "out", cut, target="hardware")
 
 
-def test_a_compiler_that_fails_leaves_no_manifest(pretended, tmp_path):
-    wheel, peano = pretended
+def test_a_failing_compiler_leaves_no_manifest(stand_ins, tmp_path):
+    wheel, peano = stand_ins
     tool(wheel / "bin" / "aiecc.py", "sys.exit('no route')")
     done = build(*SEED, "--peano", peano, "-o", tmp_path / "out", path=wheel / "bin")
     assert done.returncode == 2

@@ -1,4 +1,4 @@
-"""`tilewhisper plan` as a user meets it."""
+"""`tilewhisper plan` from the command line."""
 
 import json
 import re
@@ -44,7 +44,7 @@ def test_the_seeds_time_for_one_projection_and_for_its_encoder(run):
 
 
 @pytest.mark.parametrize("what", [("--shape", "64,64,64"), ("--model", "base")])
-def test_a_seed_geometry_shows_the_seeds_claims_beside_the_scaled_truth(run, what):
+def test_a_seed_geometry_shows_the_seeds_claims_beside_the_scaled_times(run, what):
     _, out, _ = run(*what, "--geometry", "seed-128x512", "--device", "seed-scaled")
     assert cells(out, "seed-64x512")[1:] == ["376", "376", "20.4 claimed", "20.5", "491.1", "157.4", "3,777.2"]
     assert cells(out, "seed-128x512")[1:5] == ["188", "192", "10.2 claimed", "10.4"]
@@ -52,7 +52,26 @@ def test_a_seed_geometry_shows_the_seeds_claims_beside_the_scaled_truth(run, wha
     assert "seed says" not in run(*what)[1]
 
 
-def test_an_encoder_is_listed_by_role_and_summed_up(run):
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--geometry", "seed-64x512", "--device", "xdna2"),
+        ("--geometry", "seed-64x64", "--device", "seed"),
+        ("--geometry", "seed-64x64", "--device", "seed-scaled"),
+    ],
+    ids=" ".join,
+)
+def test_a_plan_with_the_seed_explains_the_seed(run, arguments):
+    _, out, _ = run("--shape", "64,64,64", *arguments)
+    assert "The seed is the report this project started from" in out
+    assert "54.4 ms a call" in out
+
+
+def test_a_plan_without_the_seed_does_not_mention_it(run):
+    assert "seed" not in run("--shape", "64,64,64")[1]
+
+
+def test_an_encoder_is_listed_by_role_with_totals(run):
     status, out, err = run("--model", "base")
     assert (status, err) == (0, "")
     assert cells(out, "q_proj")[1:] == [
@@ -75,7 +94,7 @@ def test_every_size_is_planned_on_both_devices(run, model, device):
     assert (status, err) == (0, "")
 
 
-def test_the_source_of_every_figure_is_shown_and_that_none_is_ours(run):
+def test_every_figure_is_shown_with_its_source(run):
     _, out, _ = run("--device", "xdna2")
     assert cells(out, "bf16 rate") == ["bf16 rate", "8.5 Top/s", "measured", "mlir-air, 2048x2048x2048"]
     assert cells(out, "launch")[1:3] == ["0.06 ms", "derived"]
@@ -133,7 +152,7 @@ def test_the_plan_as_json_has_every_site_and_every_figure(run, tmp_path):
         (("--json", "/no/such/folder/x.json"), "there is no folder /no/such/folder"),
     ],
 )
-def test_what_cannot_be_planned_is_one_clear_line(run, arguments, complaint):
+def test_an_invalid_plan_is_one_clear_error_line(run, arguments, complaint):
     status, out, err = run(*arguments) if arguments[0] != "--shape" else run(f"--shape={arguments[1]}")
     assert (status, out) == (2, "")
     assert err.startswith("tilewhisper: error: ")
@@ -141,7 +160,7 @@ def test_what_cannot_be_planned_is_one_clear_line(run, arguments, complaint):
     assert err.count("\n") == 1
 
 
-def test_a_model_and_a_shape_are_not_asked_for_together(run):
+def test_a_model_and_a_shape_exclude_each_other(run):
     with pytest.raises(SystemExit) as stopped:
         run("--model", "base", "--shape", "1,2,3")
     assert stopped.value.code == 2

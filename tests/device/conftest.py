@@ -1,4 +1,4 @@
-"""Designs for the emulated pyxrt, built once, and a session with one of them."""
+"""Designs for the emulated pyxrt, built once, and a session with one of these designs."""
 
 from pathlib import Path
 
@@ -6,9 +6,9 @@ import pytest
 from emulated_session import LARGER_K, ON_XDNA2, OTHER_K, PLAN, Session
 
 from tilewhisper.kernels.xdna import artifacts
+from tilewhisper.kernels.xdna.devices import XDNA1
 from tilewhisper.kernels.xdna.emulated.build import build
 from tilewhisper.kernels.xdna.emulated.pyxrt import make
-from tilewhisper.kernels.xdna.geometries import XDNA1
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""Built designs on disk: what was written is found, and nothing that does not fit ever is."""
+"""Built designs on disk: a matching design is found, and every other design is rejected with the reason."""
 
 import json
 from pathlib import Path
@@ -7,13 +7,16 @@ import pytest
 
 from tilewhisper.kernels.base import BackendUnavailable, ProductShape, UnsupportedShape
 from tilewhisper.kernels.xdna import artifacts
+from tilewhisper.kernels.xdna.array import Geometry, Tile
 from tilewhisper.kernels.xdna.artifacts import find, folder_name
+from tilewhisper.kernels.xdna.devices import XDNA1, XDNA2
 from tilewhisper.kernels.xdna.emulated.build import build
 from tilewhisper.kernels.xdna.emulated.container import unpack
 from tilewhisper.kernels.xdna.emulated.program import program_of
-from tilewhisper.kernels.xdna.geometries import XDNA1, XDNA2, find_geometry
+from tilewhisper.kernels.xdna.geometries import find_geometry
 from tilewhisper.kernels.xdna.sequence import encode, runtime_sequence
-from tilewhisper.kernels.xdna.tiling import Geometry, Tile, TilePlan, plan
+from tilewhisper.kernels.xdna.tile_plan import TilePlan
+from tilewhisper.kernels.xdna.tiling import plan
 
 
 def cut(m: int, k: int, n: int, name: str = "whole-array", device=XDNA1) -> TilePlan:
@@ -66,7 +69,7 @@ def test_older_tools_count_instructions_in_words(tmp_path):
     assert find(tmp_path, PLAN).instruction_count == 10
 
 
-def test_nothing_built(tmp_path):
+def test_an_empty_folder(tmp_path):
     assert "no design has been built" in refusal(tmp_path)
     assert "no design has been built" in refusal(tmp_path / "nowhere")
 
@@ -79,7 +82,7 @@ def test_nothing_built(tmp_path):
     ],
     ids=["K", "cores"],
 )
-def test_the_nearest_design_and_what_is_wrong_with_it(root, wanted, why):
+def test_the_nearest_design_and_its_difference(root, wanted, why):
     assert why in refusal(root, wanted)
 
 
@@ -95,7 +98,7 @@ def test_another_core_tile(root):
     assert "core tiles of 64x64x32, not 32x64x32" in refusal(root, wanted)
 
 
-def test_a_folder_with_a_lying_name(root, folder):
+def test_a_folder_with_a_wrong_name(root, folder):
     wanted = cut(1500, 512, 512)
     folder.rename(root / folder_name(wanted.design))
     assert "built for K = 384, not 512" in refusal(root, wanted)
@@ -107,13 +110,13 @@ def test_other_dtypes(root, folder):
     assert "built for bf16 -> bf16, not bf16 -> f32" in refusal(root)
 
 
-def test_a_launch_nobody_built(root):
-    assert "no instruction stream for M x N = 1536x512 (there is 1536x384, 1536x1152)" in refusal(
+def test_a_launch_that_was_not_built(root):
+    assert "no instruction stream for M x N = 1536x512 (available: 1536x384, 1536x1152)" in refusal(
         root, cut(1500, 384, 512)
     )
 
 
-def test_an_emulated_design_is_not_for_hardware(root):
+def test_an_emulated_design_is_rejected_for_hardware(root):
     assert "built for the emulated device, this is a real device" in refusal(root, target="hardware")
 
 
@@ -126,7 +129,7 @@ def test_damaged_files(folder, root, name):
     path.write_bytes(whole + b"0")
     assert f"{name} is too long" in refusal(root)
     path.write_bytes(bytes([whole[0] ^ 1]) + whole[1:])
-    assert f"{name} is not the file that was built" in refusal(root)
+    assert f"{name} was changed after the build" in refusal(root)
     path.unlink()
     assert f"{name} is missing" in refusal(root)
     path.write_bytes(whole)
@@ -136,33 +139,33 @@ def test_damaged_files(folder, root, name):
 @pytest.mark.parametrize(
     "content",
     ["", "{", "[]", "{}", '{"format": 2}', '{"format": 1, "design": 3}'],
-    ids=["empty", "cut off", "a list", "no fields", "newer", "nonsense"],
+    ids=["empty", "truncated", "a list", "no fields", "newer", "wrong type"],
 )
-def test_a_manifest_that_is_none(root, folder, content):
+def test_an_invalid_manifest(root, folder, content):
     (folder / "manifest.json").write_text(content)
     assert "is not a manifest" in refusal(root)
 
 
-def test_no_manifest(root, folder):
+def test_a_missing_manifest(root, folder):
     (folder / "manifest.json").unlink()
     assert "cannot be read" in refusal(root)
 
 
-def test_a_manifest_does_not_point_outside_its_folder(root, folder):
+def test_a_manifest_cannot_refer_outside_its_folder(root, folder):
     data = json.loads((folder / "manifest.json").read_text())
     data["launches"][0]["file"] = "../elsewhere.bin"
     (folder / "manifest.json").write_text(json.dumps(data))
     assert "is not a manifest" in refusal(root)
 
 
-def test_a_file_without_a_digest(root, folder):
+def test_a_file_without_a_hash(root, folder):
     data = json.loads((folder / "manifest.json").read_text())
     data["files"] = [file for file in data["files"] if file["name"] != "design.xclbin"]
     (folder / "manifest.json").write_text(json.dumps(data))
-    assert "no digest of design.xclbin" in refusal(root)
+    assert "no SHA-256 of design.xclbin" in refusal(root)
 
 
-def test_the_emulated_datapath_takes_bf16_only(tmp_path):
+def test_the_emulated_datapath_supports_only_bf16(tmp_path):
     geometry = Geometry("int8", "", ("xdna1",), 4, 4, (Tile(64, 64, 32),), dtype_in="int8", dtype_out="int32")
     with pytest.raises(UnsupportedShape, match="int8 -> int32"):
         build([plan(ProductShape(1, 256, 64, 128), geometry, XDNA1)], tmp_path)

@@ -1,4 +1,4 @@
-"""The NPU backend before the emulated device: products, what it reuses, what it does when the device fails."""
+"""The NPU backend on the emulated device: products, reuse of buffers and runs, and recovery from failures."""
 
 import gc
 import weakref
@@ -12,9 +12,10 @@ from test_backends import SEED_CASES, seed_case
 from tilewhisper.kernels.base import BackendUnavailable, ProductFailed, ProductShape, Settings
 from tilewhisper.kernels.xdna import xrt
 from tilewhisper.kernels.xdna.backend import XdnaBackend
+from tilewhisper.kernels.xdna.devices import DEVICES, XDNA1, XDNA2, device_called
 from tilewhisper.kernels.xdna.emulated import pyxrt as emulated
 from tilewhisper.kernels.xdna.emulated.on_demand import DesignsOnDemand, parse_fault
-from tilewhisper.kernels.xdna.geometries import XDNA1, XDNA2, device_called, find_geometry
+from tilewhisper.kernels.xdna.geometries import find_geometry
 from tilewhisper.kernels.xdna.tiling import plan
 
 
@@ -29,7 +30,7 @@ def signed(*shape: int, seed: int = 0) -> torch.Tensor:
 
 
 def bound(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    """bf16 rounds each input by up to 2^-8; K float32 sums err by far less (see kernels/cpu/bf16.py)."""
+    """bf16 rounds each input by up to 2^-8; the K float32 sums add far less (see kernels/cpu/bf16.py)."""
     return (2 * 2.0**-8 + 2.0**-16 + a.shape[-1] * 2.0**-23) * (a.double().abs() @ b.double().abs())
 
 
@@ -38,7 +39,10 @@ def assert_product(found: torch.Tensor, a: torch.Tensor, b: torch.Tensor) -> Non
     assert ((found.double() - a.double() @ b.double()).abs() <= bound(a, b)).all()
 
 
-@pytest.mark.parametrize("device", [XDNA1, XDNA2], ids=lambda device: device.name)
+every_device = pytest.mark.parametrize("device", DEVICES.values(), ids=DEVICES)
+
+
+@every_device
 @pytest.mark.parametrize(("m", "k", "n"), [(1500, 384, 384), (100, 512, 130), (1, 64, 1), (257, 1500, 64)])
 def test_linear_equals_float64_within_bf16(device, m, k, n):
     x, weight, bias = signed(m, k), signed(n, k, seed=1), signed(n, seed=2)
@@ -51,10 +55,11 @@ WIDTHS = (384, 512, 768, 1024, 1280)
 ENCODER_PRODUCTS = sorted(
     {(64, 1500), (1500, 64)} | {kn for d in WIDTHS for kn in ((d, d), (d, 3 * d), (d, 4 * d), (4 * d, d))}
 )
-"""(K, N) of q,k,v together, the projections, fc1, fc2, qk and av, of every Whisper size."""
+"""(K, N) of q, k and v as one product, the projections, fc1, fc2, qk and av, of every Whisper size."""
 
 
-@pytest.mark.parametrize("device", [XDNA1, XDNA2], ids=lambda device: device.name)
+@pytest.mark.slow
+@every_device
 @pytest.mark.parametrize(("k", "n"), ENCODER_PRODUCTS)
 def test_every_design_of_every_whisper_size_gives_the_product(device, k, n):
     npu, x, weight = backend(device), signed(70, k), signed(n, k, seed=1)
@@ -84,7 +89,7 @@ def test_matmul_takes_batches_and_transposed_views():
 
 
 @pytest.mark.parametrize("name", SEED_CASES)
-def test_the_accuracy_of_the_seed_is_kept(name):
+def test_products_are_as_accurate_as_the_seeds(name):
     a, b, exact, largest = seed_case(name)
     npu = backend()
     assert np.abs(npu.matmul(a, b).double().numpy() - exact).max() <= largest
@@ -92,7 +97,7 @@ def test_the_accuracy_of_the_seed_is_kept(name):
 
 
 @pytest.mark.parametrize("geometry", ["seed-64x64", "seed-64x512", "seed-128x512"])
-def test_a_geometry_of_host_calls_makes_the_planners_number_of_calls(geometry):
+def test_the_number_of_host_calls_is_the_planned_number(geometry):
     npu, x, weight = backend(geometry=geometry), signed(100, 600), signed(70, 600, seed=1)
     assert_product(npu.linear(x, npu.prepare(weight, None)), x, weight.T)
     assert npu.usage.calls == plan(ProductShape(1, 100, 600, 70), find_geometry(geometry, XDNA1), XDNA1).calls
@@ -123,7 +128,7 @@ def test_a_second_call_makes_no_buffer_and_no_run():
     assert made["bo"] == 4  # A, B, C and the instructions
 
 
-def test_weights_of_the_same_size_are_kept_apart():
+def test_weights_of_the_same_size_do_not_mix():
     npu, x = backend(), signed(40, 64)
     weights = [signed(32, 64, seed=seed) for seed in (1, 2)]
     prepared = [npu.prepare(weight, None) for weight in weights]
@@ -132,15 +137,15 @@ def test_weights_of_the_same_size_are_kept_apart():
             assert_product(npu.linear(x, ready), x, weight.T)
 
 
-def test_one_context_serves_every_size_of_one_k():
+def test_products_of_the_same_k_share_a_context():
     npu = backend(faults=emulated.Faults(contexts_taken=5))
     for n in (32, 200, 384):
         npu.linear(signed(50, 64), npu.prepare(signed(n, 64, seed=1), None))
-    with pytest.raises(BackendUnavailable, match="all hardware contexts are taken"):
+    with pytest.raises(BackendUnavailable, match="all hardware contexts are in use"):
         npu.prepare(signed(32, 128), None)
 
 
-def test_seven_designs_do_not_fit_six_contexts():
+def test_a_seventh_design_exceeds_six_contexts():
     npu = backend()
     for k in range(1, 7):
         npu.prepare(signed(32, 64 * k), None)
@@ -153,40 +158,40 @@ def test_after_a_hang_the_context_is_rebuilt_once_and_the_product_is_right():
     assert_product(npu.linear(x, npu.prepare(weight, None)), x, weight.T)
 
 
-def test_after_a_second_hang_the_design_is_given_up_at_once():
+def test_after_a_second_hang_the_design_is_disabled():
     npu, x = backend(faults=parse_fault("hang:2,3")), signed(100, 64)
     prepared = npu.prepare(signed(32, 64, seed=1), None)
     with pytest.raises(ProductFailed, match=r"did not answer within 10000 ms \(TIMEOUT\)"):
         npu.linear(x, prepared)
     runs = npu._xrt.pyxrt.emulation.runs
-    with pytest.raises(ProductFailed, match="given up after a rebuild"):
+    with pytest.raises(ProductFailed, match="disabled after a rebuild"):
         npu.linear(x, prepared)
     assert npu._xrt.pyxrt.emulation.runs == runs
 
 
-def test_a_lost_device_is_said_to_be_lost():
+def test_a_lost_device_is_reported():
     npu = backend(faults=parse_fault("lost:2"))
     with pytest.raises(ProductFailed, match="No such device"):
         npu.linear(signed(100, 64), npu.prepare(signed(32, 64, seed=1), None))
 
 
-def test_a_design_for_another_k_is_caught_by_the_canary():
-    """The xclbin is built for K = 64 and handed out for K = 128: it completes, with garbage."""
-    honest = DesignsOnDemand()
+def test_the_canary_detects_a_design_for_another_k():
+    """An xclbin built for K = 64 is returned for K = 128: it completes with garbage."""
+    designs = DesignsOnDemand()
     geometry = find_geometry("whole-array", XDNA1)
 
-    def liar(cut):
-        asked = honest(cut)
+    def wrong_design(cut):
+        right = designs(cut)
         shape = ProductShape(1, cut.launch.m, 64, cut.launch.n)
-        other = honest(plan(shape, geometry, XDNA1))
+        other = designs(plan(shape, geometry, XDNA1))
         return SimpleNamespace(
-            manifest=asked.manifest,
+            manifest=right.manifest,
             xclbin=other.xclbin,
-            instructions=asked.instructions,
-            instruction_count=asked.instruction_count,
+            instructions=right.instructions,
+            instruction_count=right.instruction_count,
         )
 
-    npu = backend(find=liar)
+    npu = backend(find=wrong_design)
     with pytest.raises(ProductFailed, match="canary product"):
         npu.linear(signed(100, 128), npu.prepare(signed(32, 128, seed=1), None))
 
@@ -200,7 +205,7 @@ def test_without_run_lists_the_products_are_the_same():
 
 
 def test_only_the_surface_of_the_real_bindings_is_used():
-    """A module that has the names of the real bindings and nothing else: any other attribute raises."""
+    """On a module with the names of the real bindings and no others, where any other attribute raises."""
     module = emulated.make(XDNA1)
     extra = set(vars(module)) - set(emulated.SURFACE) - {"emulation"}
     assert not {name for name in extra if not name.startswith("__")}
@@ -217,7 +222,7 @@ def test_the_device_is_opened_once_while_it_is_in_use():
     assert xrt.open_device(module) is first
 
 
-def test_closing_gives_everything_back():
+def test_closing_frees_all_memory():
     module = emulated.make(XDNA1)
     npu = backend(module=module)
     prepared = npu.prepare(signed(32, 64), None)
@@ -238,23 +243,23 @@ def test_closing_gives_everything_back():
         (emulated.Faults(no_permission=True), "may not open /dev/accel/accel0"),
     ],
 )
-def test_no_device_and_no_permission_say_what_to_do(faults, text):
+def test_a_missing_device_and_a_missing_permission_name_the_remedy(faults, text):
     with pytest.raises(BackendUnavailable, match=text):
         backend(faults=faults)
 
 
-def test_without_the_bindings_the_error_says_what_to_install():
+def test_without_the_bindings_the_error_names_what_to_install():
     with pytest.raises(BackendUnavailable, match="install XRT"):
         xrt.import_module()
 
 
 @pytest.mark.parametrize("text", ["hang", "hang:0", "hang:x", "lost:1,2", "fire:1", "contexts:1"])
-def test_a_fault_of_another_form_is_refused(text):
+def test_a_malformed_fault_raises(text):
     with pytest.raises(BackendUnavailable, match="expected hang:N"):
         parse_fault(text)
 
 
-def test_faults_are_for_the_emulated_device_only():
+def test_only_the_emulated_device_accepts_faults():
     with pytest.raises(BackendUnavailable, match="--npu emulated"):
         XdnaBackend.create(Settings(npu="auto", npu_fault="hang:1"))
 
@@ -263,5 +268,5 @@ def test_faults_are_for_the_emulated_device_only():
     ("name", "device"),
     [("NPU Phoenix", XDNA1), ("RyzenAI-npu1", XDNA1), ("NPU Strix", XDNA2), ("RyzenAI-npu4", XDNA2)],
 )
-def test_devices_are_known_by_the_names_xrt_gives_them(name, device):
+def test_devices_are_found_by_their_xrt_names(name, device):
     assert device_called(name) is device

@@ -1,4 +1,4 @@
-"""Generated MLIR: it passes the check, the check catches what is wrong, and the text, read back, computes products."""
+"""Generated MLIR passes the check, the check detects errors, and a text that is read back computes the product."""
 
 import builtins
 import re
@@ -12,16 +12,15 @@ from tilewhisper.kernels.xdna.designs import mlir
 from tilewhisper.kernels.xdna.designs.check import read_plan
 from tilewhisper.kernels.xdna.designs.reader import DesignError, read
 from tilewhisper.kernels.xdna.designs.structure import Fifo
+from tilewhisper.kernels.xdna.devices import DEVICES, XDNA1, XDNA2
 from tilewhisper.kernels.xdna.emulated.device import EmulatedDevice
 from tilewhisper.kernels.xdna.emulated.program import Layout, Program
-from tilewhisper.kernels.xdna.geometries import GEOMETRIES, XDNA1, XDNA2, find_geometry
+from tilewhisper.kernels.xdna.geometries import GEOMETRIES, find_geometry
 from tilewhisper.kernels.xdna.sequence import Wait, encode
 from tilewhisper.kernels.xdna.tiling import plan
 from tilewhisper.models.checkpoint.catalog import SIZES
 
 pytest.importorskip("xdsl", reason="checking designs needs xDSL: pip install 'tilewhisper[npu]'")
-
-DEVICES = {device.name: device for device in (XDNA1, XDNA2)}
 
 
 def cut(device, geometry, m, k, n):
@@ -35,7 +34,7 @@ def of_a_model(size):
 
 
 def distinct():
-    """Each design and launch of any official size, and of each seed geometry, once."""
+    """The distinct designs and launches of all official sizes and all geometries."""
     plans = {}
     for device in DEVICES.values():
         for geometry in (g for g in GEOMETRIES if device.name in g.devices):
@@ -55,6 +54,7 @@ def test_there_is_a_design_for_every_size_and_device():
         assert depths >= {f * size.d_model for size in SIZES.values() for f in (1, 4)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("one", ALL, ids=lambda p: f"{p.device.name}-{p.geometry.name}-{p.launch}")
 def test_every_design_of_every_size_passes(one):
     mlir.check(mlir.generate(one))
@@ -62,24 +62,23 @@ def test_every_design_of_every_size_passes(one):
 
 @pytest.fixture(scope="module")
 def texts():
-    """A small product per kind of array: one core, square, and one with more columns than rows."""
+    """(plan, text, the text read) of a small product on one core, a square array, and more columns than rows."""
     plans = (
         cut(XDNA1, "seed-64x64", 64, 64, 64),
         cut(XDNA1, "whole-array", 1500, 128, 256),
         cut(XDNA2, "whole-array", 700, 128, 384),
     )
-    return [(one, mlir.generate(one)) for one in plans]
+    return [(one, text, read(text)) for one, text in ((one, mlir.generate(one)) for one in plans)]
 
 
-def test_a_text_says_which_plan_it_is_for(texts):
-    for one, text in texts:
-        found = read_plan(read(text))
+def test_the_plan_can_be_read_from_a_text(texts):
+    for one, _, design in texts:
+        found = read_plan(design)
         assert (found.design, found.launch) == (one.design, one.launch)
 
 
-def computed(text, a, b):
-    """The product by the emulated device, told nothing but what the text says."""
-    design = read(text)
+def computed(design, a, b):
+    """The product by the emulated device, from the design that was read only."""
     fifos = {fifo.name: fifo for fifo in design.structure.fifos}
 
     def layout(name):
@@ -109,26 +108,26 @@ def computed(text, a, b):
 
 
 def whole_numbers(one):
-    """Small signed ones: exact in bf16, and their sums in float32."""
+    """Operands of small signed integers: exact in bf16, and their sums in float32."""
     draw = np.random.default_rng(0).integers
     launch = one.launch
     return draw(-8, 8, (launch.m, launch.k)).astype(np.float64), draw(-8, 8, (launch.k, launch.n)).astype(np.float64)
 
 
 def test_the_text_read_back_computes_the_product(texts):
-    for one, text in texts:
+    for one, _, design in texts:
         a, b = whole_numbers(one)
-        np.testing.assert_array_equal(computed(text, a, b), a @ b)
+        np.testing.assert_array_equal(computed(design, a, b), a @ b)
 
 
 def test_a_wrong_layout_in_the_text_gives_a_wrong_product(texts):
-    """So what the test above follows is the text."""
-    one, text = texts[1]
+    """So the test above depends on the text."""
+    one, text, _ = texts[1]
     a, b = whole_numbers(one)
     walk = ("<size = 8, stride = 8>", "<size = 4, stride = 64>")
     wrong = text.replace(", ".join(walk), ", ".join(reversed(walk)))
     assert wrong != text
-    assert not np.array_equal(computed(wrong, a, b), a @ b)
+    assert not np.array_equal(computed(read(wrong), a, b), a @ b)
 
 
 def first(pattern, replacement, text):
@@ -167,7 +166,7 @@ MUTATIONS = {
     "an id reused": lambda t: first(r"id = 1 : i64", "id = 0 : i64", t),
     "an id too high": lambda t: first(r"id = 1 : i64", "id = 16 : i64", t),
     "a wait missing": lambda t: first(r' *"aiex.npu.dma_wait".*\n', "", t),
-    "a wait for another": lambda t: first(r"symbol = @C_shim_1", "symbol = @C_shim_0", t),
+    "a wait for another column": lambda t: first(r"symbol = @C_shim_1", "symbol = @C_shim_0", t),
     "a transfer through another column": lambda t: first(r"metadata = @B_shim_1", "metadata = @B_shim_2", t),
     "A sent as B": lambda t: first(r"metadata = @A_shim_1", "metadata = @B_shim_1", t),
     "no token": lambda t: first(r"issue_token = true", "issue_token = false", t),
@@ -186,8 +185,9 @@ MUTATIONS = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", MUTATIONS)
-def test_what_is_wrong_is_caught(what, texts):
+def test_an_error_in_the_text_is_detected(what, texts):
     changed = MUTATIONS[what](texts[1][1])
     assert changed != texts[1][1]
     with pytest.raises(DesignError) as caught:
@@ -195,22 +195,23 @@ def test_what_is_wrong_is_caught(what, texts):
     assert len(str(caught.value).splitlines()) == 1
 
 
-def test_too_much_for_l1_is_named_with_its_figures(texts):
+@pytest.mark.slow
+def test_a_design_too_large_for_l1_is_reported_with_its_figures(texts):
     with pytest.raises(DesignError, match=r"needs 106,496 bytes of L1 with its stack, and has 65,536"):
         mlir.check(texts[1][1].replace("stack_size = 1024", "stack_size = 65536"))
 
 
 def test_l1_of_the_text_is_l1_of_the_plan(texts):
-    for one, text in texts:
-        structure = read(text).structure
+    for one, _, design in texts:
+        structure = design.structure
         for core in structure.cores:
             ends = [f for f in structure.fifos if core.place in (f.producer, *f.consumers)]
             assert sum(f.depth * f.block.size for f in ends) == one.l1_bytes
 
 
-def test_counts(texts):
-    for one, text in texts:
-        found, g = read(text), one.geometry
+def test_the_text_has_the_planned_numbers_of_parts(texts):
+    for one, _, found in texts:
+        g = one.geometry
         assert len(found.structure.cores) == g.cores
         assert len(found.structure.tiles) == g.columns * (2 + g.rows)
         per_operand = {"A": 2 * g.rows, "B": 2 * g.columns, "C": (g.rows + 1) * g.columns}
@@ -222,7 +223,7 @@ def test_counts(texts):
         assert sum(isinstance(item, Wait) for item in found.sequence) == turns * g.columns
 
 
-def test_without_xdsl_one_clear_line(texts, monkeypatch):
+def test_without_xdsl_the_error_names_the_package(texts, monkeypatch):
     real = builtins.__import__
 
     def refuse(name, *rest, **kw):

@@ -1,12 +1,12 @@
-"""The emulated pyxrt's buffers: two sides, parts, groups, and every trap of them."""
+"""The emulated pyxrt's buffers: host and device side, parts, groups, and their pitfalls."""
 
 import numpy as np
 import pytest
 from emulated_session import Session
 
+from tilewhisper.kernels.xdna.devices import XDNA1
 from tilewhisper.kernels.xdna.emulated.machine import FREED
 from tilewhisper.kernels.xdna.emulated.pyxrt import EmulatedCrash, Faults, make
-from tilewhisper.kernels.xdna.geometries import XDNA1
 
 
 def test_host_and_device_differ_until_synced(session):
@@ -15,7 +15,7 @@ def test_host_and_device_differ_until_synced(session):
     assert session.is_right()
     session.b.write(np.zeros_like(session.operands[1]), 0)
     session.finish(session.run())
-    assert session.is_right(), "the device still has the B that was sent"
+    assert session.is_right(), "the device still has the B that was synced before"
 
 
 def test_part_of_a_buffer_is_synced(session):
@@ -53,7 +53,7 @@ def test_read_is_a_copy_of_signed_bytes(session):
         buffer.write(bytes(4), 1)
 
 
-def test_write_does_not_ask_for_strides(session):
+def test_write_ignores_strides(session):
     matrix = np.arange(12, dtype=np.uint16).reshape(3, 4)
     buffer = session.buffer(matrix.nbytes, 3)
     for view in (matrix.T, matrix[:, ::2]):
@@ -78,7 +78,7 @@ def test_sub_buffers(session):
     with pytest.raises(EmulatedCrash, match="sub-buffer of a sub-buffer"):
         x.bo(part, 2, 0)
     del parent
-    assert bytes(part.map()) == b"wxyz", "a part keeps the whole alive"
+    assert bytes(part.map()) == b"wxyz", "a part keeps its buffer alive"
 
 
 def test_a_run_on_a_sub_buffer(session):
@@ -89,7 +89,7 @@ def test_a_run_on_a_sub_buffer(session):
     assert session.is_right()
 
 
-def test_bo_takes_positional_arguments_of_its_types_only(session):
+def test_bo_accepts_only_positional_arguments_of_its_types(session):
     x = session.pyxrt
     for arguments in (
         (session.device, 16),
@@ -103,13 +103,13 @@ def test_bo_takes_positional_arguments_of_its_types_only(session):
         x.bo(session.device, 0, x.bo.host_only, 0)
 
 
-def test_a_buffer_of_another_group_is_copied_and_its_results_are_never_seen(session):
+def test_a_buffer_of_another_group_is_copied_and_loses_its_results(session):
     session.c = session.buffer(session.c.size(), 4)
     assert session.finish(session.run()) == "COMPLETED"
     assert not session.result().any()
 
 
-def test_memlock(root):
+def test_the_memlock_limit(root):
     session = Session(make(XDNA1, faults=Faults(memlock=10**6)), root)
     held = [session.buffer(300_000, 3)]
     with pytest.raises(RuntimeError, match=r"mmap_range\(len=700000\) failed"):

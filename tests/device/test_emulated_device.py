@@ -1,4 +1,4 @@
-"""The emulated device: products against float64 and the bit-exact datapath, and every wrong number against both."""
+"""The emulated device: products against float64 and the bit-exact datapath, and the effect of every wrong number."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
@@ -7,12 +7,15 @@ import numpy as np
 import pytest
 
 from tilewhisper.kernels.base import ProductShape
+from tilewhisper.kernels.xdna.array import Geometry, Tile
 from tilewhisper.kernels.xdna.datapath import Rounding, bf16_bits, bf16_values, fast_error_bound, matmul_exact
+from tilewhisper.kernels.xdna.devices import XDNA1, XDNA2
 from tilewhisper.kernels.xdna.emulated.device import EmulatedDevice
 from tilewhisper.kernels.xdna.emulated.program import DeviceFault, DeviceHang, Layout, Program, program_of
-from tilewhisper.kernels.xdna.geometries import XDNA1, XDNA2, find_geometry
+from tilewhisper.kernels.xdna.geometries import find_geometry
 from tilewhisper.kernels.xdna.sequence import Descriptor, Instruction, Wait, encode, runtime_sequence
-from tilewhisper.kernels.xdna.tiling import Geometry, Tile, TilePlan, plan
+from tilewhisper.kernels.xdna.tile_plan import TilePlan
+from tilewhisper.kernels.xdna.tiling import plan
 
 
 def cut(m: int, k: int, n: int, name: str = "whole-array", device=XDNA1) -> TilePlan:
@@ -30,7 +33,7 @@ def name_of(p: TilePlan) -> str:
 
 @dataclass
 class Launch:
-    """Padded operands in bf16 bits, random and signed, and the buffers they lie in."""
+    """Padded operands as bf16 bits, random and signed, and their buffers."""
 
     plan: TilePlan
     a: np.ndarray
@@ -51,20 +54,22 @@ class Launch:
     def run(
         self, sequence: tuple[Instruction, ...] | None = None, program: Program | None = None, tier="fast", device=None
     ) -> np.ndarray:
-        p = self.plan
-        c = np.full((p.launch.m, p.launch.n), np.nan, np.float32)
+        p, buffers = self.plan, self.buffers()
         (device or EmulatedDevice(p.device, tier)).execute(
-            program or program_of(p),
-            encode(sequence or runtime_sequence(p)).tobytes(),
-            *(matrix.reshape(-1).view(np.uint8) for matrix in (self.a, self.b, c)),
+            program or program_of(p), encode(sequence or runtime_sequence(p)).tobytes(), *buffers.values()
         )
-        return c
+        return buffers["C"].view(np.float32).reshape(p.launch.m, p.launch.n)
+
+    def buffers(self) -> dict[str, np.ndarray]:
+        """The bytes of A, B and a C full of NaN."""
+        c = np.full((self.plan.launch.m, self.plan.launch.n), np.nan, np.float32)
+        return {name: x.reshape(-1).view(np.uint8) for name, x in zip("ABC", (self.a, self.b, c), strict=True)}
 
     def float64(self) -> np.ndarray:
         return bf16_values(self.a).astype(np.float64) @ bf16_values(self.b).astype(np.float64)
 
     def wrong(self, *arguments) -> bool:
-        """Whether the device stops, hangs, or gives another product."""
+        """Whether the device stops, hangs, or computes another product."""
         try:
             c = self.run(*arguments)
         except (DeviceFault, DeviceHang):
@@ -72,7 +77,7 @@ class Launch:
         return not bool((abs(c - self.float64()) <= self.tolerance()).all())
 
     def tolerance(self) -> np.ndarray:
-        """Of a float32 sum of K products against an exact one: (K + 1) 2^-24 of the terms' magnitudes."""
+        """The error of a float32 sum of K products: (K + 1) 2^-24 of the terms' magnitudes."""
         magnitudes = abs(bf16_values(self.a)).astype(np.float64) @ abs(bf16_values(self.b)).astype(np.float64)
         return (self.plan.launch.k + 1) * 2.0**-24 * magnitudes
 
@@ -103,25 +108,21 @@ SMALL = [
 
 
 @pytest.mark.parametrize("p", WHOLE, ids=name_of)
-def test_a_launch_is_the_product(p):
+def test_a_launch_computes_the_product(p):
     launch = Launch.of(p)
     assert (abs(launch.run() - launch.float64()) <= launch.tolerance()).all()
 
 
-def test_384_columns_take_tiles_of_48_on_8_columns():
-    assert cut(1500, 384, 384, device=XDNA2).core == Tile(64, 64, 48)
-
-
 @pytest.mark.parametrize("p", SMALL, ids=name_of)
-def test_the_exact_tier_is_the_datapath_bit_for_bit_and_the_fast_one_within_its_bound(p):
+def test_the_exact_tier_equals_the_datapath_and_the_fast_tier_stays_within_its_bound(p):
     launch = Launch.of(p)
     exact, fast = launch.run(tier="exact"), launch.run(tier="fast")
     np.testing.assert_array_equal(exact.view(np.uint32), matmul_exact(launch.a, launch.b).view(np.uint32))
     assert (abs(exact.astype(np.float64) - fast) <= fast_error_bound(launch.a, launch.b)).all()
-    assert (exact != fast).any(), "two tiers, or the test sees nothing"
+    assert (exact != fast).any(), "the tiers must differ, or the test compares nothing"
 
 
-def test_index_maps_are_kept_for_a_stream_and_not_for_another():
+def test_cached_index_maps_belong_to_their_stream():
     p = cut(300, 128, 256)
     device = EmulatedDevice(XDNA1)
     first, second = Launch.of(p, 1), Launch.of(p, 2)
@@ -136,7 +137,7 @@ def test_index_maps_are_kept_for_a_stream_and_not_for_another():
     assert not first.wrong(None, None)
 
 
-# Every size of every descriptor but A's stride of 0 is above 1, so each number in it matters.
+# Every size of every descriptor is above 1 (except where A has stride 0), so each number has an effect.
 VICTIM = cut(1024, 128, 256)
 ORIGINAL = runtime_sequence(VICTIM)
 TURN = {"A": ORIGINAL[1], "B": ORIGINAL[2], "C": ORIGINAL[0]}
@@ -157,10 +158,10 @@ def mutants(d: Descriptor) -> Iterator[tuple[str, Descriptor]]:
         if operand != d.operand:
             yield f"operand {operand}", replace(d, operand=operand)
     yield "column", replace(d, column=d.column + 1)
-    yield "no such column", replace(d, column=4)
+    yield "unknown column", replace(d, column=4)
     yield "direction", replace(d, direction="to array" if d.operand == "C" else "from array")
     yield "id taken", replace(d, id=3)
-    yield "no such id", replace(d, id=16)
+    yield "unknown id", replace(d, id=16)
 
 
 CASES = [(operand, what, mutant) for operand, d in TURN.items() for what, mutant in mutants(d)]
@@ -184,14 +185,14 @@ def layout_mutants() -> Iterator[tuple[str, Program]]:
     for operand in "abc":
         layout = getattr(program, operand)
         for place in range(4):
-            for what in ("sizes", "strides"):
+            for field_name in ("sizes", "strides"):
                 for step in (-1, 1):
-                    numbers = getattr(layout, what)
+                    numbers = getattr(layout, field_name)
                     if numbers[place] + step < 0:
                         continue
                     changed = (*numbers[:place], numbers[place] + step, *numbers[place + 1 :])
-                    mutant = replace(program, **{operand: replace(layout, **{what: changed})})
-                    yield f"{operand} {what}[{place}] {step:+}", mutant
+                    mutant = replace(program, **{operand: replace(layout, **{field_name: changed})})
+                    yield f"{operand} {field_name}[{place}] {step:+}", mutant
         plain = Layout((1, 1, 1, int(np.prod(layout.sizes))), (0, 0, 0, 1))
         yield f"{operand} not cut at all", replace(program, **{operand: plain})
 
@@ -211,8 +212,8 @@ def test_a_binary_of_smaller_k_completes_with_garbage():
     assert (abs(c - launch.float64()) > 100 * launch.tolerance()).mean() > 0.5
 
 
-def test_a_binary_of_larger_k_waits_for_data_that_never_comes():
-    with pytest.raises(DeviceHang, match="A and B came for fewer"):
+def test_a_binary_of_larger_k_waits_for_data_that_never_arrives():
+    with pytest.raises(DeviceHang, match="A and B arrived for fewer"):
         Launch.of(VICTIM).run(program=program_of(cut(1024, 256, 256)))
 
 
@@ -222,7 +223,7 @@ def test_a_missing_transfer_hangs():
         Launch.of(VICTIM).run(without_b)
 
 
-def test_results_nobody_waits_for_do_not_arrive():
+def test_results_without_a_wait_do_not_arrive():
     *early, last = ORIGINAL
     assert last == Wait(3, "C")
     c = Launch.of(VICTIM).run(tuple(early))
@@ -231,32 +232,27 @@ def test_results_nobody_waits_for_do_not_arrive():
     assert set(np.nonzero(late)[1] // 32 % 4) == {3}
 
 
-def test_a_wait_for_nothing_hangs():
-    with pytest.raises(DeviceHang, match="nobody asked for"):
+def test_a_wait_without_a_transfer_hangs():
+    with pytest.raises(DeviceHang, match="without a transfer"):
         Launch.of(VICTIM).run((*ORIGINAL, Wait(0, "C")))
 
 
-def test_waits_that_come_too_late_leave_descriptors_taken():
+def test_late_waits_leave_descriptors_in_use():
     waits = [item for item in ORIGINAL if isinstance(item, Wait)]
     late = (*(item for item in runtime_sequence(cut(1500, 64, 128)) if isinstance(item, Descriptor)), *waits)
-    with pytest.raises(DeviceFault, match="is not free"):
+    with pytest.raises(DeviceFault, match="is in use or does not exist"):
         Launch.of(cut(1500, 64, 128)).run(late)
 
 
 @pytest.mark.parametrize("operand", ["A", "B", "C"])
 def test_a_buffer_too_small_is_a_fault(operand):
-    launch = Launch.of(VICTIM)
-    c = np.zeros(VICTIM.launch.m * VICTIM.launch.n, np.float32)
-    buffers = {"A": launch.a, "B": launch.b, "C": c}
-    as_bytes = {name: buffer.reshape(-1).view(np.uint8) for name, buffer in buffers.items()}
-    as_bytes[operand] = as_bytes[operand][:-4]
+    buffers = Launch.of(VICTIM).buffers()
+    buffers[operand] = buffers[operand][:-4]
     with pytest.raises(DeviceFault, match=f"of {operand} is outside"):
-        EmulatedDevice(XDNA1).execute(program_of(VICTIM), encode(ORIGINAL).tobytes(), *as_bytes.values())
+        EmulatedDevice(XDNA1).execute(program_of(VICTIM), encode(ORIGINAL).tobytes(), *buffers.values())
 
 
-def test_a_stream_cut_off_hangs():
-    launch = Launch.of(VICTIM)
-    c = np.zeros(VICTIM.launch.m * VICTIM.launch.n, np.float32)
-    buffers = [buffer.reshape(-1).view(np.uint8) for buffer in (launch.a, launch.b, c)]
+def test_a_truncated_stream_hangs():
+    buffers = Launch.of(VICTIM).buffers()
     with pytest.raises(DeviceHang):
-        EmulatedDevice(XDNA1).execute(program_of(VICTIM), encode(ORIGINAL).tobytes()[:400], *buffers)
+        EmulatedDevice(XDNA1).execute(program_of(VICTIM), encode(ORIGINAL).tobytes()[:400], *buffers.values())

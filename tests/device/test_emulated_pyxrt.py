@@ -1,4 +1,4 @@
-"""The emulated pyxrt: a product by the bindings' own sequence, its surface, contexts, and the faults of devices."""
+"""The emulated pyxrt: a product by the bindings' own sequence, its surface, contexts, and device faults."""
 
 import gc
 from pathlib import Path
@@ -7,8 +7,8 @@ import pytest
 from emulated_session import ON_XDNA2, OTHER_K, PLAN, Session
 
 from tilewhisper.kernels.xdna import artifacts
+from tilewhisper.kernels.xdna.devices import XDNA1, XDNA2
 from tilewhisper.kernels.xdna.emulated.pyxrt import SURFACE, EmulatedCrash, Faults, make
-from tilewhisper.kernels.xdna.geometries import XDNA1, XDNA2
 
 
 @pytest.mark.parametrize("p", [PLAN, OTHER_K, ON_XDNA2], ids=lambda p: f"{p.device.name} {p.launch}")
@@ -23,7 +23,7 @@ def test_a_product_by_the_bindings_own_sequence(root, p, tier):
     assert session.pyxrt.emulation.runs == session.pyxrt.emulation.completed == 1
 
 
-def test_the_surface_is_the_bindings_and_no_more():
+def test_the_surface_equals_the_bindings():
     module = make(XDNA1)
     names = {name.split(".")[0] for name in SURFACE}
     assert {name for name in vars(module) if not name.startswith("_")} == names | {"emulation"}
@@ -40,14 +40,14 @@ def test_the_surface_is_the_bindings_and_no_more():
     assert make(XDNA1).emulation is not module.emulation
 
 
-def test_states_have_the_bindings_numbers_and_names():
+def test_states_have_the_numbers_and_names_of_the_bindings():
     states = make(XDNA1).ert_cmd_state
     assert states.ERT_CMD_STATE_COMPLETED.value == 4
     assert (states.ERT_CMD_STATE_ABORT.value, states.ERT_CMD_STATE_TIMEOUT.value) == (6, 8)
     assert str(states.ERT_CMD_STATE_TIMEOUT) == "ert_cmd_state.ERT_CMD_STATE_TIMEOUT"
 
 
-def test_who_the_device_is():
+def test_the_devices_name_and_address():
     for device, name in ((XDNA1, "NPU Phoenix"), (XDNA2, "NPU Strix")):
         module = make(device)
         assert module.enumerate_devices() == 1
@@ -59,7 +59,7 @@ def test_who_the_device_is():
 
 
 @pytest.mark.parametrize(("device", "limit", "p"), [(XDNA1, 6, PLAN), (XDNA2, 16, ON_XDNA2)], ids=["xdna1", "xdna2"])
-def test_there_are_so_many_contexts(root, device, limit, p):
+def test_the_number_of_contexts_is_limited(root, device, limit, p):
     module = make(device)
     sessions = [Session(module, root, p) for _ in range(limit)]
     assert module.emulation.contexts_open == limit
@@ -70,7 +70,7 @@ def test_there_are_so_many_contexts(root, device, limit, p):
     assert module.emulation.contexts_made == limit + 1
 
 
-def test_contexts_are_counted_with_those_of_other_processes(root):
+def test_contexts_of_other_processes_count(root):
     module = make(XDNA1, faults=Faults(contexts_taken=5))
     first = Session(module, root)
     with pytest.raises(RuntimeError, match="CREATE_HWCTX"):
@@ -81,7 +81,7 @@ def test_contexts_are_counted_with_those_of_other_processes(root):
 
 
 @pytest.mark.parametrize("holder", ["kernel", "run", "runlist"])
-def test_what_keeps_a_context_alive(session, holder):
+def test_kernels_runs_and_run_lists_keep_a_context_alive(session, holder):
     machine = session.pyxrt.emulation
     runs = session.pyxrt.runlist(session.context)
     held = {"kernel": session.kernel, "run": session.run(), "runlist": runs}[holder]
@@ -93,7 +93,7 @@ def test_what_keeps_a_context_alive(session, holder):
     assert machine.contexts_open == 0
 
 
-def test_a_design_of_another_device_gets_no_context(root):
+def test_a_design_of_another_device_is_rejected(root):
     module = make(XDNA2)
     binary = module.xclbin(str(artifacts.find(root, PLAN).xclbin))
     device = module.device(0)
@@ -107,7 +107,7 @@ def test_an_xclbin_must_be_registered(session, xclbin):
         module.hw_context(module.device(0), module.xclbin(xclbin).get_uuid())
 
 
-def test_no_such_kernel(session):
+def test_an_unknown_kernel(session):
     with pytest.raises(RuntimeError, match=r"^No such kernel 'MLIR'$"):
         session.pyxrt.kernel(session.context, "MLIR")
 
@@ -133,7 +133,7 @@ def test_a_corrupt_xclbin(tmp_path, xclbin, damage):
         make(XDNA1).xclbin(str(path))
 
 
-# Failures
+# Faults
 
 
 @pytest.mark.parametrize("faults", [Faults(no_device=True), Faults(no_permission=True)], ids=["device", "permission"])
@@ -150,15 +150,15 @@ def test_a_second_device(session):
         session.pyxrt.device(1)
 
 
-def test_a_hang_then_aborts_until_the_context_is_rebuilt(root):
+def test_after_a_hang_runs_abort_until_the_context_is_rebuilt(root):
     module = make(XDNA1, faults=Faults(hang_at=2))
     session = Session(module, root)
     assert session.finish(session.run()) == "COMPLETED"
     hanging = session.run()
     assert session.finish(hanging) == "TIMEOUT"
-    for forever in ((), (0,)):
-        with pytest.raises(EmulatedCrash, match="for ever"):
-            hanging.wait(*forever)
+    for no_timeout in ((), (0,)):
+        with pytest.raises(EmulatedCrash, match="forever"):
+            hanging.wait(*no_timeout)
     assert session.finish(session.run()) == "ABORT"
     session.kernel = module.kernel(session.context, "MLIR_AIE")
     assert session.finish(session.run()) == "ABORT", "a new kernel is not a new context"

@@ -1,17 +1,17 @@
-"""The emulated pyxrt's runs: their arguments, which the bindings take as they take them, and lists of runs."""
+"""The emulated pyxrt's runs and run lists: arguments, lifetimes and failures."""
 
 from contextlib import suppress
 
 import pytest
 from emulated_session import LARGER_K, OTHER_K, PLAN, Session
 
+from tilewhisper.kernels.xdna.devices import XDNA1
 from tilewhisper.kernels.xdna.emulated.pyxrt import EmulatedCrash, Faults, make
-from tilewhisper.kernels.xdna.geometries import XDNA1
 
 
 @pytest.mark.parametrize("place", [0, 2, 3, 5])
 @pytest.mark.parametrize("wrong", [None, "3", 3.0, [3]], ids=repr)
-def test_a_call_swallows_an_argument_of_a_wrong_type(session, place, wrong):
+def test_a_call_ignores_an_argument_of_a_wrong_type(session, place, wrong):
     arguments = session.arguments
     arguments[place] = wrong
     run = session.kernel(*arguments)
@@ -27,7 +27,7 @@ def test_a_call_with_right_arguments_runs(session):
 
 
 @pytest.mark.parametrize("wrong", [None, "3", 3.0, 2**31, -1], ids=repr)
-def test_set_arg_does_not_swallow(session, wrong):
+def test_set_arg_rejects_a_wrong_type(session, wrong):
     with pytest.raises(TypeError, match=r"set_arg\(\): incompatible"):
         session.run().set_arg(2, wrong)
 
@@ -47,12 +47,12 @@ def test_a_run_does_not_keep_its_buffers_alive(session):
     assert session.finish(run) == "ERROR"
 
 
-def test_a_length_past_the_instructions_is_an_error_and_one_short_of_them_hangs(session):
+def test_a_length_past_the_instructions_is_an_error(session):
     session.length += 4
     assert session.finish(session.run()) == "ERROR"
 
 
-def test_a_length_in_words_where_bytes_are_meant_hangs(session):
+def test_a_length_in_words_instead_of_bytes_hangs(session):
     session.length //= 4
     assert session.finish(session.run()) == "TIMEOUT"
 
@@ -82,7 +82,7 @@ def test_a_run_list(session):
     assert (session.pyxrt.emulation.runs, session.pyxrt.emulation.run_lists) == (60, 2)
 
 
-def test_a_run_belongs_to_its_list_until_that_is_dropped(session):
+def test_a_run_belongs_to_its_list_until_the_list_is_dropped(session):
     run = session.run()
     listed = session.pyxrt.runlist(session.context)
     listed.add(run)
@@ -94,7 +94,7 @@ def test_a_run_belongs_to_its_list_until_that_is_dropped(session):
     assert session.finish(run) == "COMPLETED"
 
 
-def test_a_run_list_is_waited_for_before_it_is_used_again(session):
+def test_a_run_list_must_be_idle_before_reuse(session):
     listed = session.pyxrt.runlist(session.context)
     listed.add(session.run())
     listed.execute()
@@ -106,7 +106,7 @@ def test_a_run_list_is_waited_for_before_it_is_used_again(session):
     listed.add(session.run())
 
 
-def test_a_run_list_with_a_run_that_hangs_raises_and_aborts_the_rest(root):
+def test_a_hanging_run_aborts_the_rest_of_its_list(root):
     session = Session(make(XDNA1, faults=Faults(hang_at=2)), root)
     runs = [session.run() for _ in range(3)]
     listed = session.pyxrt.runlist(session.context)
@@ -118,7 +118,7 @@ def test_a_run_list_with_a_run_that_hangs_raises_and_aborts_the_rest(root):
     assert [run.state().name.rpartition("_")[2] for run in runs] == ["COMPLETED", "TIMEOUT", "ABORT"]
 
 
-def test_a_run_list_takes_no_timeout(session):
+def test_a_run_list_has_no_timeout(session):
     with pytest.raises(TypeError):
         session.pyxrt.runlist(session.context).wait(100)
 

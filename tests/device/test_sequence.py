@@ -1,4 +1,4 @@
-"""The runtime sequence: against the figures of the design it follows, and against an enumeration of every element."""
+"""The runtime sequence against the figures of a published design and an enumeration of every element."""
 
 from dataclasses import replace
 
@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 from tilewhisper.kernels.base import ProductShape
-from tilewhisper.kernels.xdna.geometries import XDNA1, XDNA2, find_geometry
+from tilewhisper.kernels.xdna.array import Geometry, Tile
+from tilewhisper.kernels.xdna.devices import XDNA1, XDNA2
+from tilewhisper.kernels.xdna.geometries import find_geometry
 from tilewhisper.kernels.xdna.sequence import (
     Descriptor,
     Wait,
@@ -16,7 +18,8 @@ from tilewhisper.kernels.xdna.sequence import (
     encode,
     runtime_sequence,
 )
-from tilewhisper.kernels.xdna.tiling import Geometry, Tile, TilePlan, plan
+from tilewhisper.kernels.xdna.tile_plan import TilePlan
+from tilewhisper.kernels.xdna.tiling import plan
 
 
 def cut(m: int, k: int, n: int, name: str = "whole-array", device=XDNA1) -> TilePlan:
@@ -24,7 +27,7 @@ def cut(m: int, k: int, n: int, name: str = "whole-array", device=XDNA1) -> Tile
 
 
 def narrow(columns: int) -> TilePlan:
-    """Fewer columns than rows: a column brings the A of several rows."""
+    """Fewer columns than rows: a column sends the A of several rows."""
     geometry = Geometry(f"{columns} columns", "", (XDNA1.name,), 4, columns, (Tile(64, 64, 32),))
     return plan(ProductShape(1, 700 if columns > 1 else 200, 128, 256), geometry, XDNA1)
 
@@ -32,7 +35,7 @@ def narrow(columns: int) -> TilePlan:
 PLANS = [
     cut(1500, 384, 384),
     cut(1500, 384, 1152),
-    cut(1500, 1280, 5120),  # one row block a turn
+    cut(1500, 1280, 5120),  # one row block per turn
     cut(300, 128, 256),
     cut(100, 64, 128),  # a single turn
     cut(1500, 384, 384, device=XDNA2),
@@ -55,7 +58,11 @@ def addresses(d: Descriptor) -> np.ndarray:
     return d.offset + (index * np.array(d.strides)[:, None]).sum(axis=0)
 
 
-def test_a_whole_array_launch_is_the_one_of_the_design_note():
+def last_address(d: Descriptor) -> int:
+    return d.offset + sum((size - 1) * stride for size, stride in zip(d.sizes, d.strides, strict=True))
+
+
+def test_a_whole_array_launch_has_the_published_descriptors():
     p = cut(1500, 384, 1152)
     sequence = runtime_sequence(p)
     column_2 = [item for item in sequence if item.column == 2]
@@ -84,17 +91,17 @@ def test_every_result_is_written_once(p):
 
 
 @every_plan
-def test_a_and_b_are_read_as_often_as_the_plan_counts_bytes(p):
+def test_a_and_b_are_read_as_often_as_planned(p):
     read = {"A": 0, "B": 0}
     for item in runtime_sequence(p):
         if isinstance(item, Descriptor) and item.operand in read:
             read[item.operand] += int(np.prod(item.sizes))
-            assert addresses(item).max() < {"A": p.launch.m, "B": p.launch.n}[item.operand] * p.launch.k
+            assert last_address(item) < {"A": p.launch.m, "B": p.launch.n}[item.operand] * p.launch.k
     assert (2 * read["A"] * p.calls, 2 * read["B"] * p.calls) == (p.bytes_a, p.bytes_b)
 
 
 @every_plan
-def test_a_descriptor_is_taken_again_only_after_the_wait_that_frees_it(p):
+def test_a_descriptor_is_reused_only_after_the_wait_that_frees_it(p):
     running: dict[int, list[list[int]]] = {column: [] for column in range(p.geometry.columns)}
     busiest = 0
     for item in runtime_sequence(p):
@@ -109,46 +116,51 @@ def test_a_descriptor_is_taken_again_only_after_the_wait_that_frees_it(p):
         assert item.id < p.device.shim_descriptors
         turns[-1].append(item.id)
         busiest = max(busiest, len(taken) + 1)
-    assert not any(running.values()), "the launch ends before its results are in"
+    assert not any(running.values()), "the launch ends before its results have arrived"
     assert busiest <= p.shim_descriptors
 
 
 def test_a_row_of_cores_gets_a_through_one_column():
-    for device, through in ((XDNA1, [0, 1, 2, 3]), (XDNA2, [0, 2, 4, 6])):
+    for device, columns in ((XDNA1, [0, 1, 2, 3]), (XDNA2, [0, 2, 4, 6])):
         geometry = find_geometry("whole-array", device)
-        assert [a_column(row, geometry) for row in range(4)] == through
+        assert [a_column(row, geometry) for row in range(4)] == columns
     assert [a_rows(column, narrow(2).geometry) for column in range(2)] == [range(2), range(2, 4)]
     assert a_rows(1, find_geometry("whole-array", XDNA2)) == range(0)
 
 
 @every_plan
-def test_a_stream_is_read_back_as_it_was_written(p):
+def test_a_stream_round_trips(p):
     sequence = runtime_sequence(p)
     words = encode(sequence)
     assert words.dtype == np.dtype("<u4")
     assert decode(np.frombuffer(words.tobytes(), "<u4")) == sequence
 
 
-def test_a_stream_that_is_none_is_refused():
-    words = encode(runtime_sequence(PLANS[0]))
-    with pytest.raises(ValueError, match="cut off"):
-        decode(words[:-1])
-    with pytest.raises(ValueError, match="no instruction stream"):
-        decode(words[1:])
-    unknown = words.copy()
-    unknown[4] = 9
-    with pytest.raises(ValueError, match="instruction 0"):
-        decode(unknown)
-    nowhere = words.copy()
-    nowhere[7] = 3
-    with pytest.raises(ValueError, match="operand"):
-        decode(nowhere)
-    fewer = words.copy()
-    fewer[3] -= 1
-    with pytest.raises(ValueError, match="instructions holds"):
-        decode(fewer)
+WORDS = encode(runtime_sequence(PLANS[0]))
 
 
-def test_what_a_word_cannot_hold_is_not_written():
+def changed(place: int, value: int) -> np.ndarray:
+    words = WORDS.copy()
+    words[place] = value
+    return words
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (WORDS[:-1], "truncated"),
+        (WORDS[1:], "not an instruction stream"),
+        (changed(4, 9), "instruction 0 is unknown"),
+        (changed(7, 3), "unknown operand"),
+        (changed(3, WORDS[3] - 1), "instructions and holds"),
+    ],
+    ids=["truncated", "no header", "opcode", "operand", "count"],
+)
+def test_an_invalid_stream_raises(words, reason):
+    with pytest.raises(ValueError, match=reason):
+        decode(words)
+
+
+def test_a_field_of_more_than_32_bits_raises():
     with pytest.raises(OverflowError):
         encode([replace(runtime_sequence(PLANS[0])[0], offset=2**32)])

@@ -1,4 +1,4 @@
-"""Predicted times against what the sources of the figures measured or say, and against sums made by hand."""
+"""Predicted times against the measurements of the figures' sources and against sums made by hand."""
 
 from dataclasses import replace
 
@@ -6,19 +6,21 @@ import pytest
 
 from tilewhisper.kernels.base import ProductShape, UnknownTarget, UnsupportedShape
 from tilewhisper.kernels.xdna.cost import NO_COST, Cost, design_switches, predict
+from tilewhisper.kernels.xdna.devices import DEVICES
 from tilewhisper.kernels.xdna.geometries import find_geometry
-from tilewhisper.kernels.xdna.profiles import (
-    PROFILES,
+from tilewhisper.kernels.xdna.profiles import PROFILES, XDNA1_PROFILE, XDNA2_PROFILE, find_profile
+from tilewhisper.kernels.xdna.seed import (
     SEED,
+    SEED_CALLS,
     SEED_CLAIMS,
+    SEED_GEOMETRIES,
+    SEED_PROFILES,
     SEED_PROJECTIONS,
     SEED_SCALED,
     SEED_SHAPE,
-    XDNA1_PROFILE,
-    XDNA2_PROFILE,
-    find_profile,
 )
-from tilewhisper.kernels.xdna.tiling import TilePlan, plan
+from tilewhisper.kernels.xdna.tile_plan import TilePlan
+from tilewhisper.kernels.xdna.tiling import plan
 
 BASE_PROJECTION = ProductShape(1, 1500, 512, 512)
 
@@ -31,7 +33,7 @@ def seed(name: str) -> TilePlan:
     return plan(SEED_SHAPE, find_geometry(name, SEED.device), SEED.device)
 
 
-def test_the_seeds_figures_all_come_out():
+def test_the_seeds_figures_are_reproduced():
     p = seed("seed-64x64")
     cost = predict(p, SEED)
     assert round(cost.seconds, 1) == 163.7
@@ -43,20 +45,31 @@ def test_the_seeds_figures_all_come_out():
     assert cost.bound_by == "compute"
 
 
-def test_the_seeds_own_claims_follow_from_its_flat_time_a_call():
+def test_the_seeds_geometries_and_profiles_are_found_by_name():
+    assert [g.name for g in SEED_GEOMETRIES] == list(SEED_CLAIMS)
+    for geometry in SEED_GEOMETRIES:
+        for device in DEVICES.values():
+            assert find_geometry(geometry.name, device) is geometry
+    assert [profile.name for profile in SEED_PROFILES] == ["seed", "seed-scaled"]
+    for profile in SEED_PROFILES:
+        assert find_profile(profile.name) is profile
+    assert seed("seed-64x64").calls == SEED_CALLS
+
+
+def test_the_seeds_claims_follow_from_a_fixed_time_per_call():
     for name, claim in SEED_CLAIMS.items():
         assert claim.seconds == pytest.approx(claim.calls * 54.4e-3, abs=0.07)
         assert predict(seed(name), SEED).seconds / seed(name).calls == pytest.approx(54.4e-3, rel=1e-3)
 
 
 @pytest.mark.parametrize(("name", "seconds"), [("seed-64x64", 163.7), ("seed-64x512", 157.4), ("seed-128x512", 160.3)])
-def test_larger_calls_save_little_when_compute_grows_with_the_work(name, seconds):
+def test_larger_calls_save_little_if_compute_grows_with_the_work(name, seconds):
     assert predict(seed(name), SEED_SCALED).seconds == pytest.approx(seconds, abs=0.05)
 
 
 @pytest.mark.parametrize("profile", [SEED, SEED_SCALED], ids=lambda profile: profile.name)
-def test_the_seeds_profiles_say_nothing_of_the_whole_array(profile):
-    with pytest.raises(UnsupportedShape, match="says nothing of whole-array; take --device xdna1"):
+def test_the_seeds_profiles_do_not_cover_the_whole_array(profile):
+    with pytest.raises(UnsupportedShape, match="does not cover whole-array; use --device xdna1"):
         predict(cut(1500, 512, 512), profile)
 
 
@@ -68,7 +81,7 @@ def test_the_seeds_profiles_say_nothing_of_the_whole_array(profile):
         ((1536, 512, 512), 0.75, 0.05),
     ],
 )
-def test_xdna1_is_near_what_was_measured(shape, milliseconds, tolerance):
+def test_xdna1_predictions_are_near_published_measurements(shape, milliseconds, tolerance):
     assert predict(cut(*shape), XDNA1_PROFILE).device * 1e3 == pytest.approx(milliseconds, abs=tolerance)
 
 
@@ -78,7 +91,7 @@ def test_24_projections_of_base_take_about_18_ms_of_device():
     assert sum(predict(p, XDNA1_PROFILE).device for p in plans) * 1e3 == pytest.approx(18, abs=1)
 
 
-def test_the_device_moves_and_computes_at_once():
+def test_transfer_and_compute_overlap():
     cost = predict(cut(1500, 512, 512), XDNA1_PROFILE)
     assert cost.transfer == pytest.approx((2 * 1536 * 512 * 4 + 2 * 512 * 512 * 6 + 4 * 1536 * 512) / 20e9)
     assert cost.compute == pytest.approx(2 * 1536 * 512 * 512 / 2.1e12)
@@ -97,7 +110,7 @@ def test_xdna2_has_its_own_figures():
 
 
 def test_one_core_has_its_share_of_the_array():
-    """A vectorised 64x64x64 call on this chip was published at 0.21 to 0.39 ms: the model is below, and not by much."""
+    """A vectorised 64x64x64 call on this chip was published at 0.21 to 0.39 ms; the model is slightly below."""
     p = cut(64, 64, 64, name="seed-64x64")
     cost = predict(p, XDNA1_PROFILE)
     assert cost.compute == pytest.approx(2 * 64**3 / (2.1e12 / 16))
@@ -105,16 +118,16 @@ def test_one_core_has_its_share_of_the_array():
     assert 0.1e-3 < cost.seconds < 0.39e-3
 
 
-def test_the_host_fills_a_and_reads_c_and_fills_b_only_where_it_is_no_weight():
+def test_the_host_fills_a_and_reads_c_and_fills_b_only_if_it_is_not_a_weight():
     p = cut(1500, 512, 512)
     assert predict(p, XDNA1_PROFILE).host == pytest.approx((1536 * 512 * 2 + 1536 * 512 * 4) / 10e9)
     with_b = predict(p, XDNA1_PROFILE, resident=False).host
     assert with_b - predict(p, XDNA1_PROFILE).host == pytest.approx(512 * 512 * 2 / 10e9)
     tiles = cut(64, 64, 64, name="seed-64x64")
-    assert predict(tiles, XDNA1_PROFILE).host == pytest.approx((8192 + 8192 + 16384) / 10e9), "calls get B each time"
+    assert predict(tiles, XDNA1_PROFILE).host == pytest.approx((8192 + 8192 + 16384) / 10e9), "every call sends B"
 
 
-def test_a_change_of_design_is_paid_where_k_or_the_core_tile_changes():
+def test_the_design_changes_where_k_or_the_core_tile_changes():
     q, qk, fc1, fc2 = cut(1500, 512, 512), cut(1500, 64, 1500, batch=8), cut(1500, 512, 2048), cut(1500, 2048, 512)
     assert design_switches([q, qk, q, fc1, fc2]) == (1, 1, 1, 0, 1)
     assert design_switches([q, fc1, q]) == (0, 0, 0)
@@ -137,7 +150,7 @@ def test_costs_add_up_by_part():
     assert one.seconds == 6
 
 
-def test_every_figure_says_whose_word_it_is():
+def test_every_figure_names_its_source():
     for name, profile in PROFILES.items():
         assert profile.name == name
         for figure in profile.figures:
@@ -146,6 +159,6 @@ def test_every_figure_says_whose_word_it_is():
             assert figure.value > 0
 
 
-def test_an_unknown_device_names_those_there_are():
+def test_an_unknown_device_lists_the_known_ones():
     with pytest.raises(UnknownTarget, match=r"'xdna3'.*the devices are seed, seed-scaled, xdna1, xdna2"):
         find_profile("xdna3")

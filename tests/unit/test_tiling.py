@@ -1,4 +1,4 @@
-"""Plans against an enumeration of every tile, descriptors against numpy, and every limit by breaking it."""
+"""Plans against an enumeration of every tile, descriptors against numpy, and every limit by exceeding it."""
 
 import subprocess
 import sys
@@ -6,17 +6,24 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tilewhisper.engine.routing.sites import Site, encoder_sites
 from tilewhisper.kernels.base import KernelError, ProductShape, UnknownTarget, UnsupportedShape
-from tilewhisper.kernels.xdna import tiling
-from tilewhisper.kernels.xdna.geometries import GEOMETRIES, XDNA1, XDNA2, find_geometry, geometry_names
-from tilewhisper.kernels.xdna.tiling import MicroKernel, Tile, TilePlan, plan, transfers, why_not
+from tilewhisper.kernels.xdna.array import MicroKernel, Tile
+from tilewhisper.kernels.xdna.devices import DEVICES, XDNA1, XDNA2
+from tilewhisper.kernels.xdna.geometries import GEOMETRIES, find_geometry, geometry_names
+from tilewhisper.kernels.xdna.host_calls import grouped_calls, host_calls
+from tilewhisper.kernels.xdna.tile_plan import TilePlan
+from tilewhisper.kernels.xdna.tiling import plan, why_not
+from tilewhisper.kernels.xdna.transfers import transfers
 from tilewhisper.models.checkpoint.catalog import SIZES
 
-DEVICES = (XDNA1, XDNA2)
 SEED_CASE = ProductShape(1, 3001, 512, 512)
 SIZE_OF = {"bf16": 2, "f32": 4}
+
+every_device = pytest.mark.parametrize("device", DEVICES.values(), ids=DEVICES)
 
 
 def shape_of(site: Site) -> ProductShape:
@@ -33,7 +40,7 @@ def cut(shape: ProductShape, name: str, device=XDNA1) -> TilePlan:
 
 
 def enumerated(p: TilePlan) -> dict[str, int]:
-    """What happens when the plan is carried out, counted tile by tile and knowing only its tile sizes."""
+    """Count calls, steps and bytes tile by tile, from the tile sizes of the plan only."""
     g, core, call = p.geometry, p.core, p.launch
     seen = {"calls": 0, "steps": 0, "a": 0, "b": 0, "c": 0, "area": 0}
 
@@ -58,37 +65,51 @@ def enumerated(p: TilePlan) -> dict[str, int]:
     return seen
 
 
-@pytest.mark.parametrize("device", DEVICES, ids=lambda device: device.name)
-@pytest.mark.parametrize("name", geometry_names())
-@pytest.mark.parametrize("model", ["tiny", "base", "small", "medium", "large-v3"])
-def test_counts_are_those_of_an_enumeration_of_every_tile(model, name, device):
+def assert_counts(p: TilePlan) -> None:
+    seen = enumerated(p)
+    assert (p.calls, p.core_steps) == (seen["calls"], seen["steps"])
+    assert (p.bytes_a, p.bytes_b, p.bytes_c) == (seen["a"], seen["b"], seen["c"])
+    assert p.padded.m * p.padded.n == seen["area"]
+    assert p.grid.rows * p.grid.depth * p.grid.columns * p.shape.batch == p.calls
+
+
+@every_device
+@pytest.mark.parametrize(
+    ("model", "name"), [*(("tiny", name) for name in geometry_names()), ("large-v3", "whole-array")]
+)
+def test_counts_equal_an_enumeration_of_every_tile(model, name, device):
     for site in sites_of(model)[:8]:
-        p = cut(shape_of(site), name, device)
-        seen = enumerated(p)
-        assert (p.calls, p.core_steps) == (seen["calls"], seen["steps"])
-        assert (p.bytes_a, p.bytes_b, p.bytes_c) == (seen["a"], seen["b"], seen["c"])
-        assert p.padded.m * p.padded.n == seen["area"]
-        assert p.grid.rows * p.grid.depth * p.grid.columns * p.shape.batch == p.calls
+        assert_counts(cut(shape_of(site), name, device))
 
 
-@pytest.mark.parametrize("device", DEVICES, ids=lambda device: device.name)
+@settings(deadline=None, derandomize=True, max_examples=50)
+@given(
+    st.sampled_from(geometry_names()),
+    st.sampled_from(list(DEVICES.values())),
+    st.builds(ProductShape, st.integers(1, 3), st.integers(1, 1500), st.integers(1, 1500), st.integers(1, 1500)),
+)
+def test_counts_of_any_size_equal_an_enumeration_of_every_tile(name, device, shape):
+    assert_counts(cut(shape, name, device))
+
+
+@every_device
 @pytest.mark.parametrize("model", SIZES)
-def test_every_product_of_every_size_is_one_call_a_batch_on_the_whole_array(model, device):
+def test_the_whole_array_makes_one_call_per_product_of_every_size(model, device):
     for site in sites_of(model):
         p = cut(shape_of(site), "whole-array", device)
         assert p.calls == site.batch
         assert p.padded.m == 1536
         if site.kind == "linear":
-            assert (p.padded.k, p.padded.n) == (site.k, site.n), "no linear layer is padded but in its rows"
+            assert (p.padded.k, p.padded.n) == (site.k, site.n), "linear layers are padded in their rows only"
 
 
-def test_eight_columns_take_48_wide_tiles_for_d_384_and_32_for_the_rest():
+def test_eight_columns_use_tiles_48_wide_for_n_384_and_32_otherwise():
     widths = {n: cut(ProductShape(1, 1500, 512, n), "whole-array", XDNA2).core.n for n in (384, 512, 768, 1024, 1280)}
     assert widths == {384: 48, 512: 32, 768: 32, 1024: 32, 1280: 32}
 
 
 @pytest.mark.parametrize(("name", "calls"), [("seed-64x64", 3008), ("seed-64x512", 376), ("seed-128x512", 192)])
-def test_the_seeds_case_takes_the_calls_it_counts_or_should_have(name, calls):
+def test_calls_of_the_seeds_product(name, calls):
     assert cut(SEED_CASE, name).calls == calls
 
 
@@ -97,28 +118,28 @@ def test_a_real_projection_has_half_the_rows():
 
 
 @pytest.mark.parametrize("size", [1, 7, 8])
-def test_batching_in_python_leaves_the_calls_as_they_are(size):
+def test_batching_in_python_saves_no_calls(size):
     p = cut(SEED_CASE, "seed-64x64")
-    groups = list(tiling.grouped_calls(p, size))
+    groups = list(grouped_calls(p, size))
     made = [call for group in groups for call in group]
     assert len(groups) == -(-3008 // size)
     assert len(made) == len(set(made)) == p.calls == 3008
-    assert made == list(tiling.host_calls(p))
+    assert made == list(host_calls(p))
 
 
-def test_calls_of_one_output_tile_follow_each_other():
+def test_calls_of_an_output_tile_are_consecutive():
     p = cut(ProductShape(2, 100, 130, 70), "seed-64x64")
-    calls = list(tiling.host_calls(p))
+    calls = list(host_calls(p))
     places = list(dict.fromkeys((call.batch, call.row, call.column) for call in calls))
     assert len(places) == 2 * 2 * 2
     assert [call.depth for call in calls] == [0, 1, 2] * len(places)
     assert [(call.batch, call.row, call.column) for call in calls[::3]] == places
 
 
-def test_memory_is_that_of_double_buffered_tiles():
+def test_memory_holds_double_buffered_tiles():
     assert cut(SEED_CASE, "whole-array").l1_bytes == 40 * 1024  # 64/64/32 with float32 out
     assert cut(ProductShape(1, 1500, 384, 384), "whole-array", XDNA2).l1_bytes == 52 * 1024
-    # A of one row of cores, B of one column, C of four cores.
+    # A of one row of cores, B of one column, C of four cores in the column.
     assert cut(SEED_CASE, "whole-array").l2_bytes == 2 * (64 * 64 * 2 + 64 * 32 * 2 + 4 * 64 * 32 * 4)
 
 
@@ -170,8 +191,8 @@ def test_shim_transfers_walk_the_operands_tile_by_tile(shape, name, device):
     assert np.array_equal(np.sort(np.concatenate(written)), np.arange(M * N))
 
 
-@pytest.mark.parametrize("device", DEVICES, ids=lambda device: device.name)
-def test_memory_tiles_cut_for_the_matrix_instruction(device):
+@every_device
+def test_memory_tiles_reorder_for_the_matrix_instruction(device):
     p = cut(ProductShape(1, 256, 64, 256), "whole-array", device)
     (m, k, n), micro = (p.core.m, p.core.k, p.core.n), device.micro_kernels["bf16"].tile
     r, s, t = micro.m, micro.k, micro.n
@@ -183,13 +204,13 @@ def test_memory_tiles_cut_for_the_matrix_instruction(device):
 
     assert np.array_equal(addresses(a.sizes, a.strides), blocks(m, k, r, s).ravel())
     assert np.array_equal(addresses(b.sizes, b.strides), blocks(k, n, s, t).ravel())
-    # C comes out of the core in blocks; walked so, it is row-major: what blocks() did, undone.
+    # A core writes C in blocks; in this order it is row-major, the inverse of blocks().
     in_blocks = blocks(m, n, r, t).ravel()
     assert np.array_equal(in_blocks[addresses(c.sizes, c.strides)], np.arange(m * n))
 
 
 def test_large_fc1_moves_c_one_row_block_at_a_time():
-    """256 rows of 5,120 float32 are 1,310,720 words: more than the 2**20 a descriptor's stride holds."""
+    """256 rows of 5,120 float32 are 1,310,720 words, more than the limit of a descriptor's stride, 2**20."""
     wide = cut(ProductShape(1, 1500, 1280, 5120), "whole-array")
     assert (wide.row_blocks_per_transfer, wide.shim_descriptors) == (1, 6)
     fits = cut(ProductShape(1, 1500, 1024, 4096), "whole-array")
@@ -241,14 +262,14 @@ def test_64_64_64_with_bf16_out_fits_a_core():
     assert plan(PRODUCT, bf16_out, XDNA1).l1_bytes == 48 * 1024
 
 
-def test_the_last_product_within_each_limit_is_taken():
+def test_the_largest_product_within_each_limit_is_accepted():
     assert why_not(ProductShape(1, 1500, 512, 8192), WHOLE, XDNA1) is None
     assert why_not(ProductShape(1, 1500, 1023 * 64, 512), WHOLE, XDNA1) is None
 
 
-def test_every_geometry_is_sound_on_every_device_it_names():
+def test_every_geometry_is_valid_on_exactly_its_devices():
     for geometry in GEOMETRIES:
-        for device in DEVICES:
+        for device in DEVICES.values():
             assert (why_not(PRODUCT, geometry, device) is None) == (device.name in geometry.devices)
 
 
@@ -257,7 +278,7 @@ def test_other_micro_kernels_are_data():
     assert "m 64 % 5 = 4" in (why_not(PRODUCT, WHOLE, odd) or "")
 
 
-def test_an_unknown_geometry_names_those_there_are():
+def test_an_unknown_geometry_lists_the_known_ones():
     with pytest.raises(UnknownTarget, match=r"'whole-aray' \(did you mean 'whole-array'\?\).*seed-64x64") as error:
         find_geometry("whole-aray", XDNA1)
     assert isinstance(error.value, KernelError)

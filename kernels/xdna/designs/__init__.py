@@ -1,1 +1,1 @@
-"""Designs for the array as MLIR-AIE text, made from tile plans and read back to be checked. See README.md here."""
+"""Designs for the array as MLIR-AIE text, generated from tile plans and read back for checks. See README.md here."""

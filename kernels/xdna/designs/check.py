@@ -1,13 +1,13 @@
-"""Is a text a sound design? Judged on the parsed module alone, in two ways.
+"""Check that a text is a valid design, on the parsed module only, in two ways.
 
-By itself: symbols, types along every link and in every core's program, layouts that reach each element once, balanced
+On its own: symbols, types along every link and in every core's program, layouts that send each element once, balanced
 acquires and releases, DMA channels, L1 and L2 bytes, descriptors inside their buffer and not overwritten while in use.
 
-Against the plan: device, array, core tile and dtypes are read off the text, K, M and N off the operands; the plan they
-make, with all limits of `tiling`, must ask for exactly what is there. A text that is consistently another product's is
-thus sound; whether it is the one that was wanted is for the caller to compare (`read_plan`).
+Against a plan: device, array, core tile and dtypes are read from the text, K, M and N from the operands; the plan of
+these numbers, with all limits of `tiling`, must generate exactly this design. So a consistent text of another product
+is valid too; the caller compares it with the plan it needs (`read_plan`).
 
-Not seen here: routing, program memory, timing, deadlocks by back pressure, and whatever mlir-aie itself would refuse.
+Not checked: routing, program memory, timing, deadlocks by back pressure, and the rules of mlir-aie itself.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from math import prod
 from typing import Any
 
 from tilewhisper.kernels.base import ProductShape, UnsupportedShape
+from tilewhisper.kernels.xdna.array import Device, Geometry, Tile
 from tilewhisper.kernels.xdna.designs.reader import DesignError, ReadDesign, read
 from tilewhisper.kernels.xdna.designs.structure import (
     MEMORY_ROW,
@@ -35,40 +36,39 @@ from tilewhisper.kernels.xdna.designs.structure import (
     steps_of,
     structure_of,
 )
-from tilewhisper.kernels.xdna.geometries import XDNA1, XDNA2
+from tilewhisper.kernels.xdna.devices import DEVICES
 from tilewhisper.kernels.xdna.sequence import Descriptor, Instruction, runtime_sequence
-from tilewhisper.kernels.xdna.tiling import Device, Geometry, Tile, TilePlan, plan
-
-_DEVICES = {device.name: device for device in (XDNA1, XDNA2)}
+from tilewhisper.kernels.xdna.tile_plan import TilePlan
+from tilewhisper.kernels.xdna.tiling import plan
 
 _CHANNELS = {SHIM_ROW: 2, MEMORY_ROW: 6}
 _CORE_CHANNELS = 2
-"""DMA channels of a tile, each way."""
+"""DMA channels of a tile, in each direction."""
 
 Reasons = Iterator[str]
 
 
 def check(text: str) -> None:
-    """Raises DesignError with the first thing wrong, BackendUnavailable where xDSL is not installed."""
+    """Check a text. Raises DesignError with the first error, BackendUnavailable if xDSL is not installed."""
     design = read(text)
-    device = _DEVICES[design.structure.device]
+    device = DEVICES[design.structure.device]
     first = next(chain(_own_reasons(design, device), _plan_reasons(design)), None)
     if first:
         raise DesignError(first)
 
 
 def read_plan(design: ReadDesign) -> TilePlan:
-    """The plan of the product that a text computes. Raises DesignError where there is none."""
+    """The plan of the product that a text computes. Raises DesignError if there is none."""
     s = design.structure
     blocks = [block.shape for function in s.functions if len(function.arguments) == 3 for block in function.arguments]
     if len(blocks) != 3 or len(s.arguments) != 3 or any(len(shape) != 2 for shape in (*blocks, *_shapes(s))):
-        raise DesignError("there must be one product of two matrices, of core tiles and of operands")
+        raise DesignError("expected one product of two matrices, with core tiles and operands of two dimensions")
     (m, k), (k_of_b, n), _ = blocks
     (rows, depth), (_, columns), _ = _shapes(s)
     core = Tile(m, k, n)
     geometry = Geometry(
         name="the design's",
-        summary="read off a text",
+        summary="read from a text",
         devices=(s.device,),
         rows=len({c.place.row for c in s.cores}),
         columns=len({c.place.column for c in s.cores}),
@@ -77,13 +77,13 @@ def read_plan(design: ReadDesign) -> TilePlan:
         dtype_out=s.arguments[2].dtype,
     )
     if k != k_of_b or not s.cores:
-        raise DesignError(f"a product of core tiles {blocks} on {len(s.cores)} cores")
+        raise DesignError(f"cannot multiply core tiles {blocks} on {len(s.cores)} cores")
     try:
-        found = plan(ProductShape(1, rows, depth, columns), geometry, _DEVICES[s.device])
+        found = plan(ProductShape(1, rows, depth, columns), geometry, DEVICES[s.device])
     except UnsupportedShape as broken:
         raise DesignError(str(broken)) from broken
     if found.launch != Tile(rows, depth, columns):
-        raise DesignError(f"operands of {Tile(rows, depth, columns)} are not padded to {found.launch}")
+        raise DesignError(f"operands must be padded to {found.launch}, got {Tile(rows, depth, columns)}")
     return found
 
 
@@ -92,26 +92,26 @@ def _shapes(structure: Structure) -> tuple[tuple[int, ...], ...]:
 
 
 def _plan_reasons(design: ReadDesign) -> Reasons:
-    """Where the text differs from what its plan asks for."""
+    """Differences between the text and the design of its plan."""
     wanted_plan = read_plan(design)
     wanted, found = structure_of(wanted_plan), design.structure
-    for what in ("functions", "tiles", "fifos", "links", "cores", "arguments"):
-        yield from _differences(what, getattr(wanted, what), getattr(found, what))
+    for part in ("functions", "tiles", "fifos", "links", "cores", "arguments"):
+        yield from _differences(part, getattr(wanted, part), getattr(found, part))
     yield from _differences("instructions", runtime_sequence(wanted_plan), design.sequence)
 
 
-def _differences(what: str, wanted: Iterable[Any], found: Iterable[Any]) -> Reasons:
-    for i, (expected, there) in enumerate(zip_longest(wanted, found)):
-        if expected != there:
-            yield f"{what}: number {i} {_difference(expected, there)}"
+def _differences(part: str, wanted: Iterable[Any], found: Iterable[Any]) -> Reasons:
+    for i, (expected, actual) in enumerate(zip_longest(wanted, found)):
+        if expected != actual:
+            yield f"{part}: number {i} {_difference(expected, actual)}"
 
 
-def _difference(expected: Any, there: Any) -> str:
-    """The fields that differ, where both are of one kind."""
-    if type(expected) is not type(there) or not is_dataclass(expected):
-        return f"is {there}, and the plan asks for {expected}"
-    names = [f.name for f in fields(expected) if getattr(expected, f.name) != getattr(there, f.name)]
-    parts = (f"has {name} {getattr(there, name)}, and the plan asks for {getattr(expected, name)}" for name in names)
+def _difference(expected: Any, actual: Any) -> str:
+    """The fields that differ if both have the same type, else both values."""
+    if type(expected) is not type(actual) or not is_dataclass(expected):
+        return f"is {actual}, and the plan needs {expected}"
+    names = [f.name for f in fields(expected) if getattr(expected, f.name) != getattr(actual, f.name)]
+    parts = (f"has {name} {getattr(actual, name)}, and the plan needs {getattr(expected, name)}" for name in names)
     return "; ".join(parts)
 
 
@@ -139,7 +139,7 @@ def _symbol_reasons(structure: Structure, fifos: dict[str, Fifo]) -> Reasons:
     linked = [name for link in structure.links for name in (*link.inputs, *link.outputs)]
     for name, count in Counter(linked).items():
         if name not in fifos:
-            yield f"a link uses @{name}, and there is no FIFO of that name"
+            yield f"a link uses @{name}, but no FIFO has this name"
         elif count > 1:
             yield f"{name} is linked {count} times"
     for name, fifo in fifos.items():
@@ -155,18 +155,18 @@ def _tile_reasons(structure: Structure, device: Device) -> Reasons:
             yield f"{place} is outside {device.name}"
     used = {place for fifo in structure.fifos for place in (fifo.producer, *fifo.consumers)}
     if idle := set(structure.tiles) - used:
-        yield f"nothing goes to {min(idle)} or comes from it"
+        yield f"{min(idle)} is declared and no FIFO uses it"
     cores = Counter(core.place for core in structure.cores)
     for place in (place for place in structure.tiles if place.row > MEMORY_ROW):
         if cores[place] != 1:
             yield f"{place} has {cores[place]} programs"
     for place in cores:
         if place.row <= MEMORY_ROW:
-            yield f"{place} is no core"
+            yield f"{place} has a program and is not a core"
 
 
 def _layout_reasons(fifo: Fifo) -> Reasons:
-    """A layout must walk over each element of an object, or of each joined part of it, once."""
+    """A layout must send each element of an object, or of each joined part of it, once."""
     if not fifo.to_stream:
         return
     part, count = prod(size for size, _ in fifo.to_stream), fifo.block.elements
@@ -178,22 +178,22 @@ def _layout_reasons(fifo: Fifo) -> Reasons:
 
 
 def _link_reasons(link: Link, fifos: dict[str, Fifo]) -> Reasons:
-    what = f"the link {', '.join(link.inputs)} -> {', '.join(link.outputs)}"
+    title = f"the link {', '.join(link.inputs)} -> {', '.join(link.outputs)}"
     if min(len(link.inputs), len(link.outputs)) != 1:
-        yield f"{what} joins or splits on neither side or on both"
+        yield f"{title} must have one FIFO on exactly one side"
         return
     into, out = ([fifos[name] for name in names] for names in (link.inputs, link.outputs))
     if len({*(place for fifo in into for place in fifo.consumers), *(fifo.producer for fifo in out)}) != 1:
-        yield f"{what} does not meet in one tile"
+        yield f"{title} must meet in one tile"
     if (
         sum(f.block.size for f in into) != sum(f.block.size for f in out)
         or len({f.block.dtype for f in into + out}) > 1
     ):
-        yield f"{what} changes the size or the dtype of what goes through"
+        yield f"{title} changes the size or the dtype of its objects"
     for side, offsets in ((into, link.input_offsets), (out, link.output_offsets)):
         expected = [sum(f.block.elements for f in side[:i]) for i in range(len(side))]
         if list(offsets) != (expected if len(side) > 1 else []):
-            yield f"{what} has the offsets {list(offsets)} where its parts lie at {expected}"
+            yield f"{title} has the offsets {list(offsets)}, but its parts are at {expected}"
 
 
 def _core_reasons(core: Core, structure: Structure, fifos: dict[str, Fifo]) -> Reasons:
@@ -204,14 +204,14 @@ def _core_reasons(core: Core, structure: Structure, fifos: dict[str, Fifo]) -> R
             case Acquire(name, port) | Release(name, port):
                 fifo = fifos[name]
                 if core.place not in ((fifo.producer,) if port == "produce" else fifo.consumers):
-                    yield f"the core at {core.place} is not where {name} is to {port}"
+                    yield f"the core at {core.place} cannot {port} {name}, which does not end there"
                 if isinstance(step, Acquire) == (name in held):
                     yield f"the core at {core.place} acquires or releases {name} twice"
                 held ^= {name}
             case Call(name, arguments):
                 wanted = functions[name].arguments if name in functions else ()
                 if wanted != tuple(fifos[fifo].block for fifo in arguments) or not held.issuperset(arguments):
-                    yield f"the core at {core.place} calls {name} on what it does not take or does not hold"
+                    yield f"the core at {core.place} calls {name} on objects of a wrong type or without acquiring them"
     if held:
         yield f"the core at {core.place} never releases {', '.join(sorted(held))}"
 
@@ -222,7 +222,7 @@ def _memory_reasons(structure: Structure, fifos: dict[str, Fifo], device: Device
         needed = core.stack_bytes + sum(fifo.depth * fifo.block.size for fifo in ends)
         if needed > device.l1_bytes:
             yield f"the core at {core.place} needs {needed:,} bytes of L1 with its stack, and has {device.l1_bytes:,}"
-    # The FIFOs on both sides of a link share one set of buffers.
+    # The FIFOs on both sides of a link share the same buffers.
     l2: Counter[Place] = Counter()
     for link in structure.links:
         inputs = [fifos[name] for name in link.inputs]
@@ -236,37 +236,37 @@ def _channel_reasons(structure: Structure) -> Reasons:
     out = Counter(fifo.producer for fifo in structure.fifos)
     into = Counter(place for fifo in structure.fifos for place in fifo.consumers)
     for place in structure.tiles:
-        there = _CHANNELS.get(place.row, _CORE_CHANNELS)
-        if max(out[place], into[place]) > there:
-            yield f"{place} has {into[place]} FIFOs in and {out[place]} out, and {there} DMA channels each way"
+        channels = _CHANNELS.get(place.row, _CORE_CHANNELS)
+        if max(out[place], into[place]) > channels:
+            yield f"{place} has {into[place]} FIFOs in and {out[place]} out, but {channels} DMA channels each way"
 
 
 def _sequence_reasons(design: ReadDesign, device: Device) -> Reasons:
     sizes = dict(zip("ABC", (block.elements for block in design.structure.arguments), strict=True))
     busy: dict[int, list[Descriptor]] = {}
     for item in design.sequence:
-        there = busy.setdefault(item.column, [])
+        running = busy.setdefault(item.column, [])
         if not isinstance(item, Descriptor):
-            yield from _finished(item, there)
+            yield from _finished(item, running)
             continue
         last = item.offset + sum((size - 1) * stride for size, stride in zip(item.sizes, item.strides, strict=True))
-        what = f"descriptor {item.id} of column {item.column} for {item.operand}"
+        title = f"descriptor {item.id} of column {item.column} for {item.operand}"
         if not 0 <= last < sizes[item.operand]:
-            yield f"{what} reaches element {last:,} of {sizes[item.operand]:,}"
+            yield f"{title} reaches element {last:,} of {sizes[item.operand]:,}"
         if not 0 <= item.id < device.shim_descriptors:
-            yield f"{what}: a shim tile has {device.shim_descriptors}"
-        if item.id in {other.id for other in there}:
-            yield f"{what} is used again before a wait has freed it"
-        there.append(item)
-    for column, there in busy.items():
-        if any(item.direction == "from array" for item in there):
-            yield f"nobody waits for the last C of column {column}"
+            yield f"{title}: a shim tile has {device.shim_descriptors} descriptors"
+        if item.id in {other.id for other in running}:
+            yield f"{title} is reused before a wait has freed it"
+        running.append(item)
+    for column, running in busy.items():
+        if any(item.direction == "from array" for item in running):
+            yield f"no wait for the last C of column {column}"
 
 
-def _finished(wait: Instruction, there: list[Descriptor]) -> Reasons:
-    """A C that has arrived frees its descriptor and those of the A and B it was made of: all before the next C."""
-    places = [i for i, item in enumerate(there) if item.direction == "from array"]
+def _finished(wait: Instruction, running: list[Descriptor]) -> Reasons:
+    """Free the descriptors of the C that has arrived and of its A and B: all before the next C."""
+    places = [i for i, item in enumerate(running) if item.direction == "from array"]
     if not places:
-        yield f"column {wait.column} waits for more than was asked of it"
+        yield f"column {wait.column} has more waits than transfers of C"
     else:
-        del there[: places[1] if len(places) > 1 else len(there)]
+        del running[: places[1] if len(places) > 1 else len(running)]

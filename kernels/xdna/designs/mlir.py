@@ -1,10 +1,10 @@
-"""One design and one launch as MLIR-AIE text, in MLIR's generic form, and the check of such a text.
+"""One design and one launch as MLIR-AIE text in MLIR's generic form.
 
-Generic form because every MLIR parser reads it without knowing the dialects. Spelled for the `aie` and `aiex`
-dialects of mlir-aie 1.x (its `aie.runtime_sequence` was `aiex.runtime_sequence` before, and device numbers moved).
-Everything in the text comes from `structure_of(plan)` and `runtime_sequence(plan)`; nothing is decided here.
+The generic form can be parsed without knowing the dialects. The names are those of the `aie` and `aiex` dialects of
+mlir-aie 1.x (its `aie.runtime_sequence` was `aiex.runtime_sequence` before, and device numbers changed). Everything in
+the text comes from `structure_of(plan)` and `runtime_sequence(plan)`; this file decides nothing.
 
-The text has never been through mlir-aie itself.
+No text of this file has been compiled by mlir-aie yet.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from tilewhisper.kernels.xdna.designs.structure import (
     structure_of,
 )
 from tilewhisper.kernels.xdna.sequence import OPERANDS, Descriptor, Instruction, Wait, runtime_sequence
-from tilewhisper.kernels.xdna.tiling import TilePlan
+from tilewhisper.kernels.xdna.tile_plan import TilePlan
 
 __all__ = ["check", "generate"]
 
@@ -74,10 +74,10 @@ def _tile(place: Place) -> str:
 def _fifo(fifo: Fifo) -> str:
     places = (fifo.producer, *fifo.consumers)
     dimensions = ", ".join(f"<size = {size}, stride = {stride}>" for size, stride in fifo.to_stream)
-    as_it_comes = ", ".join("[]" for _ in fifo.consumers)
+    unchanged = ", ".join("[]" for _ in fifo.consumers)
     return (
         f'"aie.objectfifo"({", ".join(map(_at, places))}) <{{'
-        f"dimensionsFromStreamPerConsumer = #aie<bd_dim_layout_array_array[{as_it_comes}]>, "
+        f"dimensionsFromStreamPerConsumer = #aie<bd_dim_layout_array_array[{unchanged}]>, "
         f"dimensionsToStream = #aie<bd_dim_layout_array[{dimensions}]>, disable_synchronization = false, "
         f"elemNumber = {fifo.depth} : i32, elemType = !aie.objectfifo<{_type(fifo.block)}>, plio = false, "
         f'sym_name = "{fifo.name}", via_DMA = false}}> : ({", ".join("index" for _ in places)}) -> ()'
@@ -193,5 +193,5 @@ def _symbols(names: Iterable[str]) -> str:
 
 
 def _indented(lines: Iterable[str]) -> Lines:
-    """Labels of blocks stay where their operation is."""
+    """Indent by two spaces; block labels keep the indentation of their operation."""
     return (line if line.startswith("^") else f"  {line}" for line in lines)

@@ -1,8 +1,8 @@
-"""A design's text, parsed and verified by xDSL, as the data it was made from: `Structure` and runtime sequence.
+"""A design's text, parsed and verified by xDSL, as data: the `Structure` and the runtime sequence.
 
-Nothing of a plan is known here: what comes out is what stands in the text. xDSL is told of `aie.device`, a symbol
-table, and of `aie.core`, so that it verifies calls against the functions declared; the other operations of the `aie`
-and `aiex` dialects are unregistered to it, and their attributes are read here.
+The reader does not know the plan: its result depends on the text only. `aie.device`, a symbol table, and `aie.core` are
+defined for xDSL, so that it verifies calls against the declared functions; the other operations of the `aie` and `aiex`
+dialects are unregistered, and this file reads their attributes.
 """
 
 from __future__ import annotations
@@ -46,25 +46,25 @@ _DIMENSION = re.compile(r"<\s*size\s*=\s*(\d+)\s*,\s*stride\s*=\s*(\d+)\s*>")
 
 
 class DesignError(KernelError):
-    """A text that is no sound design; says what is wrong and where."""
+    """A text that is not a valid design; the message says what is wrong and where."""
 
 
 @dataclass(frozen=True)
 class ReadDesign:
-    """What a text says."""
+    """The contents of a design's text."""
 
     structure: Structure
     sequence: tuple[Instruction, ...]
 
 
 def read(text: str) -> ReadDesign:
-    """Raises DesignError on what xDSL refuses or is no design, BackendUnavailable where xDSL is not installed."""
+    """Read a text. Raises DesignError if it is not a design, BackendUnavailable if xDSL is not installed."""
     device = _only(_operations(_parse(text).body.block.ops), "aie.device")
     inside = _operations(device.regions[0].block.ops)
     try:
         return _design(device, inside)
     except (KeyError, IndexError, ValueError, AttributeError, TypeError) as broken:
-        raise DesignError(f"an operation lacks what it needs or has it in another form: {broken!r}") from broken
+        raise DesignError(f"an operation has missing or malformed attributes: {broken!r}") from broken
 
 
 def _parse(text: str) -> ModuleOp:
@@ -80,7 +80,7 @@ def _parse(text: str) -> ModuleOp:
         module.verify()
     except (ParseError, VerifyException, DiagnosticException) as refused:
         reason = " ".join(str(refused).split())
-        raise DesignError(f"xDSL refuses the text: {reason}") from refused
+        raise DesignError(f"xDSL rejects the text: {reason}") from refused
     return module
 
 
@@ -127,7 +127,7 @@ _Operations = list[tuple[str, "Operation"]]
 
 
 def _operations(operations: Any) -> _Operations:
-    """With their names, an unregistered one's too."""
+    """(name, operation), with the real names of unregistered operations."""
     return [(_name(operation), operation) for operation in operations]
 
 
@@ -142,7 +142,7 @@ def _of(operations: _Operations, name: str) -> list[Operation]:
 def _only(operations: _Operations, name: str) -> Operation:
     found = _of(operations, name)
     if len(found) != 1:
-        raise DesignError(f"there must be one {name}, and there are {len(found)}")
+        raise DesignError(f"expected exactly one {name}, got {len(found)}")
     return found[0]
 
 
@@ -151,10 +151,10 @@ def _design(device: Operation, inside: _Operations) -> ReadDesign:
         "func.func", "aie.tile", "aie.objectfifo", "aie.objectfifo.link", "aie.core", "aie.runtime_sequence", "aie.end",
     }  # fmt: skip
     if strange := next((name for name, _ in inside if name not in known), None):
-        raise DesignError(f"{strange} has no place in a design")
+        raise DesignError(f"{strange} is not allowed in a design")
     number = _integer(device, "device")
     if number not in _DEVICE_NAMES:
-        raise DesignError(f"device {number} is none this version has designs for: {DEVICES}")
+        raise DesignError(f"unknown device {number}; this version has designs for {DEVICES}")
     places = {tile.results[0]: Place(_integer(tile, "col"), _integer(tile, "row")) for tile in _of(inside, "aie.tile")}
     fifos = tuple(_fifo(operation, places) for operation in _of(inside, "aie.objectfifo"))
     by_name = {fifo.name: fifo for fifo in fifos}
@@ -181,7 +181,7 @@ def _fifo(operation: Operation, places: Mapping[Any, Place]) -> Fifo:
     producer, *consumers = (places[operand] for operand in operation.operands)
     name = _text(operation, "sym_name")
     if _layout(_get(operation, "dimensionsFromStreamPerConsumer")):
-        raise DesignError(f"the FIFO {name} rearranges at its consumers, which no design here does")
+        raise DesignError(f"the FIFO {name} changes the layout at its consumers, which is not supported")
     block = _block(_get(operation, "elemType"))
     layout = _layout(_get(operation, "dimensionsToStream"))
     return Fifo(name, producer, tuple(consumers), block, layout, _integer(operation, "elemNumber"))
@@ -211,14 +211,14 @@ def _core(operation: Operation, places: Mapping[Any, Place], fifos: Mapping[str,
 
 
 def _steps(block: Any, place: Place, fifos: Mapping[str, Fifo], held: dict[Any, str]) -> Iterator[Step]:
-    """`held`: the value of each object at hand -> its FIFO."""
+    """`held`: the value of each acquired object -> its FIFO."""
     for name, operation in _operations(block.ops):
         match name:
             case "aie.objectfifo.acquire" | "aie.objectfifo.release":
                 fifo, port = _symbol(operation, "objFifo_name"), _PORT_NAMES[_integer(operation, "port")]
                 _expect_fifo(fifo, fifos, f"the core at {place}")
                 if _integer(operation, "size") != 1:
-                    raise DesignError(f"the core at {place} takes several objects of {fifo} at once")
+                    raise DesignError(f"the core at {place} acquires or releases more than one object of {fifo}")
                 if name.endswith("release"):
                     yield Release(fifo, port)
                     continue
@@ -238,7 +238,7 @@ def _steps(block: Any, place: Place, fifos: Mapping[str, Fifo], held: dict[Any, 
             case "arith.constant" | "scf.yield" | "aie.end":
                 pass
             case _:
-                raise DesignError(f"{name} has no place in the core at {place}")
+                raise DesignError(f"{name} is not allowed in the core at {place}")
 
 
 def _sequence(block: Any, fifos: Mapping[str, Fifo]) -> Iterator[Instruction]:
@@ -256,22 +256,22 @@ def _sequence(block: Any, fifos: Mapping[str, Fifo]) -> Iterator[Instruction]:
                 fifo = _symbol(operation, "symbol")
                 _expect_fifo(fifo, fifos, "a wait")
                 if fifo not in operands:
-                    raise DesignError(f"a wait for {fifo}, through which nothing was sent before")
+                    raise DesignError(f"a wait for {fifo} before any transfer through it")
                 yield Wait(_shim(fifos[fifo]).column, operands[fifo])
             case _:
-                raise DesignError(f"{name} has no place in the runtime sequence")
+                raise DesignError(f"{name} is not allowed in the runtime sequence")
 
 
 def _descriptor(operation: Operation, operand: Operand, fifo: Fifo) -> Descriptor:
-    """Offsets count in steps of their strides."""
+    """A transfer; its offsets are multiples of its strides."""
     offsets, sizes, strides = (
-        tuple(_get(operation, f"static_{what}").get_values()) for what in ("offsets", "sizes", "strides")
+        tuple(_get(operation, f"static_{name}").get_values()) for name in ("offsets", "sizes", "strides")
     )
     if not len(offsets) == len(sizes) == len(strides) == 4:
-        raise DesignError(f"a transfer of {operand} has not 4 offsets, sizes and strides")
+        raise DesignError(f"a transfer of {operand} must have 4 offsets, sizes and strides")
     shim = _shim(fifo)
     if fifo.producer != shim and not _get(operation, "issue_token").value.data:
-        raise DesignError(f"a transfer of {operand} through {fifo.name} gives no token to wait for")
+        raise DesignError(f"a transfer of {operand} through {fifo.name} issues no token, so nothing can wait for it")
     return Descriptor(
         operand=operand,
         column=shim.column,
@@ -286,18 +286,18 @@ def _descriptor(operation: Operation, operand: Operand, fifo: Fifo) -> Descripto
 def _shim(fifo: Fifo) -> Place:
     shims = [place for place in (fifo.producer, *fifo.consumers) if place.row == SHIM_ROW]
     if len(shims) != 1:
-        raise DesignError(f"the FIFO {fifo.name} does not go through one shim tile")
+        raise DesignError(f"the FIFO {fifo.name} must go through exactly one shim tile")
     return shims[0]
 
 
-def _expect_fifo(name: str, fifos: Mapping[str, Fifo], who: str) -> None:
+def _expect_fifo(name: str, fifos: Mapping[str, Fifo], user: str) -> None:
     if name not in fifos:
-        raise DesignError(f"{who} uses @{name}, and there is no FIFO of that name")
+        raise DesignError(f"{user} uses @{name}, but no FIFO has this name")
 
 
 def _expect_block(type_: Any, fifo: Fifo, place: Place) -> None:
     if (found := _block(type_)) != fifo.block:
-        raise DesignError(f"the core at {place} takes {found} from {fifo.name}, which holds {fifo.block}")
+        raise DesignError(f"the core at {place} reads {found} from {fifo.name}, which holds {fifo.block}")
 
 
 def _constant(value: Any) -> int:
@@ -305,10 +305,10 @@ def _constant(value: Any) -> int:
 
 
 def _block(type_: Any) -> Block:
-    """A memref, or the one in an object FIFO's type."""
+    """The block of a memref, or of the memref in an object FIFO's type."""
     found = _MEMREF.search(str(type_))
     if not found or found[2] not in _DTYPES:
-        raise DesignError(f"{type_} is no block of {', '.join(_DTYPES)}")
+        raise DesignError(f"{type_} is not a block of {', '.join(_DTYPES)}")
     return Block(tuple(int(size) for size in found[1].rstrip("x").split("x")), _DTYPES[found[2]])
 
 

@@ -1,11 +1,10 @@
-"""What stands on the array for one launch of a `TilePlan`: tiles, object FIFOs, links, core programs. Data only.
+"""The array's configuration for one launch of a `TilePlan`: tiles, object FIFOs, links and core programs. Data only.
 
-    DDR -> shim tile -> memory tile -> cores      A: a FIFO a row of cores, broadcast; B: one a column, broadcast
-    cores -> memory tile -> shim tile -> DDR      C: one a core, joined in the column's memory tile
+    DDR -> shim tile -> memory tile -> cores      A: a FIFO per row of cores, B: a FIFO per column, both broadcast
+    cores -> memory tile -> shim tile -> DDR      C: a FIFO per core, joined in the column's memory tile
 
-`structure_of` says what a plan wants, `reader` what a text holds, and `check` compares the two. Sizes, strides and
-offsets are in elements, outermost first. Knows no syntax, and not what the host's instruction stream does
-(`xdna.sequence`).
+`structure_of` derives it from a plan, `reader` reads it from a text, and `check` compares the two. Sizes, strides and
+offsets are in elements, outermost first. Knows neither the syntax nor the host's instruction stream (`xdna.sequence`).
 """
 
 from __future__ import annotations
@@ -15,22 +14,24 @@ from dataclasses import dataclass
 from math import prod
 from typing import NamedTuple
 
+from tilewhisper.kernels.xdna.array import DTYPE_BYTES
 from tilewhisper.kernels.xdna.designs.names import TYPES, Port
 from tilewhisper.kernels.xdna.sequence import a_column, a_rows
-from tilewhisper.kernels.xdna.tiling import DTYPE_BYTES, TilePlan, transfers
+from tilewhisper.kernels.xdna.tile_plan import TilePlan
+from tilewhisper.kernels.xdna.transfers import transfers
 
 SHIM_ROW, MEMORY_ROW, FIRST_CORE_ROW = 0, 1, 2
 DEPTH = 2
-"""Objects of a FIFO: one is filled while one is used."""
+"""Objects of a FIFO: one is filled while the other is used."""
 
-FOR_EVER = 2**63 - 1
+FOREVER = 2**63 - 1
 
 Layout = tuple[tuple[int, int], ...]
-"""(size, stride) of each dimension; empty where the object is sent as it lies."""
+"""(size, stride) of each dimension; empty if the object is sent in memory order."""
 
 
 class Place(NamedTuple):
-    """A tile of the array; row 0 holds the shim tiles, row 1 the memory tiles."""
+    """The coordinates of an array tile; row 0 has the shim tiles, row 1 the memory tiles."""
 
     column: int
     row: int
@@ -63,13 +64,13 @@ class Fifo:
     consumers: tuple[Place, ...]
     block: Block
     to_stream: Layout = ()
-    """The order in which the producer reads an object, or each object that was joined in it."""
+    """The order in which the producer reads an object, or each of the objects joined in it."""
     depth: int = DEPTH
 
 
 @dataclass(frozen=True)
 class Link:
-    """FIFOs that go through one memory tile; offsets are those of the several on one side in the one on the other."""
+    """FIFOs joined or split in a memory tile; offsets are the places of the several FIFOs in the single FIFO."""
 
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
@@ -91,7 +92,7 @@ class Release:
 
 @dataclass(frozen=True)
 class Call:
-    """Of an external function, on the objects acquired from these FIFOs."""
+    """A call of an external function on the objects acquired from these FIFOs."""
 
     function: str
     fifos: tuple[str, ...]
@@ -116,7 +117,7 @@ class Core:
 
 @dataclass(frozen=True)
 class Function:
-    """External: a micro-kernel in the object file."""
+    """An external function: a micro-kernel in the object file."""
 
     name: str
     arguments: tuple[Block, ...]
@@ -131,10 +132,11 @@ class Structure:
     links: tuple[Link, ...]
     cores: tuple[Core, ...]
     arguments: tuple[Block, ...]
-    """Of the runtime sequence: the buffers of A, B and C."""
+    """The runtime sequence's arguments: the buffers of A, B and C."""
 
 
 def structure_of(plan: TilePlan) -> Structure:
+    """The configuration that a plan needs."""
     g, core, launch = plan.geometry, plan.core, plan.launch
     a, b = Block((core.m, core.k), g.dtype_in), Block((core.k, core.n), g.dtype_in)
     c = Block((core.m, core.n), g.dtype_out)
@@ -165,12 +167,12 @@ def structure_of(plan: TilePlan) -> Structure:
 
 
 def shim_fifo(operand: str, column: int) -> str:
-    """The FIFO between DDR and a column's memory tile: what the runtime sequence names."""
+    """The name of the FIFO between DDR and a column's memory tile, which the runtime sequence refers to."""
     return f"{operand}_shim_{column}"
 
 
 def steps_of(program: tuple[Step, ...]) -> Iterator[Step]:
-    """Every step of a program in order, loops before what is in them."""
+    """Every step of a program in order, a loop before the steps of its body."""
     for step in program:
         yield step
         if isinstance(step, Loop):
@@ -239,7 +241,7 @@ def _links(plan: TilePlan, a: Block, c: Block) -> Iterator[Link]:
 
 
 def _offsets(count: int, block: Block) -> tuple[int, ...]:
-    """None are written where there is nothing to tell apart."""
+    """Offsets of the parts; mlir-aie expects none for a single part."""
     return tuple(i * block.elements for i in range(count)) if count > 1 else ()
 
 
@@ -253,4 +255,4 @@ def _program(row: int, column: int, k_steps: int, zero: Function, matmul: Functi
         Release(b, "consume"),
     )
     tile = (Acquire(c, "produce"), Call(zero.name, (c,)), Loop(k_steps, step), Release(c, "produce"))
-    return (Loop(FOR_EVER, tile),)
+    return (Loop(FOREVER, tile),)

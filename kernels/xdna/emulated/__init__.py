@@ -1,1 +1,1 @@
-"""An NPU that is not there: a device that executes designs, and the `pyxrt` in front of it."""
+"""An emulated NPU: a device that executes designs, and a `pyxrt` to drive it."""

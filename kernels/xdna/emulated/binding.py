@@ -1,4 +1,7 @@
-"""What all classes of the emulated bindings share: their module and machine, and how they take their arguments."""
+"""The base of all classes of the emulated bindings: their module and machine, and checks of their arguments.
+
+A class shows the attributes of the real binding and no others, so attributes that these files share are private.
+"""
 
 import operator
 from typing import Any, ClassVar
@@ -6,28 +9,29 @@ from typing import Any, ClassVar
 from tilewhisper.kernels.xdna.emulated.machine import Machine
 
 
-def no_overload(what: str) -> TypeError:
-    return TypeError(f"{what}(): incompatible function arguments.")
+def no_overload(function: str) -> TypeError:
+    return TypeError(f"{function}(): incompatible function arguments.")
 
 
-def check(value: Any, kind: type | tuple[type, ...], what: str) -> None:
+def check(value: Any, kind: type | tuple[type, ...], function: str) -> None:
+    """Raises TypeError like the bindings if an argument has a wrong type."""
     if not isinstance(value, kind):
-        raise no_overload(what)
+        raise no_overload(function)
 
 
-def integer(value: Any, what: str, *, bits: int = 64) -> int:
-    """As the bindings take an unsigned integer: anything that is one, and fits. Raises TypeError."""
+def integer(value: Any, function: str, *, bits: int = 64) -> int:
+    """An unsigned integer argument as the bindings convert it. Raises TypeError if it is none or does not fit."""
     try:
         number = operator.index(value)
     except TypeError:
-        raise no_overload(what) from None
+        raise no_overload(function) from None
     if not 0 <= number < 1 << bits:
-        raise no_overload(what)
+        raise no_overload(function)
     return number
 
 
 class Bound:
-    """A class of one module: `make` derives from each with its module and machine."""
+    """A class of a module: `make` derives a subclass for its own module and machine."""
 
     module: ClassVar[Any]
     machine: ClassVar[Machine]

@@ -1,4 +1,4 @@
-"""The "compiler" of the emulation: plans in, the folders of `artifacts` out."""
+"""The compiler of the emulated device: from plans to the folders of `artifacts`."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from tilewhisper.kernels.xdna import artifacts
 from tilewhisper.kernels.xdna.emulated.container import pack
 from tilewhisper.kernels.xdna.emulated.program import program_of
 from tilewhisper.kernels.xdna.sequence import encode, runtime_sequence
-from tilewhisper.kernels.xdna.tiling import Design, TilePlan
+from tilewhisper.kernels.xdna.tile_plan import Design, TilePlan
 
 
 def build(plans: Iterable[TilePlan], folder: Path) -> tuple[Path, ...]:
     """Write a folder under `folder` for each design of the plans, with the instructions of all their launches.
 
-    Returns those folders. Raises UnsupportedShape on dtypes that the emulated datapath has not.
+    Returns these folders. Raises UnsupportedShape for dtypes that the emulated datapath does not compute.
     """
     of_design: dict[Design, dict[artifacts.MN, TilePlan]] = {}
     for plan in plans:

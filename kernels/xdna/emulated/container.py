@@ -1,6 +1,6 @@
 """The emulated device's binary: a file that begins like an xclbin and holds a `Program` as JSON.
 
-8 bytes     "xclbin2" and a zero, as a real one; a real XRT finds nothing else it knows and refuses it
+8 bytes     "xclbin2" and a zero, like a real xclbin; a real XRT rejects the rest of the file
 16          UUID, of the payload
 4           length of the payload, little-endian
 32          SHA-256 of the payload
@@ -15,8 +15,9 @@ import struct
 from dataclasses import asdict, dataclass
 from uuid import UUID, uuid5
 
+from tilewhisper.kernels.xdna.array import Tile
 from tilewhisper.kernels.xdna.emulated.program import Layout, Program
-from tilewhisper.kernels.xdna.tiling import Design, Tile
+from tilewhisper.kernels.xdna.tile_plan import Design
 
 _MAGIC = b"xclbin2\0"
 _HEADER = struct.Struct("<8s16sI32s")
@@ -25,24 +26,24 @@ _NAMESPACE = UUID("5b6a43b1-6f0e-4a5e-9e46-0f1b3d6d7a10")
 
 @dataclass(frozen=True)
 class Binary:
-    """What a container holds."""
+    """The contents of a container."""
 
     uuid: UUID
     kernel: str
     arguments: int
-    """Of the kernel: opcode, instructions, their length, and buffers."""
+    """Number of the kernel's arguments: opcode, instructions, their length, and buffers."""
     program: Program
 
 
 def pack(program: Program, kernel: str, arguments: int = 8) -> bytes:
-    """The container's bytes. mlir-aie declares five buffers whatever the design, thus 8 arguments."""
+    """The container's bytes. mlir-aie declares five buffers for every design, thus 8 arguments."""
     payload = json.dumps({"kernel": kernel, "arguments": arguments, "program": asdict(program)}).encode()
     uuid = uuid5(_NAMESPACE, payload.decode())
     return _HEADER.pack(_MAGIC, uuid.bytes, len(payload), hashlib.sha256(payload).digest()) + payload
 
 
 def unpack(data: bytes) -> Binary:
-    """Raises ValueError where the bytes are no container, or not a whole one."""
+    """Parse a container. Raises ValueError if the bytes are another format, truncated or damaged."""
     if len(data) < _HEADER.size:
         raise ValueError("too short for a container")
     magic, uuid, length, digest = _HEADER.unpack_from(data)

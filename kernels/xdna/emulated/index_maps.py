@@ -1,13 +1,13 @@
 """Shim descriptors and memory-tile layouts of one launch, composed into index maps between buffers and matrices.
 
     DDR --shim descriptors--> stream of a column --memory tile: objects, rows of cores, layout--> stream of a core
-    core, for ever: C = 0; for K / k steps: C += A @ B in (r, s, t) blocks; hand C out
+    core, forever: C = 0; for K / k steps: C += A @ B in (r, s, t) blocks; send C
     C of a column's cores, one below the other --memory tile: layout--> stream --shim descriptor--> DDR
 
-All of a core's steps for one C are a *panel*: (m, K) of A, (K, n) of B, as addresses in the buffers. Equal panels are
-the same panel, so what the array reads again and again is multiplied once: panels of A that meet the same panels of B
-stack into one matrix product. A right design composes to one product of the buffers as they lie, and then no map is
-kept at all. Addresses are in elements.
+All of a core's steps for one C form a *panel*: (m, K) of A and (K, n) of B, as addresses in the buffers. Equal panels
+are stored once, so data that the array reads repeatedly is multiplied once: panels of A that are multiplied by the same
+panels of B are stacked into one matrix product. A correct design composes to one product of the buffers in memory
+order, and then no map is needed. Addresses are in elements.
 
 Knows nothing of the buffers' contents or sizes, and does no arithmetic on values.
 """
@@ -21,9 +21,9 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from tilewhisper.kernels.xdna.array import Device, Tile
 from tilewhisper.kernels.xdna.emulated.program import DeviceFault, DeviceHang, Layout, Program
 from tilewhisper.kernels.xdna.sequence import OPERANDS, Descriptor, Instruction, Operand, Wait, a_column, a_rows
-from tilewhisper.kernels.xdna.tiling import Device, Tile
 
 Addresses = npt.NDArray[np.int32]
 Index = npt.NDArray[np.intp]
@@ -36,33 +36,35 @@ class Gather(NamedTuple):
 
     shape: tuple[int, int]
     addresses: Index | None
-    """Row by row; None where they count up from 0 and the matrix is the buffer's beginning."""
+    """Row by row; None if the matrix is the beginning of the buffer in memory order."""
 
 
 class Group(NamedTuple):
-    """Panels of A, stacked, that meet the same panels of B, side by side: one product."""
+    """Stacked panels of A and the panels of B, side by side, that each is multiplied by: one product."""
 
     a: Gather
     b: Gather
 
 
 class Scatter(NamedTuple):
-    """`source` counts through the groups' products, one after another and row by row."""
+    """Where results go; `source` indexes the products of the groups, concatenated row by row."""
 
     source: Index
     destination: Index
 
 
 class Route(NamedTuple):
+    """The reads, products and writes of one launch."""
+
     extents: tuple[int, int, int]
     """Elements that the buffers of A, B and C must hold at least."""
     groups: tuple[Group, ...]
     scatter: Scatter | None
-    """None where the one product is C as it lies in its buffer."""
+    """None if the only product is C in memory order."""
 
 
 def compose(program: Program, device: Device, sequence: Sequence[Instruction]) -> Route:
-    """What the launch reads, multiplies and writes. Raises DeviceFault and DeviceHang."""
+    """The route of a launch. Raises DeviceFault and DeviceHang."""
     rows, columns = range(program.design.rows), range(program.design.columns)
     streams = _streams(program, device, sequence)
     a, b = _Panels(), _Panels()
@@ -75,7 +77,7 @@ def compose(program: Program, device: Device, sequence: Sequence[Instruction]) -
 
 
 _Streams = dict[tuple[Operand, int], list[Descriptor]]
-"""By operand and column: the transfers in order. Of C, those that are waited for."""
+"""By operand and column: the transfers in order; of C only transfers with a wait."""
 
 
 def _streams(program: Program, device: Device, sequence: Sequence[Instruction]) -> _Streams:
@@ -85,17 +87,17 @@ def _streams(program: Program, device: Device, sequence: Sequence[Instruction]) 
     for item in sequence:
         if item.column not in columns:
             raise DeviceFault(f"the design has no column {item.column}")
-        there = running[item.column]
+        active = running[item.column]
         if isinstance(item, Wait):
-            _finish(item, there)
+            _finish(item, active)
             continue
-        if item.id >= device.shim_descriptors or item.id in {other.id for other in there}:
-            raise DeviceFault(f"descriptor {item.id} of column {item.column} is not free")
+        if item.id >= device.shim_descriptors or item.id in {other.id for other in active}:
+            raise DeviceFault(f"descriptor {item.id} of column {item.column} is in use or does not exist")
         if item.direction != ("from array" if item.operand == "C" else "to array"):
-            raise DeviceHang(f"nothing moves {item.operand} {item.direction}")
-        there.append(item)
+            raise DeviceHang(f"no stream moves {item.operand} {item.direction}")
+        active.append(item)
         streams[item.operand, item.column].append(item)
-    # A launch is over when the stream is; what nobody waited for may not have arrived.
+    # A launch ends with its stream; results without a wait may not have arrived.
     for column in columns:
         arrived = streams["C", column]
         del arrived[len(arrived) - sum(d.operand == "C" for d in running[column]) :]
@@ -103,10 +105,10 @@ def _streams(program: Program, device: Device, sequence: Sequence[Instruction]) 
 
 
 def _finish(wait: Wait, running: list[Descriptor]) -> None:
-    """Take the transfers off that are done: with a C, all that were started before the next C."""
+    """Remove the finished transfers: with a C, all that were started before the next C."""
     of_operand = [place for place, descriptor in enumerate(running) if descriptor.operand == wait.operand]
     if not of_operand:
-        raise DeviceHang(f"column {wait.column} waits for a {wait.operand} that nobody asked for")
+        raise DeviceHang(f"column {wait.column} waits for a {wait.operand} without a transfer")
     if wait.operand == "C":
         del running[: of_operand[1] if len(of_operand) > 1 else len(running)]
     else:
@@ -146,7 +148,7 @@ def _order(layout: Layout, size: int) -> Addresses:
 
 
 def _pieces(stream: Iterable[Addresses], size: int) -> Iterator[Addresses]:
-    """The stream cut into (any number, size). What does not fill a piece at its end goes nowhere."""
+    """The stream cut into arrays (any number, size). An incomplete piece at its end is dropped."""
     rest = np.empty(0, np.int32)
     for part in stream:
         joined = np.concatenate((rest, part)) if rest.size else part
@@ -157,7 +159,7 @@ def _pieces(stream: Iterable[Addresses], size: int) -> Iterator[Addresses]:
 
 
 def _panels_of_a(streams: _Streams, program: Program, row: int) -> Iterator[Addresses]:
-    """(any number, m, K) of addresses, as they come to the cores of a row."""
+    """Addresses (any number, m, K) in the order in which they reach the cores of a row."""
     design, micro = program.design, program.micro
     m, k, r, s = design.core.m, design.core.k, micro.m, micro.k
     column = a_column(row, design)
@@ -171,7 +173,7 @@ def _panels_of_a(streams: _Streams, program: Program, row: int) -> Iterator[Addr
 
 
 def _panels_of_b(streams: _Streams, program: Program, column: int) -> Iterator[Addresses]:
-    """(any number, K, n) of addresses, as they come to the cores of a column."""
+    """Addresses (any number, K, n) in the order in which they reach the cores of a column."""
     design, micro = program.design, program.micro
     k, n, s, t = design.core.k, design.core.n, micro.k, micro.n
     order = _order(program.b, k * n)
@@ -182,7 +184,7 @@ def _panels_of_b(streams: _Streams, program: Program, column: int) -> Iterator[A
 
 
 class _Panels:
-    """The different panels of one operand, numbered."""
+    """The distinct panels of one operand, numbered."""
 
     def __init__(self) -> None:
         self._numbers: dict[bytes, int] = {}
@@ -207,7 +209,7 @@ class _Panels:
 
 
 class _Results:
-    """What the cores of one column hand out, and where it goes."""
+    """The results of the cores of one column, and their destinations."""
 
     def __init__(
         self, transfers: list[Descriptor], program: Program, to_rows: list[list[int]], to_column: list[int]
@@ -216,33 +218,33 @@ class _Results:
         blocks = np.arange(core.m * core.n).reshape(core.m // micro.m, micro.m, core.n // micro.n, micro.n)
         in_core = blocks.transpose(0, 2, 1, 3).reshape(-1)
         self.order = in_core[_order(program.c, core.m * core.n)]
-        """Places in a core's (m, n), as the memory tile sends them."""
+        """Indices in a core's (m, n), in the order in which the memory tile sends them."""
         self.destination = np.concatenate([np.empty(0, np.int32), *map(_addresses, transfers)])
         tiles = -(-self.destination.size // (len(to_rows) * max(self.order.size, 1)))
         if tiles > min(map(len, (*to_rows, to_column))):
-            raise DeviceHang(f"{tiles} tiles of C are awaited, and A and B came for fewer")
-        self.meetings = [[(row[tile], to_column[tile]) for row in to_rows] for tile in range(tiles)]
-        """Tile by tile, core by core: the panels of A and B that are multiplied."""
+            raise DeviceHang(f"{tiles} tiles of C are expected, but A and B arrived for fewer")
+        self.pairs = [[(row[tile], to_column[tile]) for row in to_rows] for tile in range(tiles)]
+        """By tile and core: the numbers of the panels of A and B that are multiplied."""
 
     def sources(self, places: Mapping[tuple[int, int], tuple[int, int]], n: int) -> Index:
-        """Where each element of `destination` stands, if panels' products begin at (start, width of a row)."""
+        """The source of each element of `destination`; `places` has (start, row width) of each pair's product."""
         row, column = np.divmod(self.order, n)
-        begin = np.array([[places[pair] for pair in tile] for tile in self.meetings]).reshape(-1, 2, 1)
+        begin = np.array([[places[pair] for pair in tile] for tile in self.pairs]).reshape(-1, 2, 1)
         flat: Index = (begin[:, 0] + row * begin[:, 1] + column).reshape(-1)
         return flat[: self.destination.size]
 
 
 class _Stack(NamedTuple):
-    """Numbers of panels: every one of `a` meets every one of `b`."""
+    """Numbers of panels: each of `a` is multiplied by each of `b`."""
 
     a: tuple[int, ...]
     b: tuple[int, ...]
 
 
 def _stacked(results: Iterable[_Results], a: _Panels, b: _Panels) -> list[_Stack]:
-    """All meetings as few products, panels in the order of their addresses."""
+    """All pairs as few products, with panels in the order of their addresses."""
     partners: defaultdict[int, set[int]] = defaultdict(set)
-    for left, right in (pair for result in results for tile in result.meetings for pair in tile):
+    for left, right in (pair for result in results for tile in result.pairs for pair in tile):
         partners[left].add(right)
     alike: defaultdict[tuple[int, ...], list[int]] = defaultdict(list)
     for left in sorted(partners, key=a.first_address):
@@ -267,7 +269,7 @@ def _scatter(results: list[_Results], stacks: list[_Stack], core: Tile) -> Scatt
                 (left, right): (start + i * core.m * width + j * core.n, width) for j, right in enumerate(stack.b)
             }
         start += len(stack.a) * core.m * width
-    parts = [(result.sources(places, core.n), result.destination) for result in results if result.meetings]
+    parts = [(result.sources(places, core.n), result.destination) for result in results if result.pairs]
     if not parts:
         return Scatter(np.empty(0, np.intp), np.empty(0, np.intp))
     if len(stacks) == 1 and all(np.array_equal(*part) for part in parts):

@@ -1,4 +1,4 @@
-"""The machine behind the emulated `pyxrt`: its device, memory, contexts, counters, and what goes wrong on request."""
+"""The machine behind the emulated `pyxrt`: its device, memory, contexts, counters, and injected faults."""
 
 from __future__ import annotations
 
@@ -9,51 +9,53 @@ from uuid import UUID
 import numpy as np
 import numpy.typing as npt
 
+from tilewhisper.kernels.xdna.array import Device
 from tilewhisper.kernels.xdna.emulated.container import Binary
 from tilewhisper.kernels.xdna.emulated.device import EmulatedDevice, Tier
-from tilewhisper.kernels.xdna.tiling import Device
 
 Bytes = npt.NDArray[np.uint8]
 
 FREED = 0xDB
-"""What memory that was given back reads as."""
+"""The value of every byte of freed memory."""
 _FIRST_ADDRESS = 0x4000000
 _PAGE = 4096
 
 
 class EmulatedCrash(BaseException):
-    """What the real module would do here is end or stop the process, or nobody knows: a segmentation fault, a wait
-    without end. No `except Exception` hides it."""
+    """The real module would crash or block the process here: a segmentation fault, an endless wait.
+
+    Not an Exception, so that no `except Exception` hides it.
+    """
 
 
 @dataclass(frozen=True)
 class Faults:
-    """What is to go wrong. Runs are counted from 1, over the life of the module, those in run lists included."""
+    """Faults to inject. Runs are counted from 1 over the life of the module, including runs in run lists."""
 
     hang_at: int | tuple[int, ...] = ()
-    """This run, or each of these, never ends: TIMEOUT, then ABORT for every run of that context."""
+    """Number of a run, or of several, that never ends: TIMEOUT, then ABORT for every run of that context."""
     lost_at: int | None = None
-    """With this run the device is gone for good."""
+    """Number of the run at which the device is lost permanently."""
     out_of_contexts: bool = False
-    """Other processes hold all there are."""
+    """Other processes hold all contexts."""
     contexts_taken: int = 0
-    """Or so many of them."""
+    """Number of contexts that other processes hold."""
     memlock: int | None = None
-    """Bytes of buffers that may be held at once."""
+    """Limit of the bytes of all buffers."""
     no_device: bool = False
     no_permission: bool = False
-    """Of /dev/accel/accel0. Not to be told from `no_device` through the module."""
+    """For /dev/accel/accel0. The module cannot distinguish it from `no_device`."""
     no_runlist: bool = False
-    """An XRT before 2.20."""
+    """Like XRT before 2.20."""
 
 
 class Memory:
-    """A buffer's two sides, which differ until they are synced. Reads as garbage once it is given back."""
+    """The host and device side of a buffer, which differ until they are synced. Garbage after it is freed."""
 
     def __init__(self, machine: Machine, size: int) -> None:
         self.host: Bytes = np.zeros(size, np.uint8)
         self.device: Bytes = np.zeros(size, np.uint8)
-        self.address = machine.take(size)
+        self.address = machine.allocate(size)
         weakref.finalize(self, _free, machine, self.host, self.device).atexit = False
 
 
@@ -64,19 +66,19 @@ def _free(machine: Machine, host: Bytes, device: Bytes) -> None:
 
 
 class Context:
-    """A design on the array. Alive as long as any object of the module needs it."""
+    """A design on the array. Lives as long as any object of the module refers to it."""
 
     def __init__(self, machine: Machine, binary: Binary) -> None:
         self.machine = machine
         self.binary = binary
         self.broken = False
-        """A run failed: every other aborts."""
+        """Whether a run failed: every later run aborts."""
         machine.enter()
         weakref.finalize(self, machine.leave).atexit = False
 
 
 class Machine:
-    """State of one emulated module, and what a test may count."""
+    """State of one emulated module, with counters for tests."""
 
     def __init__(self, device: Device, tier: Tier, faults: Faults) -> None:
         self.device = device
@@ -86,27 +88,28 @@ class Machine:
         self.registered: dict[UUID, Binary] = {}
         self.lost = False
         self.runs = 0
-        """Started, whatever became of them."""
+        """Started, whether completed or not."""
         self.completed = 0
         self.run_lists = 0
-        """Executed."""
+        """Run lists executed."""
         self.contexts_open = 0
         self.contexts_made = 0
         self.bytes_held = 0
         self._next_address = _FIRST_ADDRESS
 
     @property
-    def there(self) -> bool:
-        """Whether this process sees the device."""
+    def is_visible(self) -> bool:
+        """Whether this process can see the device."""
         return not (self.faults.no_device or self.faults.no_permission or self.lost)
 
-    def need(self, ioctl: str) -> None:
+    def require_device(self, ioctl: str) -> None:
+        """Raises RuntimeError like the driver if the device is lost."""
         if self.lost:
             raise RuntimeError(f"DRM_IOCTL_AMDXDNA_{ioctl} IOCTL failed (err=-19): No such device")
 
-    def take(self, size: int) -> int:
-        """An address for so many bytes."""
-        self.need("CREATE_BO")
+    def allocate(self, size: int) -> int:
+        """The address of a new buffer of `size` bytes. Raises RuntimeError."""
+        self.require_device("CREATE_BO")
         if size <= 0:
             raise RuntimeError("DRM_IOCTL_AMDXDNA_CREATE_BO IOCTL failed (err=-22): Invalid argument")
         if self.faults.memlock is not None and self.bytes_held + size > self.faults.memlock:
@@ -117,8 +120,8 @@ class Machine:
         return address
 
     def enter(self) -> None:
-        """Take one of the contexts there are."""
-        self.need("CREATE_HWCTX")
+        """Take a context. Raises RuntimeError if none is free."""
+        self.require_device("CREATE_HWCTX")
         in_use = self.contexts_open + self.faults.contexts_taken
         if self.faults.out_of_contexts or in_use >= self.device.max_contexts:
             raise RuntimeError("DRM_IOCTL_AMDXDNA_CREATE_HWCTX IOCTL failed (err=-22): Invalid argument")
@@ -126,12 +129,13 @@ class Machine:
         self.contexts_made += 1
 
     def leave(self) -> None:
+        """Give a context back."""
         self.contexts_open -= 1
 
     def begin_run(self) -> bool:
-        """Count a run; whether it hangs."""
+        """Count a run and return whether it hangs. Raises RuntimeError if the device is lost."""
         self.runs += 1
         self.lost = self.lost or self.runs == self.faults.lost_at
-        self.need("EXEC_CMD")
+        self.require_device("EXEC_CMD")
         hangs = self.faults.hang_at
         return self.runs in (hangs if isinstance(hangs, tuple) else (hangs,))

@@ -1,4 +1,4 @@
-"""Designs for the emulated device, built when a plan first asks for them, in a folder that goes with this object."""
+"""Designs for the emulated device, built on first use in a temporary folder."""
 
 from __future__ import annotations
 
@@ -11,11 +11,14 @@ from tilewhisper.kernels.xdna import artifacts
 from tilewhisper.kernels.xdna.artifacts import MN, Artifact
 from tilewhisper.kernels.xdna.emulated.build import build
 from tilewhisper.kernels.xdna.emulated.pyxrt import Faults
-from tilewhisper.kernels.xdna.tiling import Design, TilePlan
+from tilewhisper.kernels.xdna.tile_plan import Design, TilePlan
 
 
 class DesignsOnDemand:
-    """Called with a plan, gives its design: what `artifacts.find` does for folders that were built before."""
+    """A function from a plan to its design, like `artifacts.find`, that builds missing designs.
+
+    The folder is deleted with this object.
+    """
 
     def __init__(self) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="tilewhisper-emulated-")
@@ -31,7 +34,7 @@ class DesignsOnDemand:
 
 
 def parse_fault(text: str | None) -> Faults:
-    """`hang:N[,N…]`, `lost:N` or `contexts` as faults of the emulated device. Raises BackendUnavailable."""
+    """Faults of the emulated device from `hang:N[,N…]`, `lost:N` or `contexts`. Raises BackendUnavailable."""
     if text is None:
         return Faults()
     kind, _, number = text.partition(":")

@@ -1,10 +1,12 @@
-"""What stands in a binary of the emulated device, and how a device may fail. Data only."""
+"""The contents of a binary of the emulated device, and the device's failures. Data only."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tilewhisper.kernels.xdna.tiling import Design, Tile, TilePlan, transfers
+from tilewhisper.kernels.xdna.array import Tile
+from tilewhisper.kernels.xdna.tile_plan import Design, TilePlan
+from tilewhisper.kernels.xdna.transfers import transfers
 
 
 class DeviceFault(Exception):  # noqa: N818 (reads as the fact it states)
@@ -12,7 +14,7 @@ class DeviceFault(Exception):  # noqa: N818 (reads as the fact it states)
 
 
 class DeviceHang(Exception):  # noqa: N818
-    """The device waits for ever."""
+    """The device waits forever."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +27,7 @@ class Layout:
 
 @dataclass(frozen=True)
 class Program:
-    """What the emulated device finds in a binary."""
+    """The contents of a binary."""
 
     design: Design
     micro: Tile

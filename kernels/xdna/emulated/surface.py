@@ -1,10 +1,10 @@
-"""The names of `pyxrt`: its enumerations, and what may be used of the module."""
+"""The names of `pyxrt`: its enumerations, and the surface of the module."""
 
 from collections.abc import Mapping
 from enum import Enum
 
 
-class xclBOSyncDirection(Enum):  # noqa: N801 (the bindings' name, as all below)
+class xclBOSyncDirection(Enum):  # noqa: N801 (the bindings' name, like all below)
     XCL_BO_SYNC_BO_TO_DEVICE = 0
     XCL_BO_SYNC_BO_FROM_DEVICE = 1
 
@@ -65,4 +65,4 @@ SURFACE: Mapping[str, frozenset[str]] = {
         for enum in (xclBOSyncDirection, ert_cmd_state, xrt_info_device, xrt_msg_level)
     },
 }
-"""What may be used of the module: its names, and of each class, dotted if nested, its attributes (npu.md section 1)."""
+"""Name in the module (dotted if nested) -> public attributes of that class; empty for functions and values."""
