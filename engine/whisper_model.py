@@ -74,7 +74,7 @@ class WhisperModel:
         leaves it. So do `download_root`, the hub's cache, and `local_files_only`. `others`, more of faster-whisper's,
         are refused where they ask for anything. Raises ModelsError, KernelError and EngineError.
         """
-        interpreter, imports = startup.imported()
+        imports = startup.import_seconds()
         refuse(others)
         named, on_top = policy_of(device, compute_type)
         if cpu_threads < 0:
@@ -103,7 +103,7 @@ class WhisperModel:
         self.load_stage = clock.stage("load")
         weights = clock.stage("weights").wall_seconds
         rest = self.load_stage.wall_seconds - weights
-        self.startup = Startup(interpreter, imports, weights, self.checkpoint.mapped, rest)
+        self.startup = Startup(imports, weights, self.checkpoint.mapped, rest)
         self.overrides = (*on_top, *backends)
 
     @property

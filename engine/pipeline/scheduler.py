@@ -14,7 +14,7 @@ from tilewhisper.engine.decoding.batch import Attempt, Batch, DecodedWindow
 from tilewhisper.engine.pipeline.fallback import attempts
 from tilewhisper.engine.pipeline.segmenter import Course, Reply, Step, WindowRequest
 from tilewhisper.engine.pipeline.session import FileRun
-from tilewhisper.engine.report import SharedClock, Spent
+from tilewhisper.engine.report import Seconds, SharedClock, StageName
 from tilewhisper.engine.results import Segment
 
 MOST = 32
@@ -56,7 +56,7 @@ class Job:
                 self._next = next(self._attempts)
         return self._next
 
-    def send(self, decoded: DecodedWindow, batch_size: int, spent: Mapping[str, Spent]) -> None:
+    def send(self, decoded: DecodedWindow, batch_size: int, spent: Mapping[str, Seconds]) -> None:
         """What came of it, among how many, and its part of the time."""
         assert self._attempts is not None, "no attempt was asked for"
         self._run.count(len(decoded.tokens), batch_size, spent)
@@ -81,7 +81,7 @@ class _Place(NamedTuple):
 
     job: Job
     others: int
-    since: Mapping[str, Spent]
+    since: Mapping[str, Seconds]
     """A reading of the shared clock."""
 
 
@@ -108,7 +108,7 @@ def together(jobs: Iterator[Job], size: int, batch: Batch) -> Iterator[Job]:
         over: list[tuple[Attempt, DecodedWindow]] = []
         while not over:
             prompts = batch.prompt_share
-            with clock({"prompt": prompts, "decode": 1 - prompts}, len(places)):
+            with clock({StageName.PROMPT: prompts, StageName.DECODE: 1 - prompts}, len(places)):
                 over = batch.step()
         for attempt, decoded in over:
             job, most, since = places.pop(attempt)

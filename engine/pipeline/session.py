@@ -13,10 +13,11 @@ from tilewhisper.engine.options import TranscriptionOptions
 from tilewhisper.engine.pipeline.frontend import Sound, listen, listen_to_speech
 from tilewhisper.engine.pipeline.segmenter import Stretch, WindowRequest, clips
 from tilewhisper.engine.report import (
-    DECODER_STAGES,
+    OPTIONAL_STAGES,
     Clock,
     RunReport,
-    Spent,
+    Seconds,
+    StageName,
     decoder_report,
     machine,
     peak_memory_bytes,
@@ -29,10 +30,6 @@ from tilewhisper.models.constants import FRAMES_PER_WINDOW, HOP_LENGTH, SAMPLE_R
 
 if TYPE_CHECKING:
     from tilewhisper.engine.whisper_model import WhisperModel
-
-STAGES = ("decode audio", "vad", "log-mel", "encode", *DECODER_STAGES, "word times")
-OPTIONAL_STAGES = ("vad", "detect language", "word times")
-"""Not told of where nobody asked for them."""
 
 
 @dataclass(frozen=True)
@@ -82,12 +79,12 @@ class FileRun:
         """The file's, or the window's own where every window may be in another."""
         if not (self.options.multilingual and self._model.is_multilingual):
             return self.info.language
-        with self.clock("detect language"):
+        with self.clock(StageName.DETECT_LANGUAGE):
             return next(iter(self._model.detect_language(window.heard)))
 
     def align(self, window: Window, language: str, text: Sequence[int]) -> tuple[Sequence[float], Sequence[float]]:
         """When the window's text tokens were said and how probable each is; see `course.Align`."""
-        with self.clock("word times"):
+        with self.clock(StageName.WORD_TIMES):
             return self._model.align(window.encoded, window.heard, window.frames, language, self.options.task, text)
 
     def task_prompt(self, language: str) -> tuple[int, ...]:
@@ -95,7 +92,7 @@ class FileRun:
         tokenizer = self._model.checkpoint.tokenizer
         return tokenizer.prompt(language, self.options.task, not self.options.without_timestamps)
 
-    def count(self, tokens: int, batch_size: int, spent: Mapping[str, Spent]) -> None:
+    def count(self, tokens: int, batch_size: int, spent: Mapping[str, Seconds]) -> None:
         """So many tokens came of a window that was decoded among so many, and took these parts of the stages' times."""
         self._tokens += tokens
         self._batch_size = max(self._batch_size, batch_size)
@@ -105,8 +102,8 @@ class FileRun:
 
     def report(self) -> RunReport:
         """What the run cost so far, and what ran where."""
-        model, total, decode = self._model, self.clock.stage("total"), self.clock.stage("decode")
-        stages = [self.clock.stage(name) for name in STAGES]
+        model, total, decode = self._model, self.clock.stage("total"), self.clock.stage(StageName.DECODE)
+        stages = [self.clock.stage(name) for name in StageName]
         return RunReport(
             file=self._file,
             model=model.checkpoint.name,
@@ -126,7 +123,7 @@ class FileRun:
             audio_context=str(self._context),
             batch_size=self._batch_size,
             windows=self._windows,
-            windows_again_in_full=self._again_in_full,
+            windows_reencoded=self._again_in_full,
             tokens=self._tokens,
             tokens_per_second=self._tokens / decode.wall_seconds if self._tokens else None,
             peak_memory_bytes=peak_memory_bytes(),
@@ -184,7 +181,7 @@ class FileRun:
             asked = Stretch(seek, min(seek + FRAMES_PER_WINDOW, max(seek, self.frames)))
             window = self._encode(asked, self._context)
             self._first = self._first or (asked, window)
-            with self.clock("detect language"):
+            with self.clock(StageName.DETECT_LANGUAGE):
                 found = self._model.detect_language(window.heard)
             heard.append(found)
             threshold = options.language_detection_threshold
@@ -198,7 +195,7 @@ class FileRun:
         self._windows += 1
         frames = asked.last - asked.first
         mel = self.sound.mel.window(asked.first, frames)
-        with self.clock("encode"):
+        with self.clock(StageName.ENCODE):
             encoded = self._model.encode_window(mel[None], frames, context, self._counts)
-        with self.clock("keys and values"):
+        with self.clock(StageName.CROSS_KV):
             return Window(encoded, self._model.project_cross_kv(encoded), frames)
