@@ -1,4 +1,4 @@
-"""The input files of `transcribe`, including those in folders."""
+"""The input files of `transcribe`, including the files in folders."""
 
 from collections.abc import Iterator
 from pathlib import Path

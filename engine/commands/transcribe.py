@@ -49,7 +49,7 @@ def run(args: Namespace) -> int:
 
 
 def _files(arguments: Sequence[str], outcome: Outcome, err: Console) -> list[str]:
-    """The files to transcribe, including those in folders, without duplicates and without unreadable ones."""
+    """The files to transcribe, including those in folders, without duplicates and unreadable files."""
     found: dict[str, None] = {}
     for argument in arguments:
         with outcome.collecting_failure(argument, err):

@@ -19,7 +19,7 @@ class TranscribeTask:
     policy: str
     backends: Sequence[str]
     options: dict[str, Any]
-    """Fields of TranscriptionOptions, without those that were not given."""
+    """The fields of TranscriptionOptions that were given."""
     batched: bool | None
     batch_size: int | None
     layout: SubtitleOptions

@@ -92,16 +92,16 @@ def three_files(folder):
 
 
 @pytest.mark.parametrize(
-    ("words", "size"),
+    ("flags", "size"),
     [("", None), ("--batch_size 5", 5), ("--batched False --batch_size 5", 5), ("--batched False", None)],
 )
-def test_several_files_are_decoded_together(tilewhisper, model, tmp_path, words, size):
+def test_several_files_are_decoded_together(tilewhisper, model, tmp_path, flags, size):
     files = [str(file) for file in three_files(tmp_path)]
-    finished = tilewhisper("transcribe", *files, "--seed", 7, "-o", tmp_path / "out", *words.split())
+    finished = tilewhisper("transcribe", *files, "--seed", 7, "-o", tmp_path / "out", *flags.split())
     assert finished.status == 0
     assert "warning" not in finished.err
-    (asked,) = model.together
-    assert (asked.files, asked.batch_size, asked.options) == (files, size, {"seed": 7})
+    (call,) = model.together
+    assert (call.files, call.batch_size, call.options) == (files, size, {"seed": 7})
     assert finished.out == "Hello there.\nAnd more.\n" * 3
     assert finished.err.count("RTF") == 3
     assert [line.split()[0] for line in finished.err.splitlines() if "───" in line] == files
@@ -112,12 +112,12 @@ def test_several_files_are_decoded_together(tilewhisper, model, tmp_path, words,
 
 
 @pytest.mark.parametrize(
-    ("words", "asked"), [("--batch_size 1", {}), ("--batched True --batch_size 5", {"batch_size": 5})]
+    ("flags", "options"), [("--batch_size 1", {}), ("--batched True --batch_size 5", {"batch_size": 5})]
 )
-def test_flags_that_decode_files_one_after_the_other(tilewhisper, model, tmp_path, words, asked):
-    assert tilewhisper("transcribe", *three_files(tmp_path), *words.split()).status == 0
+def test_flags_that_decode_files_one_after_the_other(tilewhisper, model, tmp_path, flags, options):
+    assert tilewhisper("transcribe", *three_files(tmp_path), *flags.split()).status == 0
     assert model.together == []
-    assert [call.options for call in model.asked] == [asked] * 3
+    assert [call.options for call in model.asked] == [options] * 3
 
 
 @pytest.mark.parametrize("one_by_one", [True, False])

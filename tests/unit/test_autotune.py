@@ -122,6 +122,7 @@ def test_measurements_are_of_each_backend_alone(tuned):
     assert 0 < measurements["layers.*.fc2"]["fast"].error < tuning.policies[1].error
 
 
+@pytest.mark.slow
 def test_single_layers_are_chosen_nearly_as_well_as_by_exhaustive_search(tuned):
     """Two sites of two layers, one backend besides float32: sixteen policies, all measured."""
     backends = {"torch": SLOW, "fast": {**FAST, "takes": feed_forward}}

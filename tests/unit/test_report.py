@@ -183,6 +183,7 @@ def test_the_machine_has_its_processor_threads_and_packages():
     assert set(found.packages) == set(report.PACKAGES)
 
 
+@pytest.mark.slow
 def test_peak_memory_is_of_this_process_and_not_of_its_parent():
     if not Path("/proc/self/status").exists():
         pytest.skip("needs /proc; elsewhere peak memory may be the parent's")
