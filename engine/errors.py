@@ -1,10 +1,10 @@
-"""Everything that can be wrong with what a user asked for, in one place. Each text says what, and what to do.
+"""The exceptions that a user's input can raise. A message says what was wrong, what is allowed, and what to do.
 
 USER_ERRORS
 ├── EngineError
-│   ├── PolicyError      a policy, rule or --backend that cannot be honoured
-│   ├── RoutingError     a routed product failed and no fallback was stated
-│   ├── OptionError      an option out of its range
+│   ├── PolicyError      a policy, rule or --backend that is invalid or cannot be met
+│   ├── RoutingError     a routed product failed, and the policy has no fallback for it
+│   ├── OptionError      an option that is out of range or does not fit another
 │   └── ModelClosed      a use of a closed model
 ├── models.ModelsError   audio, weights, languages
 └── kernels.KernelError  backends and devices
@@ -15,19 +15,19 @@ from tilewhisper.models.errors import ModelsError
 
 
 class EngineError(Exception):
-    """Root of this room's errors."""
+    """Base class of the errors of `engine`."""
 
 
 class PolicyError(EngineError):
-    """A policy, rule or --backend that cannot be honoured."""
+    """A policy, rule or --backend that is invalid or cannot be met."""
 
 
 class RoutingError(EngineError):
-    """A routed product failed and no fallback was stated."""
+    """A routed product failed, and the policy has no fallback for it."""
 
 
 class OptionError(EngineError):
-    """An option out of its range."""
+    """An option that is out of range or does not fit another."""
 
 
 class ModelClosed(EngineError):  # noqa: N818 (reads as the fact it states)

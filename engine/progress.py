@@ -1,4 +1,4 @@
-"""How far a transcription is: a callback, and a bar on standard error or on a screen of the caller's."""
+"""Report the progress of a transcription: a callback type, and a progress bar."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -8,13 +8,16 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 Progress = Callable[[float, float], None]
-"""Called with what is done and what there is in all: after each window with seconds, after each file with files."""
+"""Called with the work done and the total: in seconds after each window, in files after each file."""
 
 
 @contextmanager
-def progress_bar(wanted: bool, screen: "Console | None" = None, above: float = 0) -> Iterator[Progress | None]:
-    """A bar, gone at the end, and not seen unless there is more than `above` in all; None where it is not wanted."""
-    if not wanted:
+def progress_bar(enabled: bool, screen: "Console | None" = None, above: float = 0) -> Iterator[Progress | None]:
+    """Yield a callback that moves a bar on `screen` (default: standard error), or None if not `enabled`.
+
+    The bar is shown only for totals above `above`, and disappears at the end.
+    """
+    if not enabled:
         yield None
         return
     from rich.console import Console

@@ -1,7 +1,7 @@
-"""What a run cost and what ran where. Frozen records; `Clock` fills the stage times.
+"""The report of a run: its time by stage, and the backend that ran each product. `Clock` measures the stages.
 
-Two numbers, never one word: `rtf` is processing time / audio time (lower is better), `speed` its inverse. Both leave
-out loading the model, which stands apart, and count everything else from opening the file to the last token.
+`rtf` is processing time / audio time (lower is better), `speed` its inverse. Both count everything from opening the
+file to the last token; loading the model is not in the total and is reported separately.
 """
 
 import functools
@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from enum import StrEnum
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,48 +25,67 @@ from tilewhisper.engine.startup import Startup
 
 PACKAGES = ("tilewhisper", "torch", "transformers", "numpy", "soundfile", "soxr", "av", "tokenizers")
 
-DECODER_STAGES = ("keys and values", "detect language", "prompt", "decode")
+
+class StageName(StrEnum):
+    """The stages of a run, in the order of the report."""
+
+    DECODE_AUDIO = "decode audio"
+    VAD = "vad"
+    LOG_MEL = "log-mel"
+    ENCODE = "encode"
+    CROSS_KV = "cross-attention K/V"
+    DETECT_LANGUAGE = "detect language"
+    PROMPT = "prompt"
+    DECODE = "decode"
+    WORD_TIMES = "word times"
+
+
+OPTIONAL_STAGES = (StageName.VAD, StageName.DETECT_LANGUAGE, StageName.WORD_TIMES)
+"""Not reported for a run that does not use them."""
+DECODER_STAGES = (StageName.CROSS_KV, StageName.DETECT_LANGUAGE, StageName.PROMPT, StageName.DECODE)
+"""Stages that run the decoder."""
 
 
 @dataclass(frozen=True)
 class Stage:
-    """One stage of a run."""
+    """The time of one stage of a run."""
 
     name: str
+    """A StageName, or `total` or `load`."""
     calls: int
     wall_seconds: float
     cpu_seconds: float
-    """Of all threads of the process."""
+    """Summed over all threads of the process."""
     first_call_seconds: float
-    """Wall time of the first call, which pays for warming up; part of `wall_seconds`."""
+    """Wall time of the first call, which includes warming up; part of `wall_seconds`."""
 
 
 @dataclass(frozen=True)
 class SiteReport:
-    """One routable product: what the policy asked for, and what ran."""
+    """One routable product: the backend the policy requests, and the backends that ran it."""
 
     site: str
     shape: str
-    """(M, K) x (K, N) of one 30 s window, with the number of heads in front where there are several."""
+    """(M, K) x (K, N) for one 30 s window, preceded by the number of heads if there are several."""
     rule: str
     requested: str
     used: dict[str, int]
-    """Calls by the backend that ran them."""
+    """Number of calls by backend."""
     calls: int
     seconds: float
-    """Wall time; where sites share a launch, this site's part of it by multiply-adds."""
+    """Wall time; if sites share a launch, this site's part of it by multiply-adds."""
     device_calls: int
-    """Kernel calls on a device, 0 on the host; those of a shared launch stand at each of its sites."""
+    """Kernel calls on a device, 0 on the host; the calls of a shared launch are repeated at each of its sites."""
     device_seconds: float
-    """Of `seconds`, what the device took; the rest is the host's."""
+    """The device's part of `seconds`; the rest is the host's."""
     launch: str
-    """The backend call the site is part of."""
+    """The backend call that the site is part of."""
     fallback_reasons: list[str]
 
 
 @dataclass(frozen=True)
 class DecoderReport:
-    """Where the decoder ran: what the policy asked for, and what it got."""
+    """The decoder's backend: requested by the policy, and used."""
 
     requested: str
     used: str
@@ -74,7 +94,7 @@ class DecoderReport:
 
 @dataclass(frozen=True)
 class Machine:
-    """Where it ran, and with which versions."""
+    """The machine of a run, and the versions of Python and its packages."""
 
     cpu: str
     cpu_capability: str
@@ -92,10 +112,10 @@ class RunReport:
     file: str
     model: str
     weights: str
-    """Where the weights came from."""
+    """The source of the weights."""
     policy: str
     backends: list[str]
-    """In use; an emulated one says so."""
+    """Labels of the backends in use; the label of an emulated device says so."""
     backend_overrides: list[str]
     language: str
     options: TranscriptionOptions
@@ -107,25 +127,25 @@ class RunReport:
     stages: list[Stage]
     total: Stage
     audio_context: str
-    """How much of the silence after a short window was encoded; `auto` settled."""
+    """How much of the silence after a short window was encoded, with `auto` resolved."""
     batch_size: int
-    """The most windows that were decoded together."""
+    """The largest number of windows that were decoded together."""
     windows: int
-    """Windows encoded."""
-    windows_again_in_full: int
-    """Of these, windows encoded once more in full, because the cheap silence came out badly."""
+    """Encoded windows, counting a window again if it is encoded again."""
+    windows_reencoded: int
+    """Windows re-encoded with full context, because the text of their approximate tail failed the checks."""
     tokens: int
     tokens_per_second: float | None
-    """Decoded tokens in a second of the decode stage, which leaves out prompts; None where nothing was decoded."""
+    """Decoded tokens per second of the decode stage, which excludes prompts; None if no token was decoded."""
     peak_memory_bytes: int | None
-    """The largest resident size of the process so far; None where the system does not tell."""
+    """The largest resident size of the process so far; None if the system does not report it."""
     sites: list[SiteReport]
     decoder: DecoderReport
     machine: Machine
 
     @property
     def decoder_seconds(self) -> float:
-        """Wall time of all stages in which the decoder runs."""
+        """Wall time of all stages that run the decoder."""
         return sum(stage.wall_seconds for stage in self.stages if stage.name in DECODER_STAGES)
 
     def to_json(self) -> dict[str, Any]:
@@ -148,50 +168,53 @@ class Clock:
             self.add(name, time.perf_counter() - wall, time.process_time() - cpu)
 
     def stage(self, name: str) -> Stage:
-        """All zeros where there was no call."""
+        """The stage's time so far, all zeros if it was not called."""
         return self._stages.get(name, Stage(name, 0, 0.0, 0.0, 0.0))
 
     def add(self, name: str, wall: float, cpu: float) -> None:
-        """One call more, of so many seconds."""
+        """Add one call of `wall` and `cpu` seconds."""
         old = self.stage(name)
         first = old.first_call_seconds if old.calls else wall
         self._stages[name] = Stage(name, old.calls + 1, old.wall_seconds + wall, old.cpu_seconds + cpu, first)
 
 
-class Spent(NamedTuple):
-    """Seconds."""
+class Seconds(NamedTuple):
+    """Wall and CPU seconds."""
 
     wall: float = 0.0
     cpu: float = 0.0
 
 
 class SharedClock:
-    """Adds up one part of what is done for several at once, who may come and go, by stage name: whoever was there from
-    one reading to another has taken the difference."""
+    """Adds up one window's share of the time of batched work, by stage name.
+
+    Windows may join and leave the batch at any time: the share of a window is the difference between two readings, at
+    its start and its end.
+    """
 
     def __init__(self) -> None:
-        self._spent: dict[str, Spent] = {}
+        self._shares: dict[str, Seconds] = {}
 
     @contextmanager
-    def __call__(self, shares: Mapping[str, float], parts: int) -> Iterator[None]:
-        """`shares` says how much of the time each stage has."""
+    def __call__(self, stages: Mapping[str, float], windows: int) -> Iterator[None]:
+        """Measure work for `windows` windows; `stages` gives each stage's fraction of the time."""
         wall, cpu = time.perf_counter(), time.process_time()
         try:
             yield
         finally:
             wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-            for name, share in shares.items():
-                if share:
-                    before, part = self._spent.get(name, Spent()), share / parts
-                    self._spent[name] = Spent(before.wall + wall * part, before.cpu + cpu * part)
+            for name, fraction in stages.items():
+                if fraction:
+                    before, share = self._shares.get(name, Seconds()), fraction / windows
+                    self._shares[name] = Seconds(before.wall + wall * share, before.cpu + cpu * share)
 
-    def reading(self) -> dict[str, Spent]:
-        return dict(self._spent)
+    def reading(self) -> dict[str, Seconds]:
+        return dict(self._shares)
 
-    def since(self, reading: Mapping[str, Spent]) -> dict[str, Spent]:
-        """What has come since then."""
-        pairs = {name: (now, reading.get(name, Spent())) for name, now in self._spent.items()}
-        return {name: Spent(now.wall - then.wall, now.cpu - then.cpu) for name, (now, then) in pairs.items()}
+    def since(self, reading: Mapping[str, Seconds]) -> dict[str, Seconds]:
+        """The share since an earlier reading."""
+        pairs = {name: (now, reading.get(name, Seconds())) for name, now in self._shares.items()}
+        return {name: Seconds(now.wall - then.wall, now.cpu - then.cpu) for name, (now, then) in pairs.items()}
 
 
 def site_report(plan: SitePlan, count: SiteCount) -> SiteReport:
@@ -228,16 +251,16 @@ def machine() -> Machine:
 
 
 def peak_memory_bytes() -> int | None:
-    """The largest resident size this process had so far; None where the system does not tell."""
+    """The largest resident size of this process so far; None if the system does not report it."""
     try:
-        # Linux's `ru_maxrss` may be that of the process which started this one: it outlives exec.
+        # Linux's `ru_maxrss` survives exec, so it may be the peak of the program that started this one.
         status = Path("/proc/self/status").read_text()
         return 1024 * next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM:"))
     except (OSError, StopIteration):
         pass
     try:
         import resource
-    except ImportError:  # Windows has no such module
+    except ImportError:  # not on Windows
         return None
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
@@ -245,7 +268,7 @@ def peak_memory_bytes() -> int | None:
 
 @functools.cache
 def _versions(packages: Sequence[str]) -> dict[str, str]:
-    """Looked up once: 6 ms, which every file's report would take again."""
+    """Cached: the look-up takes 6 ms, and every file has a report."""
     return {name: version(name) for name in packages}
 
 

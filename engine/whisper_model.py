@@ -65,7 +65,7 @@ class WhisperModel:
         `local_files_only` whether the hub is asked, all three for the whole process. `others` are faster-whisper's
         remaining parameters, refused unless they have their defaults. Raises ModelsError, KernelError and EngineError.
         """
-        interpreter, imports = startup.imported()
+        imports = startup.import_seconds()
         refuse(others)
         named, overrides = policy_of(device, compute_type)
         if cpu_threads < 0:
@@ -90,7 +90,7 @@ class WhisperModel:
             weights=self.checkpoint.source.origin,
             policy=self.policy.name,
             backend_overrides=(*overrides, *backends),
-            startup=Startup(interpreter, imports, weights, self.checkpoint.mapped, load.wall_seconds - weights),
+            startup=Startup(imports, weights, self.checkpoint.mapped, load.wall_seconds - weights),
             load=load,
         )
         self._scheduler = Scheduler(self.runtime.batch())

@@ -213,7 +213,7 @@ def transcribe(model: WhisperModel, setting: Setting, clip: Clip, options: Mappi
         text="".join(segment.text for segment in segments).strip(),
         spans=[(segment.start, segment.end) for segment in segments],
         loops=any(segment.compression_ratio > LOOP for segment in segments),
-        again_in_full=report.windows_again_in_full,
+        again_in_full=report.windows_reencoded,
         audio_seconds=report.audio_seconds,
         encode_seconds=seconds["encode"],
         decode_seconds=report.decoder_seconds,

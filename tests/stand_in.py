@@ -80,8 +80,8 @@ class Decoded:
         return RunReport(
             file="f", model="m", weights="w", policy="p", backends=["b"], backend_overrides=[], language="en",
             options=TranscriptionOptions(), audio_seconds=1.0, rtf=0.1, speed=10.0, load=stage, stages=[stage],
-            startup=Startup(0.1, 1.0, 0.1, True, 0.1),
-            total=stage, audio_context="full", batch_size=1, windows=1, windows_again_in_full=0, tokens=1,
+            startup=Startup(1.0, 0.1, True, 0.1),
+            total=stage, audio_context="full", batch_size=1, windows=1, windows_reencoded=0, tokens=1,
             tokens_per_second=1.0,
             peak_memory_bytes=None, sites=[], decoder=DecoderReport("torch", "torch", None), machine=machine(),
         )  # fmt: skip

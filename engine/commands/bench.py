@@ -1,4 +1,4 @@
-"""`tilewhisper bench`: real-time factors of policies and a peer, side by side."""
+"""`tilewhisper bench`: compare the real-time factors of policies and of transformers."""
 
 import json
 from argparse import Namespace
@@ -15,7 +15,7 @@ from tilewhisper.models.constants import SAMPLE_RATE
 
 def run(args: Namespace) -> int:
     if args.runs < 1:
-        raise OptionError(f"--runs must be at least 1, not {args.runs}")
+        raise OptionError(f"--runs must be >= 1, got {args.runs}")
     check_writable(args.json)
     names = list(dict.fromkeys(args.policy or [DEFAULT_POLICY]))
     for name in names:
@@ -26,7 +26,7 @@ def run(args: Namespace) -> int:
     from tilewhisper.engine.commands import tables
     from tilewhisper.engine.options import TranscriptionOptions
     from tilewhisper.engine.tuning import benchmark
-    from tilewhisper.engine.tuning.fingerprint import other_machine
+    from tilewhisper.engine.tuning.fingerprint import machine_warning
     from tilewhisper.engine.tuning.transformers_whisper import TransformersWhisper
     from tilewhisper.engine.whisper_model import WhisperModel
     from tilewhisper.models.audio import reader
@@ -36,14 +36,14 @@ def run(args: Namespace) -> int:
         WhisperModel(args.model, policy=name, cpu_threads=args.threads, settings=settings(args)) for name in names
     ]
     for model in models:
-        if word := other_machine(model.policy):
-            say(console(stderr=True), word)
+        if warning := machine_warning(model.policy):
+            say(console(stderr=True), warning)
     models[0].check(TranscriptionOptions(args.language, args.task, audio_context=args.audio_context))
     contenders: list[benchmark.Contender] = [benchmark.PolicyContender(model) for model in models]
     if args.peer == "transformers":
         contenders.append(benchmark.TransformersContender(TransformersWhisper(args.model)))
     baseline = contenders[0] if args.peer == "none" else contenders[-1]
-    speech = benchmark.Speech(args.language, args.task, args.audio_context)
+    speech = benchmark.SpeechOptions(args.language, args.task, args.audio_context)
     rows = benchmark.measure(contenders, args.files, speech, args.runs, baseline)
     result = benchmark.Benchmark(
         model=models[0].checkpoint.name,

@@ -1,4 +1,4 @@
-"""`tilewhisper build`: compile the native kernels now instead of on first use, and prove that they load."""
+"""`tilewhisper build`: compile the native kernels now instead of at first use, and load them as a check."""
 
 import time
 from argparse import Namespace
@@ -8,14 +8,14 @@ from tilewhisper.kernels.cpu import build, compiler
 
 
 def run(args: Namespace) -> int:
-    """Raises BackendUnavailable where there is no compiler, or it failed, or what it made does not load."""
+    """Raises BackendUnavailable if there is no compiler, the compiler fails, or the library does not load."""
     started = time.monotonic()
     found = None if args.force else build.find()
     library = build.library(force=args.force)
     seconds = time.monotonic() - started
     sets = build.instruction_sets()
     screen = console()
-    say(screen, f"library           {library}, {'there already' if found else f'compiled in {seconds:.1f} s'}")
+    say(screen, f"library           {library}, {'already built' if found else f'compiled in {seconds:.1f} s'}")
     if not found:
         say(screen, f"compiler          {compiler.find_compiler()}")
     say(screen, f"instruction sets  {', '.join(sets)} (the first is used)")

@@ -1,4 +1,4 @@
-"""`tilewhisper doctor`: versions, processor, backends, NPU and weights: what can run here, and why not the rest."""
+"""`tilewhisper doctor`: report versions, processor, backends, NPU and weights, and why any is unusable."""
 
 from argparse import Namespace
 from collections.abc import Iterator
@@ -41,12 +41,13 @@ def _native() -> Iterator[tuple[str, str, str]]:
     except BackendUnavailable as e:
         yield "compiler", _usable(False), str(e)
     try:
-        # Loaded only where it is there: compiling is not this command's business.
+        # Loaded only if it exists: this command compiles nothing.
         library = build.find()
-        what = f"{library}: {', '.join(build.instruction_sets())}" if library else build.why_unavailable()
+        detail = f"{library}: {', '.join(build.instruction_sets())}" if library else build.why_unavailable()
     except BackendUnavailable as e:
-        library, what = None, str(e)
-    yield "library", _usable(bool(library)), what or "not compiled yet; the first use does it, or `tilewhisper build`"
+        library, detail = None, str(e)
+    detail = detail or "not compiled yet: the first use compiles it, or `tilewhisper build` does"
+    yield "library", _usable(bool(library)), detail
 
 
 def _npu() -> Iterator[tuple[str, str, str]]:
@@ -58,9 +59,9 @@ def _npu() -> Iterator[tuple[str, str, str]]:
     for name, reason in (("driver", found.driver), ("device", found.device), ("pyxrt", found.pyxrt)):
         yield name, _usable(not reason), reason or ""
     built = len(designs_in(KERNELS_FOLDER))
-    how = f"{built} in {KERNELS_FOLDER}" if built else f"none in {KERNELS_FOLDER}; scripts/build_kernels.py makes them"
-    yield "designs", _usable(bool(built)), how
-    yield "emulation", _usable(True), "--npu emulated: the same backend before an emulated device, far slower"
+    folder = str(KERNELS_FOLDER)
+    yield "designs", _usable(bool(built)), f"{built or 'none'} in {folder}; built by scripts/build_kernels.py"
+    yield "emulation", _usable(True), "--npu emulated: the same backend on an emulated device, far slower"
 
 
 def _weights() -> Iterator[tuple[str, str, str]]:
@@ -77,7 +78,7 @@ def _usable(yes: bool) -> str:
 
 
 def _cpu_features() -> list[str]:
-    """The vector extensions that matter to matrix products, of those the kernel lists."""
+    """The vector extensions for matrix products among the features in /proc/cpuinfo; empty if it cannot be read."""
     wanted = ("avx", "avx2", "fma", "f16c", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_tile", "asimd")
     try:
         with Path("/proc/cpuinfo").open(encoding="utf-8") as lines:

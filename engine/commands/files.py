@@ -1,4 +1,4 @@
-"""Files that commands write: checked before the work, written whole after it."""
+"""Files that commands write: checked before the work, written as a whole after it."""
 
 import os
 from collections.abc import Iterator
@@ -9,20 +9,20 @@ from tilewhisper.engine.errors import OptionError
 
 
 def check_writable(file: str | Path | None) -> None:
-    """Raise OptionError where `file`, if one is asked for, could not be written."""
+    """Raise OptionError if `file` is given and cannot be written."""
     if not file:
         return
     folder = Path(file).absolute().parent
     if Path(file).is_dir():
-        raise OptionError(f"cannot write {file}: it is a directory; expected a file name")
+        raise OptionError(f"cannot write {file}: it is a directory; give a file name")
     if not folder.is_dir():
-        raise OptionError(f"cannot write {file}: there is no folder {folder}")
+        raise OptionError(f"cannot write {file}: there is no folder {folder}; create it first")
     if not os.access(folder, os.W_OK):
-        raise OptionError(f"cannot write {file}: no permission to write in {folder}")
+        raise OptionError(f"cannot write {file}: no permission to write to {folder}")
 
 
 def write(path: Path, text: str) -> None:
-    """Raises OptionError."""
+    """Write the whole file or nothing. Raises OptionError."""
     from tilewhisper.engine.output.writers import write_whole
 
     with writing(path):
@@ -31,7 +31,7 @@ def write(path: Path, text: str) -> None:
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """The operating system's refusals as OptionError."""
+    """Turn an OSError inside into an OptionError."""
     try:
         yield
     except OSError as e:

@@ -1,4 +1,4 @@
-"""`tilewhisper layers`: every routable product of a model's encoder, its size, and where a policy sends it."""
+"""`tilewhisper layers`: list every routable product of a model's encoder, its size and its backend under a policy."""
 
 from argparse import Namespace
 
@@ -17,12 +17,12 @@ def run(args: Namespace) -> int:
 
     chosen = settings(args)
     backends = {name: _backend(name, chosen) for name in dict.fromkeys(route.backend for route in routes)}
-    console().print(tables.route_table((route, _where(route, backends[route.backend])) for route in routes))
+    console().print(tables.route_table((route, _label(route, backends[route.backend])) for route in routes))
     return 0
 
 
 def _backend(name: str, chosen: Settings) -> Backend | str:
-    """The backend, or why there is none. Raises UnknownBackend."""
+    """The backend, or the reason why it is unavailable. Raises UnknownBackend."""
     from tilewhisper.kernels import registry
 
     try:
@@ -31,8 +31,8 @@ def _backend(name: str, chosen: Settings) -> Backend | str:
         return str(e)
 
 
-def _where(route: Route, backend: Backend | str) -> str:
-    """What reports would call the backend, and why it cannot take the site, if it cannot."""
+def _label(route: Route, backend: Backend | str) -> str:
+    """The backend's label in reports, with the reason if it does not support the site."""
     from tilewhisper.engine.routing.router import shape_of
 
     if isinstance(backend, str):

@@ -51,7 +51,7 @@ def program() -> NoReturn:
 def main(arguments: Sequence[str] | None = None) -> int:
     args = _parser().parse_args(_underscored(sys.argv[1:] if arguments is None else arguments))
     try:
-        with startup.swift():
+        with startup.fast_imports():
             return _run(args)
     except USER_ERRORS as e:
         print(f"tilewhisper: error: {e}", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""`tilewhisper profile`: where the time of a transcription goes, as tables, JSON and a Chrome trace."""
+"""`tilewhisper profile`: break down the time of a transcription, as tables, JSON and a Chrome trace."""
 
 import json
 from argparse import Namespace
@@ -17,44 +17,47 @@ from tilewhisper.models.audio.reader import check_file
 from tilewhisper.models.checkpoint.locate import locate
 
 if TYPE_CHECKING:
-    from tilewhisper.engine.tuning.profile import Breakdown, Part, Recording
+    from tilewhisper.engine.tuning.breakdown import Breakdown, Part
+    from tilewhisper.engine.tuning.recording import Recording
 
 
 def run(args: Namespace) -> int:
     if args.runs < 1:
-        raise OptionError(f"--runs must be at least 1, not {args.runs}")
+        raise OptionError(f"--runs must be >= 1, got {args.runs}")
     check_writable(args.trace)
     check_writable(args.json)
     check_file(args.file)
     load_policy(args.policy).with_overrides(args.backend)
     locate(args.model)
 
-    from tilewhisper.engine.tuning import profile
+    from tilewhisper.engine.tuning.breakdown import breakdown
+    from tilewhisper.engine.tuning.chrome_trace import chrome_trace
+    from tilewhisper.engine.tuning.recording import median_recording
 
     recordings = _record(args)
-    chosen = profile.median(recordings)
-    found = profile.breakdown(chosen)
-    _show(found, [recording.seconds for recording in recordings])
+    median = median_recording(recordings)
+    parts = breakdown(median)
+    _show(parts, [recording.seconds for recording in recordings])
     if args.trace:
-        write(Path(args.trace), json.dumps(profile.chrome_trace(chosen)) + "\n")
+        write(Path(args.trace), json.dumps(chrome_trace(median)) + "\n")
     if args.json:
-        write(Path(args.json), json.dumps(found.to_json(), indent=1) + "\n")
+        write(Path(args.json), json.dumps(parts.to_json(), indent=1) + "\n")
     return 0
 
 
 def _record(args: Namespace) -> "list[Recording]":
     from tilewhisper.engine.options import TranscriptionOptions
-    from tilewhisper.engine.tuning import profile
-    from tilewhisper.engine.tuning.fingerprint import other_machine
+    from tilewhisper.engine.tuning.fingerprint import machine_warning
+    from tilewhisper.engine.tuning.recording import record
     from tilewhisper.engine.whisper_model import WhisperModel
 
     with WhisperModel(
         args.model, policy=args.policy, backends=args.backend, cpu_threads=args.threads, settings=settings(args)
     ) as model:
         model.check(TranscriptionOptions(args.language, args.task, audio_context=args.audio_context))
-        if word := other_machine(model.policy):
-            say(console(stderr=True), word)
-        return profile.record(model, args.file, args.language, args.task, args.runs, args.audio_context)
+        if warning := machine_warning(model.policy):
+            say(console(stderr=True), warning)
+        return record(model, args.file, args.language, args.task, args.runs, args.audio_context)
 
 
 def _show(found: "Breakdown", runs: Sequence[float]) -> None:
@@ -67,11 +70,11 @@ def _show(found: "Breakdown", runs: Sequence[float]) -> None:
     say(screen, setting_line(report))
     say(screen, summary_line(report))
     spread = f" of {len(runs)} ({min(runs) * 1e3:.1f} to {max(runs) * 1e3:.1f} ms)" if len(runs) > 1 else ""
-    cost = found.spans * found.span_seconds
+    overhead = found.spans * found.seconds_per_span
     say(
         screen,
-        f"the median run{spread} after one that warmed up; shares are of its total; recording took about "
-        f"{cost * 1e3:.1f} ms of it ({found.spans:,} spans)",
+        f"median run{spread} after a warm-up run; shares are of its total, which includes "
+        f"about {overhead * 1e3:.1f} ms for recording {found.spans:,} spans",
     )
 
 
@@ -84,7 +87,7 @@ def _stage_table(found: "Breakdown") -> Table:
 
 
 def _encoder_table(found: "Breakdown") -> Table:
-    """A row for each role, all layers together."""
+    """A row for each role, summed over the layers."""
     table = _table("encoder", "calls", "ms", "share", "GOP/s")
     table.add_column("backend")
     for part in found.encoder:
@@ -94,8 +97,8 @@ def _encoder_table(found: "Breakdown") -> Table:
 
 
 def _decoder_table(found: "Breakdown") -> Table:
-    """A row for each kind of work, all layers together; a step is a token, of each window of a batch."""
-    table = _table(f"decoder, {found.steps} steps on {found.report.decoder.used}", "calls", "ms", "share", "ms a step")
+    """A row for each kind of work, summed over the layers."""
+    table = _table(f"decoder, {found.steps} steps on {found.report.decoder.used}", "calls", "ms", "share", "ms/step")
     for part in found.decoder:
         table.add_row(*_cells(part, found), f"{part.seconds * 1e3 / found.steps:.3f}" if found.steps else "")
     return table

@@ -1,4 +1,4 @@
-"""Reports as rich tables. Knows how things look, not how they came to be."""
+"""Format reports as rich tables and lines of text."""
 
 from __future__ import annotations
 
@@ -15,20 +15,19 @@ if TYPE_CHECKING:
 
 
 def stage_table(report: RunReport) -> Table:
-    """Wall and CPU seconds by stage, and apart from them the start."""
+    """Wall and CPU seconds by stage; below the total, the start of the command, which is not part of it."""
     table = Table("stage", box=None, pad_edge=False)
     for heading in ("calls", "wall s", "CPU s", "first call s"):
         table.add_column(heading, justify="right")
     for stage in report.stages:
         table.add_row(stage.name, str(stage.calls), *_seconds(stage), f"{stage.first_call_seconds:.3f}")
     table.add_row("total", "", *_seconds(report.total), style="bold")
-    table.add_row("load, apart", "", *_seconds(report.load), style="dim")
+    table.add_row("load (not in total)", "", *_seconds(report.load), style="dim")
     start = report.startup
     parts = (
-        ("  weights, mapped" if start.mapped else "  weights, read", start.weights_seconds),
-        ("  preparing", start.prepare_seconds),
-        ("before it, interpreter", start.interpreter_seconds),
-        ("before it, imports", start.import_seconds),
+        ("  weights (mapped)" if start.mapped else "  weights (read)", start.weights_seconds),
+        ("  prepare backends", start.prepare_seconds),
+        ("imports (before load)", start.import_seconds),
     )
     for name, seconds in parts:
         if seconds is not None:
@@ -37,15 +36,15 @@ def stage_table(report: RunReport) -> Table:
 
 
 def backend_table(report: RunReport) -> Table:
-    """What was asked and what ran, sites of the same fate in one row, then the decoder."""
+    """Requested and used backends: a row for all sites with the same pair, then the decoder."""
     groups: defaultdict[tuple[str, str], list[SiteReport]] = defaultdict(list)
     for site in report.sites:
-        groups[site.requested, ", ".join(site.used) or "nothing"].append(site)
+        groups[site.requested, ", ".join(site.used) or "none"].append(site)
     table = Table("requested", "used", box=None, pad_edge=False)
     on_device = any(site.device_calls for site in report.sites)
     for heading in ("sites", "calls", "wall s", *(("device calls", "device s") if on_device else ())):
         table.add_column(heading, justify="right")
-    table.add_column("why not as requested")
+    table.add_column("fallback reason")
     for (requested, used), sites in groups.items():
         calls, seconds = sum(site.calls for site in sites), sum(site.seconds for site in sites)
         reasons = dict.fromkeys(reason for site in sites for reason in site.fallback_reasons)
@@ -59,7 +58,7 @@ def backend_table(report: RunReport) -> Table:
 
 
 def summary_line(report: RunReport) -> str:
-    """The figures people ask for, on one line."""
+    """RTF, speed, tokens per second and memory in one line."""
     rate = f", {report.tokens_per_second:.0f} tokens/s" if report.tokens_per_second else ""
     memory = f", peak {report.peak_memory_bytes / 2**20:.0f} MiB" if report.peak_memory_bytes else ""
     return (
@@ -69,7 +68,7 @@ def summary_line(report: RunReport) -> str:
 
 
 def setting_line(report: RunReport) -> str:
-    """What made the figures."""
+    """The model, policy, language and machine of a run."""
     policy = " + ".join((report.policy, *report.backend_overrides))
     batches = f"batches of {report.batch_size}, " if report.batch_size > 1 else ""
     return (
@@ -79,7 +78,7 @@ def setting_line(report: RunReport) -> str:
 
 
 def route_table(routes: Iterable[tuple[Route, str]]) -> Table:
-    """Routes, each with what is to be said of its backend."""
+    """A row for each route; the second element of a pair is the text of its backend column."""
     table = Table(box=None, pad_edge=False)
     table.add_column("site", no_wrap=True)
     for heading in ("heads", "M", "K", "N"):
@@ -94,12 +93,16 @@ def route_table(routes: Iterable[tuple[Route, str]]) -> Table:
 
 
 def benchmark_table(result: Benchmark) -> Table:
-    """A row a contender: median, spread, ratio to the baseline, and whether it said the same."""
+    """A row for each contender: median, minimum, maximum, ratio to the baseline, and equal texts."""
+    from tilewhisper.engine.report import StageName  # imports torch
+
     table = Table("", box=None, pad_edge=False)
     for heading in ("RTF median", "min", "max", "speed", "ratio", "encode s", "decode s", "same text", "same tokens"):
         table.add_column(heading, justify="right")
     for row in result.rows:
-        stages = (f"{row.stages[name]:.3f}" if name in row.stages else "-" for name in ("encode", "decode"))
+        stages = (
+            f"{row.stages[name]:.3f}" if name in row.stages else "-" for name in (StageName.ENCODE, StageName.DECODE)
+        )
         same = (f"{count}/{len(result.files)}" for count in (row.same_text, row.same_tokens))
         rtfs = (f"{rtf:.4f}" for rtf in (row.rtf_median, row.rtf_min, row.rtf_max))
         table.add_row(row.name, *rtfs, f"{row.speed:.1f}x", f"{row.ratio:.2f}", *stages, *same)
@@ -107,12 +110,12 @@ def benchmark_table(result: Benchmark) -> Table:
 
 
 def benchmark_line(result: Benchmark) -> str:
-    """What made the figures."""
+    """The model, audio, options and machine of a benchmark."""
     versions = ", ".join(f"{name} {result.machine.packages[name]}" for name in ("torch", "transformers"))
     speech = f"language {result.speech.language or 'detected'}, {result.speech.task}, greedy, timestamps"
     return (
         f"model {result.model}; {result.audio_seconds:.1f} s of audio in {len(result.files)} file(s); {speech}; "
-        f"{len(result.rows[0].runs)} runs in turn after a warm-up; ratio and text against {result.baseline}; "
+        f"{len(result.rows[0].runs)} runs in turn after a warm-up; ratio and same text against {result.baseline}; "
         f"{result.machine.threads} threads of {result.machine.cpu}; {versions}"
     )
 

@@ -1,4 +1,4 @@
-"""`tilewhisper tune`: measure backends on this machine, and write the fastest policy within an error bound."""
+"""`tilewhisper tune`: measure backends on this machine and write the fastest policy within an error bound."""
 
 import math
 from argparse import Namespace
@@ -22,9 +22,11 @@ from tilewhisper.models.checkpoint.locate import locate
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from tilewhisper.engine.tuning.autotune import Figure, Tuning
+    from tilewhisper.engine.tuning.autotune import Measurement, Tuning
 
 SYNTHETIC = "synthetic speech, no recording"
+
+Row = tuple[str, ...]
 
 
 def run(args: Namespace) -> int:
@@ -33,7 +35,6 @@ def run(args: Namespace) -> int:
 
     import torch
 
-    from tilewhisper.engine.commands import tables
     from tilewhisper.engine.tuning.autotune import tune
     from tilewhisper.engine.tuning.evaluation import Trials
     from tilewhisper.models.checkpoint import loader
@@ -47,51 +48,44 @@ def run(args: Namespace) -> int:
     with screen.status("measuring") as status, Trials(loaded.model, mels, create) as trials:
         tuning = tune(trials, candidates, args.bound, args.rounds, progress=status.update)
     text = _policy_text(loaded.name, args.audio, tuning)
-    parse_policy(text, args.output)  # what is written can be read
+    parse_policy(text, args.output)  # the file must be readable as a policy
     write(Path(args.output), text)
-    headings, *rows = _figure_rows(tuning)
-    screen.print(tables.plain_table(headings, rows))
-    screen.print()
-    headings, *rows = _whole_rows(tuning)
-    screen.print(tables.plain_table(headings, rows))
-    screen.print()
-    for line in (*_left_out(tuning), *_setting(loaded.name, args.audio, tuning)):
-        say(screen, line)
+    _show(loaded.name, args.audio, tuning)
     say(screen, f"{_description(loaded.name, tuning)}: written to {args.output}", "bold")
     return 0
 
 
 def _check(args: Namespace) -> None:
-    """All that can be wrong without torch."""
+    """Check the arguments before torch is imported. Raises OptionError and ModelsError."""
     if args.rounds < 1:
-        raise OptionError(f"--rounds must be at least 1, not {args.rounds}")
+        raise OptionError(f"--rounds must be >= 1, got {args.rounds}")
     if args.threads < 0:
-        raise OptionError(f"the number of threads must not be negative, not {args.threads}")
+        raise OptionError(f"--threads must be >= 0, got {args.threads}; 0 leaves the number to torch")
     if not (math.isfinite(args.bound) and args.bound > 0):
-        raise OptionError(f"--bound must be above 0, not {args.bound}; 5e-3 changed one transcript of 60")
+        raise OptionError(f"--bound must be > 0 and finite, got {args.bound}; 5e-3 changed one transcript of 60")
     check_writable(args.output)
     for file in args.audio:
         check_file(file)
     locate(args.model)
 
 
-def _candidates(asked: Sequence[str] | None, chosen: Settings) -> list[str]:
-    """Raises UnknownBackend and BackendUnavailable for what was asked for by name."""
-    if asked is None:
+def _candidates(requested: Sequence[str] | None, chosen: Settings) -> list[str]:
+    """The requested backends, or all fast ones that can run. Raises UnknownBackend and BackendUnavailable."""
+    if requested is None:
         return [cls.name for cls in registry.all_classes() if cls.for_speed and not cls.why_unavailable(chosen)]
-    for name in asked:
+    for name in requested:
         registry.create(name, chosen).close()
-    return list(asked)
+    return list(requested)
 
 
 def _windows(files: Sequence[str], n_mels: int) -> "list[Tensor]":
-    """The first window (n_mels, 3000) of each file, or of a synthetic sound."""
+    """The first log-mel window (n_mels, 3000) of each file, or of synthetic speech if there are none."""
     from tilewhisper.engine.tuning.synthetic_speech import synthetic_speech
     from tilewhisper.models.audio import reader
     from tilewhisper.models.audio.log_mel import log_mel, window
 
-    sounds = [reader.decode_audio(file) for file in files] or [synthetic_speech()]
-    return [window(log_mel(sound, n_mels), 0) for sound in sounds]
+    clips = [reader.decode_audio(file) for file in files] or [synthetic_speech()]
+    return [window(log_mel(clip, n_mels), 0) for clip in clips]
 
 
 def _policy_text(model: str, files: Sequence[str], tuning: "Tuning") -> str:
@@ -102,18 +96,29 @@ def _policy_text(model: str, files: Sequence[str], tuning: "Tuning") -> str:
         tuning.chosen.policy,
         description=_description(model, tuning),
         machine=fingerprint(),
-        decoder=load_policy(DEFAULT_POLICY).decoder,  # it is not tuned: the default's is the fastest that is exact
+        decoder=load_policy(DEFAULT_POLICY).decoder,  # not tuned: the default policy's is the fastest exact decoder
     )
-    figures, wholes = _aligned(_figure_rows(tuning)), _aligned(_whole_rows(tuning))
-    return to_toml(policy, [*_setting(model, files, tuning), "", *figures, "", *wholes, *_left_out(tuning)])
+    launches, policies = _aligned(_launch_rows(tuning)), _aligned(_policy_rows(tuning))
+    return to_toml(policy, [*_setting(model, files, tuning), "", *launches, "", *policies, *_exclusions(tuning)])
+
+
+def _show(model: str, files: Sequence[str], tuning: "Tuning") -> None:
+    from tilewhisper.engine.commands import tables
+
+    screen = console(stderr=True)
+    for headings, *rows in (_launch_rows(tuning), _policy_rows(tuning)):
+        screen.print(tables.plain_table(headings, rows))
+        screen.print()
+    for line in (*_exclusions(tuning), *_setting(model, files, tuning)):
+        say(screen, line)
 
 
 def _description(model: str, tuning: "Tuning") -> str:
-    return f"the fastest for {model} on this machine within {tuning.bound:g} of float32 states"
+    return f"fastest policy for {model} on this machine with encoder states within {tuning.bound:g} of float32"
 
 
 def _setting(model: str, files: Sequence[str], tuning: "Tuning") -> tuple[str, ...]:
-    """What made the figures."""
+    """The conditions of the measurement, and how to read the tables."""
     from tilewhisper.engine.report import machine
 
     here = machine()
@@ -121,39 +126,39 @@ def _setting(model: str, files: Sequence[str], tuning: "Tuning") -> tuple[str, .
     return (
         f"tilewhisper tune: model {model}; audio: {', '.join(files) or SYNTHETIC}; {versions}; "
         f"{here.threads} threads of {here.cpu}",
-        f"ms of one window of 30 s, all layers: medians of {tuning.rounds} rounds in turn. The error is relative, of "
-        "the encoder's states against float32: in the first table what a backend brings there alone.",
+        f"ms: median of {tuning.rounds} rounds in turn, one window of 30 s, all layers. error: relative, of the "
+        "encoder states against float32; in the first table with all other launches in float32.",
     )
 
 
-def _figure_rows(tuning: "Tuning") -> Iterator[tuple[str, ...]]:
-    names = list(next(iter(tuning.figures.values())))
+def _launch_rows(tuning: "Tuning") -> Iterator[Row]:
+    names = list(next(iter(tuning.measurements.values())))
     yield ("launch", *(heading for name in names for heading in (f"{name} ms", "error")), "chosen")
-    for kind, of_kind in tuning.figures.items():
+    for kind, of_kind in tuning.measurements.items():
         chosen = Counter(tuning.choice[launch] for launch in kind.launches)
         cells = (cell for name in names for cell in _cells(of_kind[name]))
         yield kind.name, *cells, ", ".join(chosen if len(chosen) == 1 else (f"{n} x {b}" for b, n in chosen.items()))
 
 
-def _cells(figure: "Figure") -> tuple[str, str]:
-    return ("-", "-") if figure.why_not else (f"{figure.seconds * 1e3:.2f}", f"{figure.error:.1e}")
+def _cells(measurement: "Measurement") -> tuple[str, str]:
+    return ("-", "-") if measurement.exclusion else (f"{measurement.seconds * 1e3:.2f}", f"{measurement.error:.1e}")
 
 
-def _whole_rows(tuning: "Tuning") -> Iterator[tuple[str, ...]]:
+def _policy_rows(tuning: "Tuning") -> Iterator[Row]:
     yield "whole encoder", "ms", "error", ""
-    for whole in tuning.wholes:
-        word = "chosen" if whole is tuning.chosen else "" if whole.error <= tuning.bound else "over the bound"
-        yield whole.policy.name, f"{whole.seconds * 1e3:.2f}", f"{whole.error:.1e}", word
+    for measured in tuning.policies:
+        note = "chosen" if measured is tuning.chosen else "" if measured.error <= tuning.bound else "over the bound"
+        yield measured.policy.name, f"{measured.seconds * 1e3:.2f}", f"{measured.error:.1e}", note
 
 
-def _left_out(tuning: "Tuning") -> Iterator[str]:
-    for kind, of_kind in tuning.figures.items():
-        for name, figure in of_kind.items():
-            if figure.why_not:
-                yield f"left out: {name} on {kind.name}: {figure.why_not}"
+def _exclusions(tuning: "Tuning") -> Iterator[str]:
+    for kind, of_kind in tuning.measurements.items():
+        for name, measurement in of_kind.items():
+            if measurement.exclusion:
+                yield f"excluded: {name} on {kind.name}: {measurement.exclusion}"
 
 
-def _aligned(rows: Iterator[tuple[str, ...]]) -> list[str]:
+def _aligned(rows: Iterator[Row]) -> list[str]:
     table = list(rows)
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in table]

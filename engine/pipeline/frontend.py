@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from tilewhisper.engine.report import Clock
+from tilewhisper.engine.report import Clock, StageName
 from tilewhisper.models.audio import reader, vad
 from tilewhisper.models.audio.log_mel import LogMel
 from tilewhisper.models.audio.recording import Samples
@@ -37,9 +37,9 @@ def read_audio(source: Any, n_mels: int, clock: Clock) -> AudioFeatures:
     """All of the file's audio. Raises AudioError."""
     mel = LogMel(n_mels)
     for block in _blocks(source, clock):
-        with clock("log-mel"):
+        with clock(StageName.LOG_MEL):
             mel.append(block)
-    with clock("log-mel"):
+    with clock(StageName.LOG_MEL):
         mel.finish()
     return AudioFeatures(mel, mel.samples / SAMPLE_RATE)
 
@@ -53,11 +53,11 @@ def read_speech(source: Any, n_mels: int, clock: Clock, options: VadOptions, *, 
     for block in _blocks(source, clock):
         buffer.append(block)
     samples = len(buffer)
-    with clock("vad"):
+    with clock(StageName.VAD):
         probabilities = vad.speech_probabilities(_read(buffer, SpeechSpan(0, samples)))
         speech = tuple(vad.speech_spans(probabilities, samples, options))
     mel = LogMel(n_mels)
-    with clock("log-mel"):
+    with clock(StageName.LOG_MEL):
         for span in speech if cut_out else [SpeechSpan(0, samples)]:
             for block in _read(buffer, span):
                 mel.append(block)
@@ -73,7 +73,7 @@ def next_block(blocks: Iterator[Samples]) -> Samples | None:
 def _blocks(source: Any, clock: Clock) -> Iterator[Samples]:
     blocks = reader.stream(source)
     while True:
-        with clock("decode audio"):
+        with clock(StageName.DECODE_AUDIO):
             block = next_block(blocks)
         if block is None:
             return

@@ -20,7 +20,7 @@ from tilewhisper.engine.errors import ModelClosed
 from tilewhisper.engine.pipeline.fallback import Attempts, decode_window
 from tilewhisper.engine.pipeline.segmenter import Segmenter, WindowResult
 from tilewhisper.engine.pipeline.session import Session
-from tilewhisper.engine.report import SharedClock, Spent
+from tilewhisper.engine.report import Seconds, SharedClock, StageName
 from tilewhisper.engine.results import Segment
 
 MAX_BATCH = 32
@@ -103,7 +103,7 @@ class _Place(NamedTuple):
     job: Job
     windows: int
     """In the batch when the job joined, itself included."""
-    since: Mapping[str, Spent]
+    since: Mapping[str, Seconds]
     """The shared clock's reading then."""
 
 
@@ -244,7 +244,7 @@ class Scheduler:
     def _decode(self) -> None:
         prompts = self._batch.prompt_share
         try:
-            with self._clock({"prompt": prompts, "decode": 1 - prompts}, len(self._places)):
+            with self._clock({StageName.PROMPT: prompts, StageName.DECODE: 1 - prompts}, len(self._places)):
                 finished = self._batch.step()
         except Exception as error:  # of a step that all windows share
             for place in self._places.values():

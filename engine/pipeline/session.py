@@ -15,10 +15,11 @@ from tilewhisper.engine.options import TranscriptionOptions
 from tilewhisper.engine.pipeline.frontend import AudioFeatures, read_audio, read_speech
 from tilewhisper.engine.pipeline.segmenter import Clip, WindowRequest, clips_of
 from tilewhisper.engine.report import (
-    DECODER_STAGES,
+    OPTIONAL_STAGES,
     Clock,
     RunReport,
-    Spent,
+    Seconds,
+    StageName,
     decoder_report,
     machine,
     peak_memory_bytes,
@@ -39,11 +40,6 @@ class Window:
     cross_kv: CrossKV
     frames: int
     """Frames with audio."""
-
-
-STAGES = ("decode audio", "vad", "log-mel", "encode", *DECODER_STAGES, "word times")
-OPTIONAL_STAGES = ("vad", "detect language", "word times")
-"""Left out of a report where they did not run."""
 
 
 class Session:
@@ -95,12 +91,12 @@ class Session:
         """The file's language, or the window's own with the option `multilingual`."""
         if not (self.options.multilingual and self._runtime.tokenizer.is_multilingual):
             return self.info.language
-        with self.clock("detect language"):
+        with self.clock(StageName.DETECT_LANGUAGE):
             return next(iter(self._runtime.detect_language(window.cross_kv)))
 
     def align(self, window: Window, language: str, text: Sequence[int]) -> tuple[Sequence[float], Sequence[float]]:
         """Times and probabilities of a window's text tokens; see `Runtime.align`."""
-        with self.clock("word times"):
+        with self.clock(StageName.WORD_TIMES):
             task = self.options.task
             return self._runtime.align(window.encoded, window.cross_kv, window.frames, language, task, text)
 
@@ -108,7 +104,7 @@ class Session:
         """The part of every window's prompt that does not depend on the text before it."""
         return self._runtime.tokenizer.prompt(language, self.options.task, not self.options.without_timestamps)
 
-    def add_decoding(self, tokens: int, batch_size: int, spent: Mapping[str, Spent]) -> None:
+    def add_decoding(self, tokens: int, batch_size: int, spent: Mapping[str, Seconds]) -> None:
         """Count a finished attempt: its tokens, the windows decoded beside it, and its share of each stage's time."""
         self._tokens += tokens
         self._batch_size = max(self._batch_size, batch_size)
@@ -119,8 +115,8 @@ class Session:
     def report(self) -> RunReport:
         """What the run cost so far, and what ran where."""
         model, runtime, info = self._model, self._runtime, self.info
-        total, decode = self.clock.stage("total"), self.clock.stage("decode")
-        stages = [self.clock.stage(name) for name in STAGES]
+        total, decode = self.clock.stage("total"), self.clock.stage(StageName.DECODE)
+        stages = [self.clock.stage(name) for name in StageName]
         return RunReport(
             file=self._file,
             model=model.name,
@@ -140,7 +136,7 @@ class Session:
             audio_context=str(self._context),
             batch_size=self._batch_size,
             windows=self._windows,
-            windows_again_in_full=self._reencoded,
+            windows_reencoded=self._reencoded,
             tokens=self._tokens,
             tokens_per_second=self._tokens / decode.wall_seconds if self._tokens else None,
             peak_memory_bytes=peak_memory_bytes(),
@@ -199,7 +195,7 @@ class Session:
             clip = Clip(seek, min(seek + FRAMES_PER_WINDOW, max(seek, self.frames)))
             window = self._encode(clip, self._context)
             self._first = self._first or (clip, window)
-            with self.clock("detect language"):
+            with self.clock(StageName.DETECT_LANGUAGE):
                 probabilities = self._runtime.detect_language(window.cross_kv)
             found.append(probabilities)
             threshold = options.language_detection_threshold
@@ -216,7 +212,7 @@ class Session:
         self._windows += 1
         frames = clip.last - clip.first
         mel = self.features.mel.window(clip.first, frames)
-        with self.clock("encode"):
+        with self.clock(StageName.ENCODE):
             encoded = self._runtime.encode_window(mel[None], frames, context, self._counts)
-        with self.clock("keys and values"):
+        with self.clock(StageName.CROSS_KV):
             return Window(encoded, self._runtime.project_cross_kv(encoded), frames)

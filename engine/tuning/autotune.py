@@ -1,14 +1,18 @@
-"""Find the fastest policy for one model on this machine whose encoder states stay within a bound of float32's.
+"""Find the fastest policy for one model on this machine whose encoder states stay within an error bound of float32.
 
-What is chosen is a backend for each launch (see `trials.Kind`). First every candidate is put on each kind of launch,
-all layers, alone: the error it brings to the final states, then its time, the candidates in turn. The search starts
-from the fastest of each kind; while the measured error of the whole is above the bound, the kind that brings the most
-squared error for the time it wins goes to a more exact backend; then single layers get the faster one back as far as
-the bound lets. Errors do not add up exactly: they guide the search, but only a measured whole is ever accepted; and
-the search is greedy: no layer more would go in, but another mix of as many might. At last what was found and the
-uniform policies run end to end in turn, and the fastest of those within the bound is the answer.
+The tuner chooses a backend for each launch (see `LaunchKind`):
 
-Times and errors are of windows of 30 s. That other lengths and other speech behave alike is likely, not measured.
+1. Each candidate alone, on each kind of launch in all layers: the error of the encoder states, and the time, measured
+   in turn with the other candidates.
+2. Start from the fastest candidate of each kind. While the measured error of the whole encoder exceeds the bound, the
+   kind with the most squared error per second saved moves to a more exact backend.
+3. Single layers return to the faster backend as long as the bound permits.
+4. The result and the uniform policies run end to end in turn; the fastest within the bound is chosen.
+
+Errors do not add up exactly: they guide the search, and only the measured error of a whole encoder decides. The search
+is greedy: no further layer fits within the bound, but another mix with as many layers might.
+
+Times and errors are of windows of 30 s. Other lengths and other speech probably behave alike; that is not measured.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,39 +21,40 @@ from dataclasses import dataclass, replace
 from tilewhisper.engine.errors import EngineError
 from tilewhisper.engine.routing.policy import Policy
 from tilewhisper.engine.routing.policy_file import compact
-from tilewhisper.engine.tuning.evaluation import BASELINE, Kind, Launch, Trials
+from tilewhisper.engine.tuning.evaluation import BASELINE, Launch, LaunchKind, Trials
 from tilewhisper.kernels.base import KernelError
 
 DEFAULT_BOUND = 5e-3
-"""Relative error of the encoder's states: within it 59 of 60 clips of test-other kept their text (tiny.en and base)."""
+"""Relative error of the encoder states: within it 59 of 60 clips of test-other kept their text (tiny.en and base)."""
 DEFAULT_ROUNDS = 7
-WRONG = 0.1
-"""Relative error of the states above which a kernel is taken for broken, whatever the bound: 8 bits bring less."""
+BROKEN = 0.1
+"""Relative error of the states above which a kernel counts as broken, whatever the bound: 8-bit kernels stay below."""
 
 WORTHWHILE = 0.01
-"""Of all products' time: a kind with less to win is not searched layer by layer. It would be noise."""
+"""Fraction of the time of all products. A kind with less to gain is not searched layer by layer: it would be noise."""
 
 Choice = dict[Launch, str]
+"""The backend of each launch."""
 
 
 @dataclass(frozen=True)
-class Figure:
+class Measurement:
     """One backend on one kind of launch, in all layers."""
 
     error: float
-    """Of the final states, when everything else is float32."""
+    """Relative error of the encoder states if everything else runs in float32."""
     seconds: float = 0.0
-    """Of all layers, a window."""
-    why_not: str = ""
-    """Why it was left out; such a one is never timed."""
+    """Per window, all layers."""
+    exclusion: str = ""
+    """Why the backend is excluded; it is not timed then."""
 
 
-Figures = Mapping[Kind, Mapping[str, Figure]]
+Measurements = Mapping[LaunchKind, Mapping[str, Measurement]]
 
 
 @dataclass(frozen=True)
-class Whole:
-    """A policy from end to end."""
+class PolicyMeasurement:
+    """A policy measured end to end."""
 
     policy: Policy
     seconds: float
@@ -59,16 +64,16 @@ class Whole:
 
 @dataclass(frozen=True)
 class Tuning:
-    """What was measured, and the policy that follows."""
+    """All measurements and the chosen policy."""
 
     bound: float
     rounds: int
-    figures: Figures
-    wholes: tuple[Whole, ...]
-    """The uniform policies and, where it is none of them, what the search found: measured in turn."""
-    chosen: Whole
+    measurements: Measurements
+    policies: tuple[PolicyMeasurement, ...]
+    """The uniform policies and, unless it is one of them, the result of the search; measured in turn."""
+    chosen: PolicyMeasurement
     choice: Mapping[Launch, str]
-    """`chosen` launch by launch."""
+    """`chosen` by launch."""
 
 
 def tune(
@@ -78,129 +83,146 @@ def tune(
     rounds: int = DEFAULT_ROUNDS,
     progress: Callable[[str], None] = lambda _: None,
 ) -> Tuning:
-    """Measure `candidates`, float32 always among them, and choose. `progress` is told what is being done."""
+    """Measure `candidates` and float32, and choose. `progress` receives a description of each step."""
     names = tuple(dict.fromkeys((BASELINE, *candidates)))
-    figures = _timed(trials, _errors(trials, names, progress), names, rounds, progress)
+    measurements = _with_times(trials, _measure_errors(trials, names, progress), names, rounds, progress)
     progress("searching")
-    choice = _Search(trials, figures, bound).run()
+    choice = _Search(trials, measurements, bound).run()
     found = _policy("tuned", choice)
-    policies = {name: Policy(name, name) for name in names if all(_usable(figures[kind], name) for kind in figures)}
+    policies = {
+        name: Policy(name, name) for name in names if all(_usable(of_kind, name) for of_kind in measurements.values())
+    }
     if found.rules:
         policies[found.name] = found
-    progress("whole policies in turn")
+    progress("timing whole policies in turn")
     timings = trials.time_in_turn(policies, rounds)
-    wholes = tuple(Whole(policy, timings[name].seconds, trials.error(policy)) for name, policy in policies.items())
-    chosen = min((whole for whole in wholes if whole.error <= bound), key=lambda whole: whole.seconds)
+    measured = tuple(
+        PolicyMeasurement(policy, timings[name].seconds, trials.error(policy)) for name, policy in policies.items()
+    )
+    chosen = min((entry for entry in measured if entry.error <= bound), key=lambda entry: entry.seconds)
     if chosen.policy is not found:
         choice = _everywhere(trials, chosen.policy.default)
-    return Tuning(bound, rounds, figures, wholes, chosen, choice)
+    return Tuning(bound, rounds, measurements, measured, chosen, choice)
 
 
-def _errors(trials: Trials, names: Sequence[str], progress: Callable[[str], None]) -> Figures:
-    def figure(kind: Kind, name: str) -> Figure:
+def _measure_errors(trials: Trials, names: Sequence[str], progress: Callable[[str], None]) -> Measurements:
+    def measure(kind: LaunchKind, name: str) -> Measurement:
         if name == BASELINE:
-            return Figure(0.0)
-        progress(f"error of {name} on {kind.name}")
+            return Measurement(0.0)
+        progress(f"measuring the error of {name} on {kind.name}")
         try:
             error = trials.error(_policy(name, _everywhere(trials, BASELINE) | dict.fromkeys(kind.launches, name)))
         except (EngineError, KernelError) as e:
-            return Figure(float("nan"), why_not=str(e))
-        return Figure(error, why_not="" if error <= WRONG else f"wrong results: the states are off by {error:.2g}")
+            return Measurement(float("nan"), exclusion=str(e))
+        wrong = f"wrong results: the relative error of the encoder states is {error:.2g}"
+        return Measurement(error, exclusion="" if error <= BROKEN else wrong)
 
-    return {kind: {name: figure(kind, name) for name in names} for kind in trials.kinds}
+    return {kind: {name: measure(kind, name) for name in names} for kind in trials.kinds}
 
 
-def _timed(
-    trials: Trials, figures: Figures, names: Sequence[str], rounds: int, progress: Callable[[str], None]
-) -> Figures:
-    """The figures with their times. A candidate runs wherever it can at once, so that a round is one pass of each."""
+def _with_times(
+    trials: Trials, measurements: Measurements, names: Sequence[str], rounds: int, progress: Callable[[str], None]
+) -> Measurements:
+    """The measurements with their times. A candidate runs on all its launches at once: one pass each per round."""
     policies = {}
     for name in names:
-        usable = {launch: name for kind in figures if _usable(figures[kind], name) for launch in kind.launches}
+        usable = {
+            launch: name for kind in measurements if _usable(measurements[kind], name) for launch in kind.launches
+        }
         policies[name] = _policy(name, _everywhere(trials, BASELINE) | usable)
-    progress(f"time of {', '.join(names)} in turn")
+    progress(f"timing {', '.join(names)} in turn")
     timings = trials.time_in_turn(policies, rounds)
 
-    def timed(kind: Kind, name: str, figure: Figure) -> Figure:
-        if figure.why_not:
-            return figure
-        return replace(figure, seconds=sum(timings[name].sites[site] for launch in kind.launches for site in launch))
+    def timed(kind: LaunchKind, name: str, measurement: Measurement) -> Measurement:
+        if measurement.exclusion:
+            return measurement
+        seconds = sum(timings[name].sites[site] for launch in kind.launches for site in launch)
+        return replace(measurement, seconds=seconds)
 
-    return {kind: {name: timed(kind, name, one) for name, one in figures[kind].items()} for kind in figures}
+    return {
+        kind: {name: timed(kind, name, measurement) for name, measurement in of_kind.items()}
+        for kind, of_kind in measurements.items()
+    }
 
 
 class _Search:
-    """From the fastest of each kind back to what the bound lets."""
+    """Start from the fastest backend of each kind and move to more exact ones until the bound is met."""
 
-    def __init__(self, trials: Trials, figures: Figures, bound: float) -> None:
+    def __init__(self, trials: Trials, measurements: Measurements, bound: float) -> None:
         self._trials = trials
         self._bound = bound
-        self._figures = {
-            kind: {name: figure for name, figure in of_kind.items() if not figure.why_not}
-            for kind, of_kind in figures.items()
+        self._usable = {
+            kind: {name: measurement for name, measurement in of_kind.items() if not measurement.exclusion}
+            for kind, of_kind in measurements.items()
         }
 
     def run(self) -> Choice:
         """A choice whose measured error is within the bound."""
-        fastest = {kind: self._by_time(kind)[0] for kind in self._figures}
-        chosen = self._stepped_back(fastest)
-        choice = _of_kinds(chosen)
-        little = WORTHWHILE * sum(self._figures[kind][name].seconds for kind, name in chosen.items())
-        behind = [kind for kind in chosen if self._lost(kind, chosen[kind], fastest[kind]) > little]
-        for kind in sorted(behind, key=lambda kind: self._lost(kind, chosen[kind], fastest[kind]), reverse=True):
+        fastest = {kind: self._by_time(kind)[0] for kind in self._usable}
+        chosen = self._within_bound(fastest)
+        choice = _by_launch(chosen)
+
+        def slowdown(kind: LaunchKind) -> float:
+            return self._time_lost(kind, chosen[kind], fastest[kind])
+
+        negligible = WORTHWHILE * sum(self._usable[kind][name].seconds for kind, name in chosen.items())
+        slowed = [kind for kind in chosen if slowdown(kind) > negligible]
+        for kind in sorted(slowed, key=slowdown, reverse=True):
             order = self._by_time(kind)
             for faster in order[: order.index(chosen[kind])]:
-                still = [launch for launch in kind.launches if choice[launch] == chosen[kind]]
-                for launch in self._by_error(still, faster):
-                    if self._within(choice | {launch: faster}):
+                slow = [launch for launch in kind.launches if choice[launch] == chosen[kind]]
+                for launch in self._by_error(slow, faster):
+                    if self._meets_bound(choice | {launch: faster}):
                         choice[launch] = faster
         return choice
 
-    def _stepped_back(self, chosen: Mapping[Kind, str]) -> dict[Kind, str]:
+    def _within_bound(self, chosen: Mapping[LaunchKind, str]) -> dict[LaunchKind, str]:
         chosen = dict(chosen)
-        while not self._within(_of_kinds(chosen)):
+        while not self._meets_bound(_by_launch(chosen)):
             kind, backend = max(self._more_exact(chosen), key=lambda move: self._worth(chosen[move[0]], *move))
             chosen[kind] = backend
         return chosen
 
-    def _more_exact(self, chosen: Mapping[Kind, str]) -> Iterator[tuple[Kind, str]]:
-        for kind, of_kind in self._figures.items():
+    def _more_exact(self, chosen: Mapping[LaunchKind, str]) -> Iterator[tuple[LaunchKind, str]]:
+        for kind, of_kind in self._usable.items():
             now = chosen[kind]
             if now != BASELINE:
                 yield from ((kind, name) for name in of_kind if of_kind[name].error < of_kind[now].error)
                 yield kind, BASELINE
 
-    def _worth(self, now: str, kind: Kind, then: str) -> float:
-        """Squared error removed for a second lost: errors of independent origin add up by their squares."""
-        of_kind = self._figures[kind]
-        return (of_kind[now].error ** 2 - of_kind[then].error ** 2) / max(self._lost(kind, then, now), 1e-9)
+    def _worth(self, before: str, kind: LaunchKind, after: str) -> float:
+        """Squared error removed per second lost, because independent errors add up by their squares."""
+        of_kind = self._usable[kind]
+        return (of_kind[before].error ** 2 - of_kind[after].error ** 2) / max(
+            self._time_lost(kind, after, before), 1e-9
+        )
 
-    def _lost(self, kind: Kind, slower: str, faster: str) -> float:
-        return self._figures[kind][slower].seconds - self._figures[kind][faster].seconds
+    def _time_lost(self, kind: LaunchKind, slower: str, faster: str) -> float:
+        return self._usable[kind][slower].seconds - self._usable[kind][faster].seconds
 
-    def _by_time(self, kind: Kind) -> list[str]:
-        return sorted(self._figures[kind], key=lambda name: self._figures[kind][name].seconds)
+    def _by_time(self, kind: LaunchKind) -> list[str]:
+        return sorted(self._usable[kind], key=lambda name: self._usable[kind][name].seconds)
 
     def _by_error(self, launches: Sequence[Launch], backend: str) -> list[Launch]:
-        """The layers in which that backend alone errs the least first, judged by one window: it is only an order."""
+        """Sort by the error of the backend on each launch alone. One window is enough, since only the order counts."""
         exact = _everywhere(self._trials, BASELINE)
         return sorted(
             launches, key=lambda launch: self._trials.error(_policy("layer", exact | {launch: backend}), windows=1)
         )
 
-    def _within(self, choice: Choice) -> bool:
+    def _meets_bound(self, choice: Choice) -> bool:
         return self._trials.error(_policy("tuned", choice)) <= self._bound
 
 
-def _usable(of_kind: Mapping[str, Figure], name: str) -> bool:
-    return not of_kind[name].why_not
+def _usable(of_kind: Mapping[str, Measurement], name: str) -> bool:
+    return not of_kind[name].exclusion
 
 
 def _everywhere(trials: Trials, backend: str) -> Choice:
-    return _of_kinds(dict.fromkeys(trials.kinds, backend))
+    return _by_launch(dict.fromkeys(trials.kinds, backend))
 
 
-def _of_kinds(chosen: Mapping[Kind, str]) -> Choice:
+def _by_launch(chosen: Mapping[LaunchKind, str]) -> Choice:
     return {launch: backend for kind, backend in chosen.items() for launch in kind.launches}
 
 

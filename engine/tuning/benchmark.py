@@ -1,7 +1,8 @@
-"""Policies side by side with each other and with transformers' own `generate`: same audio, same options, one run.
+"""Compare policies with each other and with transformers' own `generate`: same audio, same options, one process.
 
-Every contender first runs each file once, which warms it up and gives the text it is compared by. Then all take turns,
-so that a machine that slows down slows them alike. Audio decoding and log-mel are timed too; loading is not.
+Every contender first transcribes each file once, as a warm-up; its text of that pass is the one that is compared. Then
+all contenders take turns, so that a machine that slows down slows all of them. Times include decoding the audio and the
+log-mel spectrogram, but not loading the model.
 """
 
 import statistics
@@ -18,47 +19,47 @@ from tilewhisper.models.constants import SAMPLE_RATE
 
 
 @dataclass(frozen=True)
-class Speech:
-    """What is asked of every contender."""
+class SpeechOptions:
+    """Options of every contender."""
 
     language: str | None
     task: str
     audio_context: str = "auto"
-    """Of this engine; transformers knows the whole one only."""
+    """For this engine; transformers always encodes the full context."""
 
 
 @dataclass(frozen=True)
 class Pass:
-    """One contender through one file."""
+    """One contender's transcription of one file."""
 
     tokens: tuple[int, ...]
     text: str
     audio_seconds: float
     seconds: float
     stages: dict[str, float] = field(default_factory=dict)
-    """Wall seconds by stage, where the contender tells."""
+    """Wall seconds by stage, if the contender reports them."""
 
 
 class Contender(Protocol):
     name: str
 
-    def transcribe(self, file: str, speech: Speech) -> Pass: ...
+    def transcribe(self, file: str, options: SpeechOptions) -> Pass: ...
 
 
 class PolicyContender:
-    """This engine under one policy, as transformers decodes: greedily, once, each window by itself."""
+    """This engine under one policy, decoding as transformers does: greedily, once, no previous text."""
 
     def __init__(self, model: WhisperModel) -> None:
         self.name = f"tilewhisper, policy {model.policy.name} on {', '.join(model.backend_labels)}"
         self._model = model
 
-    def transcribe(self, file: str, speech: Speech) -> Pass:
+    def transcribe(self, file: str, options: SpeechOptions) -> Pass:
         started = time.perf_counter()
         segments, info = self._model.transcribe(
             file,
-            speech.language,
-            speech.task,
-            audio_context=speech.audio_context,
+            options.language,
+            options.task,
+            audio_context=options.audio_context,
             beam_size=1,
             temperature=0,
             condition_on_previous_text=False,
@@ -71,24 +72,24 @@ class PolicyContender:
 
 
 class TransformersContender:
-    """transformers' feature extractor and `generate` on the same weights, with the same token rules."""
+    """transformers' feature extractor and `generate` on the same weights, with the same suppressed tokens."""
 
     name = "transformers generate"
 
     def __init__(self, model: TransformersWhisper) -> None:
         self._model = model
 
-    def transcribe(self, file: str, speech: Speech) -> Pass:
+    def transcribe(self, file: str, options: SpeechOptions) -> Pass:
         started = time.perf_counter()
         samples = reader.decode_audio(file)
-        generated = self._model.generate(samples, speech.language, speech.task)
+        generated = self._model.generate(samples, options.language, options.task)
         seconds = time.perf_counter() - started
         return Pass(generated.tokens, generated.text, len(samples) / SAMPLE_RATE, seconds)
 
 
 @dataclass(frozen=True)
 class Row:
-    """One contender's figures over all files; spread is of the runs' totals."""
+    """One contender's figures over all files. Minimum and maximum are of whole runs."""
 
     name: str
     rtf_median: float
@@ -96,12 +97,12 @@ class Row:
     rtf_max: float
     speed: float
     ratio: float
-    """The baseline's median time over this one's: above 1 is faster than the baseline."""
+    """The baseline's median time divided by this contender's; above 1 is faster than the baseline."""
     same_text: int
-    """Files whose text equals the baseline's."""
+    """Number of files with the same text as the baseline's."""
     same_tokens: int
     stages: dict[str, float]
-    """Median wall seconds of a run by stage; empty where the contender does not tell."""
+    """Median wall seconds of a run by stage; empty if the contender reports none."""
     runs: list[float]
     """Seconds of each run."""
 
@@ -111,7 +112,7 @@ class Benchmark:
     model: str
     files: list[str]
     audio_seconds: float
-    speech: Speech
+    speech: SpeechOptions
     baseline: str
     """The contender that ratios and texts are compared with."""
     rows: list[Row]
@@ -122,37 +123,40 @@ class Benchmark:
 
 
 def measure(
-    contenders: Sequence[Contender], files: Sequence[str], speech: Speech, runs: int, baseline: Contender
+    contenders: Sequence[Contender], files: Sequence[str], options: SpeechOptions, runs: int, baseline: Contender
 ) -> list[Row]:
-    """Warm each contender up, then let all take turns `runs` times. `baseline` is one of the contenders."""
-    texts = {one.name: [one.transcribe(file, speech) for file in files] for one in contenders}
-    timed: dict[str, list[list[Pass]]] = {one.name: [] for one in contenders}
+    """Warm each contender up, then let them take turns `runs` times. `baseline` is one of the contenders."""
+    warm_ups = {contender.name: [contender.transcribe(file, options) for file in files] for contender in contenders}
+    timed: dict[str, list[list[Pass]]] = {contender.name: [] for contender in contenders}
     for _ in range(runs):
-        for one in contenders:
-            timed[one.name].append([one.transcribe(file, speech) for file in files])
-    reference = statistics.median(_seconds(run) for run in timed[baseline.name])
-    return [_row(name, texts[name], texts[baseline.name], timed[name], reference) for name in texts]
+        for contender in contenders:
+            timed[contender.name].append([contender.transcribe(file, options) for file in files])
+    baseline_seconds = statistics.median(_seconds(run) for run in timed[baseline.name])
+    return [_row(name, warm_ups[name], warm_ups[baseline.name], timed[name], baseline_seconds) for name in warm_ups]
 
 
-def _row(name: str, mine: list[Pass], theirs: list[Pass], runs: list[list[Pass]], reference: float) -> Row:
+def _row(
+    name: str, warm_up: list[Pass], baseline_warm_up: list[Pass], runs: list[list[Pass]], baseline_seconds: float
+) -> Row:
     seconds = [_seconds(run) for run in runs]
-    duration = sum(one.audio_seconds for one in mine)
+    audio_seconds = sum(done.audio_seconds for done in warm_up)
     median = statistics.median(seconds)
     return Row(
         name=name,
-        rtf_median=median / duration,
-        rtf_min=min(seconds) / duration,
-        rtf_max=max(seconds) / duration,
-        speed=duration / median,
-        ratio=reference / median,
-        same_text=sum(a.text == b.text for a, b in zip(mine, theirs, strict=True)),
-        same_tokens=sum(a.tokens == b.tokens for a, b in zip(mine, theirs, strict=True)),
+        rtf_median=median / audio_seconds,
+        rtf_min=min(seconds) / audio_seconds,
+        rtf_max=max(seconds) / audio_seconds,
+        speed=audio_seconds / median,
+        ratio=baseline_seconds / median,
+        same_text=sum(a.text == b.text for a, b in zip(warm_up, baseline_warm_up, strict=True)),
+        same_tokens=sum(a.tokens == b.tokens for a, b in zip(warm_up, baseline_warm_up, strict=True)),
         stages={
-            stage: statistics.median(sum(one.stages[stage] for one in run) for run in runs) for stage in mine[0].stages
+            stage: statistics.median(sum(done.stages[stage] for done in run) for run in runs)
+            for stage in warm_up[0].stages
         },
         runs=seconds,
     )
 
 
 def _seconds(run: list[Pass]) -> float:
-    return sum(one.seconds for one in run)
+    return sum(done.seconds for done in run)

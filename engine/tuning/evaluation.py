@@ -1,7 +1,7 @@
-"""One model's encoder under many policies, side by side: what each costs, and how far its states are from float32.
+"""Run one model's encoder under many policies, to compare their times and their error against float32.
 
-Every policy gets its own copy of the modules, which shares the weights, and backends are made once; so policies can be
-run in turn without being routed and prepared anew. Times of single sites are the router's own counts.
+Every policy gets its own copy of the modules that shares the weights, and each backend is created once, so that
+policies can take turns without being routed and prepared again. Times of single sites are the router's own counts.
 """
 
 import copy
@@ -27,18 +27,18 @@ from tilewhisper.kernels import registry
 from tilewhisper.kernels.base import Backend
 
 BASELINE = "torch"
-"""The backend whose states are the truth: float32."""
+"""The float32 backend that errors are measured against."""
 
 Launch = tuple[str, ...]
-"""Names of the sites that run as one call where they are on one backend."""
+"""Names of the sites that run as one call if they are on one backend."""
 
 
 @dataclass(frozen=True)
-class Kind:
-    """A launch of a layer, in all layers: the same shapes, so the same times."""
+class LaunchKind:
+    """The same launch in all layers: the same shapes, so the same times."""
 
     name: str
-    """As the launch's, with `*` for the layer."""
+    """The launch's name with `*` for the layer."""
     launches: tuple[Launch, ...]
 
 
@@ -51,51 +51,55 @@ class Timing:
 
 
 class Trials:
-    """Close it (or use it as a context manager) to release what its backends hold."""
+    """Measure policies on one model. Close it (or use it as a context manager) to release its backends."""
 
     def __init__(self, model: Any, mels: Sequence[Tensor], create: Callable[[str], Backend] = registry.create) -> None:
-        """`model` is a transformers Whisper model that is not routed; `mels` are windows (n_mels, 3000)."""
+        """`model` is an unrouted Whisper model; `mels` are log-mel windows (n_mels, 3000)."""
         self._model = model
         self._mels = [mel[None] for mel in mels]
-        self._made: list[Backend] = []
+        self._backends: list[Backend] = []
 
         @cache
-        def once(name: str) -> Backend:
-            self._made.append(create(name))
-            return self._made[-1]
+        def create_once(name: str) -> Backend:
+            self._backends.append(create(name))
+            return self._backends[-1]
 
-        self._create = once
+        self._create = create_once
         routed, encoder = self._encoder(Policy(BASELINE, BASELINE))
         self.kinds = _kinds(routed)
-        self._truth = [encoder(mel) for mel in self._mels]
+        self._expected = [encoder(mel) for mel in self._mels]
 
     def error(self, policy: Policy, windows: int | None = None) -> float:
-        """Relative Frobenius error of the final states, that of the worst of the first `windows`; NaN where one is.
+        """Relative Frobenius error of the encoder states: the worst of the first `windows`, all if None.
 
-        0 for the baseline by definition. Raises EngineError and KernelError where the policy cannot run.
+        0 for the baseline by definition; NaN if any window's error is. Raises EngineError and KernelError if the policy
+        cannot run.
         """
         if policy.default == BASELINE and not policy.rules:
             return 0.0
         _, encoder = self._encoder(policy)
-        pairs = zip(self._mels[:windows], self._truth, strict=False)
         errors = [
-            torch.linalg.vector_norm(encoder(mel) - truth) / torch.linalg.vector_norm(truth) for mel, truth in pairs
+            torch.linalg.vector_norm(encoder(mel) - expected) / torch.linalg.vector_norm(expected)
+            for mel, expected in zip(self._mels[:windows], self._expected, strict=False)
         ]
         return float(torch.stack(errors).max())
 
     def time_in_turn(self, policies: Mapping[str, Policy], rounds: int) -> dict[str, Timing]:
-        """Warm each up, then let all take turns on the first window, so that a machine that slows down slows all."""
+        """Time the first window under each policy, after a warm-up.
+
+        The policies take turns, so that a machine that slows down slows all of them.
+        """
         encoders = {name: self._encoder(policy) for name, policy in policies.items()}
         for _, encoder in encoders.values():
             encoder(self._mels[0])
         passes: dict[str, list[Timing]] = {name: [] for name in policies}
         for _ in range(rounds):
             for name, (routed, encoder) in encoders.items():
-                passes[name].append(_timed(routed, encoder, self._mels[0]))
+                passes[name].append(_time_pass(routed, encoder, self._mels[0]))
         return {name: _median(timings) for name, timings in passes.items()}
 
     def close(self) -> None:
-        for backend in self._made:
+        for backend in self._backends:
             backend.close()
 
     def __enter__(self) -> "Trials":
@@ -107,24 +111,24 @@ class Trials:
         self.close()
 
     def _encoder(self, policy: Policy) -> tuple[RoutedEncoder, Encoder]:
-        # What deepcopy is told that it has copied, it takes as it is.
-        shared = {id(tensor): tensor for tensor in chain(self._model.parameters(), self._model.buffers())}
-        twin: Any = copy.deepcopy(self._model, shared)
+        # deepcopy does not copy objects that its memo lists as copied already: the weights are shared.
+        memo = {id(tensor): tensor for tensor in chain(self._model.parameters(), self._model.buffers())}
+        twin: Any = copy.deepcopy(self._model, memo)
         routed = apply_policy(twin, policy, self._create)
         return routed, Encoder(twin.model.encoder, routed)
 
 
-def _kinds(routed: RoutedEncoder) -> tuple[Kind, ...]:
+def _kinds(routed: RoutedEncoder) -> tuple[LaunchKind, ...]:
     launches: defaultdict[str, list[str]] = defaultdict(list)
     for site, plan in routed.router.plans.items():
         launches[plan.launch].append(site)
     kinds: defaultdict[str, list[Launch]] = defaultdict(list)
     for launch, sites in launches.items():
         kinds[any_layer(launch)].append(tuple(sites))
-    return tuple(Kind(name, tuple(same)) for name, same in kinds.items())
+    return tuple(LaunchKind(name, tuple(members)) for name, members in kinds.items())
 
 
-def _timed(routed: RoutedEncoder, encoder: Encoder, mel: Tensor) -> Timing:
+def _time_pass(routed: RoutedEncoder, encoder: Encoder, mel: Tensor) -> Timing:
     counts: defaultdict[str, SiteCount] = defaultdict(SiteCount)
     with routed.router.counting(counts):
         started = time.perf_counter()

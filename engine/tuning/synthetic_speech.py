@@ -1,8 +1,8 @@
-"""A sound with the make-up of speech, for measuring where no recording is at hand. It says nothing.
+"""A synthetic signal with the spectrum of speech, to measure encoder errors without a recording. It has no words.
 
-A gliding pitch and its harmonics under two moving formants and a fixed one, in four syllables a second with hiss
-between them. The errors that rounding brings to encoder states on it lie among those of real clips: bf16 everywhere
-7.5e-3 to 9.7e-3 on base, on four real clips 7.6e-3 to 1.2e-2; white noise was off by up to 3.4 times.
+A gliding pitch and its harmonics, shaped by two moving formants and a fixed one, in four syllables a second with hiss
+between them. Rounding errors of the encoder states on it are in the range of real clips: with bf16 everywhere 7.5e-3 to
+9.7e-3 on base, and 7.6e-3 to 1.2e-2 on four real clips; on white noise they differed by a factor of up to 3.4.
 """
 
 import numpy as np
@@ -11,11 +11,11 @@ import numpy.typing as npt
 from tilewhisper.models.constants import SAMPLE_RATE
 
 SECONDS = 11.0
-"""A clip, and then the silence that fills its window: as most short files are."""
+"""A short clip; silence fills the rest of its 30 s window, as for most short files."""
 
 
 def synthetic_speech(seconds: float = SECONDS) -> npt.NDArray[np.float32]:
-    """The same samples (n,) at 16 kHz every time."""
+    """Samples (n,) at 16 kHz, the same at every call."""
     t = np.arange(round(seconds * SAMPLE_RATE)) / SAMPLE_RATE
 
     def swing(hertz: float, phase: float = 0.0) -> npt.NDArray[np.float64]:

@@ -1,7 +1,7 @@
-"""transformers' own way from samples to text: its feature extractor, its encoder, its `generate`.
+"""transformers' own inference path from samples to text: its feature extractor, its encoder, its `generate`.
 
-The oracle the engine's tests hold against, and the peer its benchmark stands beside. Nothing here is routed, and
-nothing else in this project imports transformers: its import takes longer than a short clip.
+The oracle of the engine's tests and the peer of its benchmark. Nothing here is routed. No other module of this project
+imports transformers: the import takes longer than transcribing a short clip.
 """
 
 from collections.abc import Callable, Iterator
@@ -32,7 +32,7 @@ class Generated:
 
 
 class TransformersWhisper:
-    """A model of its own, unrouted. Raises ModelsError as `checkpoint.load` does."""
+    """An unrouted transformers model, loaded for itself. Raises ModelsError as `loader.load` does."""
 
     def __init__(self, name_or_path: str | Path) -> None:
         loaded = loader.load(name_or_path)
@@ -41,7 +41,7 @@ class TransformersWhisper:
         self._extractor = WhisperFeatureExtractor(feature_size=loaded.model.config.num_mel_bins)
 
     def log_mel(self, samples: npt.NDArray[np.float32]) -> Tensor:
-        """Samples (n,) at 16 kHz to (1, n_mels, frames): 3000 frames up to 30 s, as many as there are beyond."""
+        """Samples (n,) at 16 kHz to (1, n_mels, frames): 3000 frames for up to 30 s, all frames of longer audio."""
         long = len(samples) > self._extractor.n_samples
         whole: dict[str, Any] = {"truncation": False, "padding": "longest"} if long else {}
         features: Tensor = self._extractor(
@@ -51,13 +51,13 @@ class TransformersWhisper:
 
     @torch.inference_mode()
     def states(self, mel: Tensor) -> Tensor:
-        """(batch, n_mels, 3000) to the encoder's states (batch, 1500, d_model)."""
+        """Log-mel windows (batch, n_mels, 3000) to encoder states (batch, 1500, d_model)."""
         states: Tensor = self.model.model.encoder(mel).last_hidden_state
         return states
 
     @torch.inference_mode()
     def detect_language(self, mel: Tensor) -> str:
-        """The code of the likeliest language of one window (1, n_mels, 3000)."""
+        """The code of the most probable language of one log-mel window (1, n_mels, 3000)."""
         token = int(self.model.detect_language(mel)[0])
         return next(code for code, i in self.tokenizer.languages.items() if i == token)
 
@@ -70,7 +70,7 @@ class TransformersWhisper:
         timestamps: bool = True,
         max_new_tokens: int = 224,
     ) -> Generated:
-        """Greedy tokens of samples (n,) at 16 kHz; beyond 30 s by transformers' own sequential windows."""
+        """Decode samples (n,) at 16 kHz greedily; beyond 30 s with transformers' own sequential windows."""
         spoken: dict[str, Any] = {"language": language, "task": task} if self.tokenizer.is_multilingual else {}
         mel = self.log_mel(samples)
         with _quiet():
@@ -88,7 +88,7 @@ class TransformersWhisper:
 
 
 def transformers_model(checkpoint: Checkpoint) -> WhisperForConditionalGeneration:
-    """transformers' own model over the checkpoint's tensors, not a copy of them, ready for its `generate`."""
+    """A transformers model that shares the checkpoint's tensors, ready for `generate`."""
     token_ids = _token_ids(checkpoint)
     with torch.device("meta"):
         model = WhisperForConditionalGeneration(WhisperConfig(**asdict(checkpoint.model.config), **token_ids))
@@ -112,7 +112,7 @@ def _token_ids(checkpoint: Checkpoint) -> dict[str, Any]:
 
 
 def _generation_config(checkpoint: Checkpoint, token_ids: dict[str, Any]) -> GenerationConfig:
-    """What `generate` wants to know, from the tokenizer and the generation_config."""
+    """The settings of `generate`, from the checkpoint's tokenizer and generation config."""
     tokenizer, generation_config = checkpoint.tokenizer, checkpoint.generation_config
     languages = {
         "lang_to_id": {f"<|{code}|>": token for code, token in tokenizer.languages.items()},
@@ -135,7 +135,7 @@ def _generation_config(checkpoint: Checkpoint, token_ids: dict[str, Any]) -> Gen
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep `generate` from warning, at every call, of settings that it makes itself."""
+    """Silence the warnings that `generate` gives at every call about settings it makes itself."""
     before = logging.get_verbosity()
     logging.set_verbosity_error()
     try:
@@ -145,6 +145,6 @@ def _quiet() -> Iterator[None]:
 
 
 def normalizer() -> Callable[[str], str]:
-    """Whisper's normalisation of English text for error rates, without its table of British spellings."""
+    """Whisper's English text normalizer for word error rates, without its table of British spellings."""
     normalize: Callable[[str], str] = EnglishTextNormalizer({})
     return normalize

@@ -1,4 +1,4 @@
-"""Runs the command in this process, or as the installed program where the process is the point."""
+"""Fixtures that run the command in this process, or as the installed program if the test is about the process."""
 
 import io
 import shutil
@@ -19,7 +19,7 @@ from tilewhisper.engine.commands.main import main
 
 @dataclass(frozen=True)
 class Finished:
-    """What a command left: exit status, and both streams."""
+    """A finished command: exit status, both streams, and the time of a process."""
 
     status: int
     out: str
@@ -33,14 +33,14 @@ class Finished:
 
 @pytest.fixture(scope="session")
 def tilewhisper() -> Callable[..., Finished]:
-    """`tilewhisper ARGUMENTS` in this process."""
+    """Run `tilewhisper ARGUMENTS` in this process."""
 
     def run(*arguments: object) -> Finished:
         out, err = io.StringIO(), io.StringIO()
         with redirect_stdout(out), redirect_stderr(err):
             try:
                 status = main([str(argument) for argument in arguments])
-            except SystemExit as e:  # argparse's way of refusing
+            except SystemExit as e:  # argparse exits on bad arguments
                 status = e.code
         return Finished(status, out.getvalue(), err.getvalue())
 
@@ -49,7 +49,7 @@ def tilewhisper() -> Callable[..., Finished]:
 
 @pytest.fixture(scope="session")
 def installed() -> Callable[..., Finished]:
-    """The installed `tilewhisper` as a process of its own, with the time it took."""
+    """Run the installed `tilewhisper` as a process of its own, and measure its time."""
     program = Path(sys.executable).with_name("tilewhisper")
     command = str(program) if program.exists() else shutil.which("tilewhisper")
     if command is None:
@@ -67,7 +67,7 @@ def installed() -> Callable[..., Finished]:
 
 @pytest.fixture
 def model(monkeypatch):
-    """In the place of the command's model; its class, which keeps what it was asked."""
+    """Replace the command's model by a stand-in; returns the class, which records its calls."""
     require_weights("tiny.en")
     monkeypatch.setattr("tilewhisper.engine.whisper_model.WhisperModel", StandIn)
     monkeypatch.setattr(StandIn, "asked", [], raising=False)

@@ -157,7 +157,7 @@ def test_what_the_model_or_machine_cannot_do(tilewhisper, options, words):
 
 
 def test_no_runs(tilewhisper):
-    refused(tilewhisper("bench", SAMPLE, "--runs", "0"), "--runs", "at least 1")
+    refused(tilewhisper("bench", SAMPLE, "--runs", "0"), "--runs must be >= 1, got 0")
 
 
 @pytest.mark.parametrize("option", ["--report", "--json"])

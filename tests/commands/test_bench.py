@@ -1,4 +1,4 @@
-"""`tilewhisper bench`: a row a contender, the same in JSON, and texts held against each other."""
+"""`tilewhisper bench`: a row for each contender, the same in JSON, and texts compared."""
 
 import json
 from dataclasses import replace
@@ -25,7 +25,7 @@ def ran(tilewhisper, tmp_path_factory):
 NAMES = ["tilewhisper, policy torch on torch", "tilewhisper, policy bf16 on bf16", "transformers generate"]
 
 
-def test_a_row_for_each_policy_and_the_peer(ran):
+def test_the_table_has_a_row_for_each_policy_and_the_peer(ran):
     finished, content = ran
     assert finished.status == 0
     assert [row["name"] for row in content["rows"]] == NAMES
@@ -36,7 +36,7 @@ def test_a_row_for_each_policy_and_the_peer(ran):
         assert line.rstrip().endswith("1/1")
 
 
-def test_all_say_the_same(ran):
+def test_all_contenders_give_the_same_text(ran):
     assert [row["same_text"] for row in ran[1]["rows"]] == [1, 1, 1]
     assert [row["same_tokens"] for row in ran[1]["rows"]][::2] == [1, 1]
 
@@ -52,11 +52,11 @@ def test_the_figures_follow_from_the_runs(ran):
         assert row["rtf_median"] * row["speed"] == pytest.approx(1)
         assert row["ratio"] == pytest.approx(baseline / seconds)
         assert sum(row["stages"].values()) <= seconds
-    stages = {"decode audio", "log-mel", "encode", "keys and values", "prompt", "decode"}
+    stages = {"decode audio", "log-mel", "encode", "cross-attention K/V", "prompt", "decode"}
     assert set(content["rows"][0]["stages"]) == stages
 
 
-def test_what_made_the_figures(ran):
+def test_the_conditions_of_the_figures_are_shown(ran):
     finished, content = ran
     assert (content["model"], content["files"]) == ("tiny.en", [str(SAMPLE)])
     assert content["machine"]["cpu"] in finished.out
@@ -80,51 +80,51 @@ def test_without_a_peer_the_first_policy_is_the_baseline(tilewhisper, tmp_path):
     finished = tilewhisper("bench", SAMPLE, *arguments)
     content = json.loads((tmp_path / "b.json").read_text())
     assert finished.status == 0
-    (row,) = content["rows"]  # a policy given twice is one contender
+    (row,) = content["rows"]  # a policy that is given twice is one contender
     assert content["baseline"] == row["name"] == NAMES[0]
     assert row["ratio"] == 1
     assert len(row["runs"]) == 2
 
 
-class Speaker:
-    """A contender that says given texts and takes given times; the first pass is the warm-up."""
+class FakeContender:
+    """A contender with given texts and times; the first pass is the warm-up."""
 
     def __init__(self, name, texts, seconds):
         self.name, self._texts, self._seconds, self._turn = name, texts, iter(seconds), 0
         self.calls = []
 
-    def transcribe(self, file, speech):
+    def transcribe(self, file, options):
         self.calls.append(file)
         text = self._texts[file]
         return benchmark.Pass(tuple(map(ord, text)), text, 10.0, next(self._seconds))
 
 
-def test_median_spread_and_ratio_without_the_warm_up():
-    ours = Speaker("ours", {"a": "x"}, [100, 1, 5, 3])
-    peer = Speaker("peer", {"a": "x"}, [100, 6, 6, 9])
-    row, base = benchmark.measure([ours, peer], ["a"], benchmark.Speech("en", "transcribe"), 3, peer)
+def test_median_spread_and_ratio_exclude_the_warm_up():
+    ours = FakeContender("ours", {"a": "x"}, [100, 1, 5, 3])
+    peer = FakeContender("peer", {"a": "x"}, [100, 6, 6, 9])
+    row, base = benchmark.measure([ours, peer], ["a"], benchmark.SpeechOptions("en", "transcribe"), 3, peer)
     assert (row.rtf_median, row.rtf_min, row.rtf_max, row.speed, row.ratio) == (0.3, 0.1, 0.5, 10 / 3, 2.0)
     assert (base.rtf_median, base.ratio) == (0.6, 1.0)
     assert row.runs == [1, 5, 3]
 
 
-def test_another_text_or_other_tokens_are_counted():
+def test_equal_texts_and_tokens_are_counted():
     texts = {"a": "same", "b": "one"}
-    ours, peer = Speaker("ours", texts, [1] * 4), Speaker("peer", {**texts, "b": "two"}, [1] * 4)
-    speech = benchmark.Speech("en", "transcribe")
-    row, base = benchmark.measure([ours, peer], ["a", "b"], speech, 1, peer)
+    ours, peer = FakeContender("ours", texts, [1] * 4), FakeContender("peer", {**texts, "b": "two"}, [1] * 4)
+    options = benchmark.SpeechOptions("en", "transcribe")
+    row, base = benchmark.measure([ours, peer], ["a", "b"], options, 1, peer)
     assert (row.same_text, row.same_tokens, base.same_text) == (1, 1, 2)
     assert row.rtf_median == 0.1
     assert ours.calls == ["a", "b"] * 2
 
 
-def test_stages_are_medians_over_the_runs_and_sums_over_the_files():
-    class Staged(Speaker):
-        def transcribe(self, file, speech):
-            done = super().transcribe(file, speech)
+def test_stages_are_medians_of_runs_and_sums_of_files():
+    class Staged(FakeContender):
+        def transcribe(self, file, options):
+            done = super().transcribe(file, options)
             return replace(done, stages={"encode": done.seconds / 2})
 
     ours = Staged("ours", {"a": "x", "b": "y"}, [9, 9, 1, 2, 3, 4, 5, 6])
-    (row,) = benchmark.measure([ours], ["a", "b"], benchmark.Speech(None, "transcribe"), 3, ours)
+    (row,) = benchmark.measure([ours], ["a", "b"], benchmark.SpeechOptions(None, "transcribe"), 3, ours)
     assert row.stages == {"encode": 3.5}
     assert row.runs == [3, 7, 11]

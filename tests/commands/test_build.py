@@ -1,4 +1,4 @@
-"""`tilewhisper build`, and what `doctor` says of the native kernels, with and without a compiler."""
+"""`tilewhisper build`, and the native kernels in `doctor`, with and without a compiler."""
 
 import pytest
 
@@ -8,16 +8,17 @@ from tilewhisper.kernels.cpu import build, compiler
 
 @pytest.fixture
 def hidden(tmp_path):
-    """The environment of a user with no compiler and nothing compiled."""
+    """The environment of a user without a compiler and without compiled kernels."""
     return {"PATH": "/nowhere", "HOME": str(tmp_path), "OMP_NUM_THREADS": "1"}
 
 
 def native(text: str) -> list[str]:
+    """The rows of the native kernels in the output of `doctor`: compiler and library."""
     (block,) = (block for block in text.split("\n\n") if block.startswith("native kernels"))
     return block.splitlines()[1:]
 
 
-def test_build_without_a_compiler_is_one_clear_line(installed, hidden):
+def test_build_without_a_compiler_is_one_line_of_error(installed, hidden):
     finished = installed("build", env=hidden)
     assert finished.status == 2
     assert finished.out == ""
@@ -26,7 +27,7 @@ def test_build_without_a_compiler_is_one_clear_line(installed, hidden):
     assert "apt install g++" in line
 
 
-def test_doctor_without_a_compiler(installed, hidden):
+def test_doctor_without_a_compiler_says_how_to_get_one(installed, hidden):
     finished = installed("doctor", env=hidden)
     assert finished.status == 0
     assert finished.err == ""
@@ -37,7 +38,7 @@ def test_doctor_without_a_compiler(installed, hidden):
     assert "no C++ compiler" in library
 
 
-def test_a_compiler_that_fails_is_one_clear_line(installed, hidden, tmp_path):
+def test_a_failing_compiler_is_one_line_of_error(installed, hidden, tmp_path):
     broken = tmp_path / "c++"
     broken.write_text('#!/bin/sh\n[ "$1" = --version ] && exit\necho "ops.cpp:1:1: fatal error: no luck"; exit 1\n')
     broken.chmod(0o755)
@@ -54,11 +55,11 @@ def possible():
         pytest.skip(reason)
 
 
-def test_build_makes_it_or_says_that_it_is_there(tilewhisper, possible):
+def test_build_of_a_built_library_says_so(tilewhisper, possible):
     build.library()
     finished = tilewhisper("build")
     assert finished.status == 0
-    assert f"{build.find()}, there already" in finished.out
+    assert f"{build.find()}, already built" in finished.out
     assert "portable (" in finished.out
     assert finished.err == ""
     _, library = native(tilewhisper("doctor").out)
@@ -67,17 +68,17 @@ def test_build_makes_it_or_says_that_it_is_there(tilewhisper, possible):
     assert "portable" in library
 
 
-def test_force_compiles_what_is_there(tilewhisper, possible, monkeypatch):
-    asked = []
+def test_force_compiles_a_built_library_again(tilewhisper, possible, monkeypatch):
+    forced = []
     library = build.library()
-    monkeypatch.setattr(build, "library", lambda *, force: asked.append(force) or library)
+    monkeypatch.setattr(build, "library", lambda *, force: forced.append(force) or library)
     finished = tilewhisper("build", "--force")
-    assert asked == [True]
+    assert forced == [True]
     assert "compiled in " in finished.out
     assert str(compiler.find_compiler()) in finished.out
 
 
-def test_doctor_before_the_first_use_compiles_nothing(tilewhisper, monkeypatch):
+def test_doctor_does_not_compile(tilewhisper, monkeypatch):
     def compiled(*_, **__):
         raise AssertionError("doctor compiles")
 
@@ -89,7 +90,7 @@ def test_doctor_before_the_first_use_compiles_nothing(tilewhisper, monkeypatch):
     assert "`tilewhisper build`" in library
 
 
-def test_doctor_names_a_library_that_does_not_load(tilewhisper, monkeypatch, tmp_path):
+def test_doctor_reports_a_library_that_does_not_load(tilewhisper, monkeypatch, tmp_path):
     def failed():
         raise BackendUnavailable("the native kernels cannot be loaded: no such symbol")
 

@@ -1,4 +1,4 @@
-"""`tilewhisper doctor`: what this machine can run, and why not the rest."""
+"""`tilewhisper doctor`: the usable parts of this machine, and why the others are unusable."""
 
 import platform
 from pathlib import Path
@@ -14,7 +14,7 @@ from tilewhisper.kernels.xdna import probe
 
 @pytest.fixture
 def no_npu(monkeypatch, tmp_path):
-    """A machine without driver, device node and pyxrt, whatever this one has."""
+    """Hide this machine's driver, device node and pyxrt, if it has any."""
     monkeypatch.setattr(probe, "_DRIVER", tmp_path / "driver")
     monkeypatch.setattr(probe, "_NODES", tmp_path / "accel")
     monkeypatch.setattr(probe, "find_spec", lambda name: None)
@@ -22,13 +22,13 @@ def no_npu(monkeypatch, tmp_path):
 
 
 def rows(text: str, title: str) -> dict[str, tuple[str, str]]:
-    """One table: name -> (usable, words)."""
+    """One table: name -> (usable, detail)."""
     block = next(block for block in text.split("\n\n") if block.split()[:2] == [title, "usable"])
     cells = [line.split(maxsplit=2) for line in block.splitlines()[1:] if line.strip()]
     return {name: (usable, *(rest or [""])) for name, usable, *rest in cells}
 
 
-def test_versions_processor_and_system(tilewhisper):
+def test_it_shows_versions_processor_and_system(tilewhisper):
     finished = tilewhisper("doctor")
     assert finished.status == 0
     assert finished.err == ""
@@ -39,16 +39,16 @@ def test_versions_processor_and_system(tilewhisper):
         assert f"{package} " in finished.out
 
 
-def test_every_backend_is_named_with_what_it_computes(tilewhisper):
+def test_every_backend_has_its_summary(tilewhisper):
     table = rows(tilewhisper("doctor").out, "backend")
     assert set(table) == set(registry.names()) >= {"torch", "bf16", "reference"}
     for name in ("torch", "bf16", "reference"):
-        usable, words = table[name]
+        usable, detail = table[name]
         assert usable == "yes"
-        assert words.strip() == registry.backend_class(name).summary
+        assert detail.strip() == registry.backend_class(name).summary
 
 
-def test_a_backend_that_cannot_run_says_why(tilewhisper, monkeypatch):
+def test_an_unusable_backend_has_its_reason(tilewhisper, monkeypatch):
     class Absent(Backend):
         name = "absent"
         summary = "for tests"
@@ -61,7 +61,7 @@ def test_a_backend_that_cannot_run_says_why(tilewhisper, monkeypatch):
     assert rows(tilewhisper("doctor").out, "backend")["absent"] == ("no", "no such card in this machine")
 
 
-def test_an_npu_that_is_not_there_and_what_would_help(tilewhisper, no_npu):
+def test_a_missing_npu_says_how_to_get_it_working(tilewhisper, no_npu):
     table = rows(tilewhisper("doctor").out, "NPU")
     assert {table[part][0] for part in ("driver", "device", "pyxrt")} == {"no"}
     assert "amdxdna" in table["driver"][1]
@@ -70,7 +70,7 @@ def test_an_npu_that_is_not_there_and_what_would_help(tilewhisper, no_npu):
     assert "install XRT" in table["pyxrt"][1]
 
 
-def test_an_npu_that_is_there(tilewhisper, no_npu, monkeypatch):
+def test_a_present_npu_is_usable(tilewhisper, no_npu, monkeypatch):
     (no_npu / "driver").mkdir()
     (no_npu / "accel").mkdir()
     (no_npu / "accel" / "accel0").touch()
@@ -83,13 +83,13 @@ def test_a_device_node_without_permission(tilewhisper, no_npu, monkeypatch):
     (no_npu / "accel").mkdir()
     (no_npu / "accel" / "accel0").touch()
     monkeypatch.setattr(probe.os, "access", lambda path, mode: False)
-    usable, words = rows(tilewhisper("doctor").out, "NPU")["device"]
+    usable, detail = rows(tilewhisper("doctor").out, "NPU")["device"]
     assert usable == "no"
-    assert "no permission" in words
-    assert "group render" in words
+    assert "no permission" in detail
+    assert "group render" in detail
 
 
-def test_weights_that_are_missing_come_with_their_command(tilewhisper, monkeypatch):
+def test_missing_weights_have_the_command_that_installs_them(tilewhisper, monkeypatch):
     from tilewhisper.models.checkpoint import locate
 
     monkeypatch.setattr(locate, "installed", lambda package: None)
@@ -103,15 +103,15 @@ def test_weights_that_are_missing_come_with_their_command(tilewhisper, monkeypat
     [
         ("processor: 0\nflags\t\t: fpu avx avx2 avx512f amx_tile\n", ["avx", "avx2", "avx512f", "amx_tile"]),
         ("processor: 0\nFeatures\t: fp asimd\n", ["asimd"]),
-        ("nothing of the kind\n", []),
+        ("no such line\n", []),
     ],
 )
-def test_cpu_features(monkeypatch, tmp_path, cpuinfo, found):
+def test_cpu_features_come_from_cpuinfo(monkeypatch, tmp_path, cpuinfo, found):
     (tmp_path / "cpuinfo").write_text(cpuinfo)
     monkeypatch.setattr(doctor, "Path", lambda path: Path(tmp_path / "cpuinfo"))
     assert doctor._cpu_features() == found
 
 
-def test_no_cpuinfo_is_no_error(monkeypatch, tmp_path):
+def test_without_cpuinfo_there_are_no_features(monkeypatch, tmp_path):
     monkeypatch.setattr(doctor, "Path", lambda path: Path(tmp_path / "none"))
     assert doctor._cpu_features() == []

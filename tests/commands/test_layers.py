@@ -1,4 +1,4 @@
-"""`tilewhisper layers`: a row for every site, its size, and where the policy sends it."""
+"""`tilewhisper layers`: a row for every site with its size and its backend under the policy."""
 
 import subprocess
 import sys
@@ -12,7 +12,7 @@ SITE = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.q
 
 
 def rows(finished) -> dict[str, list[str]]:
-    """The cells of each site, the number of heads left out where there is one product."""
+    """The cells of each site; the number of heads is missing if there is one product."""
     assert finished.status == 0, finished.err
     assert finished.err == ""
     heading, *lines = finished.out.splitlines()
@@ -34,7 +34,7 @@ def test_a_row_for_every_site_with_its_size(tilewhisper):
         assert table[f"layers.{i}.fc2"] == ["1500", "1536", "384", "torch", "default"]
 
 
-def test_an_official_size_needs_no_weights(tilewhisper):
+def test_an_official_model_name_needs_no_weights(tilewhisper):
     table = rows(tilewhisper("layers", "--model", "large-v3"))
     assert len(table) == 2 + 32 * 8
     assert table["layers.31.self_attn.q_proj"][:3] == ["1500", "1280", "1280"]
@@ -42,7 +42,7 @@ def test_an_official_size_needs_no_weights(tilewhisper):
     assert table["layers.31.fc1"][:3] == ["1500", "1280", "5120"]
 
 
-def test_a_folder_has_the_sizes_of_its_own(tilewhisper, tmp_path):
+def test_a_folder_gives_the_sizes_of_its_own_model(tilewhisper, tmp_path):
     from transformers import WhisperConfig, WhisperForConditionalGeneration
 
     from tilewhisper.models.checkpoint.catalog import PACKAGES
@@ -62,7 +62,7 @@ def test_a_folder_has_the_sizes_of_its_own(tilewhisper, tmp_path):
     assert table["layers.1.self_attn.qk"][:4] == ["2", "1500", "32", "1500"]
 
 
-def test_a_policy_file_and_overrides(tilewhisper, tmp_path):
+def test_overrides_apply_on_top_of_a_policy_file(tilewhisper, tmp_path):
     policy = tmp_path / "mine.toml"
     policy.write_text(
         'default = "torch"\n[[rule]]\nsites = "*"\nwhen = "N > 1000"\nbackend = "bf16"\nfallback = "reference"\n'
@@ -77,8 +77,7 @@ def test_a_policy_file_and_overrides(tilewhisper, tmp_path):
     }
 
 
-def test_an_override_is_bound_to_its_layer(tilewhisper):
-    """`layers.1.*` is layer 1 and not layer 10."""
+def test_an_override_of_layer_1_does_not_match_layer_10(tilewhisper):
     table = rows(tilewhisper("layers", "--model", "large-v3", "--backend", "layers.1.*=bf16"))
     assert {name for name, cells in table.items() if "bf16" in cells} == {f"layers.1.{leaf}" for leaf in SITE}
 
@@ -88,7 +87,7 @@ def test_every_preset_can_be_shown(tilewhisper, name):
     assert len(rows(tilewhisper("layers", "--model", "base", "--policy", name))) == 2 + 6 * 8
 
 
-def test_a_reader_that_goes_away_is_no_error():
+def test_a_closed_pipe_is_no_error():
     """As in `tilewhisper layers | head -1`."""
     program = Path(sys.executable).with_name("tilewhisper")
     if not program.exists():

@@ -6,11 +6,6 @@ import sys
 from pathlib import Path
 
 import pytest
-import weight_writers
-from conftest import require_weights
-
-from tilewhisper.models.checkpoint import cache, loader
-from tilewhisper.models.checkpoint.locate import locate
 
 _PROGRAM = "from tilewhisper.engine.commands.main import program; program()"
 _PLAN = ("plan", "--shape", "3001,512,512")
@@ -51,29 +46,3 @@ def test_output_that_is_lost_is_told():
         os.close(full)
     assert done.returncode != 0
     assert "No space left on device" in done.stderr
-
-
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory):
-    """An OpenAI .pt; the copy that the command keeps of it is cleared away."""
-    file = tmp_path_factory.mktemp("weights") / "mine.pt"
-    weight_writers.write_openai(loader.load(require_weights("tiny.en")), file)
-    yield file
-    copies = Path("~/.cache/tilewhisper/models").expanduser()  # of processes of their own; there are none in this one
-    (copies / cache.path_of(locate(file)).name).unlink(missing_ok=True)
-
-
-@pytest.mark.parametrize(
-    "flags",
-    [
-        ("--temperature", "0.5", "--best_of", "2", "--word_timestamps", "True"),
-        ("--batched", "True", "--vad_filter", "True", "--policy", "int8"),
-        ("--policy", "torch"),
-    ],
-    ids=lambda flags: flags[0],
-)
-def test_a_process_that_imports_only_a_part_of_torch_transcribes(flags, installed, shared, weights):
-    """See `startup.no_compilers`, which has no effect in this process."""
-    done = installed("transcribe", shared / "jfk.flac", "--model", weights, *flags)
-    assert done.status == 0, done.err
-    assert "ask not what your country can do for you" in " ".join(done.out.split()).replace(",", "")

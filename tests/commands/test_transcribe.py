@@ -1,6 +1,10 @@
-"""`tilewhisper transcribe` as a user meets it: streams, files, exit status, and the report against what really ran."""
+"""`tilewhisper transcribe`: streams, files, exit status, and the report compared with the calls that ran."""
 
 import json
+import shutil
+import subprocess
+import sys
+import time
 from collections import Counter
 
 import numpy as np
@@ -14,7 +18,7 @@ from tilewhisper.engine.routing.sites import encoder_sites, stem_sites
 from tilewhisper.models.checkpoint.catalog import SIZES
 
 SITES = [site.name for site in (*stem_sites(80, 384), *encoder_sites(4, 384, 6, 1536))]
-STAGES = ["decode audio", "log-mel", "encode", "keys and values", "prompt", "decode"]
+STAGES = ["decode audio", "log-mel", "encode", "cross-attention K/V", "prompt", "decode"]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -24,7 +28,7 @@ def _weights():
 
 @pytest.fixture
 def encoded(monkeypatch):
-    """The number of windows that went through the encoder, counted beside the engine's own books."""
+    """Count the windows that the encoder runs, independently of the report."""
     windows = Counter()
     original = Encoder.encode
 
@@ -38,7 +42,7 @@ def encoded(monkeypatch):
 
 @pytest.fixture(scope="module")
 def ran(tilewhisper, tmp_path_factory):
-    """The sample with layer 0 in bf16: how the command finished, and its report."""
+    """The sample with layer 0 in bf16: the finished command and its report."""
     report = tmp_path_factory.mktemp("report") / "r.json"
     finished = tilewhisper(
         "transcribe", SAMPLE, "--policy", "torch", "--backend", "layers.0.*=bf16", "--report", report
@@ -53,7 +57,7 @@ def the_run(path):
     return run
 
 
-def test_the_text_is_all_that_is_on_stdout(ran):
+def test_stdout_has_nothing_but_the_text(ran):
     finished, _ = ran
     assert finished.status == 0
     assert SAMPLE_WORDS in finished.out
@@ -62,7 +66,7 @@ def test_the_text_is_all_that_is_on_stdout(ran):
     assert not [word for word in ("RTF", "torch", "encode", "\x1b") if word in finished.out]
 
 
-def test_the_real_time_factor_and_what_ran_are_on_stderr(ran):
+def test_stderr_has_the_real_time_factor_and_the_backends(ran):
     finished, content = ran
     run = content["runs"][0]
     assert f"RTF {run['rtf']:.3f}, speed {run['speed']:.1f}x real time: 7.3 s of audio" in finished.err
@@ -76,7 +80,7 @@ def test_the_real_time_factor_and_what_ran_are_on_stderr(ran):
     assert SAMPLE_WORDS not in finished.err
 
 
-def test_the_report_says_for_each_site_what_was_asked_and_what_ran(ran):
+def test_the_report_has_the_requested_and_the_used_backend_of_each_site(ran):
     run = ran[1]["runs"][0]
     assert [site["site"] for site in run["sites"]] == SITES
     for site in run["sites"]:
@@ -90,14 +94,14 @@ def test_the_report_says_for_each_site_what_was_asked_and_what_ran(ran):
     assert ran[1]["failures"] == []
 
 
-def test_sites_that_ran_as_one_call_say_so(ran):
+def test_sites_that_ran_as_one_call_share_a_launch(ran):
     launches = {site["site"]: site["launch"] for site in ran[1]["runs"][0]["sites"]}
     joint = {
         f"layers.{i}.self_attn.{leaf}": f"layers.{i}.self_attn.{{q_proj,k_proj,v_proj}}"
         for i in range(4)
         for leaf in ("q_proj", "k_proj", "v_proj")
     }
-    # Fused attention is torch's; bf16 has the two products apart.
+    # torch has fused attention; bf16 runs the two products separately.
     joint |= {
         f"layers.{i}.self_attn.{leaf}": f"layers.{i}.self_attn.{{qk,av}}" for i in (1, 2, 3) for leaf in ("qk", "av")
     }
@@ -127,7 +131,7 @@ def test_the_times_of_the_report_add_up(ran):
     assert run["tokens"] > 20
 
 
-def test_files_together_say_what_each_says_alone(tilewhisper, ran, tmp_path):
+def test_files_decoded_together_give_the_same_texts_as_alone(tilewhisper, ran, tmp_path):
     whole, rate = soundfile.read(SAMPLE, dtype="float32")
     soundfile.write(tmp_path / "part.wav", whole[: 3 * rate], rate)
     flags = ("--policy", "torch", "--backend", "layers.0.*=bf16")
@@ -139,15 +143,13 @@ def test_files_together_say_what_each_says_alone(tilewhisper, ran, tmp_path):
     assert "batches" not in alone.err
 
 
-def test_loading_is_told_and_not_counted(tilewhisper, tmp_path, monkeypatch):
-    """A load slower by a second shows in `load` and nowhere else."""
+def test_loading_is_reported_and_not_part_of_the_total(tilewhisper, tmp_path, monkeypatch):
+    """A load that takes one second longer shows in `load` and nowhere else."""
     from tilewhisper.models.checkpoint import cache
 
     original = cache.load
 
     def slow(name):
-        import time
-
         time.sleep(1)
         return original(name)
 
@@ -159,7 +161,22 @@ def test_loading_is_told_and_not_counted(tilewhisper, tmp_path, monkeypatch):
     assert run["total"]["wall_seconds"] < parts + 0.5
 
 
-def test_the_report_says_what_made_the_figures(ran):
+@pytest.mark.skipif(shutil.which("sh") is None, reason="needs sh")
+def test_the_start_excludes_the_lifetime_of_the_shell_that_became_python(tmp_path):
+    """A shell that calls exec keeps its process, and with it the start time that the system reports."""
+    program = "from tilewhisper.engine.commands.main import program; program()"
+    command = [sys.executable, "-c", program, "transcribe", str(SAMPLE), "--report", str(tmp_path / "r.json")]
+    began = time.monotonic()
+    subprocess.run(["sh", "-c", 'sleep 2; exec "$@"', "sh", *command], check=True, capture_output=True, timeout=100)
+    elapsed = time.monotonic() - began - 2
+    run = the_run(tmp_path / "r.json")
+    parts = ("import_seconds", "weights_seconds", "prepare_seconds")
+    assert all(run["startup"][part] > 0 for part in parts)
+    seconds = sum(value for name, value in run["startup"].items() if name.endswith("_seconds"))
+    assert seconds + run["total"]["wall_seconds"] < elapsed
+
+
+def test_the_report_has_the_conditions_of_its_figures(ran):
     run = ran[1]["runs"][0]
     assert (run["model"], run["policy"], run["language"], run["file"]) == ("tiny.en", "torch", "en", str(SAMPLE))
     assert run["options"]["task"] == "transcribe"
@@ -194,14 +211,14 @@ def test_detecting_the_language_encodes_the_first_window_once(tilewhisper, encod
 
 
 @pytest.mark.parametrize("language", ["en", "English"])
-def test_the_language_goes_by_code_and_by_name(tilewhisper, tmp_path, language):
+def test_a_language_is_given_by_code_or_by_name(tilewhisper, tmp_path, language):
     finished = tilewhisper("transcribe", SAMPLE, "--language", language, "--report", tmp_path / "r.json")
     assert finished.status == 0
     assert SAMPLE_WORDS in finished.out
     assert the_run(tmp_path / "r.json")["language"] == "en"
 
 
-def test_the_number_of_threads_is_what_was_asked(tilewhisper, tmp_path):
+def test_the_requested_number_of_threads_is_used(tilewhisper, tmp_path):
     before = torch.get_num_threads()
     try:
         finished = tilewhisper("transcribe", SAMPLE, "--threads", "1", "--report", tmp_path / "r.json")
@@ -213,13 +230,13 @@ def test_the_number_of_threads_is_what_was_asked(tilewhisper, tmp_path):
     assert "1 threads of" in finished.err
 
 
-def test_no_file_is_written_unasked(tilewhisper, tmp_path, monkeypatch):
+def test_no_file_is_written_without_an_output_flag(tilewhisper, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert tilewhisper("transcribe", SAMPLE).status == 0
     assert list(tmp_path.iterdir()) == []
 
 
-def test_txt_is_written_to_a_folder_made_for_it(tilewhisper, tmp_path):
+def test_txt_is_written_to_a_folder_that_is_created(tilewhisper, tmp_path):
     folder = tmp_path / "not" / "yet"
     finished = tilewhisper("transcribe", SAMPLE, "-f", "txt", "-o", folder)
     assert finished.status == 0
@@ -227,7 +244,7 @@ def test_txt_is_written_to_a_folder_made_for_it(tilewhisper, tmp_path):
     assert (folder / "sample.txt").read_text() == finished.out
 
 
-def test_json_is_written_here_in_openais_shape(tilewhisper, tmp_path, monkeypatch):
+def test_json_is_written_to_the_current_folder_in_openais_format(tilewhisper, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     finished = tilewhisper("transcribe", SAMPLE, "-f", "json")
     assert [path.name for path in tmp_path.iterdir()] == ["sample.json"]
@@ -255,7 +272,7 @@ def test_two_inputs_for_one_output_are_refused_before_any_work(tilewhisper, enco
     assert not (tmp_path / "out").exists()
 
 
-def test_several_files_each_get_their_own(tilewhisper, tmp_path):
+def test_each_of_several_files_has_its_own_output(tilewhisper, tmp_path):
     other = tmp_path / "other.wav"
     samples, rate = soundfile.read(SAMPLE)
     soundfile.write(other, samples[: int(2.3 * rate)], rate)
@@ -270,9 +287,9 @@ def test_several_files_each_get_their_own(tilewhisper, tmp_path):
     assert all(site["calls"] == 1 for run in runs for site in run["sites"])
 
 
-def test_a_bad_file_among_good_ones_is_named_and_the_rest_is_done(tilewhisper, tmp_path):
+def test_bad_files_are_named_and_the_others_are_transcribed(tilewhisper, tmp_path):
     missing, malformed = tmp_path / "missing.wav", tmp_path / "malformed.wav"
-    malformed.write_bytes(b"this is no audio at all" * 40)
+    malformed.write_bytes(b"this is not an audio file" * 40)
     finished = tilewhisper("transcribe", missing, malformed, SAMPLE, "-o", tmp_path, "--report", tmp_path / "r.json")
     assert finished.status == 3
     assert SAMPLE_WORDS in finished.out
@@ -285,7 +302,7 @@ def test_a_bad_file_among_good_ones_is_named_and_the_rest_is_done(tilewhisper, t
     assert "no such file" in content["failures"][0]["error"]
 
 
-def test_nothing_but_bad_files_is_status_2_and_still_reported(tilewhisper, tmp_path):
+def test_only_bad_files_are_status_2_and_in_the_report(tilewhisper, tmp_path):
     finished = tilewhisper("transcribe", tmp_path / "a.wav", tmp_path / "b.wav", "--report", tmp_path / "r.json")
     assert finished.status == 2
     assert len(finished.errors) == 2
@@ -295,7 +312,7 @@ def test_nothing_but_bad_files_is_status_2_and_still_reported(tilewhisper, tmp_p
     assert len(content["failures"]) == 2
 
 
-def test_a_policy_file_decides(tilewhisper, tmp_path):
+def test_a_policy_file_routes_the_sites(tilewhisper, tmp_path):
     policy = tmp_path / "mine.toml"
     policy.write_text('default = "torch"\n[[rule]]\nsites = "layers.*.fc2"\nbackend = "bf16"\n')
     finished = tilewhisper("transcribe", SAMPLE, "--policy", policy, "--report", tmp_path / "r.json")
@@ -306,24 +323,24 @@ def test_a_policy_file_decides(tilewhisper, tmp_path):
 
 
 def test_a_seed_gives_the_same_files(tilewhisper, tmp_path):
-    """Where one temperature after the other fails and the last one stays."""
+    """With thresholds that every temperature fails, so that the last one is used."""
     samples, rate = soundfile.read(SAMPLE)
     soundfile.write(tmp_path / "a.wav", samples[: 3 * rate], rate)
     fallback = ("--logprob_threshold", "0", "--temperature_increment_on_fallback", "0.5", "--best_of", "2")
 
     def files(name, seed):
-        torch.manual_seed(len(name))  # of no account
+        torch.manual_seed(len(name))  # must not matter
         finished = tilewhisper("transcribe", tmp_path / "a.wav", *fallback, "--seed", seed, "-o", tmp_path / name)
         assert finished.status == 0
         return {path.name: path.read_bytes() for path in (tmp_path / name).iterdir()}
 
-    once = files("once", seed=7)
-    assert files("again", seed=7) == once != files("another", seed=8)
-    assert json.loads(once["a.json"])["segments"][0]["temperature"] == 1.0
+    first = files("first", seed=7)
+    assert files("again", seed=7) == first != files("another", seed=8)
+    assert json.loads(first["a.json"])["segments"][0]["temperature"] == 1.0
 
 
-def test_the_installed_command(installed, tmp_path):
-    """From an empty folder: text on stdout, nothing left behind."""
+def test_the_installed_command_transcribes(installed, tmp_path):
+    """Run from an empty folder: text on stdout, and no file is left there."""
     finished = installed("transcribe", SAMPLE, cwd=tmp_path)
     assert finished.status == 0
     assert SAMPLE_WORDS in finished.out
@@ -334,11 +351,13 @@ def test_the_installed_command(installed, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_folder_alone_asks_for_every_format(tilewhisper, tmp_path):
+def test_output_dir_without_a_format_writes_every_format(tilewhisper, tmp_path):
     finished = tilewhisper("transcribe", SAMPLE, "-o", tmp_path)
     assert finished.status == 0
     written = {path.suffix: path.read_text() for path in tmp_path.iterdir()}
     assert set(written) == {".txt", ".vtt", ".srt", ".tsv", ".json", ".jsonl"}
     assert all(SAMPLE_WORDS in text for text in written.values())
     segments = json.loads(written[".json"])["segments"]
-    assert [json.loads(line)["text"] for line in written[".jsonl"].splitlines()] == [one["text"] for one in segments]
+    assert [json.loads(line)["text"] for line in written[".jsonl"].splitlines()] == [
+        segment["text"] for segment in segments
+    ]

@@ -1,4 +1,4 @@
-"""What `tilewhisper transcribe` shows and writes, of one file and of several."""
+"""The screen output and the files of `tilewhisper transcribe`, for one file and for several."""
 
 import io
 import json
@@ -16,14 +16,14 @@ from tilewhisper.kernels.base import KernelError
 from tilewhisper.models.errors import AudioError
 
 
-def test_times_are_shown_as_openai_shows_them(tilewhisper, model):
+def test_verbose_true_shows_times_as_openai_whisper_does(tilewhisper, model):
     model.transcript[1] = segment(id=1, start=3600.0, end=3601.25, text=" And more.")
     finished = tilewhisper("transcribe", SAMPLE, "--verbose", "True")
     assert finished.out == "[00:00.000 --> 00:05.000]  Hello there.\n[01:00:00.000 --> 01:00:01.250]  And more.\n"
     assert "RTF" in finished.err
 
 
-def test_quiet_means_files_and_nothing_on_the_screen(tilewhisper, model, tmp_path, monkeypatch):
+def test_verbose_false_writes_files_and_shows_nothing(tilewhisper, model, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     finished = tilewhisper("transcribe", SAMPLE, "--verbose", "False")
     assert (finished.status, finished.out, finished.err) == (0, "", "")
@@ -39,17 +39,17 @@ def test_quiet_means_files_and_nothing_on_the_screen(tilewhisper, model, tmp_pat
         ("small-transcribe-line-max-words", "--word_timestamps True --max_words_per_line 5 --max_line_count 1"),
     ],
 )
-def test_golden_files(tilewhisper, model, shared, tmp_path, monkeypatch, name, flags):
-    """Another engine's transcript through the command: the files are byte for byte that engine's."""
+def test_files_equal_those_of_another_engine(tilewhisper, model, shared, tmp_path, monkeypatch, name, flags):
+    """From another engine's transcript, the command writes byte for byte that engine's files."""
     golden = shared / "writers" / name
     content = json.loads((golden / "gossos.json").read_text("utf-8"))
-    for one in content["segments"]:
-        if one["words"] is None:
-            del one["words"]  # openai-whisper has no key where there are no words
+    for entry in content["segments"]:
+        if entry["words"] is None:
+            del entry["words"]  # openai-whisper writes the key only with word timestamps
     monkeypatch.setattr(model, "language", content["language"])
     model.transcript[:] = [
-        segment(**one | ({"words": [Word(**word) for word in one["words"]]} if "words" in one else {}))
-        for one in content["segments"]
+        segment(**entry | ({"words": [Word(**word) for word in entry["words"]]} if "words" in entry else {}))
+        for entry in content["segments"]
     ]
     shutil.copy(SAMPLE, tmp_path / "gossos.flac")
     finished = tilewhisper("transcribe", tmp_path / "gossos.flac", "-o", tmp_path / "out", *flags.split())
@@ -60,28 +60,28 @@ def test_golden_files(tilewhisper, model, shared, tmp_path, monkeypatch, name, f
     assert ("max_line_count has no effect" in finished.err) == ("max_line_count" in flags)
 
 
-def test_words_are_laid_out_as_asked(tilewhisper, model, tmp_path):
+def test_highlight_words_underlines_each_word_in_turn(tilewhisper, model, tmp_path):
     model.transcript[:] = [segment(words=[Word(0.0, 1.0, " Hello", 0.9), Word(1.0, 2.0, " there.", 0.9)])]
-    asked = ["--word_timestamps", "True", "--highlight-words", "True", "-f", "srt", "-o", tmp_path]
-    assert tilewhisper("transcribe", SAMPLE, *asked).status == 0
+    flags = ["--word_timestamps", "True", "--highlight-words", "True", "-f", "srt", "-o", tmp_path]
+    assert tilewhisper("transcribe", SAMPLE, *flags).status == 0
     assert "<u>Hello</u> there." in (tmp_path / "sample.srt").read_text()
     assert "Hello <u>there.</u>" in (tmp_path / "sample.srt").read_text()
 
 
-def test_a_folder_is_its_recordings_in_order(tilewhisper, model, tmp_path):
+def test_a_folder_stands_for_its_recordings_in_order(tilewhisper, model, tmp_path):
     (tmp_path / "deep").mkdir()
     for name in ("b.flac", "a.WAV", "c.mp4", ".hidden.wav", "deep/d.wav"):
         shutil.copy(SAMPLE, tmp_path / name)
     (tmp_path / "notes.txt").write_text("no audio")
     assert tilewhisper("transcribe", tmp_path, tmp_path / "b.flac").status == 0
-    assert [one.file for one in model.asked] == [str(tmp_path / name) for name in ("a.WAV", "b.flac", "c.mp4")]
+    assert [call.file for call in model.asked] == [str(tmp_path / name) for name in ("a.WAV", "b.flac", "c.mp4")]
 
 
-def test_what_failed_is_said_again_at_the_end(tilewhisper, model, tmp_path):
+def test_failed_files_are_listed_at_the_end(tilewhisper, model, tmp_path):
     (tmp_path / "empty").mkdir()
     finished = tilewhisper("transcribe", tmp_path / "empty", tmp_path / "none.wav", SAMPLE)
     assert finished.status == 3
-    assert [one.file for one in model.asked] == [str(SAMPLE)]
+    assert [call.file for call in model.asked] == [str(SAMPLE)]
     assert finished.err.splitlines()[-1] == f"tilewhisper: failed: {tmp_path / 'empty'}, {tmp_path / 'none.wav'}"
 
 
@@ -92,16 +92,16 @@ def three_files(folder):
 
 
 @pytest.mark.parametrize(
-    ("words", "size"),
+    ("flags", "size"),
     [("", None), ("--batch_size 5", 5), ("--batched False --batch_size 5", 5), ("--batched False", None)],
 )
-def test_several_files_are_decoded_together(tilewhisper, model, tmp_path, words, size):
+def test_several_files_are_decoded_together(tilewhisper, model, tmp_path, flags, size):
     files = [str(file) for file in three_files(tmp_path)]
-    finished = tilewhisper("transcribe", *files, "--seed", 7, "-o", tmp_path / "out", *words.split())
+    finished = tilewhisper("transcribe", *files, "--seed", 7, "-o", tmp_path / "out", *flags.split())
     assert finished.status == 0
     assert "warning" not in finished.err
-    (asked,) = model.together
-    assert (asked.files, asked.batch_size, asked.options) == (files, size, {"seed": 7})
+    (call,) = model.together
+    assert (call.files, call.batch_size, call.options) == (files, size, {"seed": 7})
     assert finished.out == "Hello there.\nAnd more.\n" * 3
     assert finished.err.count("RTF") == 3
     assert [line.split()[0] for line in finished.err.splitlines() if "───" in line] == files
@@ -112,16 +112,16 @@ def test_several_files_are_decoded_together(tilewhisper, model, tmp_path, words,
 
 
 @pytest.mark.parametrize(
-    ("words", "asked"), [("--batch_size 1", {}), ("--batched True --batch_size 5", {"batch_size": 5})]
+    ("flags", "options"), [("--batch_size 1", {}), ("--batched True --batch_size 5", {"batch_size": 5})]
 )
-def test_several_files_one_after_the_other(tilewhisper, model, tmp_path, words, asked):
-    assert tilewhisper("transcribe", *three_files(tmp_path), *words.split()).status == 0
+def test_flags_that_decode_files_one_after_the_other(tilewhisper, model, tmp_path, flags, options):
+    assert tilewhisper("transcribe", *three_files(tmp_path), *flags.split()).status == 0
     assert model.together == []
-    assert [one.options for one in model.asked] == [asked] * 3
+    assert [call.options for call in model.asked] == [options] * 3
 
 
 @pytest.mark.parametrize("one_by_one", [True, False])
-def test_an_interrupt_leaves_finished_files_whole(tilewhisper, model, tmp_path, monkeypatch, one_by_one):
+def test_an_interrupt_leaves_finished_files_complete(tilewhisper, model, tmp_path, monkeypatch, one_by_one):
     monkeypatch.setattr(model, "stop", KeyboardInterrupt())
     how = ("--batch_size", "1") if one_by_one else ()
     finished = tilewhisper("transcribe", *three_files(tmp_path), "-o", tmp_path / "out", *how)
@@ -135,7 +135,7 @@ def test_an_interrupt_leaves_finished_files_whole(tilewhisper, model, tmp_path, 
 
 
 @pytest.mark.parametrize("how", [(), ("--batch_size", "1")])
-def test_a_file_that_fails_midway_is_not_written_and_the_next_is(tilewhisper, model, tmp_path, monkeypatch, how):
+def test_a_file_that_fails_midway_is_not_written_and_the_next_file_is(tilewhisper, model, tmp_path, monkeypatch, how):
     monkeypatch.setattr(model, "stop", AudioError("second.flac: is cut off"))
     first, second, third = three_files(tmp_path)
     finished = tilewhisper(
@@ -150,7 +150,7 @@ def test_a_file_that_fails_midway_is_not_written_and_the_next_is(tilewhisper, mo
     assert len(report["runs"]) == 2
 
 
-def test_what_stops_files_that_are_decoded_together_fails_all_that_are_left(tilewhisper, model, tmp_path, monkeypatch):
+def test_an_error_of_the_whole_batch_fails_the_remaining_files(tilewhisper, model, tmp_path, monkeypatch):
     monkeypatch.setattr(model, "stop", KernelError("the device is lost"))
     first, second, third = three_files(tmp_path)
     finished = tilewhisper("transcribe", first, second, third, "-o", tmp_path / "out", "-f", "srt")
@@ -160,7 +160,7 @@ def test_what_stops_files_that_are_decoded_together_fails_all_that_are_left(tile
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["first.srt"]
 
 
-def test_a_full_disk_under_a_growing_file_is_one_line(tilewhisper, model, tmp_path, monkeypatch):
+def test_a_full_disk_is_one_line_of_error(tilewhisper, model, tmp_path, monkeypatch):
     def full(self, segment):
         raise OSError(28, "No space left on device")
 
@@ -176,7 +176,7 @@ class Terminal(io.StringIO):
 
 
 @pytest.mark.parametrize("how", [(), ("--batch_size", "1")])
-def test_on_a_terminal_every_line_stands_apart_from_the_bar(model, tmp_path, monkeypatch, how):
+def test_on_a_terminal_the_progress_bar_shares_no_line_with_other_output(model, tmp_path, monkeypatch, how):
     monkeypatch.setenv("TERM", "xterm")
     terminal = Terminal()
     with redirect_stdout(terminal), redirect_stderr(terminal):
@@ -188,6 +188,6 @@ def test_on_a_terminal_every_line_stands_apart_from_the_bar(model, tmp_path, mon
     assert ("100%" in terminal.getvalue()) == (not how)
 
 
-def test_what_is_piped_has_no_bar(tilewhisper, model, tmp_path):
+def test_piped_output_has_no_progress_bar(tilewhisper, model, tmp_path):
     finished = tilewhisper("transcribe", *three_files(tmp_path))
     assert "transcribing" not in finished.out + finished.err

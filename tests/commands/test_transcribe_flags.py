@@ -223,7 +223,7 @@ def test_weights_that_no_package_brings_are_asked_of_the_hub(tilewhisper, model)
         ("--clip_timestamps 2,1", "clip_timestamps must ascend"),
         ("--highlight_words True", "highlight_words needs the words' times"),
         ("--word_timestamps True --max_line_width 0", "max_line_width must be at least 1"),
-        ("--batch_size 0", "batch_size must be at least 1"),
+        ("--batch_size 0", "batch_size must be >= 1, got 0"),
         ("--seed -1", "seed must be 0 to 9223372036854775807, not -1"),
     ],
 )

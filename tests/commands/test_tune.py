@@ -1,4 +1,4 @@
-"""`tilewhisper tune`: a policy that can be loaded, with its figures and its machine; and the word about another one."""
+"""`tilewhisper tune`: a loadable policy with its measurements and its machine, and the warning on another machine."""
 
 import pytest
 from conftest import SAMPLE, SAMPLE_WORDS, require_weights
@@ -13,7 +13,7 @@ from tilewhisper.models.checkpoint.locate import installed
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory):
-    """A model of random weights with a real context, quick to run."""
+    """A small model with random weights and the full audio context."""
     require_weights("tiny.en")
     folder = tmp_path_factory.mktemp("small")
     config = WhisperConfig(
@@ -29,7 +29,7 @@ def tune(tilewhisper, model, file, *arguments):
     return tilewhisper("tune", "--model", model, "-o", file, "--rounds", "1", "--candidate", "bf16", *arguments)
 
 
-def test_it_writes_a_policy_with_its_figures_and_its_machine(tilewhisper, small, tmp_path):
+def test_it_writes_a_policy_with_its_measurements_and_its_machine(tilewhisper, small, tmp_path):
     file = tmp_path / "mine.toml"
     finished = tune(tilewhisper, small, file, "--audio", SAMPLE)
     assert finished.status == 0, finished.err
@@ -47,34 +47,34 @@ def test_it_writes_a_policy_with_its_figures_and_its_machine(tilewhisper, small,
         assert part in finished.err
 
 
-def test_without_a_recording_it_says_so(tilewhisper, small, tmp_path):
+def test_without_a_recording_it_uses_synthetic_speech_and_says_so(tilewhisper, small, tmp_path):
     finished = tune(tilewhisper, small, tmp_path / "mine.toml", "--bound", "1e-9")
     assert finished.status == 0, finished.err
     assert "synthetic speech, no recording" in finished.err
     assert "synthetic speech, no recording" in (tmp_path / "mine.toml").read_text()
     written = policy.load_policy(tmp_path / "mine.toml")
-    assert (written.default, written.rules) == ("torch", ())  # nothing else is that exact
+    assert (written.default, written.rules) == ("torch", ())  # no other backend is that exact
 
 
 @pytest.mark.parametrize("machine", ["AMD Am386, no FPU", None])
-def test_a_policy_from_another_machine_is_used_with_a_word(tilewhisper, tmp_path, machine):
+def test_a_policy_from_another_machine_is_used_with_a_warning(tilewhisper, tmp_path, machine):
     file = tmp_path / "mine.toml"
     file.write_text(f'machine = "{machine or fingerprint()}"\ndefault = "torch"\n')
     finished = tilewhisper("transcribe", SAMPLE, "--model", require_weights("tiny.en"), "--policy", file)
     assert finished.status == 0
     assert SAMPLE_WORDS in finished.out
-    words = [line for line in finished.err.splitlines() if "another machine" in line]
+    warnings = [line for line in finished.err.splitlines() if "another machine" in line]
     expected = f"policy {file} was measured on another machine (AMD Am386, no FPU); run `tilewhisper tune` here"
-    assert words == ([expected] if machine else [])
+    assert warnings == ([expected] if machine else [])
 
 
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--bound", "0"], ["--bound", "above 0"]),
-        (["--bound", "nan"], ["--bound", "above 0"]),
-        (["--rounds", "0"], ["--rounds", "at least 1"]),
-        (["--threads", "-1"], ["threads", "-1"]),
+        (["--bound", "0"], ["--bound must be > 0 and finite"]),
+        (["--bound", "nan"], ["--bound must be > 0 and finite"]),
+        (["--rounds", "0"], ["--rounds must be >= 1, got 0"]),
+        (["--threads", "-1"], ["--threads must be >= 0, got -1"]),
         (["--candidate", "int17"], ["'int17'", "did you mean 'int16'"]),
         (["--candidate", "npu", "--npu_fault", "hang:1"], ["npu"]),
         (["--audio", "none.wav"], ["none.wav", "no such file"]),
@@ -82,7 +82,9 @@ def test_a_policy_from_another_machine_is_used_with_a_word(tilewhisper, tmp_path
         (["-o", "none/mine.toml"], ["none/mine.toml", "there is no folder"]),
     ],
 )
-def test_what_is_wrong_is_said_in_one_line_and_nothing_is_written(tilewhisper, tmp_path, monkeypatch, arguments, words):
+def test_a_bad_argument_is_one_line_of_error_and_nothing_is_written(
+    tilewhisper, tmp_path, monkeypatch, arguments, words
+):
     require_weights("tiny.en")
     monkeypatch.chdir(tmp_path)
     finished = tilewhisper("tune", "-o", "mine.toml", *arguments)

@@ -72,5 +72,5 @@ def test_a_window_that_comes_out_badly_is_done_again_in_full(engine, shared):
     whole, _ = model.transcribe(shared / "jfk.flac", audio_context="full", **options)
     assert [segment.tokens for segment in segments] == [segment.tokens for segment in whole]
     report = segments.report()
-    assert (report.windows, report.windows_again_in_full) == (2, 1)
-    assert whole.report().windows_again_in_full == 0
+    assert (report.windows, report.windows_reencoded) == (2, 1)
+    assert whole.report().windows_reencoded == 0

@@ -1,4 +1,4 @@
-"""The tuner's choice obeys the bound and the time. The model is small and random, the clock is the backends' own."""
+"""The tuner chooses the fastest policy within the bound. The model is small and random; backends set the clock."""
 
 import itertools
 
@@ -13,20 +13,20 @@ from tilewhisper.engine.routing.policy_file import compact, to_toml
 from tilewhisper.engine.routing.sites import sites_of
 from tilewhisper.engine.tuning.autotune import tune
 from tilewhisper.engine.tuning.evaluation import Trials
-from tilewhisper.engine.tuning.fingerprint import fingerprint, other_machine
+from tilewhisper.engine.tuning.fingerprint import fingerprint, machine_warning
 from tilewhisper.engine.tuning.synthetic_speech import synthetic_speech
 from tilewhisper.kernels.cpu.torch_f32 import TorchBackend
 
 QKV = "layers.*.self_attn.{q_proj,k_proj,v_proj}"
 
 
-class Workshop:
-    """Backends by name, all on one clock that only their products move."""
+class FakeBackends:
+    """Backends by name that share a clock, which only their products move."""
 
     def __init__(self, **backends):
         self.now = 0.0
         self.last = None
-        self.backends = {name: Made(self, name, **how) for name, how in backends.items()}
+        self.backends = {name: FakeBackend(self, name, **how) for name, how in backends.items()}
 
     def clock(self):
         return self.now
@@ -35,19 +35,19 @@ class Workshop:
         return self.backends[name]
 
 
-class Made(TorchBackend):
-    """float32 plus a part of the result turned round: wrong by `off`; a product takes `seconds`."""
+class FakeBackend(TorchBackend):
+    """float32 plus `off` times the reversed result; each product takes `seconds` on the shared clock."""
 
-    def __init__(self, workshop, name, seconds, off=0.0, takes=lambda shape: True, change=0.0):
-        self.workshop, self.name, self.seconds, self.off, self.takes = workshop, name, seconds, off, takes
-        self.change = change  # seconds more where another backend ran before
+    def __init__(self, shared, name, seconds, off=0.0, takes=lambda shape: True, change=0.0):
+        self.shared, self.name, self.seconds, self.off, self.takes = shared, name, seconds, off, takes
+        self.change = change  # more seconds if another backend ran before
 
     def supports(self, shape):
-        return None if self.takes(shape) else f"{shape} is too much for it"
+        return None if self.takes(shape) else f"{shape} is not supported"
 
     def _done(self, y):
-        self.workshop.now += self.seconds + (self.change if self.workshop.last != self.name else 0.0)
-        self.workshop.last = self.name
+        self.shared.now += self.seconds + (self.change if self.shared.last != self.name else 0.0)
+        self.shared.last = self.name
         return y + self.off * y.flip(-1)
 
     def linear(self, x, prepared):
@@ -76,13 +76,13 @@ def model():
 
 @pytest.fixture
 def tuned(model, monkeypatch):
-    """`tune` with backends made to measure: its Tuning, and the Trials."""
+    """Run `tune` on fake backends; returns its Tuning and the Trials."""
 
     def run(bound, **backends):
-        workshop = Workshop(**backends)
-        monkeypatch.setattr("time.perf_counter", workshop.clock)
+        fakes = FakeBackends(**backends)
+        monkeypatch.setattr("time.perf_counter", fakes.clock)
         mels = torch.randn(2, 80, 100, generator=torch.Generator().manual_seed(1))
-        trials = Trials(model, list(mels), workshop.create)
+        trials = Trials(model, list(mels), fakes.create)
         return tune(trials, list(backends), bound, rounds=3), trials
 
     return run
@@ -96,41 +96,42 @@ def feed_forward(shape):
 
 
 @pytest.mark.parametrize(("bound", "name"), [(1.0, "fast"), (3e-4, "middle"), (1e-6, "torch")])
-def test_the_fastest_within_the_bound_where_it_is_a_uniform_one(tuned, bound, name):
+def test_a_uniform_policy_is_chosen_if_it_is_the_fastest_within_the_bound(tuned, bound, name):
     tuning, _ = tuned(bound, torch=SLOW, middle=MIDDLE, fast=FAST)
     assert (tuning.chosen.policy.default, tuning.chosen.policy.rules) == (name, ())
     assert set(tuning.choice.values()) == {name}
 
 
-def test_a_mixed_policy_beats_every_uniform_one_within_its_bound(tuned):
+def test_a_mixed_policy_beats_every_uniform_policy_within_the_bound(tuned):
     tuning, trials = tuned(5e-3, torch=SLOW, middle=MIDDLE, fast=FAST)
     assert set(tuning.choice.values()) == {"middle", "fast"}
     assert tuning.chosen.error == trials.error(tuning.chosen.policy)
     assert 3e-4 < tuning.chosen.error <= 5e-3
-    uniform = {whole.policy.name: whole for whole in tuning.wholes if whole is not tuning.chosen}
+    uniform = {measured.policy.name: measured for measured in tuning.policies if measured is not tuning.chosen}
     assert set(uniform) == {"torch", "middle", "fast"}
-    assert tuning.chosen.seconds < min(whole.seconds for whole in uniform.values() if whole.error <= 5e-3)
+    assert tuning.chosen.seconds < min(measured.seconds for measured in uniform.values() if measured.error <= 5e-3)
     assert uniform["fast"].error > 5e-3
 
 
-def test_figures_are_of_each_backend_alone(tuned):
+def test_measurements_are_of_each_backend_alone(tuned):
     tuning, _ = tuned(5e-3, torch=SLOW, fast=FAST)
-    figures = {kind.name: of_kind for kind, of_kind in tuning.figures.items()}
-    assert {"conv1", QKV, "layers.*.self_attn.{qk,av}", "layers.*.fc2"} <= set(figures)
-    assert (figures[QKV]["torch"].seconds, figures[QKV]["fast"].seconds) == pytest.approx((2 * 4.0, 2 * 1.0))
-    assert (figures["conv1"]["torch"].seconds, figures["conv1"]["torch"].error) == pytest.approx((4.0, 0.0))
-    assert 0 < figures["layers.*.fc2"]["fast"].error < tuning.wholes[1].error
+    measurements = {kind.name: of_kind for kind, of_kind in tuning.measurements.items()}
+    assert {"conv1", QKV, "layers.*.self_attn.{qk,av}", "layers.*.fc2"} <= set(measurements)
+    assert (measurements[QKV]["torch"].seconds, measurements[QKV]["fast"].seconds) == pytest.approx((2 * 4.0, 2 * 1.0))
+    assert (measurements["conv1"]["torch"].seconds, measurements["conv1"]["torch"].error) == pytest.approx((4.0, 0.0))
+    assert 0 < measurements["layers.*.fc2"]["fast"].error < tuning.policies[1].error
 
 
-def test_single_layers_are_chosen_nearly_as_well_as_by_trying_all(tuned):
-    """Two sites of two layers, one backend beside float32: sixteen policies, all of them measured."""
+@pytest.mark.slow
+def test_single_layers_are_chosen_nearly_as_well_as_by_exhaustive_search(tuned):
+    """Two sites of two layers, one backend besides float32: sixteen policies, all measured."""
     backends = {"torch": SLOW, "fast": {**FAST, "takes": feed_forward}}
     _, trials = tuned(1.0, **backends)
     sites = [f"layers.{i}.fc{j}" for i in (0, 1) for j in (1, 2)]
     everything = {}
     for names in itertools.product(("torch", "fast"), repeat=4):
         rules = tuple(Rule(site, name) for site, name in zip(sites, names, strict=True))
-        everything[names] = trials.error(Policy("one", "torch", rules))
+        everything[names] = trials.error(Policy("mixed", "torch", rules))
     for bound in sorted(everything.values())[2::4]:
         tuning, _ = tuned(bound, **backends)
         chosen = {launch[0]: name for launch, name in tuning.choice.items()}
@@ -142,33 +143,35 @@ def test_single_layers_are_chosen_nearly_as_well_as_by_trying_all(tuned):
         assert names.count("fast") >= max(1, most - 1)
 
 
-def test_a_uniform_policy_that_turns_out_faster_than_the_mix_is_taken(tuned):
-    """Going from one backend to another costs more here than the faster one saves."""
+def test_a_uniform_policy_that_proves_faster_than_the_mix_is_chosen(tuned):
+    """Changing the backend costs more here than the faster backend saves."""
     backends = {"torch": {**SLOW, "change": 50.0}, "fast": {**FAST, "takes": feed_forward, "change": 50.0}}
     tuning, _ = tuned(1.0, **backends)
-    assert [whole.policy.name for whole in tuning.wholes] == ["torch", "tuned"]
+    assert [measured.policy.name for measured in tuning.policies] == ["torch", "tuned"]
     assert tuning.chosen.policy.name == "torch"
     assert set(tuning.choice.values()) == {"torch"}
 
 
 @pytest.mark.parametrize("off", [float("nan"), 0.9])
-def test_a_broken_kernel_is_left_out_whatever_the_bound(tuned, off):
+def test_a_broken_kernel_is_excluded_whatever_the_bound(tuned, off):
     tuning, _ = tuned(10.0, torch=SLOW, broken={"seconds": 0.1, "off": off})
-    figure = next(of_kind["broken"] for kind, of_kind in tuning.figures.items() if kind.name == "layers.*.fc1")
-    assert "wrong results" in figure.why_not
-    assert figure.seconds == 0
-    assert [whole.policy.name for whole in tuning.wholes if whole.policy.name == "broken"] == []
+    measurement = next(
+        of_kind["broken"] for kind, of_kind in tuning.measurements.items() if kind.name == "layers.*.fc1"
+    )
+    assert "wrong results" in measurement.exclusion
+    assert measurement.seconds == 0
+    assert [measured.policy.name for measured in tuning.policies if measured.policy.name == "broken"] == []
 
 
-def test_what_a_backend_cannot_take_is_left_out_with_its_reason(tuned):
+def test_an_unsupported_shape_is_excluded_with_its_reason(tuned):
     tuning, _ = tuned(1.0, torch=SLOW, fast={**FAST, "takes": feed_forward})
-    figures = {kind.name: of_kind["fast"] for kind, of_kind in tuning.figures.items()}
-    assert "too much for it" in figures[QKV].why_not
-    assert not figures["layers.*.fc1"].why_not
+    measurements = {kind.name: of_kind["fast"] for kind, of_kind in tuning.measurements.items()}
+    assert "is not supported" in measurements[QKV].exclusion
+    assert not measurements["layers.*.fc1"].exclusion
     assert {name for launch, name in tuning.choice.items() if "fc" in launch[0]} == {"fast"}
 
 
-def test_the_model_is_left_as_it_was(tuned, model):
+def test_the_model_is_unchanged(tuned, model):
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     tuned(5e-3, torch=SLOW, fast=FAST)
     assert type(model.model.encoder.layers[0].fc1) is torch.nn.Linear
@@ -178,7 +181,7 @@ def test_the_model_is_left_as_it_was(tuned, model):
 # --- the policy as a file -----------------------------------------------------------------------------------------
 
 
-def test_few_rules_send_every_site_where_the_table_says(model):
+def test_compact_rules_route_every_site_as_the_table_does(model):
     sites = sites_of(model.config)
     for seed in range(20):
         picks = torch.randint(0, 3, (len(sites),), generator=torch.Generator().manual_seed(seed)).tolist()
@@ -190,7 +193,7 @@ def test_few_rules_send_every_site_where_the_table_says(model):
     assert [str(rule) for rule in compact("fc1", by_site).rules] == ["layers.*.fc1 = int16"]
 
 
-def test_all_of_a_policy_can_be_written_and_read():
+def test_every_part_of_a_policy_survives_writing_and_reading():
     rule = Rule("layers.*", "npu", "torch", Condition.parse("M*N > 100000"))
     made = Policy("p", "torch", (rule, Rule("conv1", "int8")), 'quoted "so" \\ and µ', "a machine\x7f, 2 CPUs")
     text = to_toml(made, ["two\nlines\r\x00", ""])
@@ -202,14 +205,14 @@ def test_all_of_a_policy_can_be_written_and_read():
     assert len([line for line in text.splitlines() if line.startswith("#")]) == 2
 
 
-def test_the_word_about_another_machine():
+def test_a_policy_of_another_machine_gives_a_warning():
     here = Policy("mine.toml", "torch", machine=fingerprint())
     there = Policy("mine.toml", "torch", machine="AMD Am386, no FPU")
-    assert other_machine(here) is None
-    assert other_machine(policy.load_policy("cpu")) is None
-    word = other_machine(there)
-    assert "mine.toml was measured on another machine (AMD Am386, no FPU); run `tilewhisper tune` here" in word
-    assert "\n" not in word
+    assert machine_warning(here) is None
+    assert machine_warning(policy.load_policy("cpu")) is None
+    warning = machine_warning(there)
+    assert "mine.toml was measured on another machine (AMD Am386, no FPU); run `tilewhisper tune` here" in warning
+    assert "\n" not in warning
 
 
 def test_the_machine_must_be_a_string():
@@ -217,8 +220,8 @@ def test_the_machine_must_be_a_string():
         policy.parse_policy('default = "torch"\nmachine = 3', "test")
 
 
-def test_the_synthetic_sound_is_the_same_every_time_and_within_full_scale():
-    sound = synthetic_speech(2.0)
-    assert (sound == synthetic_speech(2.0)).all()
-    assert sound.shape == (32000,)
-    assert 0.2 < abs(sound).max() <= 0.3
+def test_synthetic_speech_is_deterministic_and_within_full_scale():
+    samples = synthetic_speech(2.0)
+    assert (samples == synthetic_speech(2.0)).all()
+    assert samples.shape == (32000,)
+    assert 0.2 < abs(samples).max() <= 0.3

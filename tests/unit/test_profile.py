@@ -1,4 +1,4 @@
-"""Spans taken apart: every part counted once, nothing lost, and what was watched left as it was."""
+"""A recording's parts add up to its total, and recording leaves the engine as it was."""
 
 from collections import Counter
 from types import SimpleNamespace
@@ -8,8 +8,10 @@ import pytest
 from tilewhisper.engine.decoding.decoder import Decoder
 from tilewhisper.engine.decoding.token_rules import TokenRules
 from tilewhisper.engine.routing.router import Router
-from tilewhisper.engine.tuning import profile
-from tilewhisper.engine.tuning.profile import Recording, Span
+from tilewhisper.engine.tuning.breakdown import breakdown
+from tilewhisper.engine.tuning.chrome_trace import chrome_trace
+from tilewhisper.engine.tuning.recording import Recording, TraceSpan, median_recording, record
+from tilewhisper.engine.tuning.watched import Category
 from tilewhisper.kernels.cpu.torch_f32 import TorchBackend
 from tilewhisper.models.audio import reader
 from tilewhisper.models.audio.log_mel import LogMel
@@ -19,7 +21,7 @@ MAIN, OTHER = 1, 2
 
 
 def span(name, category, start, end, function="", inputs=(), output=None, thread=MAIN):
-    return Span(name, category, function, start * MS, end * MS, thread, inputs, output)
+    return TraceSpan(name, Category(category), function, start * MS, end * MS, thread, inputs, output)
 
 
 def site(launch, *used):
@@ -34,17 +36,17 @@ SPANS = [
     span("elsewhere", "stage", 111, 122, thread=OTHER),
     span("encode", "stage", 110, 130, "encode"),
     span("linear layer", "decoder", 132, 133, "linear"),
-    span("keys and values of the audio", "decoder", 131, 134, "start"),
+    span("pack cross-attention K/V", "decoder", 131, 134, "pack_cross_kv"),
     span("linear layer", "decoder", 135, 136, "linear"),
     span("self-attention", "decoder", 136, 138, "self_attention"),
     span("step", "decoder", 134, 139, "step"),
-    span("vocabulary", "decoder", 139, 143, "logits"),
+    span("LM head", "decoder", 139, 143, "logits"),
     span("linear layer", "decoder", 144, 146, "linear_add"),
     span("step", "decoder", 143, 147, "step"),
     span("decode", "stage", 130, 150, "decode"),
     span("transcribe", "run", 100, 160, "transcribe"),
 ]
-"""One pass of 60 ms with every kind of gap; spans that touch are neighbours, not parents."""
+"""One pass of 60 ms with every kind of gap; spans that touch are siblings, not parent and child."""
 
 RECORDING = Recording(
     SPANS,
@@ -61,39 +63,39 @@ RECORDING = Recording(
 
 @pytest.fixture(scope="module")
 def found():
-    return profile.breakdown(RECORDING)
+    return breakdown(RECORDING)
 
 
 def milliseconds(parts):
     return {part.name: (part.calls, round(part.seconds * 1e3, 6)) for part in parts}
 
 
-def test_stages_and_what_none_accounts_for(found):
+def test_stages_and_the_time_that_no_stage_covers(found):
     assert found.seconds == pytest.approx(0.060)
-    stages = {"decode audio": (1, 3.0), "encode": (1, 20.0), "decode": (1, 20.0), "not accounted for": (0, 17.0)}
+    stages = {"decode audio": (1, 3.0), "encode": (1, 20.0), "decode": (1, 20.0), "other": (0, 17.0)}
     assert milliseconds(found.stages) == stages
 
 
-def test_the_encoder_by_role_and_launch_by_launch(found):
-    assert milliseconds(found.encoder) == {"conv1": (1, 2.0), "fc1": (2, 7.0), "norms and the rest": (0, 11.0)}
-    assert [part.name for part in found.launches] == ["conv1", "layers.0.fc1", "layers.1.fc1", "norms and the rest"]
+def test_the_encoder_by_role_and_by_launch(found):
+    assert milliseconds(found.encoder) == {"conv1": (1, 2.0), "fc1": (2, 7.0), "norms and other": (0, 11.0)}
+    assert [part.name for part in found.launches] == ["conv1", "layers.0.fc1", "layers.1.fc1", "norms and other"]
     assert sum(part.seconds for part in found.launches) == pytest.approx(0.020)
 
 
-def test_a_role_names_every_backend_that_ran_it(found):
+def test_a_role_lists_every_backend_that_ran_it(found):
     assert [part.backend for part in found.encoder] == ["torch", "torch, npu", ""]
     assert [part.backend for part in found.launches] == ["torch", "torch", "npu, torch", ""]
 
 
-def test_the_decoder_by_kind_with_what_is_left_of_steps_and_stages(found):
+def test_the_decoder_by_kind_of_work_with_the_remainder_of_steps_and_of_stages(found):
     assert found.steps == 2
     assert milliseconds(found.decoder) == {
-        "linear layer": (2, 3.0),  # the one within `start` is part of that
+        "linear layer": (2, 3.0),  # the call inside `pack_cross_kv` counts there
         "self-attention": (1, 2.0),
-        "norms and the rest of a step": (0, 4.0),
-        "keys and values of the audio": (1, 3.0),
-        "vocabulary": (1, 4.0),
-        "choice and the rest": (0, 4.0),
+        "norms and other in a step": (0, 4.0),
+        "pack cross-attention K/V": (1, 3.0),
+        "LM head": (1, 4.0),
+        "token selection and other": (0, 4.0),
     }
 
 
@@ -111,14 +113,14 @@ def test_multiply_adds_follow_from_the_shapes(function, inputs, output, multiply
     assert span("", "encoder", 0, 1, function, inputs, output).multiply_adds == multiply_adds
 
 
-def test_the_median_is_the_faster_of_two():
+def test_the_median_of_an_even_number_is_the_faster_of_the_middle_two():
     runs = [Recording([span("transcribe", "run", 0, end)], RECORDING.report) for end in (5, 1, 9, 3)]
-    assert profile.median(runs).seconds == 3e-3
-    assert profile.median(runs[:3]).seconds == 5e-3
+    assert median_recording(runs).seconds == 3e-3
+    assert median_recording(runs[:3]).seconds == 5e-3
 
 
 def test_the_trace_holds_every_span_in_microseconds_from_the_start():
-    events = [event for event in profile.chrome_trace(RECORDING)["traceEvents"] if event["ph"] == "X"]
+    events = [event for event in chrome_trace(RECORDING)["traceEvents"] if event["ph"] == "X"]
     assert Counter(event["name"] for event in events) == Counter(span.name for span in SPANS)
     (fc1,) = (event for event in events if event["name"] == "layers.1.fc1")
     assert (fc1["ts"], fc1["dur"], fc1["tid"], fc1["cat"]) == (17_000, 4_000, MAIN, "encoder")
@@ -138,7 +140,7 @@ class Segments(list):
 
 
 class Model:
-    """Runs two stages, and fails at the pass of that number."""
+    """A model that runs one stage and fails in pass number `fails_at`."""
 
     def __init__(self, fails_at):
         self.decoder_plan = SimpleNamespace(backend=TorchBackend())
@@ -158,9 +160,9 @@ class Model:
     def align(self): ...
 
 
-def test_a_run_is_recorded_after_one_that_is_not():
+def test_recorded_runs_follow_a_warm_up_run():
     model = Model(fails_at=None)
-    runs = profile.record(model, "a.wav", None, "transcribe", runs=2)
+    runs = record(model, "a.wav", None, "transcribe", runs=2)
     assert model.passes == 3
     for run in runs:
         assert [span.name for span in run.spans] == ["encode", "transcribe"]
@@ -169,11 +171,11 @@ def test_a_run_is_recorded_after_one_that_is_not():
 WATCHED = [(Router, "linear"), (Decoder, "step"), (TokenRules, "forbid"), (LogMel, "append")]
 
 
-def test_a_pass_that_fails_leaves_the_engine_as_it_was():
+def test_a_failed_pass_leaves_the_engine_as_it_was():
     before = [vars(owner)[name] for owner, name in WATCHED]
     model = Model(fails_at=3)
     with pytest.raises(reader.AudioError):
-        profile.record(model, "a.wav", None, "transcribe", runs=5)
+        record(model, "a.wav", None, "transcribe", runs=5)
     assert model.passes == 3
     assert [vars(owner)[name] for owner, name in WATCHED] == before
     assert not {"encode", "log_mel"} & vars(model).keys()

@@ -1,0 +1,144 @@
+"""Transcribe files, show and write each text, and collect reports and failures."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+
+from tilewhisper.engine.commands import outputs
+from tilewhisper.engine.commands.screen import say
+from tilewhisper.engine.commands.transcribe_task import TranscribeTask
+from tilewhisper.engine.errors import USER_ERRORS
+from tilewhisper.engine.progress import progress_bar
+
+if TYPE_CHECKING:
+    from tilewhisper.engine.pipeline.transcription import Transcript
+    from tilewhisper.engine.report import RunReport
+    from tilewhisper.engine.results import Segment, TranscriptionInfo
+    from tilewhisper.engine.whisper_model import WhisperModel
+
+SOME_FAILED = 3
+"""Exit status if some of several files failed."""
+LONG_SECONDS = 30.0
+"""A file of more than one window gets a progress bar."""
+
+
+@dataclass
+class Outcome:
+    reports: "list[RunReport]" = field(default_factory=list)
+    failures: list[tuple[str, str]] = field(default_factory=list)
+    """File and error message."""
+
+    @property
+    def status(self) -> int:
+        """The command's exit status."""
+        if not self.failures:
+            return 0
+        return SOME_FAILED if self.reports else 2
+
+    @contextmanager
+    def collecting_failure(self, file: str, err: Console) -> Iterator[None]:
+        """Print and record one of USER_ERRORS as this file's failure, so that the other files go on."""
+        try:
+            yield
+        except USER_ERRORS as e:
+            self.failures.append((file, str(e)))
+            say(err, f"tilewhisper: error: {e}")
+
+    def to_json(self) -> dict[str, Sequence[Any]]:
+        return {
+            "runs": [report.to_json() for report in self.reports],
+            "failures": [{"file": file, "error": error} for file, error in self.failures],
+        }
+
+
+@dataclass(frozen=True)
+class TranscribeRun:
+    """One run of the command on files that can be read."""
+
+    model: "WhisperModel"
+    files: Sequence[str]
+    task: TranscribeTask
+    written: Mapping[str, Sequence[Path]]
+    """The output files of each input."""
+    outcome: Outcome
+    out: Console
+    err: Console
+
+    def transcribe(self) -> None:
+        if self.task.decodes_files_together(self.files):
+            self._transcribe_together()
+        else:
+            self._transcribe_in_turn()
+
+    def _transcribe_in_turn(self) -> None:
+        """Transcribe one file after the other and show segments as they are decoded."""
+        batch_size = self.task.chunks_per_batch(self.files)
+        for file in self.files:
+            self._show_heading(file)
+            with self.outcome.collecting_failure(file, self.err):
+                with progress_bar(self.err.is_terminal, self.err, above=LONG_SECONDS) as progress:
+                    segments, info = self.model.transcribe(
+                        file, batch_size=batch_size, progress=progress, **self.task.options
+                    )
+                    found = self._show_segments(file, segments)
+                self._finish(file, found, info, segments.report())
+
+    def _transcribe_together(self) -> None:
+        """Decode windows of several files in one batch, and show the files in order, each when it is complete."""
+        left = list(self.files)
+        try:
+            with progress_bar(self.err.is_terminal, self.err) as progress:
+                for transcript in self.model.transcribe_many(self.files, self.task.batch_size, **self.task.options):
+                    self._show_transcript(left.pop(0), transcript)
+                    if progress:
+                        progress(len(self.files) - len(left), len(self.files))
+        except USER_ERRORS as e:  # an error that is not of a single file, such as a lost device
+            self.outcome.failures += [(file, str(e)) for file in left]
+            say(self.err, f"tilewhisper: error: {e}")
+
+    def _show_transcript(self, file: str, transcript: "Transcript") -> None:
+        self._show_heading(file)
+        with self.outcome.collecting_failure(file, self.err):
+            if transcript.info is None or transcript.report is None:
+                raise transcript.error or AssertionError(file)
+            found = self._show_segments(file, iter(transcript.segments))
+            self._finish(file, found, transcript.info, transcript.report)
+
+    def _show_heading(self, file: str) -> None:
+        if not self.task.quiet and len(self.files) + len(self.outcome.failures) > 1:
+            self.err.rule(file, align="left")
+
+    def _show_segments(self, file: str, segments: "Iterator[Segment]") -> "list[Segment]":
+        """Show each segment and append it to the output files that are written as segments come."""
+        from tilewhisper.engine.output.writers import timed_line
+
+        found = []
+        for segment in outputs.growing(segments, self.written.get(file, [])):
+            if not self.task.quiet:
+                say(self.out, timed_line(segment) if self.task.verbose else segment.text.strip())
+            found.append(segment)
+        return found
+
+    def _finish(self, file: str, segments: "Sequence[Segment]", info: "TranscriptionInfo", report: "RunReport") -> None:
+        if not segments:
+            say(self.err, f"{file}: no speech found")
+        outputs.finish(segments, info, self.written.get(file, []), self.task.layout)
+        if not self.task.quiet:
+            _show_report(report, self.err)
+        self.outcome.reports.append(report)
+
+
+def _show_report(report: "RunReport", err: Console) -> None:
+    from tilewhisper.engine.commands import tables
+
+    err.print()
+    err.print(tables.stage_table(report))
+    err.print()
+    err.print(tables.backend_table(report))
+    err.print()
+    say(err, tables.setting_line(report))
+    say(err, tables.summary_line(report), "bold")
