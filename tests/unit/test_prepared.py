@@ -86,6 +86,7 @@ def test_the_second_load_is_the_first_bit_for_bit_and_reads_nothing(cache_folder
     assert not any(p.requires_grad for p in second.model.parameters())
 
 
+@pytest.mark.slow
 def test_real_weights_and_their_tokenizer(cache_folder, readers):
     name = require_weights("tiny.en")
     assert_same(cache.load(name), cache.load(name))
@@ -230,6 +231,7 @@ def test_processes_that_write_at_once_agree(cache_folder, folder):
     assert [path.name for path in cache_folder.iterdir()] == [cache.path_of(locate(folder)).name]
 
 
+@pytest.mark.slow
 def test_no_start_imports_what_a_transcript_does_not_need(tmp_path):
     """transformers alone takes longer than transcribing a minute of speech."""
     require_weights("tiny.en")

@@ -43,6 +43,7 @@ def audio() -> np.ndarray:
 
 
 @needs_vad
+@pytest.mark.slow
 def test_probabilities_are_the_streaming_models(audio: np.ndarray) -> None:
     """The oracle: silero-vad's own TorchScript model, frame after frame."""
     package = importlib.util.find_spec("silero_vad")
