@@ -1,4 +1,4 @@
-"""A roofline picture: how fast each product ran, under what memory and instructions allow (Williams et al., 2009)."""
+"""Draw a roofline (Williams et al., 2009): the speed of each product below the limits of memory and instructions."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from matplotlib import pyplot as plt
 
 MARKERS = "osD^vPX*"
 ROOF = "0.45"
-"""A grey: colours are the backends'."""
+"""Grey; colours distinguish the backends."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Point:
 
 
 def draw(file: Path, title: str, gops: Mapping[str, float], read_gb_s: float | None, points: Sequence[Point]) -> None:
-    """Write the picture; the suffix says in which format. Roofs that are unknown are left out."""
+    """Write the picture in the format of the file's suffix. Unknown limits are left out."""
     figure, axes = plt.subplots(figsize=(9, 5.5), layout="constrained")
     low = min(point.operations_per_byte for point in points) / 2
     high = max(point.operations_per_byte for point in points) * 2
