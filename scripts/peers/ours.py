@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from peers.base import Setup, Transcript
+from peers.base import PeerError, Setup, Transcript
 
 from tilewhisper import WhisperModel
 from tilewhisper.engine.report import RunReport
@@ -30,7 +30,9 @@ class Peer:
         return [_transcript(transcript.segments, transcript.report) for transcript in transcripts]
 
 
-def _transcript(segments: Sequence[Segment], report: RunReport) -> Transcript:
+def _transcript(segments: Sequence[Segment], report: RunReport | None) -> Transcript:
+    if report is None:
+        raise PeerError("a recording was not transcribed")
     return Transcript(
         "".join(segment.text for segment in segments),
         [(segment.start, segment.end) for segment in segments],

@@ -94,7 +94,7 @@ def test_character_errors_ignore_case_normalization_form_and_punctuation(script)
         (
             ["a.wav\twords"],
             ["--setting", "cpu"],
-            "a setting must be POLICY/AUDIO_CONTEXT, such as cpu/sparse:4, got 'cpu'",
+            "must be POLICY/AUDIO_CONTEXT, such as cpu/sparse:4, got 'cpu'",
         ),
         (["a.wav\twords"], ["--setting", "cpu/sparse:0"], "'sparse:0'"),
         (["a.wav\twords"], ["--setting", "gpu/full"], "no policy 'gpu'"),
