@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import hypothesis
 import pytest
 import torch
 
@@ -20,6 +21,9 @@ TESTS = Path(__file__).parent
 SHARED = TESTS.parents[1] / "shared" / "data"
 SAMPLE = TESTS / "data" / "sample.flac"
 SAMPLE_WORDS = "we will take your questions"
+hypothesis.settings.register_profile("no deadline", deadline=None)  # a busy machine is not a defect
+hypothesis.settings.load_profile("no deadline")
+
 SLOW = ("commands", "parity", "device/test_backend.py", "device/test_designs.py", "unit/test_autotune.py")
 """Folders and files whose tests are all marked `slow`; `pytest -m "not slow"` leaves them out."""
 
