@@ -35,8 +35,8 @@ def draw(file: Path, title: str, gops: Mapping[str, float], read_gb_s: float | N
     if read_gb_s is not None:
         _note(axes, f"reading memory, {read_gb_s:.0f} GB/s", (low * 1.6, low * read_gb_s), align="left")
     for backend, marker in zip(dict.fromkeys(point.backend for point in points), MARKERS * len(points), strict=False):
-        mine = [point for point in points if point.backend == backend]
-        at = ([point.operations_per_byte for point in mine], [point.gops for point in mine])
+        own = [point for point in points if point.backend == backend]
+        at = ([point.operations_per_byte for point in own], [point.gops for point in own])
         axes.scatter(*at, marker=marker, s=36, alpha=0.75, label=backend, zorder=3)
     axes.set(xscale="log", yscale="log", xlim=(low, high), title=title)
     axes.set(xlabel="operations per byte from and to memory", ylabel="GOP/s")

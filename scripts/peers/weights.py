@@ -107,8 +107,8 @@ def _openvino(workshop: Workshop, source: Source, folder: Path) -> None:
 
 
 def _found_exporter() -> str:
-    beside = Path(sys.executable).with_name(EXPORTER)
-    found = str(beside) if beside.exists() else shutil.which(EXPORTER)
+    installed = Path(sys.executable).with_name(EXPORTER)
+    found = str(installed) if installed.exists() else shutil.which(EXPORTER)
     if found is None:
         raise PeerError(_NO_EXPORTER)
     return found

@@ -28,7 +28,7 @@ def folder_of(tmp_path, *rows, columns="file\treference"):
 
 @pytest.fixture
 def clips(shared, tmp_path):
-    """Two short English clips, and one that is labelled as Chinese."""
+    """Two short English clips, and a clip labelled as Chinese."""
     rows = (shared / "librispeech" / "transcripts.tsv").read_text().splitlines()
     references = {file: text for file, _, text in (row.split("\t") for row in rows)}
     for name in CLIPS:
