@@ -1,9 +1,9 @@
-"""Word error rate of this engine and of transformers' `generate` over a folder of clips, and how often they agree.
+"""Compare the word error rate and the tokens of this engine with those of transformers' `generate`.
 
     python scripts/accuracy.py ../shared/data/librispeech --model tiny.en --model base --language en
 
-The folder holds audio files and a `transcripts.tsv` with the columns `file` and `reference`. Both decode greedily, with
-timestamps, on the same weights; text is compared after Whisper's own English normalisation.
+The folder holds clips of up to 30 s and their `transcripts.tsv` (see clips.py). Both engines decode greedily, with
+timestamps, from the same weights. Texts are scored after Whisper's English normalization.
 """
 
 import argparse
@@ -29,7 +29,7 @@ from tilewhisper.models.audio import reader
 
 @dataclass(frozen=True)
 class Score:
-    """Over all clips of up to 30 s; error rates in percent."""
+    """One model over all clips; error rates in percent."""
 
     model: str
     policy: str
@@ -38,10 +38,11 @@ class Score:
     transformers_word_error_rate: float
     same_tokens: int
     different: list[str]
+    """Files on which the tokens differ."""
 
 
-def main() -> int:
-    args = _parser().parse_args()
+def main(arguments: Sequence[str] | None = None) -> int:
+    args = _parser().parse_args(arguments)
     console = Console(highlight=False)
     try:
         clips = read_clips(args.folder)
@@ -50,17 +51,17 @@ def main() -> int:
         print(f"accuracy: error: {e}", file=sys.stderr)
         return 2
     console.print(_table(scores))
-    for one in scores:
-        for file in one.different:
-            console.print(f"{one.model}: tokens differ on {file}")
+    for result in scores:
+        for file in result.different:
+            console.print(f"{result.model}: tokens differ on {file}")
     if args.json:
-        args.json.write_text(json.dumps([asdict(one) for one in scores], indent=1) + "\n")
+        args.json.write_text(json.dumps([asdict(result) for result in scores], indent=1) + "\n")
     return 0
 
 
 def score(name: str, policy: str, language: str | None, clips: Sequence[Clip]) -> Score:
-    """Decode every clip both ways."""
-    theirs = TransformersWhisper(name)
+    """Decode every clip with both engines."""
+    oracle = TransformersWhisper(name)
     options = TranscriptionOptions(language=language, beam_size=1, temperature=0)
     our_texts, their_texts, different = [], [], []
     with WhisperModel(name, policy=policy) as model:
@@ -68,7 +69,7 @@ def score(name: str, policy: str, language: str | None, clips: Sequence[Clip]) -
             samples = reader.decode_audio(clip.file)
             window = Encoded(model.encode(model.log_mel(samples)[None]))
             (decoded,) = model.runtime.decode([model.runtime.project_cross_kv(window)], options)
-            generated = theirs.generate(samples, language)
+            generated = oracle.generate(samples, language)
             our_texts.append(model.checkpoint.tokenizer.decode(decoded.tokens))
             their_texts.append(generated.text)
             if decoded.tokens != generated.tokens:
@@ -89,19 +90,20 @@ def _table(scores: Sequence[Score]) -> Table:
     table = Table("model", "policy", box=None, pad_edge=False)
     for heading in ("clips", "WER %", "transformers WER %", "same tokens"):
         table.add_column(heading, justify="right")
-    for one in scores:
-        rates = (f"{one.word_error_rate:.2f}", f"{one.transformers_word_error_rate:.2f}")
-        table.add_row(one.model, one.policy, str(one.clips), *rates, f"{one.same_tokens}/{one.clips}")
+    for result in scores:
+        rates = (f"{result.word_error_rate:.2f}", f"{result.transformers_word_error_rate:.2f}")
+        same_tokens = f"{result.same_tokens}/{result.clips}"
+        table.add_row(result.model, result.policy, str(result.clips), *rates, same_tokens)
     return table
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--model", action="append", help="repeatable (default: tiny.en)")
-    parser.add_argument("--policy", default="torch", help="(default: torch)")
-    parser.add_argument("--language", default="en", help="(default: en)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures as JSON")
+    parser.add_argument("folder", type=Path, help="clips and their transcripts.tsv")
+    parser.add_argument("--model", action="append", help="model to score; repeatable (default: tiny.en)")
+    parser.add_argument("--policy", default="torch", help="policy of this engine (default: torch)")
+    parser.add_argument("--language", default="en", help="language of the clips (default: en)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the results as JSON")
     return parser
 
 

@@ -1,6 +1,7 @@
-"""From the start of a process to the transcript: `tilewhisper transcribe` beside a script with faster-whisper.
+"""Time from the start of a process to its transcript: `tilewhisper transcribe` against a script with faster-whisper.
 
-Both run once beforehand: what they keep for later starts is kept, and the files are in the page cache.
+Both run once beforehand, so that their caches are filled and the files are in the page cache.
+`compare.py start` runs this.
 """
 
 import argparse
@@ -34,7 +35,7 @@ class Start:
 
 
 def compare(model: str, args: argparse.Namespace) -> dict[str, Any]:
-    """Printed, and given back for the JSON. Raises PeerError."""
+    """Print the comparison of one model, and return it for the JSON. Raises PeerError."""
     peer = PEERS["faster-whisper"]
     packages = versions(OURS) | versions(peer)
     weights = Workshop(args.work, args.exporter).weights(model, peer.weights)
@@ -54,12 +55,12 @@ def compare(model: str, args: argparse.Namespace) -> dict[str, Any]:
         "threads": args.threads,
         "packages": packages,
         "commands": commands,
-        "starts": {name: [asdict(one) for one in each] for name, each in starts.items()},
+        "starts": {name: [asdict(run) for run in runs] for name, runs in starts.items()},
     }
 
 
 def start(command: Sequence[str], threads: int) -> Start:
-    """Run a command to its end."""
+    """Run a command to its end and time it. Raises PeerError where it fails."""
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": "1"}
     environment.pop("PYTHONDONTWRITEBYTECODE", None)  # pip compiles what it installs; a working copy does so when run
     began = time.perf_counter()
@@ -69,11 +70,11 @@ def start(command: Sequence[str], threads: int) -> Start:
     assert process.stdout
     first = process.stdout.readline()
     to_text = time.perf_counter() - began
-    rest, said = process.communicate()
+    rest, errors = process.communicate()
     to_end = time.perf_counter() - began
     if process.returncode:
-        lines = said.splitlines() or ["no word of it"]
-        raise PeerError(f"{command[0]} ended with status {process.returncode}: {lines[-1]}")
+        lines = errors.splitlines() or ["no message"]
+        raise PeerError(f"{command[0]}: exit status {process.returncode}: {lines[-1]}")
     return Start(to_text, to_end, " ".join((first + rest).split()))
 
 
@@ -93,14 +94,14 @@ def _show(model: str, starts: dict[str, list[Start]], packages: dict[str, str], 
     for heading in ("to text s", "to end s", "min", "max"):
         table.add_column(heading, justify="right")
     table.add_column("text")
-    for name, each in starts.items():
-        ends = [one.to_end for one in each]
-        figures = (statistics.median(one.to_text for one in each), statistics.median(ends), min(ends), max(ends))
-        table.add_row(name, *(f"{figure:.2f}" for figure in figures), each[-1].text[:60])
+    for name, runs in starts.items():
+        ends = [run.to_end for run in runs]
+        seconds = (statistics.median(run.to_text for run in runs), statistics.median(ends), min(ends), max(ends))
+        table.add_row(name, *(f"{value:.2f}" for value in seconds), runs[-1].text[:60])
     screen = console()
     screen.print(table)
     numbers = ", ".join(f"{name} {number}" for name, number in packages.items())
     say(
         screen,
-        f"{args.file.name}, {args.threads} threads, medians of {args.runs} in turn after one not counted; {numbers}",
+        f"{args.file.name}, {args.threads} threads, medians of {args.runs} alternating runs after a warm-up; {numbers}",
     )

@@ -1,4 +1,4 @@
-"""This engine and its peers side by side: the same weights, the same samples, as many threads.
+"""Compare this engine with other engines: the same weights, the same samples, the same number of threads.
 
     python scripts/compare.py clips ../shared/data/librispeech --model base --model tiny.en --exporter V/bin/optimum-cli
     python scripts/compare.py files ../shared/data/librispeech --model base --ours batch_size=8 --runs 3
@@ -6,15 +6,16 @@
     python scripts/compare.py token ../shared/data/librispeech --model base --runs 3 --batch 8
     python scripts/compare.py start ../shared/data/jfk.flac --model tiny.en
 
-clips: each clip by itself. files: all clips at once, as a command over many files has them: a contender that can
-decodes several together. long: the clips joined to five minutes. token: the decoder's part in the clips, or with
---batch in all of them at once. start: from the start of a process to the transcript, beside a script with
-faster-whisper.
+clips   each clip on its own
+files   all clips at once, as from a command over many files; engines that can, batch them
+long    the clips joined to five minutes
+token   time per token after the encoder, of each clip, or with --batch of all clips at once
+start   from the start of a process to the transcript, against a script with faster-whisper
 
-All decode greedily, with timestamps, without a second try at another temperature; audio is given as samples in memory.
-Only `start` has both with their defaults, which are alike, and the audio as a file. Each contender has a process of its
-own, which is stopped while others have their turn. The peers come with tilewhisper[peers]; their weights are converted
-from this project's once, and kept in --work.
+All engines decode greedily, with timestamps, without temperature fallback, from samples in memory. `start` is the
+exception: both engines use their defaults, which are alike, and read a file. Each contender has its own process, which
+is stopped during the turns of the others. The peers come with tilewhisper[peers]. Their weights are converted from this
+project's weights once and cached in --work.
 """
 
 import argparse
@@ -29,53 +30,26 @@ from typing import Any
 
 import cold_start
 import numpy as np
-from clips import end_of_speech, join, read_clips
-from comparison import Recording, Row, score, take_turns
+from clips import LONG_SECONDS, end_of_speech, join, read_clips
+from comparison import Recording, run_alternating, score
+from comparison_table import show
 from peers.base import PeerError, Setup
 from peers.catalog import OURS, PEERS, Kind, versions
 from peers.contender import Contender
 from peers.weights import WORK, Workshop
 from rich.progress import track
-from rich.table import Table
 
-from tilewhisper.engine.commands.screen import console, say
+from tilewhisper.engine.commands.screen import console
 from tilewhisper.engine.errors import USER_ERRORS
 from tilewhisper.engine.routing.policy import DEFAULT_POLICY
 from tilewhisper.models.audio import reader
 from tilewhisper.models.constants import SAMPLE_RATE
 
-LONG_SECONDS = 300.0
 DEFAULT_PEERS = {
     "clips": ("openvino-genai", "faster-whisper", "whisper.cpp"),
     "files": ("openvino-genai", "faster-whisper", "whisper.cpp"),
     "long": ("openvino-genai", "faster-whisper", "faster-whisper-batched", "whisper.cpp"),
     "token": ("openvino-genai",),
-}
-
-_SPEED: dict[str, Callable[[Row], str]] = {
-    "RTF": lambda row: f"{row.rtf:.4f}",
-    "x the first": lambda row: f"{row.ratio:.2f}",
-    "median x": lambda row: f"{row.median_ratio:.2f}",
-    "WER %": lambda row: f"{row.word_error_rate:.2f}",
-}
-COLUMNS: dict[str, dict[str, Callable[[Row], str]]] = {
-    "clips": _SPEED,
-    "files": {name: value for name, value in _SPEED.items() if name != "median x"},
-    "long": _SPEED
-    | {"out of order": lambda row: str(row.misplaced), "last end s": lambda row: _figure(row.end_error, 1, "+.2f")},
-    "token": {
-        "tokens": lambda row: _figure(row.tokens, 1, "d"),
-        "ms a token": lambda row: _figure(row.token_seconds, 1e3, ".2f"),
-        "TPOT ms": lambda row: _figure(row.step_seconds, 1e3, ".2f"),
-        "WER %": _SPEED["WER %"],
-    },
-}
-LEGENDS = {
-    "clips": "median x: of the clips' ratios",
-    "files": "RTF: of all clips together",
-    "long": "last end s: from the end of speech to the end of the last segment",
-    "token": "ms a token: all that comes after the encoder; TPOT: the same without prompts and a "
-    "window's keys and values",
 }
 
 
@@ -93,7 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def compare(model: str, args: argparse.Namespace) -> dict[str, Any]:
-    """All contenders over the recordings of `args.command`; printed, and given back for the JSON."""
+    """Run all contenders on the recordings of `args.command`, print the table, and return the results for the JSON."""
     kinds = [*_ours(args), *(PEERS[name] for name in args.peer or DEFAULT_PEERS[args.command])]
     packages = {name: number for kind in kinds for name, number in versions(kind).items()}
     with TemporaryDirectory() as folder, ExitStack() as opened:
@@ -103,11 +77,10 @@ def compare(model: str, args: argparse.Namespace) -> dict[str, Any]:
         contenders = [
             opened.enter_context(Contender(kind.label, setup)) for kind, setup in zip(kinds, setups, strict=True)
         ]
-        turns = take_turns(contenders, recordings, args.runs, _tracked(model))
-    rows = score([kind.label for kind in kinds], turns, recordings)
+        answers = run_alternating(contenders, recordings, args.runs, _progress(model))
+    rows = score([kind.label for kind in kinds], answers, recordings)
     machine = _machine(args.threads)
-    _show(model, rows, recordings, machine, packages, args)
-    return {
+    result = {
         "command": args.command,
         "model": model,
         "language": args.language,
@@ -115,13 +88,15 @@ def compare(model: str, args: argparse.Namespace) -> dict[str, Any]:
         "machine": machine,
         "packages": packages,
         "setups": [asdict(setup) for setup in setups],
-        "recordings": [{"name": one.name, "seconds": one.seconds} for one in recordings],
+        "recordings": [{"name": recording.name, "seconds": recording.seconds} for recording in recordings],
         "rows": [asdict(row) for row in rows],
     }
+    show(result, rows)
+    return result
 
 
 def _ours(args: argparse.Namespace) -> list[Kind]:
-    """This engine under each policy, and once more in batches where they are asked for."""
+    """This engine under each policy; for `token --batch`, once per batch size."""
     extra = dict(args.ours)
     sets = [{"policy": policy, **extra} for policy in args.policy or [DEFAULT_POLICY]]
     if args.command == "token" and args.batch:
@@ -139,10 +114,10 @@ def _setup(kind: Kind, model: str, workshop: Workshop, args: argparse.Namespace)
 
 
 def _recordings(args: argparse.Namespace, folder: Path) -> list[Recording]:
-    """Decoded into `folder`: each clip, or one of many joined."""
-    found = read_clips(args.folder)[: args.clips]
-    decoded = [reader.decode_audio(clip.file) for clip in found]
-    names, references = [clip.file.name for clip in found], [clip.reference for clip in found]
+    """Decode the clips into `folder`: separately, joined to one recording, or as one folder."""
+    clips = read_clips(args.folder)[: args.clips]
+    decoded = [reader.decode_audio(clip.file) for clip in clips]
+    names, references = [clip.file.name for clip in clips], [clip.reference for clip in clips]
     if args.command == "long":
         joined, used = join(decoded, args.seconds)
         decoded, names, references = [joined], [f"{used} clips joined"], [" ".join(references[:used])]
@@ -157,44 +132,13 @@ def _recordings(args: argparse.Namespace, folder: Path) -> list[Recording]:
 
 
 def _all_at_once(recordings: Sequence[Recording], folder: Path) -> Recording:
-    seconds = sum(one.seconds for one in recordings)
-    reference = " ".join(one.reference for one in recordings)
+    seconds = sum(recording.seconds for recording in recordings)
+    reference = " ".join(recording.reference for recording in recordings)
     return Recording(f"{len(recordings)} clips at once", folder, seconds, reference, seconds)
 
 
-def _tracked(model: str) -> Callable[[range], Iterable[int]]:
-    screen = console(stderr=True)
-    return lambda turns: track(turns, description=model, console=screen, transient=True)
-
-
-def _show(
-    model: str,
-    rows: Sequence[Row],
-    recordings: Sequence[Recording],
-    machine: dict[str, Any],
-    packages: dict[str, str],
-    args: argparse.Namespace,
-) -> None:
-    columns = COLUMNS[args.command]
-    table = Table(model, box=None, pad_edge=False)
-    for heading in columns:
-        table.add_column(heading, justify="right")
-    for row in rows:
-        table.add_row(row.name, *(value(row) for value in columns.values()))
-    what = recordings[0].name if len(recordings) == 1 else f"{len(recordings)} clips"
-    seconds = sum(one.seconds for one in recordings)
-    screen = console()
-    screen.print(table)
-    say(
-        screen,
-        f"{what}, {seconds:.1f} s; language {args.language}, greedy; median of {args.runs} run(s) in turn after a "
-        f"warm-up; {LEGENDS[args.command]}; {args.threads} threads of {machine['cpu']}; "
-        + ", ".join(f"{name} {number}" for name, number in packages.items()),
-    )
-
-
-def _figure(value: float | None, scale: float, form: str) -> str:
-    return "-" if value is None else format(value if form == "d" else value * scale, form)
+def _progress(model: str) -> Callable[[range], Iterable[int]]:
+    return lambda turns: track(turns, description=model, console=console(stderr=True), transient=True)
 
 
 def _machine(threads: int) -> dict[str, Any]:
@@ -206,44 +150,34 @@ def _machine(threads: int) -> dict[str, Any]:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
-    for name, defaults in DEFAULT_PEERS.items():
+    for name, peers in DEFAULT_PEERS.items():
         p = commands.add_parser(name)
-        p.add_argument("folder", type=Path, help="audio files and their transcripts.tsv")
-        p.add_argument("--peer", action="append", choices=PEERS, help=f"repeatable (default: {', '.join(defaults)})")
-        p.add_argument("--clips", type=_positive, metavar="N", help="the first N only")
+        p.add_argument("folder", type=Path, help="clips and their transcripts.tsv")
+        p.add_argument("--peer", action="append", choices=PEERS, help=f"repeatable (default: {', '.join(peers)})")
+        p.add_argument("--clips", type=_positive, metavar="N", help="use the first N clips only")
         if name == "long":
-            p.add_argument("--seconds", type=float, default=LONG_SECONDS, help="to be joined (default: %(default)g)")
+            p.add_argument("--seconds", type=float, default=LONG_SECONDS, help="length to join (default: %(default)g)")
+        if name == "token":
+            batch_help = "all clips at once, with batch sizes 1 and N of this engine"
+            p.add_argument("--batch", type=_positive, metavar="N", help=batch_help)
         _add_common(p, runs=1)
-    commands.choices["token"].add_argument(
-        "--batch", type=_positive, metavar="N", help="all clips at once, by this engine one by one and N together"
-    )
     start = commands.add_parser("start")
-    start.add_argument("file", type=Path)
+    start.add_argument("file", type=Path, help="audio file")
     _add_common(start, runs=5)
     return parser
 
 
 def _add_common(p: argparse.ArgumentParser, runs: int) -> None:
-    p.add_argument("--model", action="append", help="repeatable (default: tiny.en)")
+    p.add_argument("--model", action="append", help="model to compare; repeatable (default: tiny.en)")
     p.add_argument("--policy", action="append", help=f"of this engine; repeatable (default: {DEFAULT_POLICY})")
+    ours_help = "an argument of this engine's `transcribe`, such as audio_context=full; repeatable"
+    p.add_argument("--ours", action="append", type=_option, default=[], metavar="NAME=VALUE", help=ours_help)
+    p.add_argument("--language", default="en", help="language of the audio (default: en)")
+    p.add_argument("--threads", type=_positive, default=2, help="CPU threads of every contender (default: 2)")
+    p.add_argument("--runs", type=_positive, default=runs, help="runs; the median counts (default: %(default)s)")
+    p.add_argument("--json", type=Path, metavar="FILE", help="write results and texts as JSON")
     p.add_argument(
-        "--ours",
-        action="append",
-        type=_option,
-        default=[],
-        metavar="NAME=VALUE",
-        help="an option of this engine's `transcribe`: audio_context=full; repeatable",
-    )
-    p.add_argument("--language", default="en", help="(default: en)")
-    p.add_argument("--threads", type=_positive, default=2, help="of every contender (default: 2)")
-    p.add_argument("--runs", type=_positive, default=runs, help="of which the median counts (default: %(default)s)")
-    p.add_argument("--json", type=Path, metavar="FILE", help="write all figures and texts")
-    p.add_argument(
-        "--work",
-        type=Path,
-        metavar="DIR",
-        default=WORK,
-        help="converted weights (default: %(default)s)",
+        "--work", type=Path, metavar="DIR", default=WORK, help="cache of converted weights (default: %(default)s)"
     )
     p.add_argument("--exporter", type=Path, metavar="FILE", help="optimum-intel's optimum-cli, for OpenVINO's weights")
 
@@ -251,7 +185,7 @@ def _add_common(p: argparse.ArgumentParser, runs: int) -> None:
 def _option(text: str) -> tuple[str, Any]:
     name, equals, value = text.partition("=")
     if not (name.isidentifier() and equals):
-        raise argparse.ArgumentTypeError(f"expected NAME=VALUE, not {text!r}")
+        raise argparse.ArgumentTypeError(f"must be NAME=VALUE, got {text!r}")
     try:
         return name, json.loads(value)
     except ValueError:
@@ -260,7 +194,7 @@ def _option(text: str) -> tuple[str, Any]:
 
 def _positive(text: str) -> int:
     if not text.isdecimal() or not int(text):
-        raise argparse.ArgumentTypeError(f"expected a number from 1 on, not {text!r}")
+        raise argparse.ArgumentTypeError(f"must be an integer >= 1, got {text!r}")
     return int(text)
 
 

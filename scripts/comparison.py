@@ -1,6 +1,6 @@
-"""Contenders over the same recordings by turns, and what came of it: speed as ratios, word errors, timestamps.
+"""Run contenders in alternation over the same recordings, and score speed, word errors and timestamps.
 
-A ratio is another's time over that of the first contender: how many times faster the first one is.
+A ratio is a contender's time / the first contender's time: how many times faster the first contender is.
 """
 
 import statistics
@@ -10,12 +10,12 @@ from pathlib import Path
 
 from peers.base import total
 from peers.contender import Answer, Contender
-from quality import misplaced, word_error_rate
+from quality import count_misplaced, word_error_rate
 
 
 @dataclass(frozen=True)
 class Recording:
-    """`samples` is a .npy file of float32 (n,) at 16 kHz, or a folder of them, which are given all at once."""
+    """`samples` is a .npy file of float32 (n,) at 16 kHz, or a folder of such files, which are submitted at once."""
 
     name: str
     samples: Path
@@ -24,21 +24,23 @@ class Recording:
     end_of_speech: float
 
 
-Turns = list[list[Answer]]
+Answers = list[list[Answer]]
 """One contender's answers, by recording and then by run."""
 
 
-def take_turns(
+def run_alternating(
     contenders: Sequence[Contender],
     recordings: Sequence[Recording],
     runs: int,
     track: Callable[[range], Iterable[int]] = iter,
-) -> list[Turns]:
-    """Warm every contender up on the first recording; then each recording in turn by all of them, first forth and
-    next back, so that a machine that slows down slows them alike, and nobody always comes first."""
+) -> list[Answers]:
+    """Warm up every contender on the first recording, then let all transcribe each recording in alternation.
+
+    Every second turn reverses their order, so that a change of clock speed affects all alike and none is always first.
+    """
     for contender in contenders:
         contender.transcribe(recordings[0].samples)
-    answers: list[Turns] = [[[] for _ in recordings] for _ in contenders]
+    answers: list[Answers] = [[[] for _ in recordings] for _ in contenders]
     for turn in track(range(runs * len(recordings))):
         number = turn % len(recordings)
         order = range(len(contenders))
@@ -49,37 +51,37 @@ def take_turns(
 
 @dataclass(frozen=True)
 class Row:
-    """One contender's figures."""
+    """The results of one contender."""
 
     name: str
     rtf: float
-    """Total time / total audio, each recording with the median of its runs."""
+    """Total time / total audio, with the median run of each recording."""
     ratio: float
-    """Of total times."""
+    """Total time / the first contender's total time."""
     median_ratio: float
     """The median of the recordings' ratios."""
     word_error_rate: float
     """Percent."""
     misplaced: int
-    """Segments that end before they start or start before the last one's end."""
+    """Segments that have no length or start before the previous segment's end."""
     end_error: float | None
     """Seconds from the end of speech to the last segment's end, the largest in magnitude; None without segments."""
     tokens: int | None
     token_seconds: float | None
-    """All that comes after the encoder, by the token. None where the contender does not tell."""
+    """All time after the encoder / tokens. None where the contender does not report it."""
     step_seconds: float | None
-    """The same without prompts and keys and values: the time per output token."""
+    """The time per output token: the same without prompts and cross-attention K/V."""
     seconds: list[list[float]]
     texts: list[str]
 
 
-def score(names: Sequence[str], turns: Sequence[Turns], recordings: Sequence[Recording]) -> list[Row]:
-    """A row a contender; texts and timestamps are those of the last run, texts compared as Whisper normalises them."""
-    first = _medians(turns[0])
-    return [_row(name, answers, first, recordings) for name, answers in zip(names, turns, strict=True)]
+def score(names: Sequence[str], answers: Sequence[Answers], recordings: Sequence[Recording]) -> list[Row]:
+    """Return one row per contender; texts (normalized as by Whisper) and timestamps are those of the last run."""
+    first = _medians(answers[0])
+    return [_row(name, own, first, recordings) for name, own in zip(names, answers, strict=True)]
 
 
-def _row(name: str, answers: Turns, first: Sequence[float], recordings: Sequence[Recording]) -> Row:
+def _row(name: str, answers: Answers, first: Sequence[float], recordings: Sequence[Recording]) -> Row:
     medians = _medians(answers)
     last = [runs[-1].transcript for runs in answers]
     every = [answer.transcript for runs in answers for answer in runs]
@@ -94,9 +96,9 @@ def _row(name: str, answers: Turns, first: Sequence[float], recordings: Sequence
         name=name,
         rtf=sum(medians) / sum(recording.seconds for recording in recordings),
         ratio=sum(medians) / sum(first),
-        median_ratio=statistics.median(mine / theirs for mine, theirs in zip(medians, first, strict=True)),
+        median_ratio=statistics.median(own / other for own, other in zip(medians, first, strict=True)),
         word_error_rate=word_error_rate([recording.reference for recording in recordings], texts),
-        misplaced=sum(misplaced(transcript.spans) for transcript in last),
+        misplaced=sum(count_misplaced(transcript.spans) for transcript in last),
         end_error=max(ends, key=abs, default=None),
         tokens=total(transcript.tokens for transcript in last),
         token_seconds=_quotient(total(each.decode_seconds for each in every), tokens),
@@ -106,7 +108,7 @@ def _row(name: str, answers: Turns, first: Sequence[float], recordings: Sequence
     )
 
 
-def _medians(answers: Turns) -> list[float]:
+def _medians(answers: Answers) -> list[float]:
     return [statistics.median(answer.seconds for answer in runs) for runs in answers]
 
 

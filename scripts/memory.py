@@ -1,10 +1,10 @@
-"""Peak memory of `tilewhisper transcribe` over a short recording and a long one, and what the long one takes more.
+"""Measure the peak memory of `tilewhisper transcribe` on a short and on a long recording.
 
     python scripts/memory.py ../shared/data/librispeech --model base --json memory.json
 
-The recordings are the folder's clips, joined and repeated. Each is transcribed by a process of its own, in the
-command's default way and in batches of pieces cut at silences; its report tells the peak. Exit status: 0 every
-difference is within the target, 1 one is not, 2 an error.
+The recordings are the folder's clips, joined and repeated. Separate processes transcribe each, once sequentially (the
+command's default) and once in batches of chunks cut at silences; the peak is read from the report. Exit status: 0 when
+the long recording takes at most 100 MB more than the short one, 1 when it takes more, 2 after an error.
 """
 
 import argparse
@@ -35,7 +35,7 @@ WAYS = {"one window after the other": (), "--batch_size 8": ("--batch_size", "8"
 
 @dataclass(frozen=True)
 class Peak:
-    """One process: the largest resident size it had, mapped weights and shared libraries included."""
+    """Peak resident memory of one process, including mapped weights and shared libraries."""
 
     model: str
     way: str
@@ -43,7 +43,7 @@ class Peak:
     peak_bytes: int
     rtf: float
     batch_size: int
-    """The most windows that were decoded together."""
+    """The largest number of windows decoded together."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -63,32 +63,34 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     rows = [peaks[first : first + len(files)] for first in range(0, len(peaks), len(files))]
     screen.print(_table(rows))
-    say(screen, f"target: at most {TARGET_MB} MB more than the first; {args.threads} threads, language {args.language}")
+    target = f"target: at most {TARGET_MB} MB more than the first recording"
+    say(screen, f"{target}; {args.threads} threads, language {args.language}")
     if args.json:
         args.json.write_text(json.dumps([asdict(peak) for peak in peaks], indent=1) + "\n")
     return int(any(growth(row) > TARGET_MB * MB for row in rows))
 
 
 def measure(model: str, way: str, file: Path, args: argparse.Namespace) -> Peak:
-    """Transcribe a file in a process of its own. Raises ValueError with the process's last words where it fails."""
+    """Transcribe a file in its own process. Raises ValueError with the last line of its stderr where it fails."""
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder, "report.json")
         command = [str(Path(sys.executable).with_name("tilewhisper")), "transcribe", str(file), "--model", model]
         command += ["--language", args.language, "--threads", str(args.threads), "--report", str(report), *WAYS[way]]
         done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
         if done.returncode:
-            words = done.stderr.splitlines() or ["no word of it"]
-            raise ValueError(f"{file.name} {way}: status {done.returncode}: {words[-1]}")
+            lines = done.stderr.splitlines() or ["no message"]
+            raise ValueError(f"{file.name} {way}: exit status {done.returncode}: {lines[-1]}")
         run: dict[str, Any] = json.loads(report.read_text())["runs"][0]
     return Peak(model, way, run["audio_seconds"], run["peak_memory_bytes"], run["rtf"], run["batch_size"])
 
 
 def growth(peaks: Sequence[Peak]) -> int:
-    """Bytes that the greediest took beyond the first."""
+    """Bytes by which the largest peak exceeds the first recording's."""
     return max(peak.peak_bytes for peak in peaks) - peaks[0].peak_bytes
 
 
 def _recordings(clips: Path, lengths: Sequence[float], folder: Path) -> list[Path]:
+    """Write one WAV file per length (seconds) into `folder`."""
     decoded = [reader.decode_audio(clip.file) for clip in read_clips(clips)]
     seconds = sum(len(samples) for samples in decoded) / SAMPLE_RATE
     files = []
@@ -120,12 +122,14 @@ def _table(rows: Sequence[Sequence[Peak]]) -> Table:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, help="audio files and their transcripts.tsv")
-    parser.add_argument("--model", action="append", help="repeatable (default: tiny.en)")
-    parser.add_argument("--seconds", action="append", type=float, help="repeatable (default: 60 and 3600)")
-    parser.add_argument("--language", default="en", help="(default: en)")
-    parser.add_argument("--threads", type=int, default=2, help="(default: %(default)s)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures")
+    parser.add_argument("folder", type=Path, help="clips and their transcripts.tsv")
+    parser.add_argument("--model", action="append", help="model to measure; repeatable (default: tiny.en)")
+    parser.add_argument(
+        "--seconds", action="append", type=float, help="length of a recording; repeatable (default: 60 and 3600)"
+    )
+    parser.add_argument("--language", default="en", help="language of the clips (default: en)")
+    parser.add_argument("--threads", type=int, default=2, help="CPU threads (default: 2)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the results as JSON")
     return parser
 
 

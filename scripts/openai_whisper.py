@@ -1,7 +1,7 @@
-"""openai-whisper on this project's weights in float32, the oracle of transcripts. It is slow: what it says is kept.
+"""openai-whisper on this project's weights in float32: the oracle of transcripts, with cached results.
 
-A result lies under `WEIGHTS/openai-whisper-VERSION/DECODING/`, by a hash of its samples, and is written whole or not at
-all: a run that is interrupted goes on where it was.
+It is slow, so a result is stored under `WEIGHTS/openai-whisper-VERSION/DECODING/`, named by a hash of its samples.
+Writing is atomic, so that an interrupted run continues where it stopped.
 """
 
 import hashlib
@@ -20,51 +20,55 @@ PACKAGE = "openai-whisper"
 
 
 @dataclass(frozen=True)
-class Said:
-    """What an engine makes of a recording; times in seconds."""
+class Transcription:
+    """An engine's result for a recording; times in seconds."""
 
     text: str
     tokens: list[int]
     """Timestamps included, without prompts and end-of-text."""
     spans: list[tuple[float, float]]
-    """Of each segment."""
+    """(start, end) of each segment."""
     words: list[tuple[str, float, float]]
-    """Empty where they were not asked for."""
+    """(word, start, end); empty without word timestamps."""
 
     @classmethod
-    def of(cls, kept: dict[str, Any]) -> "Said":
-        """From JSON, which has lists for pairs."""
-        spans, words = ([tuple(one) for one in kept[name]] for name in ("spans", "words"))
-        return cls(kept["text"], kept["tokens"], spans, words)
+    def from_json(cls, stored: dict[str, Any]) -> "Transcription":
+        """Restore the tuples that JSON turns into lists."""
+        spans, words = ([tuple(item) for item in stored[name]] for name in ("spans", "words"))
+        return cls(stored["text"], stored["tokens"], spans, words)
 
 
 class OpenAIWhisper:
-    """One model, loaded when something is to be transcribed that is not known yet. Raises PeerError and ModelsError."""
+    """One model, loaded at the first result that is not cached. Raises PeerError and ModelsError."""
 
     def __init__(self, model: str, workshop: Workshop) -> None:
         self._name = model
         self._weights = Path(workshop.weights(model, "openai-float32"))
-        self._kept = self._weights.parent / f"{PACKAGE}-{installed_version()}"
+        self._cache = self._weights.parent / f"{PACKAGE}-{installed_version()}"
         self._model: Any = None
 
-    def transcribe(self, samples: npt.NDArray[np.float32], beam_size: int, timestamps: bool, words: bool) -> Said:
-        """English samples (n,) at 16 kHz, at temperature 0 alone; a beam of 1 is greedy."""
+    def transcribe(
+        self, samples: npt.NDArray[np.float32], beam_size: int, timestamps: bool, words: bool
+    ) -> Transcription:
+        """Transcribe English samples (n,) at 16 kHz, at temperature 0 only; a beam size of 1 is greedy."""
         decoding = f"beam{beam_size}" + "-timestamps" * timestamps + "-words" * words
-        kept = self._kept / decoding / f"{hashlib.sha256(samples.tobytes()).hexdigest()[:16]}.json"
-        if not kept.exists():
-            said = self._transcribe(samples, beam_size, timestamps, words)
-            kept.parent.mkdir(parents=True, exist_ok=True)
-            unfinished = kept.with_suffix(".part")
-            unfinished.write_text(json.dumps(asdict(said)), encoding="utf-8")
-            unfinished.replace(kept)
-        return Said.of(json.loads(kept.read_text(encoding="utf-8")))
+        file = self._cache / decoding / f"{hashlib.sha256(samples.tobytes()).hexdigest()[:16]}.json"
+        if not file.exists():
+            transcription = self._transcribe(samples, beam_size, timestamps, words)
+            file.parent.mkdir(parents=True, exist_ok=True)
+            unfinished = file.with_suffix(".part")
+            unfinished.write_text(json.dumps(asdict(transcription)), encoding="utf-8")
+            unfinished.replace(file)
+        return Transcription.from_json(json.loads(file.read_text(encoding="utf-8")))
 
-    def _transcribe(self, samples: npt.NDArray[np.float32], beam_size: int, timestamps: bool, words: bool) -> Said:
+    def _transcribe(
+        self, samples: npt.NDArray[np.float32], beam_size: int, timestamps: bool, words: bool
+    ) -> Transcription:
         import whisper
 
         if self._model is None:
             self._model = whisper.load_model(str(self._weights), "cpu")
-            # A file has none of these, and by default all heads of the upper layers would time the words.
+            # The file does not contain them, and by default all heads of the upper layers would be used.
             self._model.set_alignment_heads(whisper._ALIGNMENT_HEADS[self._name])
         result = whisper.transcribe(
             self._model,
@@ -77,7 +81,7 @@ class OpenAIWhisper:
             word_timestamps=words,
         )
         segments = result["segments"]
-        return Said(
+        return Transcription(
             result["text"],
             [token for segment in segments for token in segment["tokens"]],
             [(float(segment["start"]), float(segment["end"])) for segment in segments],
@@ -90,7 +94,7 @@ class OpenAIWhisper:
 
 
 def installed_version() -> str:
-    """Raises PeerError where it is not installed."""
+    """Return the installed version. Raises PeerError where it is not installed."""
     try:
         return version(PACKAGE)
     except PackageNotFoundError as error:

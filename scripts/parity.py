@@ -1,12 +1,12 @@
-"""This engine beside openai-whisper, whose results it is to give: tokens, times of words, and long files.
+"""Compare this engine with openai-whisper, whose results it must reproduce: tokens, word times, long files.
 
     pip install openai-whisper==20250625
     python scripts/parity.py ../shared/data/librispeech ../shared/data/long --model tiny.en --model base
 
-The first folder holds clips of up to 30 s and their `transcripts.tsv` (see clips.py); the files of further ones are
-transcribed as they are, after the clips joined to five minutes. A setting is POLICY/AUDIO_CONTEXT. All is English, at
-temperature 0. openai-whisper computes in float32 on this project's weights; what it said is kept in --work, so that it
-is waited for once.
+The first folder holds clips of up to 30 s and their `transcripts.tsv` (see clips.py). Further folders hold long files;
+with them, the clips joined to five minutes are transcribed, too. A setting is POLICY/AUDIO_CONTEXT. The language is
+English, the temperature 0. openai-whisper computes in float32 on this project's weights; its results are cached in
+--work, so that later runs are quick.
 """
 
 import argparse
@@ -18,15 +18,14 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from clips import join, read_clips
-from compare import LONG_SECONDS
-from openai_whisper import PACKAGE, OpenAIWhisper, Said, installed_version
+from clips import LONG_SECONDS, join, read_clips
+from openai_whisper import PACKAGE, OpenAIWhisper, Transcription, installed_version
+from parity_scores import NEAR, Recording, Row, score
 from peers.base import PeerError
 from peers.weights import WORK, Workshop
-from quality import misplaced, word_error_rate
 from rich.progress import track
 from rich.table import Table
-from transcripts import Setting
+from transcript_scores import Setting
 
 from tilewhisper import WhisperModel
 from tilewhisper.engine.commands.screen import console, say
@@ -35,18 +34,17 @@ from tilewhisper.engine.report import machine
 from tilewhisper.models.audio import reader
 
 SETTINGS = ("torch/full", "cpu/full")
-NEAR = 0.06  # seconds
 LEGEND = (
     "same tokens: as openai-whisper's; "
-    f"near: starts and ends of words within {NEAR * 1e3:.0f} ms of theirs, over recordings with the same words; "
-    "apart: word errors, were their words right; WER: where it is known what was said; disordered: segments "
-    "that start before the one before ends, or have no length"
+    f"near: word starts and ends within {NEAR * 1e3:.0f} ms of theirs, over recordings with the same words; "
+    "WER to theirs: with their text as the reference; WER: with the true text, where it is known; disordered: segments "
+    "that start before the previous segment's end or have no length"
 )
 
 
 @dataclass(frozen=True)
 class Decoding:
-    """How both decode. Without timestamps long files are left out: their windows end where a timestamp says."""
+    """Options of both engines. Without timestamps long files are left out: timestamps decide where windows end."""
 
     beam_size: int
     timestamps: bool
@@ -62,37 +60,6 @@ DECODINGS = {
 }
 
 
-@dataclass(frozen=True)
-class Recording:
-    name: str
-    samples: npt.NDArray[np.float32]
-    reference: str | None
-
-
-@dataclass(frozen=True)
-class Row:
-    """One decoding of some recordings under one setting, beside openai-whisper's. Rates in percent."""
-
-    model: str
-    setting: str
-    decoding: str
-    what: str
-    recordings: int
-    different: list[str]
-    """Recordings whose tokens are not the same."""
-    near: float | None
-    """None without words."""
-    apart: float
-    word_error_rate: float | None
-    their_word_error_rate: float | None
-    disordered: int
-    their_disordered: int
-
-    @property
-    def same_tokens(self) -> int:
-        return self.recordings - len(self.different)
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     args = _parser().parse_args(arguments)
     try:
@@ -103,71 +70,74 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Every model: a table as soon as it is done; the JSON at the end."""
+    """Run every model. Each model's table is printed when it is done, the JSON at the end."""
     packages = {PACKAGE: installed_version()}
-    settings = [Setting.of(text) for text in dict.fromkeys(args.setting or SETTINGS)]
+    settings = [Setting.parse(text) for text in dict.fromkeys(args.setting or SETTINGS)]
     clips, long = _recordings(args)
-    screen, rows = console(), []
+    screen = console()
+    rows: list[Row] = []
     for name in dict.fromkeys(args.model or ["tiny.en"]):
-        theirs = OpenAIWhisper(name, Workshop(args.work, None))
-        found = []
+        oracle = OpenAIWhisper(name, Workshop(args.work, None))
+        model_rows: list[Row] = []
         for setting in settings:
             with WhisperModel(name, policy=setting.policy, cpu_threads=args.threads) as model:
                 for decoding in args.decoding or DECODINGS:
-                    found += _rows(name, model, theirs, setting, decoding, clips, long)
-        screen.print(_table(name, found))
-        rows += found
+                    model_rows += _rows(name, model, oracle, setting, decoding, clips, long)
+        screen.print(_table(name, model_rows))
+        rows += model_rows
     about = machine()
     packages |= about.packages
     say(screen, LEGEND)
     say(screen, f"{about.threads} threads of {about.cpu}; {PACKAGE} {packages[PACKAGE]}, torch {packages['torch']}")
     if args.json:
-        whole = {"machine": asdict(about), "packages": packages, "rows": [asdict(row) for row in rows]}
-        args.json.write_text(json.dumps(whole, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        result = {"machine": asdict(about), "packages": packages, "rows": [asdict(row) for row in rows]}
+        args.json.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     return 0
 
 
 def _recordings(args: argparse.Namespace) -> tuple[list[Recording], list[Recording]]:
-    """The clips; and the long files, of which the first is all clips joined, as many as there are."""
-    every = [Recording(one.file.name, reader.decode_audio(one.file), one.reference) for one in read_clips(args.folder)]
+    """Decode the clips, and the long files with the joined clips before them."""
+    clips = [
+        Recording(clip.file.name, reader.decode_audio(clip.file), clip.reference) for clip in read_clips(args.folder)
+    ]
     if not args.long:
-        return every[: args.clips], []
-    samples, used = join([one.samples for one in every], LONG_SECONDS)
-    joined = Recording(f"{used} clips joined", samples, " ".join(str(one.reference) for one in every[:used]))
+        return clips[: args.clips], []
+    samples, used = join([clip.samples for clip in clips], LONG_SECONDS)
+    joined = Recording(f"{used} clips joined", samples, " ".join(str(clip.reference) for clip in clips[:used]))
     files = sorted(file for folder in args.long for file in folder.iterdir() if file.is_file())
-    return every[: args.clips], [joined, *(Recording(file.name, reader.decode_audio(file), None) for file in files)]
+    return clips[: args.clips], [joined, *(Recording(file.name, reader.decode_audio(file), None) for file in files)]
 
 
 def _rows(
     name: str,
     model: WhisperModel,
-    theirs: OpenAIWhisper,
+    oracle: OpenAIWhisper,
     setting: Setting,
     decoding: str,
     clips: Sequence[Recording],
     long: Sequence[Recording],
 ) -> list[Row]:
-    """One over all clips, one for each long file."""
+    """Return one row for all clips, and one for each long file."""
     how = DECODINGS[decoding]
-    sets = {f"{len(clips)} clips": clips} | {one.name: [one] for one in long if how.timestamps}
+    sets = {f"{len(clips)} clips": clips} | {recording.name: [recording] for recording in long if how.timestamps}
     rows = []
     for what, recordings in sets.items():
-        shown = track(
-            recordings, f"{name}, {setting}, {decoding}, {what}", console=console(stderr=True), transient=True
-        )
+        description = f"{name}, {setting}, {decoding}, {what}"
         pairs = [
             (
-                transcribe(model, setting.audio_context, one.samples, how),
-                theirs.transcribe(one.samples, how.beam_size, how.timestamps, how.words),
+                transcribe(model, setting.audio_context, recording.samples, how),
+                oracle.transcribe(recording.samples, how.beam_size, how.timestamps, how.words),
             )
-            for one in shown
+            for recording in track(recordings, description, console=console(stderr=True), transient=True)
         ]
         rows.append(score(name, str(setting), decoding, what, recordings, pairs))
     return rows
 
 
-def transcribe(model: WhisperModel, audio_context: str, samples: npt.NDArray[np.float32], how: Decoding) -> Said:
-    """By this engine."""
+def transcribe(
+    model: WhisperModel, audio_context: str, samples: npt.NDArray[np.float32], how: Decoding
+) -> Transcription:
+    """Transcribe samples (n,) at 16 kHz with this engine."""
     segments = list(
         model.transcribe(
             samples,
@@ -179,7 +149,7 @@ def transcribe(model: WhisperModel, audio_context: str, samples: npt.NDArray[np.
             audio_context=audio_context,
         )[0]
     )
-    return Said(
+    return Transcription(
         "".join(segment.text for segment in segments),
         [token for segment in segments for token in segment.tokens],
         [(segment.start, segment.end) for segment in segments],
@@ -187,51 +157,9 @@ def transcribe(model: WhisperModel, audio_context: str, samples: npt.NDArray[np.
     )
 
 
-def score(
-    model: str,
-    setting: str,
-    decoding: str,
-    what: str,
-    recordings: Sequence[Recording],
-    pairs: Sequence[tuple[Said, Said]],
-) -> Row:
-    """Of (ours, theirs) for each recording."""
-    ours, theirs = [mine.text for mine, _ in pairs], [other.text for _, other in pairs]
-    references = [one.reference for one in recordings if one.reference is not None]
-    known = len(references) == len(recordings)
-    return Row(
-        model=model,
-        setting=setting,
-        decoding=decoding,
-        what=what,
-        recordings=len(recordings),
-        different=[
-            one.name for one, (mine, other) in zip(recordings, pairs, strict=True) if mine.tokens != other.tokens
-        ],
-        near=near(pairs),
-        apart=word_error_rate(theirs, ours),
-        word_error_rate=word_error_rate(references, ours) if known else None,
-        their_word_error_rate=word_error_rate(references, theirs) if known else None,
-        disordered=sum(misplaced(mine.spans) for mine, _ in pairs),
-        their_disordered=sum(misplaced(other.spans) for _, other in pairs),
-    )
-
-
-def near(pairs: Sequence[tuple[Said, Said]]) -> float | None:
-    """The share of starts and ends of words that are within `NEAR` of theirs."""
-    within = [
-        abs(mine - other) <= NEAR + 1e-6  # times are multiples of 10 ms, in binary
-        for ours, theirs in pairs
-        if [word for word, *_ in ours.words] == [word for word, *_ in theirs.words]
-        for (_, *times), (_, *their_times) in zip(ours.words, theirs.words, strict=True)
-        for mine, other in zip(times, their_times, strict=True)
-    ]
-    return 100 * sum(within) / len(within) if within else None
-
-
 def _table(model: str, rows: Sequence[Row]) -> Table:
     table = Table(model, "", "", box=None, pad_edge=False)
-    for heading in ("same tokens", "near %", "apart %", "WER %", "openai's", "disordered", "openai's"):
+    for heading in ("same tokens", "near %", "WER to theirs %", "WER %", "openai's", "disordered", "openai's"):
         table.add_column(heading, justify="right")
     for row in rows:
         rates = (row.near, row.apart, row.word_error_rate, row.their_word_error_rate)
@@ -251,8 +179,10 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="clips and their transcripts.tsv")
     parser.add_argument("long", type=Path, nargs="*", help="folders of longer files")
-    parser.add_argument("--clips", type=int, metavar="N", help="the first N only; the joined file has them all")
-    parser.add_argument("--model", action="append", help="repeatable (default: tiny.en)")
+    parser.add_argument(
+        "--clips", type=int, metavar="N", help="use the first N clips only (the joined recording uses all)"
+    )
+    parser.add_argument("--model", action="append", help="model to run; repeatable (default: tiny.en)")
     parser.add_argument(
         "--setting",
         action="append",
@@ -263,16 +193,18 @@ def _parser() -> argparse.ArgumentParser:
         "--decoding",
         action="append",
         choices=DECODINGS,
-        help="plain: without timestamps; repeatable (default: all)",
+        help="options of both engines (plain: without timestamps); repeatable (default: all)",
     )
-    parser.add_argument("--threads", type=int, default=2, metavar="N", help="(default: 2)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures, and which tokens differ")
+    parser.add_argument("--threads", type=int, default=2, metavar="N", help="CPU threads (default: 2)")
+    parser.add_argument(
+        "--json", type=Path, metavar="FILE", help="write results, with the names of differing recordings, as JSON"
+    )
     parser.add_argument(
         "--work",
         type=Path,
         metavar="DIR",
         default=WORK,
-        help="converted weights, and what openai-whisper said (default: %(default)s)",
+        help="cache of converted weights and of openai-whisper's results (default: %(default)s)",
     )
     return parser
 

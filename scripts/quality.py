@@ -1,15 +1,15 @@
-"""What transcripts are judged by: error rates in percent over all texts, and timestamps that run backwards."""
+"""Quality of transcripts: error rates in percent over all texts, and segments out of order."""
 
 import unicodedata
 from collections.abc import Sequence
 
 import jiwer
 
-_TOLERANCE = 1e-3  # seconds; some peers' times are float32
+_TOLERANCE = 1e-3  # seconds; some engines' times are float32
 
 
 def word_error_rate(references: Sequence[str], texts: Sequence[str]) -> float:
-    """Of English, as Whisper normalises it."""
+    """Word error rate of English texts after Whisper's normalization."""
     from tilewhisper.engine.tuning.transformers_whisper import normalizer  # imports transformers
 
     normalize = normalizer()
@@ -17,20 +17,20 @@ def word_error_rate(references: Sequence[str], texts: Sequence[str]) -> float:
 
 
 def character_error_rate(references: Sequence[str], texts: Sequence[str]) -> float:
-    """Of any language; case, punctuation and Unicode's several forms of a character do not count."""
-    return 100 * jiwer.cer([_plain(text) for text in references], [_plain(text) for text in texts])
+    """Character error rate in any language, ignoring case, punctuation and Unicode normalization forms."""
+    return 100 * jiwer.cer([_normalize(text) for text in references], [_normalize(text) for text in texts])
 
 
-def _plain(text: str) -> str:
-    letters = unicodedata.normalize("NFKC", text).lower()
-    return " ".join("".join(" " if unicodedata.category(one)[0] in "PS" else one for one in letters).split())
+def _normalize(text: str) -> str:
+    characters = unicodedata.normalize("NFKC", text).lower()
+    return " ".join("".join(" " if unicodedata.category(c)[0] in "PS" else c for c in characters).split())
 
 
-def misplaced(spans: Sequence[tuple[float, float]]) -> int:
-    """How many (start, end) are not after the one before, or end no later than they start."""
-    before = 0.0
-    faults = 0
+def count_misplaced(spans: Sequence[tuple[float, float]]) -> int:
+    """Count segments (start, end), in seconds, that start before the previous segment's end or have no length."""
+    previous_end = 0.0
+    count = 0
     for start, end in spans:
-        faults += start < before - _TOLERANCE or end <= start
-        before = end
-    return faults
+        count += start < previous_end - _TOLERANCE or end <= start
+        previous_end = end
+    return count

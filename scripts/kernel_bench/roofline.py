@@ -1,4 +1,4 @@
-"""A roofline picture: how fast each product ran, under what memory and instructions allow (Williams et al., 2009)."""
+"""Draw a roofline (Williams et al., 2009): the speed of each product below the limits of memory and instructions."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from matplotlib import pyplot as plt
 
 MARKERS = "osD^vPX*"
 ROOF = "0.45"
-"""A grey: colours are the backends'."""
+"""Grey; colours distinguish the backends."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Point:
 
 
 def draw(file: Path, title: str, gops: Mapping[str, float], read_gb_s: float | None, points: Sequence[Point]) -> None:
-    """Write the picture; the suffix says in which format. Roofs that are unknown are left out."""
+    """Write the picture in the format of the file's suffix. Unknown limits are left out."""
     figure, axes = plt.subplots(figsize=(9, 5.5), layout="constrained")
     low = min(point.operations_per_byte for point in points) / 2
     high = max(point.operations_per_byte for point in points) * 2
@@ -35,8 +35,8 @@ def draw(file: Path, title: str, gops: Mapping[str, float], read_gb_s: float | N
     if read_gb_s is not None:
         _note(axes, f"reading memory, {read_gb_s:.0f} GB/s", (low * 1.6, low * read_gb_s), align="left")
     for backend, marker in zip(dict.fromkeys(point.backend for point in points), MARKERS * len(points), strict=False):
-        mine = [point for point in points if point.backend == backend]
-        at = ([point.operations_per_byte for point in mine], [point.gops for point in mine])
+        own = [point for point in points if point.backend == backend]
+        at = ([point.operations_per_byte for point in own], [point.gops for point in own])
         axes.scatter(*at, marker=marker, s=36, alpha=0.75, label=backend, zorder=3)
     axes.set(xscale="log", yscale="log", xlim=(low, high), title=title)
     axes.set(xlabel="operations per byte from and to memory", ylabel="GOP/s")

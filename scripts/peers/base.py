@@ -1,4 +1,4 @@
-"""What a peer is given and what it answers. Plain data, so that it can cross from one process to another."""
+"""A peer's interface: its setup and its transcripts, as plain data that can be sent between processes."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -11,12 +11,12 @@ Number = TypeVar("Number", int, float)
 
 
 class PeerError(Exception):
-    """A peer that is not installed, whose weights cannot be made, or that failed."""
+    """A peer is not installed, its weights cannot be converted, or it failed."""
 
 
 @dataclass(frozen=True)
 class Setup:
-    """How a peer is to be opened. `module` has a class `Peer`; `weights` is a file, a folder or a model's name."""
+    """How to load a peer. `module` has a class `Peer`; `weights` is a file, a folder or a model's name."""
 
     module: str
     weights: str
@@ -27,42 +27,43 @@ class Setup:
 
 @dataclass(frozen=True)
 class Transcript:
-    """`spans` are the segments' (start, end) in seconds; `tokens` counts theirs, timestamps included. The rest is None
-    where the peer does not tell it."""
+    """A peer's result for one recording; None is a figure that the peer does not report."""
 
     text: str
     spans: list[tuple[float, float]]
+    """(start, end) of each segment, in seconds."""
     tokens: int | None = None
+    """Number of tokens in the segments, timestamps included."""
     decode_seconds: float | None = None
-    """All that comes after the encoder."""
+    """All time after the encoder."""
     step_seconds: float | None = None
-    """Of these, what the tokens took one after the other, without prompts and a window's keys and values. A step that
-    reads both is told apart by its tokens."""
+    """The part of it in decode steps, without prompts and cross-attention K/V. A batch step that processes prompts and
+    next tokens is divided in proportion to their tokens."""
 
 
 def joined(transcripts: Sequence[Transcript]) -> Transcript:
-    """Of several recordings: no spans, since each has its own time."""
+    """Join the transcripts of several recordings, without spans, since each recording starts at 0."""
     return Transcript(
-        " ".join(one.text.strip() for one in transcripts),
+        " ".join(transcript.text.strip() for transcript in transcripts),
         [],
-        total(one.tokens for one in transcripts),
-        total(one.decode_seconds for one in transcripts),
-        total(one.step_seconds for one in transcripts),
+        total(transcript.tokens for transcript in transcripts),
+        total(transcript.decode_seconds for transcript in transcripts),
+        total(transcript.step_seconds for transcript in transcripts),
     )
 
 
 def total(values: Iterable[Number | None]) -> Number | None:
-    """None where one is."""
+    """Sum the values; None where any is None."""
     every = list(values)
     known = [value for value in every if value is not None]
     return sum(known) if len(known) == len(every) else None
 
 
 class Peer(Protocol):
-    """One that does better with several recordings at once has `transcribe_many`, too: a Transcript for each."""
+    """An engine. If it can batch several recordings, it also has `transcribe_many`, which returns a Transcript each."""
 
     def __init__(self, setup: Setup) -> None: ...
 
     def transcribe(self, samples: npt.NDArray[np.float32]) -> Transcript:
-        """Samples (n,) at 16 kHz to text: greedily, with timestamps, without a second try at another temperature."""
+        """Transcribe samples (n,) at 16 kHz: greedily, with timestamps, without temperature fallback."""
         ...

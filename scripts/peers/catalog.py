@@ -1,4 +1,4 @@
-"""The peers by name: what each is called in tables, which module opens it, what it needs."""
+"""The peers by name: label, module, packages and weight format."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,7 +10,7 @@ from peers.base import PeerError
 
 @dataclass(frozen=True)
 class Kind:
-    """`packages` are distributions; `weights` is a format of `weights.FORMATS`."""
+    """How to run a peer. `packages` are distributions; `weights` is a format of `weights.FORMATS`."""
 
     label: str
     module: str
@@ -44,7 +44,7 @@ PEERS: Mapping[str, Kind] = {
 
 
 def versions(kind: Kind) -> dict[str, str]:
-    """Of its packages. Raises PeerError where one is not installed."""
+    """Return the versions of a peer's packages. Raises PeerError where one is not installed."""
     try:
         return {package: version(package) for package in kind.packages}
     except PackageNotFoundError as error:

@@ -1,4 +1,4 @@
-"""The other end of `worker`: a contender that has its turn, and holds still when it has not."""
+"""The parent's side of `worker`: a contender that runs during its turns and is stopped between them."""
 
 import json
 import os
@@ -18,29 +18,29 @@ _SCRIPTS = Path(__file__).parents[1]
 
 @dataclass(frozen=True)
 class Answer:
-    """A transcript and the seconds it took, from samples in memory to text."""
+    """A transcript and the time it took, from samples in memory to text."""
 
     transcript: Transcript
     seconds: float
 
 
 class Contender:
-    """A loaded peer in its own process, which is stopped but for its turns.
+    """A loaded peer in its own process, which is stopped outside its turns. Raises PeerError.
 
-    Thread pools spin for a while when their work is done (OpenMP's by up to 0.2 s): in one process, or in one that runs
-    on, they would take the cores from whoever comes next. Raises PeerError.
+    Thread pools keep spinning after their work (OpenMP's for up to 0.2 s): in the same process, or in a process that is
+    not stopped, they would take the cores from the next contender.
     """
 
     def __init__(self, name: str, setup: Setup) -> None:
         self.name = name
         self.setup = setup
-        self._said = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115
+        self._stderr = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115
         path = os.pathsep.join(filter(None, (str(_SCRIPTS), os.environ.get("PYTHONPATH"))))
         self._process = subprocess.Popen(
             [sys.executable, "-P", "-m", "peers.worker", json.dumps(asdict(setup))],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=self._said,
+            stderr=self._stderr,
             text=True,
             env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": str(setup.threads), "HF_HUB_OFFLINE": "1"},
         )
@@ -52,7 +52,7 @@ class Contender:
         self._stop()
 
     def transcribe(self, samples: Path) -> Answer:
-        """One turn over a .npy file of float32 samples (n,) at 16 kHz."""
+        """Transcribe a .npy file of float32 samples (n,) at 16 kHz, or a folder of such files."""
         assert self._process.stdin
         self._process.send_signal(signal.SIGCONT)
         self._process.stdin.write(json.dumps(str(samples)) + "\n")
@@ -63,12 +63,12 @@ class Contender:
         return Answer(Transcript(**answer), seconds)
 
     def close(self) -> None:
-        self._process.kill()  # a stopped process, too
+        self._process.kill()  # works on a stopped process, too
         self._process.communicate()
-        self._said.close()
+        self._stderr.close()
 
     def _stop(self) -> None:
-        """Back when it stands, so that nothing of it runs in the next one's turn; an end is left for `Popen` to see."""
+        """Return once the process is stopped, so that it takes no time of the next turn; leave its exit to `Popen`."""
         self._process.send_signal(signal.SIGSTOP)
         os.waitid(os.P_PID, self._process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
 
@@ -76,9 +76,9 @@ class Contender:
         assert self._process.stdout
         line = self._process.stdout.readline()
         if not line:
-            self._said.seek(0)
-            last = next((text for text in reversed(self._said.read().splitlines()) if text.strip()), "no word of it")
-            raise PeerError(f"{self.name}: its process ended with status {self._process.wait()}: {last}")
+            self._stderr.seek(0)
+            last = next((text for text in reversed(self._stderr.read().splitlines()) if text.strip()), "no message")
+            raise PeerError(f"{self.name}: exit status {self._process.wait()}: {last}")
         answer: dict[str, Any] = json.loads(line)
         if error := answer.get("error"):
             raise PeerError(f"{self.name}: {' '.join(error.split())}")

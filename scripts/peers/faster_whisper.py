@@ -1,7 +1,7 @@
-"""faster-whisper, int8 by CTranslate2 as it loads float16 weights.
+"""faster-whisper: CTranslate2 converts the float16 weights to int8 on loading.
 
-The option `batch_size` asks for its batched mode, which cuts the audio by voice activity, decodes so many pieces
-together, and by default leaves out timestamps within a piece: with them its word errors went from 7.4 to 12.2 % (150 s
+The option `batch_size` selects its batched mode, which cuts the audio by voice activity, decodes so many chunks
+together, and by default leaves out timestamps within a chunk: with them its word errors went from 7.4 to 12.2 % (150 s
 joined, tiny.en).
 """
 

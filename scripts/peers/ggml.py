@@ -1,6 +1,6 @@
-"""A loaded checkpoint as whisper.cpp's ggml `.bin` in q8_0; the layout is described at its reader, `models.formats`.
+"""Write a loaded checkpoint as whisper.cpp's ggml `.bin` in q8_0 (layout: see the reader in models.checkpoint.formats).
 
-As whisper.cpp's own quantiser has it: matrices are q8_0, convolutions float16, all else float32.
+As from whisper.cpp's own quantizer: matrices are q8_0, convolutions float16, all other tensors float32.
 """
 
 import struct
@@ -16,13 +16,13 @@ from tilewhisper.models.checkpoint.loader import Checkpoint
 from tilewhisper.models.tokenizer import vocabulary
 
 _MAGIC = 0x67676D6C
-_F32, _F16, _Q8_0 = 0, 1, 8  # types of a tensor
-_MOSTLY_Q8_0 = 7  # type of a file
+_F32, _F16, _Q8_0 = 0, 1, 8  # tensor types
+_MOSTLY_Q8_0 = 7  # file type
 _BLOCK = 32
 
 
 def write(checkpoint: Checkpoint, path: Path) -> None:
-    """`checkpoint` must come from a folder with a `tokenizer.json`."""
+    """Write the file; `checkpoint` must come from a folder with a `tokenizer.json`."""
     tokens = vocabulary.text_tokens(checkpoint.source.folder / "tokenizer.json")
     filters = mel_filters(checkpoint.model.config.num_mel_bins).float().contiguous()
     with path.open("wb") as file:
@@ -48,7 +48,7 @@ def _write_tensor(file: IO[bytes], name: str, tensor: Tensor) -> None:
 
 
 def _q8_0(tensor: Tensor) -> bytes:
-    """Blocks of 32: a float16 scale, the largest magnitude / 127, and 32 int8."""
+    """Quantize in blocks of 32: a float16 scale (largest magnitude / 127) and 32 int8 values."""
     blocks = tensor.float().reshape(-1, _BLOCK)
     scale = blocks.abs().amax(dim=1, keepdim=True) / 127
     codes = torch.where(scale > 0, blocks / scale, 0).round().to(torch.int8)

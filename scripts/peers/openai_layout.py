@@ -1,4 +1,4 @@
-"""A loaded checkpoint in OpenAI's terms, which its `.pt` and whisper.cpp's ggml share: sizes, and names of tensors."""
+"""Sizes and tensor names of a checkpoint in OpenAI's layout, which its `.pt` and whisper.cpp's ggml share."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -35,7 +35,7 @@ _ROOT = {
 
 
 def sizes(checkpoint: Checkpoint) -> dict[str, int]:
-    """By their names in a `.pt`, in ggml's order."""
+    """The model's sizes by their names in a `.pt`, in ggml's order."""
     config = checkpoint.model.config
     width, heads = config.d_model, config.encoder_attention_heads
     return {
@@ -53,10 +53,11 @@ def sizes(checkpoint: Checkpoint) -> dict[str, int]:
 
 
 def tensors(checkpoint: Checkpoint) -> Iterator[tuple[str, Tensor]]:
+    """Yield every tensor with its name in OpenAI's layout."""
     for name, tensor in checkpoint.model.model.state_dict().items():
         side, _, rest = name.partition(".layers.")
         if not rest:
-            yield _ROOT.get(name, name), tensor  # the convolutions' names are the same
+            yield _ROOT.get(name, name), tensor  # the convolutions have the same names
             continue
         index, _, leaf = rest.partition(".")
         module, _, parameter = leaf.rpartition(".")
@@ -64,5 +65,5 @@ def tensors(checkpoint: Checkpoint) -> Iterator[tuple[str, Tensor]]:
 
 
 def write(checkpoint: Checkpoint, path: Path) -> None:
-    """A `.pt` in float32, which `whisper.load_model` reads."""
+    """Write a float32 `.pt` for `whisper.load_model`."""
     torch.save({"dims": sizes(checkpoint), "model_state_dict": dict(tensors(checkpoint))}, path)

@@ -1,6 +1,6 @@
-"""OpenVINO GenAI's WhisperPipeline on the CPU, weights int8 by channel; the options are properties of the device.
+"""OpenVINO GenAI's WhisperPipeline on the CPU with int8 weights per channel; the options are device properties.
 
-By itself it computes in bfloat16 where the processor has instructions for it, else in float32.
+By default it computes in bfloat16 where the processor has instructions for it, else in float32.
 """
 
 import json
@@ -17,7 +17,7 @@ class Peer:
         self._pipeline = openvino_genai.WhisperPipeline(
             setup.weights, "CPU", INFERENCE_NUM_THREADS=setup.threads, PERFORMANCE_HINT="LATENCY", **setup.options
         )
-        # An English-only model refuses both words.
+        # An English-only model refuses both arguments.
         multilingual = json.loads(Path(setup.weights, "generation_config.json").read_text("utf-8"))["is_multilingual"]
         self._spoken = {"language": f"<|{setup.language}|>", "task": "transcribe"} if multilingual else {}
 
@@ -27,11 +27,11 @@ class Peer:
         raw = metrics.whisper_raw_metrics
         before = sum(raw.features_extraction_durations) + sum(raw.encode_inference_durations)
         chunks = result.chunks or ()
-        tokens = metrics.get_num_generated_tokens() + 2 * len(chunks)  # it leaves timestamps out of its count
+        tokens = metrics.get_num_generated_tokens() + 2 * len(chunks)  # its count has no timestamps
         return Transcript(
             result.texts[0],
             [(chunk.start_ts, chunk.end_ts) for chunk in chunks],
             tokens,
             metrics.get_generate_duration().mean / 1e3 - before / 1e6,
-            tokens * metrics.get_tpot().mean / 1e3,  # the mean leaves out the first, which takes the prompt
+            tokens * metrics.get_tpot().mean / 1e3,  # the mean excludes the first token, which includes the prompt
         )

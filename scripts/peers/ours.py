@@ -1,11 +1,11 @@
-"""tilewhisper. The option `policy` routes the encoder, the others are those of `WhisperModel.transcribe`."""
+"""This engine: the option `policy` routes it, all others are arguments of `WhisperModel.transcribe`."""
 
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from peers.base import Setup, Transcript
+from peers.base import PeerError, Setup, Transcript
 
 from tilewhisper import WhisperModel
 from tilewhisper.engine.report import RunReport
@@ -23,15 +23,16 @@ class Peer:
 
     def transcribe(self, samples: npt.NDArray[np.float32]) -> Transcript:
         segments, _ = self._model.transcribe(samples, self._language, **GREEDY, **self._options)
-        found = list(segments)
-        return _transcript(found, segments.report())
+        return _transcript(list(segments), segments.report())
 
     def transcribe_many(self, recordings: Sequence[npt.NDArray[np.float32]]) -> list[Transcript]:
-        every = self._model.transcribe_many(recordings, language=self._language, **GREEDY, **self._options)
-        return [_transcript(one.segments, one.report) for one in every]
+        transcripts = self._model.transcribe_many(recordings, language=self._language, **GREEDY, **self._options)
+        return [_transcript(transcript.segments, transcript.report) for transcript in transcripts]
 
 
-def _transcript(segments: Sequence[Segment], report: RunReport) -> Transcript:
+def _transcript(segments: Sequence[Segment], report: RunReport | None) -> Transcript:
+    if report is None:
+        raise PeerError("a recording was not transcribed")
     return Transcript(
         "".join(segment.text for segment in segments),
         [(segment.start, segment.end) for segment in segments],

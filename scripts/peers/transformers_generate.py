@@ -1,4 +1,4 @@
-"""transformers' `generate` in float32: the oracle of what these weights say, and no match for speed."""
+"""transformers' `generate` in float32: the reference for tokens, not for speed."""
 
 import numpy as np
 import numpy.typing as npt

@@ -1,7 +1,7 @@
-"""The same weights for every peer, converted once and kept.
+"""Convert the same weights to every peer's format, once, and cache the result.
 
-Each format lies under `FOLDER/MODEL-HASH/FORMAT`, the hash that of the weights they were made from. What is being made
-has another name until it is whole, so that an interrupted conversion leaves nothing to be taken for a finished one.
+Each format is cached as `FOLDER/MODEL-HASH/FORMAT`, where HASH is that of the source weights. A conversion writes to a
+temporary name and renames it at the end, so that an interrupted conversion is never mistaken for a finished one.
 """
 
 import hashlib
@@ -23,7 +23,7 @@ from tilewhisper.models.constants import FRAMES_PER_WINDOW, HOP_LENGTH, N_FFT, S
 EXPORTER = "optimum-cli"
 WORK = Path.home() / ".cache" / "tilewhisper" / "peers"
 _NO_EXPORTER = (
-    "OpenVINO's weights are made once, by optimum-intel, which wants an older transformers than this project: "
+    "OpenVINO's weights are converted once, by optimum-intel, which needs an older transformers than this project: "
     "python -m venv V && V/bin/pip install torch==2.13.* 'optimum-intel[nncf,openvino]==2.2.0' && V/bin/pip uninstall "
     "-y torchvision; then --exporter V/bin/optimum-cli"
 )
@@ -31,13 +31,13 @@ _NO_EXPORTER = (
 
 @dataclass(frozen=True)
 class Workshop:
-    """Where converted weights are kept, and the `optimum-cli` that makes OpenVINO's; None is one that is found."""
+    """The cache of converted weights, and the `optimum-cli` that converts to OpenVINO (None: search for it)."""
 
     folder: Path
     exporter: Path | None
 
     def weights(self, model: str, form: str) -> Path | str:
-        """The weights of `model` in a format of `FORMATS`, made now if need be. Raises PeerError and ModelsError."""
+        """Return the weights of `model` in one of `FORMATS`, converted if needed. Raises PeerError and ModelsError."""
         make = FORMATS[form]
         if make is None:
             return model
@@ -62,9 +62,9 @@ def _digest(source: Source) -> str:
 
 
 def _ctranslate2(workshop: Workshop, source: Source, folder: Path) -> None:
-    """The very files: only pieces of one are joined."""
+    """Copy the files, joining `model.bin` where it is split."""
     if source.kind != "ctranslate2":
-        raise PeerError(f"{source.name}: faster-whisper's weights are not converted, and these are no CTranslate2 ones")
+        raise PeerError(f"{source.name}: faster-whisper needs CTranslate2 weights, got {source.kind}")
     folder.mkdir()
     for name in ("config.json", "tokenizer.json", "vocabulary.txt"):
         shutil.copy(source.folder / name, folder)
@@ -101,20 +101,20 @@ def _openvino(workshop: Workshop, source: Source, folder: Path) -> None:
         except OSError as error:
             raise PeerError(f"{exporter}: {error.strerror}. {_NO_EXPORTER}") from error
     if done.returncode:
-        said = [line for line in done.stderr.splitlines() if line.strip()] or ["no word of it"]
-        raise PeerError(f"{exporter} failed with status {done.returncode}: {said[-1]}")
+        lines = [line for line in done.stderr.splitlines() if line.strip()] or ["no message"]
+        raise PeerError(f"{exporter}: exit status {done.returncode}: {lines[-1]}")
 
 
 def _found_exporter() -> str:
-    beside = Path(sys.executable).with_name(EXPORTER)
-    found = str(beside) if beside.exists() else shutil.which(EXPORTER)
+    installed = Path(sys.executable).with_name(EXPORTER)
+    found = str(installed) if installed.exists() else shutil.which(EXPORTER)
     if found is None:
         raise PeerError(_NO_EXPORTER)
     return found
 
 
 def _write_transformers(source: Source, folder: Path) -> None:
-    """A transformers folder with all that an exporter looks for: model, tokenizer, feature extractor."""
+    """Write a transformers folder with model, tokenizer and feature extractor, as the exporter expects."""
     from tilewhisper.engine.tuning.transformers_whisper import transformers_model
     from tilewhisper.models.checkpoint import loader
 

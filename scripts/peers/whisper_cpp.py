@@ -1,4 +1,4 @@
-"""whisper.cpp through pywhispercpp, weights q8_0."""
+"""whisper.cpp through pywhispercpp, with q8_0 weights."""
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +19,7 @@ class Peer:
 
     def transcribe(self, samples: npt.NDArray[np.float32]) -> Transcript:
         found = self._model.transcribe(samples)
-        # Its segments come stripped, their times in hundredths of a second.
+        # Its segments are stripped, and their times are hundredths of a second.
         return Transcript(
             " ".join(segment.text for segment in found),
             [(segment.t0 / 100, segment.t1 / 100) for segment in found],

@@ -1,11 +1,12 @@
-"""One contender in a process of its own: requests and answers are lines of JSON on standard input and output.
+"""Run one contender in its own process: requests and answers are lines of JSON on standard input and output.
 
     python -P -m peers.worker SETUP
 
-First it answers {}, when the model is loaded; then for every path of a float32 .npy file (samples,) at 16 kHz a
-Transcript and the `seconds` it took, reading the file apart; in place of either, {"error": text}. For a folder of such
-files it answers with one Transcript of them all: a peer that can is given them together, any other one by one. `-P`
-keeps the current folder off the import path: one named as a library is would be imported in its stead.
+The first answer is {}, once the model is loaded. Then, for every path of a float32 .npy file (samples,) at 16 kHz, the
+answer is a Transcript and the `seconds` it took, not including reading the file. An error is answered as
+{"error": text}. A folder of such files gives one joined Transcript; a peer with `transcribe_many` receives them
+together, any other peer one after the other. `-P` keeps the current folder off the import path, where a folder named
+like a library would be imported instead of it.
 """
 
 import json
@@ -35,7 +36,7 @@ def main() -> int:
             transcript = _transcribe(peer, recordings)
             seconds = time.perf_counter() - started
             _answer(answers, asdict(transcript) | {"seconds": seconds})
-    except Exception as error:  # any library's, for the other side to tell
+    except Exception as error:  # from any library; the parent reports it
         _answer(answers, {"error": f"{type(error).__name__}: {error}"})
         return 1
     return 0
@@ -44,19 +45,21 @@ def main() -> int:
 def _transcribe(peer: Peer, recordings: Sequence[npt.NDArray[np.float32]]) -> Transcript:
     if len(recordings) == 1:
         return peer.transcribe(recordings[0])
-    together = getattr(peer, "transcribe_many", None)
-    return joined(together(recordings) if together else [peer.transcribe(samples) for samples in recordings])
+    transcribe_many = getattr(peer, "transcribe_many", None)
+    if transcribe_many is None:
+        return joined([peer.transcribe(samples) for samples in recordings])
+    return joined(transcribe_many(recordings))
 
 
 def _take_standard_output() -> IO[str]:
-    """Standard output for answers alone: what libraries print goes to standard error."""
+    """Reserve standard output for answers; libraries' output goes to standard error."""
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     return answers
 
 
-def _answer(answers: IO[str], what: dict[str, Any]) -> None:
-    answers.write(json.dumps(what) + "\n")
+def _answer(answers: IO[str], answer: dict[str, Any]) -> None:
+    answers.write(json.dumps(answer) + "\n")
     answers.flush()
 
 

@@ -1,4 +1,4 @@
-"""The comparison with peers, without any: what is joined and counted, and how a contender's process behaves."""
+"""`scripts/compare.py` without other engines: joining, scoring, and the process of a contender."""
 
 import sys
 from pathlib import Path
@@ -18,7 +18,7 @@ def speech(seconds, value=0.5):
     return np.full(round(seconds * 16_000), value, np.float32)
 
 
-def test_whole_recordings_are_joined_with_gaps_as_long_as_they_fit():
+def test_whole_recordings_are_joined_with_gaps_up_to_the_given_length():
     from clips import join
 
     joined, used = join([speech(2), speech(3), speech(1)], seconds=6)
@@ -29,7 +29,7 @@ def test_whole_recordings_are_joined_with_gaps_as_long_as_they_fit():
     assert joined[40_000:].all()
 
 
-def test_speech_ends_before_the_silence_after_it():
+def test_end_of_speech_excludes_the_silence_after_it():
     from clips import end_of_speech
 
     assert end_of_speech(np.concatenate([speech(2), speech(1, value=0.001)])) == pytest.approx(2.0)
@@ -42,7 +42,7 @@ def answer(seconds, text, spans=()):
     return Answer(Transcript(text, list(spans), tokens=10, decode_seconds=seconds / 2), seconds)
 
 
-def test_ratios_are_to_the_first_contender_and_words_are_counted_over_all_recordings():
+def test_ratios_are_to_the_first_contender_and_word_errors_over_all_recordings():
     from comparison import Recording, score
 
     recordings = [
@@ -61,10 +61,10 @@ def test_ratios_are_to_the_first_contender_and_words_are_counted_over_all_record
 
 
 def test_a_segment_that_overlaps_or_has_no_length_is_misplaced():
-    from quality import misplaced
+    from quality import count_misplaced
 
-    assert misplaced([(0.0, 1.0), (1.0, 2.0), (2.5, 3.0)]) == 0
-    assert misplaced([(0.0, 1.0), (0.9, 2.0), (2.0, 2.0)]) == 2
+    assert count_misplaced([(0.0, 1.0), (1.0, 2.0), (2.5, 3.0)]) == 0
+    assert count_misplaced([(0.0, 1.0), (0.9, 2.0), (2.0, 2.0)]) == 2
 
 
 PEER = """
@@ -75,10 +75,10 @@ class Peer:
     def __init__(self, setup):
         self.word = setup.options["word"]
     def transcribe(self, samples):
-        print("a library's chatter")
+        print("output of a library")
         if self.word == "fault":
             raise RuntimeError("out of memory")
-        if self.word == "death":
+        if self.word == "crash":
             os.write(2, b"Illegal instruction\\n")
             os._exit(4)
         return Transcript(f"{self.word} {len(samples)}", [(0.0, 1.5)])
@@ -90,35 +90,37 @@ def contender(tmp_path, monkeypatch):
     from peers.base import Setup
     from peers.contender import Contender
 
-    (tmp_path / "pretended.py").write_text(PEER)
+    (tmp_path / "fake_peer.py").write_text(PEER)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     np.save(tmp_path / "samples.npy", speech(1))
-    return lambda word: Contender("pretended", Setup("pretended", "", 1, "en", {"word": word}))
+    return lambda word: Contender("fake peer", Setup("fake_peer", "", 1, "en", {"word": word}))
 
 
 def state(process):
     return Path(f"/proc/{process.pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
 
 
-def test_a_contender_answers_from_its_own_process_and_holds_still_between_turns(contender, tmp_path):
-    with contender("heard") as one:
-        answers = [one.transcribe(tmp_path / "samples.npy") for _ in range(2)]
+def test_a_contender_answers_from_its_own_process_which_is_stopped_between_turns(contender, tmp_path):
+    with contender("word") as opened:
+        answers = [opened.transcribe(tmp_path / "samples.npy") for _ in range(2)]
         if sys.platform == "linux":
-            assert state(one._process) == "T"
-    assert [each.transcript.text for each in answers] == ["heard 16000"] * 2
-    assert one._process.poll() is not None
-
-
-@pytest.mark.parametrize(("word", "said"), [("fault", "RuntimeError: out of memory"), ("death", "Illegal instruction")])
-def test_a_contender_that_fails_says_why(contender, tmp_path, word, said):
-    from peers.base import PeerError
-
-    with contender(word) as one, pytest.raises(PeerError, match=f"pretended.*{said}"):
-        one.transcribe(tmp_path / "samples.npy")
+            assert state(opened._process) == "T"
+    assert [answer.transcript.text for answer in answers] == ["word 16000"] * 2
+    assert opened._process.poll() is not None
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("word", "message"), [("fault", "RuntimeError: out of memory"), ("crash", "Illegal instruction")]
+)
+def test_the_error_of_a_contender_is_reported(contender, tmp_path, word, message):
+    from peers.base import PeerError
+
+    with contender(word) as opened, pytest.raises(PeerError, match=f"fake peer.*{message}"):
+        opened.transcribe(tmp_path / "samples.npy")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
     [
         (("clips", "/nowhere"), "/nowhere/transcripts.tsv"),
         (("clips", "/nowhere", "--peer", "nobody"), "nobody"),
@@ -126,16 +128,16 @@ def test_a_contender_that_fails_says_why(contender, tmp_path, word, said):
         (("token", "/nowhere", "--threads", "0"), "--threads"),
     ],
 )
-def test_bad_input_is_one_clear_line(arguments, said, monkeypatch, capsys):
+def test_bad_input_is_reported_in_one_line(arguments, message, monkeypatch, capsys):
     import compare
 
     monkeypatch.setattr(compare, "versions", lambda kind: {})  # with or without the peers installed
     try:
         status = compare.main(arguments)
-    except SystemExit as e:  # argparse's way of refusing
+    except SystemExit as e:  # raised by argparse
         status = e.code
     assert status == 2
-    assert said in capsys.readouterr().err.splitlines()[-1]
+    assert message in capsys.readouterr().err.splitlines()[-1]
 
 
 def test_a_peer_that_is_not_installed_is_named():

@@ -1,4 +1,4 @@
-"""`scripts/memory.py`: a peak is that of a process of its own, and what a long recording takes more is judged."""
+"""`scripts/memory.py`: the peak of a separate process, and the exit status for a long recording's extra memory."""
 
 import importlib
 import json
@@ -14,12 +14,12 @@ def script(monkeypatch):
     return importlib.import_module("memory")
 
 
-def test_a_process_that_fails_is_told_in_its_own_words(script, shared, capsys):
+def test_the_error_of_a_process_is_reported(script, shared, capsys):
     assert script.main([str(shared / "librispeech"), "--model", "no-such-model", "--seconds", "5"]) == 2
     assert "no-such-model" in capsys.readouterr().err
 
 
-def test_the_peak_is_the_commands_own(script, shared, tmp_path, monkeypatch):
+def test_the_peak_is_of_the_command(script, shared, tmp_path, monkeypatch):
     require_weights("tiny.en")
     monkeypatch.setattr(script, "WAYS", {"plain": ("--beam_size", "1")})
     file = tmp_path / "peaks.json"
@@ -30,7 +30,7 @@ def test_the_peak_is_the_commands_own(script, shared, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(("more", "status"), [(100, 0), (101, 1)])
-def test_more_than_the_target_shows_in_the_status(script, shared, monkeypatch, capsys, more, status):
+def test_exceeding_the_target_sets_the_exit_status(script, shared, monkeypatch, capsys, more, status):
     def measure(model, way, file, args):
         seconds = float(file.stem.removesuffix("s"))
         return script.Peak(model, way, seconds, script.MB * (300 + more * (seconds > 10)), rtf=0.1, batch_size=1)

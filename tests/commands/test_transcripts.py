@@ -1,4 +1,4 @@
-"""`scripts/transcripts.py`: what it says of two settings that agree, of one that is spoiled, and of bad input."""
+"""`scripts/transcripts.py`: scores of settings that agree and of a setting with errors, and bad input."""
 
 import importlib
 import json
@@ -28,79 +28,83 @@ def folder_of(tmp_path, *rows, columns="file\treference"):
 
 @pytest.fixture
 def clips(shared, tmp_path):
-    """Two short clips in English, and one that says to be in Chinese."""
+    """Two short English clips, and a clip labelled as Chinese."""
     rows = (shared / "librispeech" / "transcripts.tsv").read_text().splitlines()
-    said = {file: text for file, _, text in (row.split("\t") for row in rows)}
+    references = {file: text for file, _, text in (row.split("\t") for row in rows)}
     for name in CLIPS:
         (tmp_path / name).symlink_to(shared / "librispeech" / name)
     (tmp_path / "zh.wav").touch()
-    english = (f"{name}\t\t{said[name]}" for name in CLIPS)
+    english = (f"{name}\t\t{references[name]}" for name in CLIPS)
     return folder_of(tmp_path, *english, "zh.wav\tzh\t你好", columns="file\tlanguage\treference")
 
 
-def test_a_setting_that_drops_a_word_and_ends_late_shows(script, clips, tmp_path, monkeypatch, capsys):
+def test_a_missing_word_and_a_late_end_are_counted(script, clips, tmp_path, monkeypatch, capsys):
     require_weights("tiny.en")
     transcribe = script.transcribe
 
-    def spoiling(model, setting, clip, options):
-        heard = transcribe(model, setting, clip, options)
+    def with_errors(model, setting, clip, options):
+        outcome = transcribe(model, setting, clip, options)
         if setting.audio_context != "silent":
-            return heard
+            return outcome
         if clip.file.name == CLIPS[0]:
-            return replace(heard, text=heard.text.rsplit(" ", 1)[0], loops=True, again_in_full=1)
-        ((start, end),) = heard.spans
-        return replace(heard, spans=[(start, end + 0.5)])
+            return replace(outcome, text=outcome.text.rsplit(" ", 1)[0], loops=True, again_in_full=1)
+        ((start, end),) = outcome.spans
+        return replace(outcome, spans=[(start, end + 0.5)])
 
-    monkeypatch.setattr(script, "transcribe", spoiling)
+    monkeypatch.setattr(script, "transcribe", with_errors)
     file = tmp_path / "rows.json"
     assert script.main([str(clips), *SETTINGS, "--threads", "1", "--json", str(file)]) == 0
-    first, good, spoiled = json.loads(file.read_text())["rows"]
+    first, good, wrong = json.loads(file.read_text())["rows"]
     assert (first["clips"], first["measure"], first["error_rate"], first["end_max"]) == (2, "WER", 0.0, 0.0)
     assert (good["error_rate"], good["different"], good["ends_compared"]) == (0.0, [], 2)
     assert good["end_max"] <= 0.2
     assert good["disordered"] == good["again_in_full"] == good["loops"] == 0
     assert 0 < good["encode_seconds"] < first["encode_seconds"]
     assert 0 < good["decode_seconds"] < good["rtf"] * good["audio_seconds"]
-    (difference,) = spoiled["different"]
+    (difference,) = wrong["different"]
     assert difference["file"] == CLIPS[0]
     assert difference["first"].startswith(difference["text"] + " ")
-    assert spoiled["error_rate"] > 0
-    assert (spoiled["ends_compared"], spoiled["loops"], spoiled["again_in_full"]) == (1, 1, 1)
-    assert spoiled["end_mean"] == pytest.approx(0.5, abs=0.2)
+    assert wrong["error_rate"] > 0
+    assert (wrong["ends_compared"], wrong["loops"], wrong["again_in_full"]) == (1, 1, 1)
+    assert wrong["end_mean"] == pytest.approx(0.5, abs=0.2)
 
-    said = capsys.readouterr().out
-    lines = {line.split()[0]: line.split() for line in said.splitlines()}
+    output = capsys.readouterr().out
+    lines = {line.split()[0]: line.split() for line in output.splitlines()}
     assert lines["torch/sparse:4"][2:6] == ["2", "WER", "0.00", "2"]
-    assert lines["torch/silent"][2:6] == ["2", "WER", f"{spoiled['error_rate']:.2f}", "1"]
-    assert f"tiny.en knows English only: 1 of 3 clips of {clips} left out" in said
-    assert "torch: encoder on torch, decoder on torch" in said
+    assert lines["torch/silent"][2:6] == ["2", "WER", f"{wrong['error_rate']:.2f}", "1"]
+    assert f"tiny.en is English-only: 1 of 3 clips of {clips} left out" in output
+    assert "torch: encoder on torch, decoder on torch" in output
 
 
-def test_characters_are_counted_whatever_their_case_form_and_punctuation(script):
+def test_character_errors_ignore_case_normalization_form_and_punctuation(script):
     from quality import character_error_rate
 
-    assert character_error_rate(["が。"], ["か\u3099"]) == 0  # one character, or two that make it
+    assert character_error_rate(["が。"], ["か\u3099"]) == 0  # composed and decomposed
     assert character_error_rate(["Las arenas, son."], ["las arenas son"]) == 0
     assert character_error_rate(["abcd", "efgh"], ["abcd", "ef"]) == 25
     assert character_error_rate(["abcd"], [""]) == 100
 
 
 @pytest.mark.parametrize(
-    ("rows", "arguments", "said"),
+    ("rows", "arguments", "message"),
     [
-        ([], [], "transcripts.tsv: expected columns"),
-        (["gone.wav\twords"], [], "gone.wav: named in transcripts.tsv, and not there"),
-        (["a.wav\t"], [], "a row has no file or no reference"),
-        (["a.wav\twords"], ["--setting", "cpu"], "expected POLICY/AUDIO_CONTEXT, such as cpu/sparse:4, not 'cpu'"),
-        (["a.wav\twords"], ["--setting", "cpu/sparse:0"], "unknown audio context 'sparse:0'"),
+        ([], [], "transcripts.tsv: expected the tab-separated columns"),
+        (["gone.wav\twords"], [], "gone.wav: listed in transcripts.tsv, but missing"),
+        (["a.wav\t"], [], "every row needs a file and a reference"),
+        (
+            ["a.wav\twords"],
+            ["--setting", "cpu"],
+            "must be POLICY/AUDIO_CONTEXT, such as cpu/sparse:4, got 'cpu'",
+        ),
+        (["a.wav\twords"], ["--setting", "cpu/sparse:0"], "'sparse:0'"),
         (["a.wav\twords"], ["--setting", "gpu/full"], "no policy 'gpu'"),
-        (["a.wav\twords"], ["--beam_size", "0"], "beam_size must be at least 1"),
+        (["a.wav\twords"], ["--beam_size", "0"], "beam_size must be "),
         (["a.wav\twords"], ["--model", "nobody"], "nobody"),
     ],
 )
-def test_bad_input_is_one_clear_line(script, rows, arguments, said, tmp_path, capsys):
+def test_bad_input_is_reported_in_one_line(script, rows, arguments, message, tmp_path, capsys):
     (tmp_path / "a.wav").touch()
     assert script.main([str(folder_of(tmp_path, *rows)), *arguments]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("transcripts: error: ")
-    assert said in line
+    assert message in line

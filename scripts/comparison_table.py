@@ -1,0 +1,62 @@
+"""Print the results of a comparison as a table with a legend."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from comparison import Row
+from rich.table import Table
+
+from tilewhisper.engine.commands.screen import console, say
+
+_SPEED: dict[str, Callable[[Row], str]] = {
+    "RTF": lambda row: f"{row.rtf:.4f}",
+    "x the first": lambda row: f"{row.ratio:.2f}",
+    "median x": lambda row: f"{row.median_ratio:.2f}",
+    "WER %": lambda row: f"{row.word_error_rate:.2f}",
+}
+COLUMNS: dict[str, dict[str, Callable[[Row], str]]] = {
+    "clips": _SPEED,
+    "files": {name: value for name, value in _SPEED.items() if name != "median x"},
+    "long": _SPEED
+    | {
+        "out of order": lambda row: str(row.misplaced),
+        "last end s": lambda row: "-" if row.end_error is None else f"{row.end_error:+.2f}",
+    },
+    "token": {
+        "tokens": lambda row: "-" if row.tokens is None else str(row.tokens),
+        "ms a token": lambda row: _milliseconds(row.token_seconds),
+        "TPOT ms": lambda row: _milliseconds(row.step_seconds),
+        "WER %": _SPEED["WER %"],
+    },
+}
+LEGENDS = {
+    "clips": "median x: median of the clips' ratios",
+    "files": "RTF: of all clips together",
+    "long": "last end s: end of the last segment - end of speech",
+    "token": "ms a token: all time after the encoder; TPOT: the same without prompts and cross-attention K/V",
+}
+
+
+def show(result: dict[str, Any], rows: Sequence[Row]) -> None:
+    """Print the rows of `compare.compare`'s result."""
+    columns = COLUMNS[result["command"]]
+    table = Table(result["model"], box=None, pad_edge=False)
+    for heading in columns:
+        table.add_column(heading, justify="right")
+    for row in rows:
+        table.add_row(row.name, *(value(row) for value in columns.values()))
+    recordings, machine = result["recordings"], result["machine"]
+    audio = recordings[0]["name"] if len(recordings) == 1 else f"{len(recordings)} clips"
+    seconds = sum(recording["seconds"] for recording in recordings)
+    screen = console()
+    screen.print(table)
+    say(
+        screen,
+        f"{audio}, {seconds:.1f} s; language {result['language']}, greedy; median of {result['runs']} alternating "
+        f"run(s) after a warm-up; {LEGENDS[result['command']]}; {machine['threads']} threads of {machine['cpu']}; "
+        + ", ".join(f"{name} {version}" for name, version in result["packages"].items()),
+    )
+
+
+def _milliseconds(seconds: float | None) -> str:
+    return "-" if seconds is None else f"{seconds * 1e3:.2f}"
