@@ -285,9 +285,9 @@ BENCHMARKS: Mapping[str, Benchmark] = {
             "transcripts",
             "What the audio context and 8 bits change",
             "Each setting is POLICY/AUDIO_CONTEXT. Errors are in words (WER) for English clips, in characters (CER) "
-            "for eight languages. Same text and segment ends (seconds) compare with the first setting. In full: windows "
-            "encoded again with full context. Loops: clips with a segment that repeats itself. Texts change more often "
-            "than they get worse.",
+            "for eight languages. Same text and segment ends (seconds) compare with the first setting. In full: "
+            "windows encoded again with full context. Loops: clips with a segment that repeats itself. Texts change "
+            "more often than they get worse.",
             (
                 *("python", "scripts/transcripts.py", _CLIPS, "{data}/languages", *_BOTH_MODELS),
                 *("--setting", "cpu/full", "--setting", "cpu/sparse:16", "--setting", "int8/sparse:16"),
