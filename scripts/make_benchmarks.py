@@ -1,12 +1,12 @@
 """Measure the benchmarks of docs/benchmarks.md, and write that page from the figures.
 
     python scripts/make_benchmarks.py run                  # all of them: hours on a small machine
-    python scripts/make_benchmarks.py run files memory     # these only; the others keep their figures
+    python scripts/make_benchmarks.py run files memory     # these only; the others' figures stay
     python scripts/make_benchmarks.py render               # docs/benchmarks.md from docs/benchmarks/latest.json
 
 `run` calls each benchmark's own script with --json, stores the figures with commit, date, machine and versions in
 docs/benchmarks/latest.json, appends them to docs/benchmarks/history.jsonl, and renders the page. A benchmark that fails
-(an engine is not installed, say) keeps its old figures and is reported; the exit status is then 1.
+(an engine is not installed, say) does not replace its old figures and is reported; the exit status is then 1.
 """
 
 import argparse
@@ -52,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         failed = [one.name for one in benchmarks if not _measured(one, args)]
     PAGE.write_text(rendered(LATEST), encoding="utf-8")
     if failed:
-        print(f"make_benchmarks: failed: {', '.join(failed)}; their old figures are kept", file=sys.stderr)
+        print(f"make_benchmarks: failed: {', '.join(failed)}; their old figures stay", file=sys.stderr)
     return int(bool(failed))
 
 
@@ -108,7 +108,7 @@ def _commit() -> str:
     def git(*arguments: str) -> str:
         return subprocess.run(("git", *arguments), cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
 
-    # The figures of this run change files below docs/, which is no change of what is measured.
+    # Results of this run change files below docs/, but not the measured code.
     changed = git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!docs")
     return git("rev-parse", "--short=7", "HEAD") + (" + changes" if changed else "")
 

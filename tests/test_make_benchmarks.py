@@ -19,7 +19,7 @@ def _scripts(monkeypatch):
 
 
 def record(cls, **values):
-    """A script's record as its JSON has it, with numbers and words for all fields that are not given."""
+    """A script's record as its JSON has it, with numbers and words in the other fields."""
     plain = {float: 0.5, int: 3, str: "word", bool: True, list: [1.0, 2.0, 4.0], tuple: (1.0, 2.0, 4.0), dict: {}}
 
     def filler(kind):
@@ -31,7 +31,7 @@ def record(cls, **values):
 
 
 def outputs():
-    """For each benchmark, what its command writes with --json: the records are the scripts' own."""
+    """The parsed JSON of each benchmark's command, made of the scripts' own records."""
     import accuracy
     import bench_encoder
     import cold_start
@@ -92,7 +92,7 @@ pathlib.Path(arguments[arguments.index("--json") + 1]).write_text(json.dumps({"r
 """
 
 
-def test_a_run_is_stored_appended_and_rendered_and_a_failure_keeps_old_figures(tmp_path, monkeypatch):
+def test_a_run_is_stored_appended_and_rendered_and_a_failure_does_not_replace_figures(tmp_path, monkeypatch):
     from benchmark_page import catalog
 
     (tmp_path / "stand_in.py").write_text(STAND_IN)

@@ -266,9 +266,9 @@ BENCHMARKS: Mapping[str, Benchmark] = {
             "parity",
             "Tokens beside openai-whisper",
             "openai-whisper in float32 on the same weights (needs `pip install openai-whisper==20250625`). Near: word "
-            "times within 60 ms. Apart: word error rate of our text against theirs. Disordered: segments that overlap "
-            "or have no length. The tokens differ where two beam hypotheses are so close that rounding decides; with "
-            "`--policy torch` they agree there too.",
+            "times within 60 ms. Difference: word error rate of our text against theirs. Disordered: segments that "
+            "overlap or have no length. Tokens differ where two beam hypotheses are so close that rounding decides; "
+            "with `--policy torch` they agree there too.",
             (
                 *("python", "scripts/parity.py", _CLIPS, "{data}/long", "--setting", "cpu/full"),
                 *("--model", "tiny.en", "--model", "base"),
@@ -276,7 +276,7 @@ BENCHMARKS: Mapping[str, Benchmark] = {
             (
                 *(_MODEL, Column("setting", "setting"), Column("decoding", "decoding"), Column("what", "")),
                 *(Column("same_tokens", "same tokens"), Column("near", "near %", ".2f")),
-                *(Column("apart", "apart %", ".2f"), _WER, Column("their_word_error_rate", "openai's", ".2f")),
+                *(Column("apart", "difference %", ".2f"), _WER, Column("their_word_error_rate", "openai's", ".2f")),
                 *(Column("disordered", "disordered", "d"), Column("their_disordered", "openai's", "d")),
             ),
             _parity,

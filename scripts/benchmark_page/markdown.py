@@ -11,8 +11,8 @@ from benchmark_page.results import Result
 _HEAD = """# Benchmarks
 
 This page is generated. Do not edit it: `python scripts/make_benchmarks.py run` measures, and
-`python scripts/make_benchmarks.py render` writes this file from `docs/benchmarks/latest.json`. Every run is kept in
-`docs/benchmarks/history.jsonl`.
+`python scripts/make_benchmarks.py render` writes this file from `docs/benchmarks/latest.json`. Every run is
+appended to `docs/benchmarks/history.jsonl`.
 
 RTF is processing time / audio time (lower is better), speed is its inverse. Both leave out loading the model.
 "Times the first" is a contender's time divided by that of the first row. WER is the word error rate after Whisper's

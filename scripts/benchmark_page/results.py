@@ -9,7 +9,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Result:
-    """The figures of one benchmark and what they were measured on."""
+    """The figures of one benchmark, with commit, machine and versions."""
 
     benchmark: str
     command: str
