@@ -13,10 +13,11 @@ from rich.console import Console
 from tilewhisper.engine import startup
 from tilewhisper.engine.commands import flags, inputs, loading, outputs
 from tilewhisper.engine.commands.files import check_writable, write
-from tilewhisper.engine.commands.main import DEFAULT_BATCH_SIZE
 from tilewhisper.engine.commands.npu import settings
+from tilewhisper.engine.commands.parser import DEFAULT_BATCH_SIZE
 from tilewhisper.engine.commands.screen import console, say
-from tilewhisper.engine.errors import USER_ERRORS, OptionError
+from tilewhisper.engine.errors import USER_ERRORS
+from tilewhisper.engine.options import check_batch_size
 from tilewhisper.engine.output.subtitles import SubtitleOptions
 from tilewhisper.engine.progress import progress_bar
 from tilewhisper.engine.routing.policy import load_policy
@@ -123,8 +124,7 @@ def _task(args: Namespace) -> _Task:
 
 def _batch_size(args: Namespace) -> int | None:
     size: int | None = args.batch_size
-    if size is not None and size < 1:
-        raise OptionError(f"batch_size must be at least 1, not {size}")
+    check_batch_size(size)
     return size
 
 
