@@ -4,11 +4,11 @@
 object also has `report()`, what the run cost so far and what ran where. The way through a file is in `transcriber`.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,7 +22,7 @@ from tilewhisper.engine.encoding.audio_context import AUTO_STEP, FULL, AudioCont
 from tilewhisper.engine.encoding.audio_context import parse as parse_audio_context
 from tilewhisper.engine.encoding.encoder import Encoder
 from tilewhisper.engine.errors import OptionError
-from tilewhisper.engine.options import TEMPERATURES, TranscriptionOptions
+from tilewhisper.engine.options import TranscriptionOptions, check_batch_size
 from tilewhisper.engine.pipeline.scheduler import default_batch_size
 from tilewhisper.engine.pipeline.transcription import Transcript, Transcription, transcribe_together
 from tilewhisper.engine.progress import Progress
@@ -34,16 +34,13 @@ from tilewhisper.engine.routing.router import Counts, SitePlan, plan_decoder
 from tilewhisper.engine.startup import Startup
 from tilewhisper.engine.timestamps.alignment import token_probabilities, token_times
 from tilewhisper.engine.timestamps.cross_attention import CrossAttention
-from tilewhisper.engine.timestamps.punctuation import PUNCTUATION
 from tilewhisper.kernels import registry
 from tilewhisper.kernels.base import Settings
 from tilewhisper.models.audio.log_mel import log_mel
 from tilewhisper.models.checkpoint import cache
 from tilewhisper.models.checkpoint.catalog import DEFAULT_MODEL
 from tilewhisper.models.constants import FRAMES_PER_POSITION, POSITIONS
-
-if TYPE_CHECKING:
-    from tilewhisper.models.audio.vad_options import VadOptions
+from tilewhisper.models.option_signature import takes_options
 
 
 class WhisperModel:
@@ -120,62 +117,22 @@ class WhisperModel:
         """What reports call the backends in use; an emulated one says so."""
         return self._routed.router.labels()
 
+    @takes_options(TranscriptionOptions)
     def transcribe(
-        self,
-        audio: Any,
-        language: str | None = None,
-        task: str = "transcribe",
-        log_progress: bool = False,
-        beam_size: int = 5,
-        best_of: int = 5,
-        patience: float = 1,
-        length_penalty: float = 1,
-        repetition_penalty: float = 1,
-        no_repeat_ngram_size: int = 0,
-        temperature: float | Sequence[float] = TEMPERATURES,
-        compression_ratio_threshold: float | None = 2.4,
-        log_prob_threshold: float | None = -1.0,
-        no_speech_threshold: float | None = 0.6,
-        condition_on_previous_text: bool = True,
-        prompt_reset_on_temperature: float = 0.5,
-        initial_prompt: str | Iterable[int] | None = None,
-        prefix: str | None = None,
-        suppress_blank: bool = True,
-        suppress_tokens: Sequence[int] | None = (-1,),
-        without_timestamps: bool = False,
-        max_initial_timestamp: float = 1.0,
-        word_timestamps: bool = False,
-        prepend_punctuations: str = PUNCTUATION.prepended,
-        append_punctuations: str = PUNCTUATION.appended,
-        multilingual: bool = False,
-        vad_filter: bool = False,
-        vad_parameters: "Mapping[str, float] | VadOptions | None" = None,
-        max_new_tokens: int | None = None,
-        chunk_length: int | None = None,
-        clip_timestamps: str | Sequence[float] = "0",
-        hallucination_silence_threshold: float | None = None,
-        hotwords: str | None = None,
-        language_detection_threshold: float | None = 0.5,
-        language_detection_segments: int = 1,
-        *,
-        carry_initial_prompt: bool = False,
-        batch_size: int | None = None,
-        seed: int = 0,
-        audio_context: str = "auto",
-        progress: Progress | None = None,
+        self, audio: Any, *args: Any, progress: Progress | None = None, **options: Any
     ) -> tuple[Transcription, TranscriptionInfo]:
         """Transcribe a path, a file object, or a float32 array (samples,) at 16 kHz.
 
-        The parameters up to `language_detection_segments` are faster-whisper's; TranscriptionOptions says what each
-        does. The segments come as they are decoded; `progress` is called after each window with the seconds done and
-        the seconds in all. Raises ModelsError and EngineError.
+        The options up to `language_detection_segments` are faster-whisper's, in its order. Segments are yielded as they
+        are decoded; `progress` is called after each window with the seconds done and the seconds in total.
+        Raises ModelsError and EngineError.
         """
-        given = locals()  # every parameter that is an option has the option's name
-        asked = TranscriptionOptions(**{name: given[name] for name in TranscriptionOptions.__dataclass_fields__})
-        self.check(asked)
-        run = Transcription(self, audio, asked, progress)
+        given = TranscriptionOptions.of(*args, **options)
+        self.check(given)
+        run = Transcription(self, audio, given, progress)
         return run, run.info
 
+    @takes_options(TranscriptionOptions)
     def transcribe_many(
         self, files: Iterable[Any], batch_size: int | None = None, **options: Any
     ) -> Iterator[Transcript]:
@@ -185,15 +142,14 @@ class WhisperModel:
         is what it gives alone. Results come in the files' order; a file that cannot be read has an error for one.
         Raises EngineError, and LanguageError where no file could be done.
         """
-        asked = TranscriptionOptions(**options)
+        check_batch_size(batch_size)
+        asked = TranscriptionOptions.of(**options)
         self.check(asked)
         return transcribe_together(self, files, asked, batch_size or default_batch_size(self.window_bytes(asked)))
 
     def check(self, options: TranscriptionOptions) -> None:
-        """Raise LanguageError or OptionError for what this model cannot do, before any work is done on the audio."""
-        tokenizer = self.checkpoint.tokenizer
-        tokenizer.prompt(options.language or "en", options.task, True)
-        options.suppressed(tokenizer, self.checkpoint.generation_config)
+        """Raise LanguageError or OptionError for options that this model cannot honour, before the audio is read."""
+        options.check(self.checkpoint.tokenizer, self.checkpoint.generation_config)
 
     @property
     def n_mels(self) -> int:
@@ -251,7 +207,7 @@ class WhisperModel:
             suppress=options.suppressed(tokenizer, generation_config),
             suppress_first=options.suppressed_first(generation_config),
             timestamps=not options.without_timestamps,
-            max_initial_timestamp_index=options.max_initial_timestamp_index,
+            max_initial_timestamp_index=options.max_initial_timestamp_index(generation_config),
         )
         return Batch(self._decoder, tokenizer, rules, options)
 
@@ -297,7 +253,10 @@ class BatchedInferencePipeline:
     def __init__(self, model: WhisperModel) -> None:
         self.model = model
 
-    def transcribe(self, audio: Any, *, batch_size: int = 8, **options: Any) -> tuple[Transcription, TranscriptionInfo]:
+    @takes_options(TranscriptionOptions)
+    def transcribe(
+        self, audio: Any, *args: Any, batch_size: int = 8, progress: Progress | None = None, **options: Any
+    ) -> tuple[Transcription, TranscriptionInfo]:
         """`WhisperModel.transcribe` with a batch size. Timestamps are on, other than in faster-whisper: without them
         tiny.en left the second half of a 26 s piece unsaid."""
-        return self.model.transcribe(audio, batch_size=batch_size, **options)
+        return self.model.transcribe(audio, *args, batch_size=batch_size, progress=progress, **options)
