@@ -1,4 +1,4 @@
-"""faster-whisper's words for where and how a model runs, in this project's terms."""
+"""faster-whisper's names for where and how a model runs, translated to policies."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -6,6 +6,7 @@ from typing import Any
 from tilewhisper.engine.errors import OptionError
 from tilewhisper.engine.routing.policy import DEFAULT_POLICY
 
+DEVICES = ("cpu", "auto")
 _DEFAULT: tuple[str, tuple[str, ...]] = (DEFAULT_POLICY, ())
 COMPUTE_TYPES: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "default": _DEFAULT,
@@ -16,29 +17,33 @@ COMPUTE_TYPES: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "int8": ("int8", ()),
     "int8_float32": ("int8", ()),
 }
-"""CTranslate2's names: the policy that computes so, and what goes on top of it. Its float16 is for other devices."""
+"""CTranslate2's compute types: the policy that computes in each, and overrides on top of it. float16 is left out: it is
+for GPUs."""
 
-_INSTEAD = {
-    "device_index": "there is one host; leave it out",
-    "num_workers": "transcribe_many(files, batch_size=…) does several files at once; leave it out",
+_ADVICE = {
+    "device_index": "there is only one CPU; leave it out",
+    "num_workers": "use transcribe_many(files, batch_size=…) for several files at once; leave it out",
     "files": "pass the path of a model",
     "revision": "pass the path of a model",
     "use_auth_token": "set HF_TOKEN",
 }
-_ASKS_NOTHING: Mapping[str, Any] = {"device_index": 0, "num_workers": 1}
+_WITHOUT_EFFECT: Mapping[str, Any] = {"device_index": 0, "num_workers": 1}
 
 
 def policy_of(device: str, compute_type: str) -> tuple[str, tuple[str, ...]]:
-    """The policy that computes so, and overrides on top of it. Raises OptionError."""
-    if device not in ("auto", "cpu"):
-        raise OptionError(f'device {device!r}: this engine computes on the CPU, and with policy="npu" on an NPU')
+    """The policy of a compute type, and overrides on top of it. Raises OptionError."""
+    if device not in DEVICES:
+        raise OptionError(
+            f"device must be {' or '.join(DEVICES)}, got {device!r}: this engine computes on the CPU, and with "
+            'policy="npu" on an NPU'
+        )
     if compute_type not in COMPUTE_TYPES:
-        raise OptionError(f"compute_type {compute_type!r} cannot run on a CPU; there are {', '.join(COMPUTE_TYPES)}")
+        raise OptionError(f"compute_type must be one of {', '.join(COMPUTE_TYPES)}, got {compute_type!r}")
     return COMPUTE_TYPES[compute_type]
 
 
 def refuse(parameters: Mapping[str, Any]) -> None:
-    """Raise OptionError for a parameter of faster-whisper's that asks for what is not done here, or for an unknown."""
+    """Raise OptionError for an unknown parameter, or one of faster-whisper's whose value has no equivalent here."""
     for name, value in parameters.items():
-        if value is not None and value != _ASKS_NOTHING.get(name):
-            raise OptionError(f"WhisperModel has no {name}: {_INSTEAD.get(name, 'leave it out')}")
+        if value is not None and value != _WITHOUT_EFFECT.get(name):
+            raise OptionError(f"WhisperModel has no {name}: {_ADVICE.get(name, 'leave it out')}")

@@ -1,189 +1,352 @@
-"""What can be asked of a transcription, checked where it enters.
+"""The options of a transcription: each is one field, with its help, range and flag.
 
-Names and defaults are faster-whisper's; what only openai-whisper or only this project knows stands at the end.
+Names, defaults and order are faster-whisper's; the keyword-only fields are openai-whisper's or ours. The record checks
+itself when it is made. The signature and docstring of `WhisperModel.transcribe` (models/option_signature.py) and the
+flags of `tilewhisper transcribe` (commands/flags.py) are derived from the fields (models/option_fields.py).
 """
 
-from __future__ import annotations
-
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass, fields
+from typing import TYPE_CHECKING, Any, Self
 
 from tilewhisper.engine.encoding.audio_context import parse as parse_audio_context
 from tilewhisper.engine.errors import OptionError
 from tilewhisper.engine.timestamps.punctuation import PUNCTUATION
+from tilewhisper.models.audio.vad_options import VAD_GROUP, VadOptions
 from tilewhisper.models.constants import TIMESTAMPS_PER_SECOND, WINDOW_SECONDS
+from tilewhisper.models.option_fields import (
+    PLAIN,
+    Range,
+    normalized,
+    option,
+    option_fields,
+    unknown,
+)
 
 if TYPE_CHECKING:
-    from tilewhisper.models.audio.vad_options import VadOptions
     from tilewhisper.models.checkpoint.generation_config import GenerationConfig
     from tilewhisper.models.tokenizer.tokenizer import Tokenizer
 
+_SPEECH = "language, prompt and clips"
+WORDS_GROUP = "words and subtitles"
+
 TASKS = ("transcribe", "translate")
 TEMPERATURES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
-LARGEST_SEED = 2**63 - 1
+TEXT_CONTEXT = 448
+"""Tokens of Whisper's text context, prompt included."""
+MAX_HYPOTHESES = 64
+"""Each hypothesis has its own self-attention cache: 64 of them take 0.7 GB with base and 9.4 GB with large-v3."""
+MAX_BATCH_SIZE = 256
+"""Each window has its own cross-attention cache: 256 of them take 9.4 GB with base. 60 windows were no faster than 32
+(60 clips of base)."""
+MAX_SEED = 2**63 - 1
+_TEMPERATURE = Range(0.01, 10)
+"""Of sampling. Below, it always draws the most likely token, as 0 does, and far below the divided logits overflow."""
+_TOKEN_IDS = "token ids"
+_count = PLAIN[int].convert
+_number = PLAIN[float].convert
+
+
+def _temperatures(value: Any) -> float | tuple[float, ...]:
+    several = isinstance(value, Sequence) and not isinstance(value, str | bytes)
+    try:
+        numbers = tuple(map(_number, value)) if several else (_number(value),)
+    except (TypeError, OverflowError):
+        numbers = ()
+    if not numbers or not all(number == 0 or number in _TEMPERATURE for number in numbers):
+        raise ValueError(f"0 or a number {_TEMPERATURE}, or a sequence of such numbers")
+    return numbers if several else numbers[0]
+
+
+def _prompt(value: Any) -> str | tuple[int, ...]:
+    return value if isinstance(value, str) else _token_ids(value, 0, f"text or {_TOKEN_IDS} >= 0")
+
+
+def _suppressed(value: Any) -> tuple[int, ...]:
+    return _token_ids(value, -1, f"{_TOKEN_IDS} >= 0, or -1 for the model's own list")
+
+
+def _token_ids(value: Any, least: int, allowed: str) -> tuple[int, ...]:
+    try:
+        if isinstance(value, str | bytes | bytearray | Mapping):
+            raise TypeError(value)
+        ids = tuple(map(_count, value))  # an iterator can be read only once
+    except TypeError:
+        raise ValueError(allowed) from None
+    if any(token < least for token in ids):
+        raise ValueError(allowed)
+    return ids
+
+
+def _parsed_token_ids(words: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(word) for word in words.split(",") if word.strip())
+    except ValueError:
+        raise ValueError(f"must be {_TOKEN_IDS} such as -1 or 11,13, got {words!r}") from None
+
+
+def _clip_times(value: Any) -> tuple[float, ...]:
+    """Seconds of `start,end,start,end,…`."""
+    allowed = "ascending seconds >= 0: start,end,start,end,…, of which the last end may be left out"
+    try:
+        if isinstance(value, str):
+            times = tuple(float(word) for word in value.split(",") if word.strip())
+        elif isinstance(value, Sequence) and not isinstance(value, bytes | bytearray):
+            times = tuple(map(_number, value))
+        else:
+            raise TypeError(value)
+    except (TypeError, ValueError, OverflowError):
+        raise ValueError(allowed) from None
+    if list(times) != sorted(times) or not all(time in Range(0) for time in times):
+        raise ValueError(allowed)
+    return times
+
+
+def _clips(value: Any) -> str | tuple[float, ...]:
+    times = _clip_times(value)
+    return value if isinstance(value, str) else times
+
+
+def _vad_parameters(value: Any) -> dict[str, Any] | VadOptions:
+    """VadOptions, or some of its fields by name."""
+    if not isinstance(value, Mapping | VadOptions):
+        raise ValueError("a mapping of VadOptions' fields or a VadOptions")
+    given = vars(value) if isinstance(value, VadOptions) else value
+    try:
+        checked = normalized(VadOptions, given)
+    except ValueError as e:
+        raise OptionError(f"vad_parameters: {e}") from None
+    return VadOptions(**checked) if isinstance(value, VadOptions) else checked
+
+
+def _language(value: Any) -> str:
+    if not isinstance(value, str) or not value.strip():
+        raise ValueError("a language's code or English name")
+    return value
+
+
+def _audio_context(value: Any) -> str:
+    if not isinstance(value, str):
+        raise ValueError("full, sparse:S, silent or auto")
+    try:
+        parse_audio_context(value)
+    except OptionError as e:
+        raise OptionError(f"audio_context: {e}") from None
+    return value
 
 
 @dataclass(frozen=True)
 class TranscriptionOptions:
-    """Raises OptionError for a value out of its range."""
+    """Everything a caller can choose about a transcription. Raises OptionError for a value that is not allowed."""
 
-    language: str | None = None
-    """Code or English name; None detects it."""
-    task: str = "transcribe"
-    log_progress: bool = False
-    """A progress bar on standard error."""
-    beam_size: int = 5
-    """Hypotheses followed at temperature 0; 1 is greedy."""
-    best_of: int = 5
-    """Samples drawn above temperature 0, of which the best is taken."""
-    patience: float = 1.0
-    """beam_size * patience finished hypotheses end a beam search."""
-    length_penalty: float = 1.0
-    """Hypotheses are compared by their log-probability / length ** length_penalty."""
-    repetition_penalty: float = 1.0
-    """Above 1, tokens that came before become less likely."""
-    no_repeat_ngram_size: int = 0
-    """Runs of so many tokens come once; 0 leaves them be."""
-    temperature: float | Sequence[float] = TEMPERATURES
-    """Several are tried in turn, until the text passes the two thresholds."""
-    compression_ratio_threshold: float | None = 2.4
-    """Text that zlib makes shorter than that repeats itself."""
-    log_prob_threshold: float | None = -1.0
-    """Text whose mean log-probability is lower is unsure."""
-    no_speech_threshold: float | None = 0.6
-    """A window is dropped as silence when no-speech is likelier and the text unsure."""
-    condition_on_previous_text: bool = True
-    """Whether a window sees the text before it."""
-    prompt_reset_on_temperature: float = 0.5
-    """Text that took a higher temperature is not shown to the next window."""
-    initial_prompt: str | Iterable[int] | None = None
-    """Text, or tokens, that the first window sees as if it came before."""
-    prefix: str | None = None
-    """Text that the first window begins with."""
-    suppress_blank: bool = True
-    suppress_tokens: Sequence[int] | None = (-1,)
-    """-1 stands for the model's own list of symbols that are not speech."""
-    without_timestamps: bool = False
-    max_initial_timestamp: float = 1.0
-    """Seconds; a window's first segment starts no later."""
-    word_timestamps: bool = False
-    prepend_punctuations: str = PUNCTUATION.prepended
-    """Marks that go with the word after them."""
-    append_punctuations: str = PUNCTUATION.appended
-    """Marks that go with the word before them."""
-    multilingual: bool = False
-    """Whether every window's language is detected anew."""
-    vad_filter: bool = False
-    """Whether silence is cut out before anything is decoded."""
-    vad_parameters: Mapping[str, Any] | VadOptions | None = None
-    max_new_tokens: int | None = None
-    """The most tokens a window may give; None is half the text context, as in openai-whisper."""
-    chunk_length: int | None = None
-    """Seconds of audio in a window, at most 30, which is what None stands for."""
-    clip_timestamps: str | Sequence[float] = "0"
-    """Seconds: start,end,start,end,… of what is transcribed; the last end may be left out."""
-    hallucination_silence_threshold: float | None = None
-    """Seconds; with word_timestamps, silence longer than that around unlikely text is skipped."""
-    hotwords: str | None = None
-    """Words that every window sees as if they came before, where no prefix is given."""
-    language_detection_threshold: float | None = 0.5
-    """A language at least so probable is taken without hearing more."""
-    language_detection_segments: int = 1
-    """The most windows that are heard to detect the language."""
-    carry_initial_prompt: bool = False
-    """Whether every window sees the initial prompt, not only the first."""
-    batch_size: int | None = None
-    """Windows of one file that are decoded together: the file is cut at silences, which needs the VAD; no piece sees
-    the text before it. None goes through it in order."""
-    seed: int = 0
-    """Of sampling: the same seed gives the same text."""
-    audio_context: str = "auto"
-    """How much of the silence after a short window's audio is encoded: full, sparse:S, silent, auto (audio_context.py).
-    A window that then decodes badly, by the two thresholds, is done again in full."""
+    language: str | None = option(None, "code or English name; detected when not given", check=_language, group=_SPEECH)
+    task: str = option("transcribe", "translate gives English text", TASKS, group=_SPEECH)
+    log_progress: bool = option(False, "show a progress bar on standard error", flag=False)
+    beam_size: int = option(5, "hypotheses followed at temperature 0; 1 is greedy", Range(1, MAX_HYPOTHESES), none=1)
+    best_of: int = option(
+        5, "samples drawn at temperatures above 0; the best is taken", Range(1, MAX_HYPOTHESES), none=1
+    )
+    patience: float = option(
+        1.0,
+        "a beam search ends with beam_size * patience finished hypotheses",
+        Range(0, TEXT_CONTEXT, above=True),
+        none=1.0,
+    )
+    length_penalty: float = option(
+        1.0, "hypotheses are ranked by log-probability / length ** length_penalty", Range(-10, 10), none=1.0
+    )
+    repetition_penalty: float = option(1.0, "above 1, repeated tokens become less likely", Range(0.01, 100))
+    no_repeat_ngram_size: int = option(0, "no run of this many tokens occurs twice; 0 is off", Range(0, TEXT_CONTEXT))
+    temperature: float | Sequence[float] = option(
+        TEMPERATURES,
+        "0 takes the most likely text, above 0 it is sampled; of several, the next is tried when a text fails "
+        "compression_ratio_threshold or log_prob_threshold",
+        check=_temperatures,
+        flag=False,
+    )
+    compression_ratio_threshold: float | None = option(
+        2.4, "text that zlib shrinks by more than this factor repeats itself and is decoded again", Range(0)
+    )
+    log_prob_threshold: float | None = option(
+        -1.0,
+        "text of a lower mean log-probability is decoded again at the next temperature",
+        Range(most=0),
+        alias="logprob_threshold",
+    )
+    no_speech_threshold: float | None = option(
+        0.6, "a window with a higher no-speech probability and text below log_prob_threshold is silence", Range(0, 1)
+    )
+    condition_on_previous_text: bool = option(True, "show each window the text before it", group=_SPEECH)
+    prompt_reset_on_temperature: float = option(
+        0.5, "text decoded at a higher temperature is not shown to the next window", Range(0), group=_SPEECH
+    )
+    initial_prompt: str | Iterable[int] | None = option(
+        None,
+        "text (in Python also token ids) shown to the first window as if it came before",
+        check=_prompt,
+        group=_SPEECH,
+    )
+    prefix: str | None = option(None, "text that the first window begins with", group=_SPEECH)
+    suppress_blank: bool = option(True, "no window begins with a blank")
+    suppress_tokens: Sequence[int] | None = option(
+        (-1,),
+        "token ids that are never chosen; -1 stands for the model's own list",
+        check=_suppressed,
+        parse=_parsed_token_ids,
+        metavar="IDS",
+    )
+    without_timestamps: bool = option(False, "decode text only; each window is one segment")
+    max_initial_timestamp: float | None = option(
+        None,
+        "the first segment of a window starts at most this many seconds into it; by default the limit of the "
+        "checkpoint, usually 1.0",
+        Range(0, WINDOW_SECONDS),
+    )
+    word_timestamps: bool = option(False, "find the time of each word", group=WORDS_GROUP)
+    prepend_punctuations: str = option(PUNCTUATION.prepended, "marks joined to the word after them", group=WORDS_GROUP)
+    append_punctuations: str = option(PUNCTUATION.appended, "marks joined to the word before them", group=WORDS_GROUP)
+    multilingual: bool = option(False, "detect the language of every window", group=_SPEECH)
+    vad_filter: bool = option(False, "cut out silence before decoding; needs tilewhisper[vad]", group=VAD_GROUP)
+    vad_parameters: Mapping[str, Any] | VadOptions | None = option(  # noqa: RUF009 (makes a dataclass field)
+        None, "VadOptions, or some of its fields by name", check=_vad_parameters, flag=False
+    )
+    max_new_tokens: int | None = option(
+        None, "most tokens of a window; by default half the text context", Range(1, TEXT_CONTEXT)
+    )
+    chunk_length: int | None = option(
+        None, f"most seconds of audio in a window; by default {WINDOW_SECONDS}", Range(1, WINDOW_SECONDS)
+    )
+    clip_timestamps: str | Sequence[float] = option(
+        "0",
+        "seconds to transcribe: start,end,start,end,…; the last end may be left out",
+        check=_clips,
+        metavar="TIMES",
+        group=_SPEECH,
+    )
+    hallucination_silence_threshold: float | None = option(
+        None,
+        "with word_timestamps, skip silence longer than this many seconds around unlikely text",
+        Range(0),
+        group=WORDS_GROUP,
+    )
+    hotwords: str | None = option(
+        None, "words shown to every window as if they came before; not with a prefix", group=_SPEECH
+    )
+    language_detection_threshold: float | None = option(
+        0.5, "a language at least this probable ends the detection", Range(0, 1), group=_SPEECH
+    )
+    language_detection_segments: int = option(
+        1, "most windows encoded to detect the language", Range(1, 1000), group=_SPEECH
+    )
+    _: KW_ONLY
+    carry_initial_prompt: bool = option(
+        False, "show the initial prompt to every window, not only the first", group=_SPEECH
+    )
+    batch_size: int | None = option(
+        None,
+        "cut the file at silences (needs tilewhisper[vad]) and decode this many chunks together, each without the text "
+        "before it; by default the file is decoded in order",
+        Range(1, MAX_BATCH_SIZE),
+        flag=False,
+    )
+    seed: int = option(0, "seed of sampling: the same seed gives the same text", Range(0, MAX_SEED))
+    audio_context: str = option(
+        "auto",
+        "how much of the silence after a short window's audio is encoded: full, sparse:S (every S-th position), silent "
+        "or auto; a window that then decodes badly is encoded in full",
+        check=_audio_context,
+        metavar="HOW",
+    )
 
     def __post_init__(self) -> None:
+        validate(self)
+
+    @classmethod
+    def of(cls, *args: Any, **options: Any) -> Self:
+        """The options of a call. Raises TypeError, with near names, for an unknown option."""
+        if problem := unknown(options, option_fields(cls)):
+            raise TypeError(problem)
+        return cls(*args, **options)
+
+    def check(self, tokenizer: "Tokenizer", generation_config: "GenerationConfig") -> None:
+        """Raise LanguageError or OptionError for a language, task or token id that the checkpoint does not have."""
+        tokenizer.prompt(self.language or "en", self.task, True)
+        self.suppressed(tokenizer, generation_config)
         if not isinstance(self.initial_prompt, str | None):
-            object.__setattr__(self, "initial_prompt", tuple(self.initial_prompt))  # it may be read only once
-        if self.task not in TASKS:
-            raise OptionError(f"unknown task {self.task!r}; the tasks are {' and '.join(TASKS)}")
-        for name in ("beam_size", "best_of", "max_new_tokens", "batch_size", "language_detection_segments"):
-            if (count := getattr(self, name)) is not None and count < 1:
-                raise OptionError(f"{name} must be at least 1, not {count}")
-        for name in ("patience", "repetition_penalty"):
-            if not (math.isfinite(value := getattr(self, name)) and value > 0):
-                raise OptionError(f"{name} must be above 0, not {value}")
-        for name in ("no_repeat_ngram_size", "max_initial_timestamp", "hallucination_silence_threshold"):
-            if (value := getattr(self, name)) is not None and value < 0:
-                raise OptionError(f"{name} must not be negative, not {value}")
-        if not self.temperatures or not all(0 <= t < math.inf for t in self.temperatures):
-            raise OptionError(f"temperature must be one number from 0 up, or several, not {self.temperature}")
-        if self.chunk_length is not None and not 1 <= self.chunk_length <= WINDOW_SECONDS:
-            raise OptionError(f"chunk_length must be 1 to {WINDOW_SECONDS} seconds, not {self.chunk_length}")
-        if not 0 <= self.seed <= LARGEST_SEED:
-            raise OptionError(f"seed must be 0 to {LARGEST_SEED}, not {self.seed}")
-        parse_audio_context(self.audio_context)
-        _ = self.clips, self.vad_options
+            _check_ids("initial_prompt", tuple(self.initial_prompt), tokenizer)
 
     @property
     def temperatures(self) -> tuple[float, ...]:
         given = self.temperature
-        return tuple(map(float, given)) if isinstance(given, Sequence) else (float(given),)
+        return tuple(given) if isinstance(given, Sequence) else (given,)
 
     @property
     def most_hypotheses(self) -> int:
-        """Texts that are followed at once of a window, at most."""
+        """The most hypotheses of a window that are followed at once."""
         return max(self.beam_size if temperature == 0 else self.best_of for temperature in self.temperatures)
 
     @property
     def longest_chunk(self) -> int:
-        """Seconds of audio in a window."""
+        """Seconds of audio in a window, at most."""
         return self.chunk_length or WINDOW_SECONDS
 
     @property
     def clips(self) -> tuple[tuple[float, float], ...]:
-        """Seconds from and to, of each stretch that is transcribed; the last may end at infinity."""
-        given = self.clip_timestamps
-        try:
-            times = [float(t) for t in (given.split(",") if isinstance(given, str) else given) if t != ""]
-        except ValueError:
-            raise OptionError(f"clip_timestamps must be seconds: start,end,start,end,…, not {given!r}") from None
-        times = times or [0.0]
-        if times != sorted(times) or times[0] < 0 or any(math.isnan(t) for t in times):
-            raise OptionError(f"clip_timestamps must ascend from 0 or later, not {given!r}")
+        """(start, end) of each clip to transcribe, in seconds; the last may end at infinity."""
+        times = list(_clip_times(self.clip_timestamps)) or [0.0]
         if len(times) % 2:
             times.append(math.inf)
         return tuple(zip(times[::2], times[1::2], strict=True))
 
     @property
     def vad_options(self) -> VadOptions | None:
-        """What vad_parameters say, where the filter is on or the file is cut at silences; there, faster-whisper's
-        defaults are others."""
+        """The VAD's options; None where it does not run. As in faster-whisper, a batch has defaults of its own."""
         if not self.vad_filter and self.batch_size is None:
             return None
-        from tilewhisper.models.audio.vad_options import VadOptions
-
         if isinstance(given := self.vad_parameters, VadOptions):
             return given
         cutting = {"max_speech_duration_s": self.longest_chunk, "min_silence_duration_ms": 160}
-        try:
-            return VadOptions(**{**({} if self.batch_size is None else cutting), **dict(given or {})})
-        except TypeError as e:
-            known = ", ".join(VadOptions.__dataclass_fields__)
-            raise OptionError(f"vad_parameters: {e}; there are {known}") from None
+        return VadOptions(**{**({} if self.batch_size is None else cutting), **(given or {})})
 
-    def suppressed(self, tokenizer: Tokenizer, generation_config: GenerationConfig) -> tuple[int, ...]:
-        """The ids that never come, -1 spelled out. Raises OptionError for an id outside the vocabulary."""
-        wanted = self.suppress_tokens or ()
-        if wrong := [token for token in wanted if not -1 <= token < tokenizer.n_vocab]:
-            raise OptionError(f"suppress_tokens: {wrong[0]} is no token id; they run from 0 to {tokenizer.n_vocab - 1}")
-        own = generation_config.suppress_tokens if -1 in wanted else ()
-        return tuple(sorted({*own, *(token for token in wanted if token >= 0)}))
+    def suppressed(self, tokenizer: "Tokenizer", generation_config: "GenerationConfig") -> tuple[int, ...]:
+        """The suppressed token ids, ascending, -1 replaced by the checkpoint's own.
 
-    def suppressed_first(self, generation_config: GenerationConfig) -> tuple[int, ...]:
+        Raises OptionError for an id outside the vocabulary.
+        """
+        given = tuple(self.suppress_tokens or ())
+        chosen = [token for token in given if token != -1]
+        _check_ids("suppress_tokens", chosen, tokenizer)
+        own = generation_config.suppress_tokens if -1 in given else ()
+        return tuple(sorted({*own, *chosen}))
+
+    def suppressed_first(self, generation_config: "GenerationConfig") -> tuple[int, ...]:
+        """The token ids that are suppressed at a window's first position."""
         return generation_config.begin_suppress_tokens if self.suppress_blank else ()
 
-    @property
-    def max_initial_timestamp_index(self) -> int:
+    def max_initial_timestamp_index(self, generation_config: "GenerationConfig") -> int | None:
+        """The last timestamp, in steps of 0.02 s, that a window's first segment may start at; None is no limit."""
+        if self.max_initial_timestamp is None:
+            return generation_config.max_initial_timestamp_index
         return round(self.max_initial_timestamp * TIMESTAMPS_PER_SECOND)
+
+
+def validate(record: Any) -> None:
+    """Check the option fields of a frozen record and store their normal forms. Raises OptionError."""
+    try:
+        values = normalized(type(record), {field.name: getattr(record, field.name) for field in fields(record)})
+    except ValueError as e:
+        raise OptionError(str(e)) from None
+    for name, value in values.items():
+        object.__setattr__(record, name, value)
+
+
+def check_batch_size(batch_size: Any) -> None:
+    """Raise OptionError for a number of files or windows decoded together that is neither allowed nor None."""
+    TranscriptionOptions(batch_size=batch_size)
+
+
+def _check_ids(name: str, ids: Collection[int], tokenizer: "Tokenizer") -> None:
+    wrong = next((token for token in ids if not 0 <= token < tokenizer.n_vocab), None)
+    if wrong is not None:
+        raise OptionError(f"{name} must hold token ids >= 0 and <= {tokenizer.n_vocab - 1}, got {wrong}")

@@ -1,4 +1,4 @@
-"""What a transcription gives back. The shapes are faster-whisper's, so that its callers need not change."""
+"""Results of a transcription, with faster-whisper's fields, so that its callers need not change."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Word:
-    """One word and when it was said, in seconds of the file."""
+    """A word and its times, in seconds of the file."""
 
     start: float
     end: float
@@ -22,7 +22,7 @@ class Word:
 
 @dataclass(frozen=True)
 class Segment:
-    """A stretch of text between two timestamps, in seconds of the file."""
+    """The text between two timestamps, in seconds of the file."""
 
     id: int
     seek: int
@@ -31,7 +31,7 @@ class Segment:
     end: float
     text: str
     tokens: list[int]
-    """Timestamps included, as decoded."""
+    """As decoded, timestamps included."""
     avg_logprob: float
     compression_ratio: float
     no_speech_prob: float
@@ -41,13 +41,16 @@ class Segment:
 
 @dataclass(frozen=True)
 class TranscriptionInfo:
+    """The language, length and options of a transcription, known before its first segment."""
+
     language: str
     language_probability: float
-    """1 where the language was given, or the model knows only one."""
+    """1 if the language was given, or the model knows only one."""
     duration: float
     """Seconds."""
     duration_after_vad: float
+    """Seconds."""
     all_language_probs: list[tuple[str, float]] | None
-    """TopK first; None where nothing was detected."""
+    """(code, probability), most probable first; None if no language was detected."""
     transcription_options: TranscriptionOptions
     vad_options: VadOptions | None = None

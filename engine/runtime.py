@@ -124,7 +124,7 @@ class Runtime:
             suppress=options.suppressed(self.tokenizer, self.generation_config),
             suppress_first=options.suppressed_first(self.generation_config),
             timestamps=not options.without_timestamps,
-            max_initial_timestamp_index=options.max_initial_timestamp_index,
+            max_initial_timestamp_index=options.max_initial_timestamp_index(self.generation_config),
             repetition_penalty=options.repetition_penalty,
             no_repeat_ngram_size=options.no_repeat_ngram_size,
         )

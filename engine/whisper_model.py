@@ -3,11 +3,11 @@
 `transcribe` returns (segments, info), the segments lazy; the segments object also has `report()` and `cancel()`.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,7 +15,7 @@ from torch import Tensor
 from tilewhisper.engine import startup
 from tilewhisper.engine.compat import policy_of, refuse
 from tilewhisper.engine.errors import OptionError
-from tilewhisper.engine.options import TEMPERATURES, TranscriptionOptions
+from tilewhisper.engine.options import TranscriptionOptions, check_batch_size
 from tilewhisper.engine.pipeline.scheduler import Scheduler, default_batch_size
 from tilewhisper.engine.pipeline.transcription import Transcriber, Transcript, Transcription
 from tilewhisper.engine.progress import Progress
@@ -25,15 +25,12 @@ from tilewhisper.engine.routing.policy import Policy, load_policy
 from tilewhisper.engine.routing.router import Counts, SitePlan
 from tilewhisper.engine.runtime import ModelDescription, Runtime
 from tilewhisper.engine.startup import Startup
-from tilewhisper.engine.timestamps.punctuation import PUNCTUATION
 from tilewhisper.kernels import registry
 from tilewhisper.kernels.base import Settings
 from tilewhisper.models.audio.log_mel import log_mel
 from tilewhisper.models.checkpoint import cache
 from tilewhisper.models.checkpoint.catalog import DEFAULT_MODEL
-
-if TYPE_CHECKING:
-    from tilewhisper.models.audio.vad_options import VadOptions
+from tilewhisper.models.option_signature import takes_options
 
 
 class WhisperModel:
@@ -114,63 +111,23 @@ class WhisperModel:
         """The names of the backends in use, as reports show them; an emulated one says so."""
         return self.runtime.backend_labels
 
+    @takes_options(TranscriptionOptions)
     def transcribe(
-        self,
-        audio: Any,
-        language: str | None = None,
-        task: str = "transcribe",
-        log_progress: bool = False,
-        beam_size: int = 5,
-        best_of: int = 5,
-        patience: float = 1,
-        length_penalty: float = 1,
-        repetition_penalty: float = 1,
-        no_repeat_ngram_size: int = 0,
-        temperature: float | Sequence[float] = TEMPERATURES,
-        compression_ratio_threshold: float | None = 2.4,
-        log_prob_threshold: float | None = -1.0,
-        no_speech_threshold: float | None = 0.6,
-        condition_on_previous_text: bool = True,
-        prompt_reset_on_temperature: float = 0.5,
-        initial_prompt: str | Iterable[int] | None = None,
-        prefix: str | None = None,
-        suppress_blank: bool = True,
-        suppress_tokens: Sequence[int] | None = (-1,),
-        without_timestamps: bool = False,
-        max_initial_timestamp: float = 1.0,
-        word_timestamps: bool = False,
-        prepend_punctuations: str = PUNCTUATION.prepended,
-        append_punctuations: str = PUNCTUATION.appended,
-        multilingual: bool = False,
-        vad_filter: bool = False,
-        vad_parameters: "Mapping[str, float] | VadOptions | None" = None,
-        max_new_tokens: int | None = None,
-        chunk_length: int | None = None,
-        clip_timestamps: str | Sequence[float] = "0",
-        hallucination_silence_threshold: float | None = None,
-        hotwords: str | None = None,
-        language_detection_threshold: float | None = 0.5,
-        language_detection_segments: int = 1,
-        *,
-        carry_initial_prompt: bool = False,
-        batch_size: int | None = None,
-        seed: int = 0,
-        audio_context: str = "auto",
-        progress: Progress | None = None,
+        self, audio: Any, *args: Any, progress: Progress | None = None, **options: Any
     ) -> tuple[Transcription, TranscriptionInfo]:
         """Transcribe a path, a file object, or a float32 array (samples,) at 16 kHz.
 
-        The parameters up to `language_detection_segments` are faster-whisper's; TranscriptionOptions says what each
-        does. The segments come as they are decoded; `progress` is called after each window with the seconds done and
-        the seconds in all. Raises ModelsError and EngineError.
+        The options up to `language_detection_segments` are faster-whisper's, in its order. Segments are yielded as they
+        are decoded; `progress` is called after each window with the seconds done and the seconds in total.
+        Raises ModelsError and EngineError.
         """
-        given = locals()  # every parameter that is an option has the option's name
         self._scheduler.check_open()
-        options = TranscriptionOptions(**{name: given[name] for name in TranscriptionOptions.__dataclass_fields__})
-        self.check(options)
-        transcription = self._transcriber.transcribe(audio, options, progress)
+        checked = TranscriptionOptions.of(*args, **options)
+        self.check(checked)
+        transcription = self._transcriber.transcribe(audio, checked, progress)
         return transcription, transcription.info
 
+    @takes_options(TranscriptionOptions)
     def transcribe_many(
         self, files: Iterable[Any], batch_size: int | None = None, **options: Any
     ) -> Iterator[Transcript]:
@@ -181,16 +138,15 @@ class WhisperModel:
         transcript. Raises EngineError, and LanguageError where no file could be transcribed.
         """
         self._scheduler.check_open()
-        checked = TranscriptionOptions(**options)
+        check_batch_size(batch_size)
+        checked = TranscriptionOptions.of(**options)
         self.check(checked)
         size = batch_size or default_batch_size(self.runtime.window_bytes(checked))
         return self._transcriber.transcribe_many(files, checked, size)
 
     def check(self, options: TranscriptionOptions) -> None:
-        """Raise LanguageError or OptionError for options this model cannot honour, before any work on the audio."""
-        tokenizer = self.checkpoint.tokenizer
-        tokenizer.prompt(options.language or "en", options.task, True)
-        options.suppressed(tokenizer, self.checkpoint.generation_config)
+        """Raise LanguageError or OptionError for options this model cannot honour, before the audio is read."""
+        options.check(self.checkpoint.tokenizer, self.checkpoint.generation_config)
 
     def log_mel(self, samples: Any) -> Tensor:
         """Samples (n,) at 16 kHz to log-mel frames of 10 ms (n_mels, frames), padded with silence."""

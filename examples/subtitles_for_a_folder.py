@@ -32,7 +32,7 @@ def main() -> int:
                 failed += 1
                 continue
             subtitles = file.with_suffix(f".{args.format}")
-            text = WRITERS[args.format](transcript.segments, transcript.info, LAYOUT)
+            text = WRITERS[args.format].render(transcript.segments, transcript.info, LAYOUT)
             subtitles.write_text(text, encoding="utf-8")
             print(f"{subtitles}: {len(transcript.segments)} segments, {transcript.info.duration:.1f} s")
     return 3 if failed else 0

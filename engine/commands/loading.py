@@ -1,29 +1,28 @@
-"""Which weights and which policy the flags of `transcribe` ask for, in the words of the peers or our own."""
+"""The model, policy and device that the flags of `transcribe` name, in openai-whisper's or our own spelling."""
 
 from argparse import Namespace
 from pathlib import Path
 
-from tilewhisper.engine.compat import COMPUTE_TYPES
+from tilewhisper.engine.compat import COMPUTE_TYPES, DEVICES
 from tilewhisper.engine.errors import OptionError
 from tilewhisper.models.checkpoint import catalog
 from tilewhisper.models.checkpoint.catalog import DEFAULT_MODEL
 
 MULTILINGUAL_MODEL = "base"
-"""The default where DEFAULT_MODEL, which knows English only, will not do; it comes by pip too."""
-
-_HERE = ("cpu", "auto")
+"""The default for other languages and translation, because DEFAULT_MODEL knows only English; pip can install it too."""
 
 
 def check_device(name: str | None) -> None:
     """Raises OptionError."""
-    if name is not None and name not in _HERE:
+    if name is not None and name not in DEVICES:
         raise OptionError(
-            f"--device {name}: this engine computes on the CPU, and with --policy npu on an NPU; leave --device out"
+            f"--device must be {' or '.join(DEVICES)}, got {name}: this engine computes on the CPU, and with "
+            "--policy npu on an NPU"
         )
 
 
 def model(args: Namespace) -> str:
-    """The name or path of the weights; from here on the hub is asked as --local_files_only and --model_dir say."""
+    """The name or path of the weights. Sets up the hub according to --local_files_only and --model_dir."""
     name = args.model or _default_model(getattr(args, "language", None), getattr(args, "task", None))
     if args.local_files_only or args.model_dir:
         from tilewhisper.models.checkpoint import hub
@@ -32,9 +31,9 @@ def model(args: Namespace) -> str:
     if not args.model_dir:
         return name
     size = catalog.official(name)
-    openais = Path(args.model_dir, f"{size.name if size else name}.pt")
-    places = (openais, Path(args.model_dir, name))
-    return next((str(place) for place in places if place.exists()), name)
+    openai_file = Path(args.model_dir, f"{size.name if size else name}.pt")
+    candidates = (openai_file, Path(args.model_dir, name))
+    return next((str(path) for path in candidates if path.exists()), name)
 
 
 def policy(args: Namespace) -> tuple[str, list[str]]:

@@ -1,4 +1,4 @@
-"""Transcripts as files: where those of each input go, and the writing of them."""
+"""Transcript files: which files each input is written to, and writing them."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
@@ -6,24 +6,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tilewhisper.engine.commands.files import check_writable, write, writing
-from tilewhisper.engine.commands.main import FORMATS
 from tilewhisper.engine.errors import OptionError
 from tilewhisper.engine.output.subtitles import SubtitleOptions
+from tilewhisper.engine.output.writers import WRITERS, GrowingFile, GrowingWriter, Writer
 
 if TYPE_CHECKING:
     from tilewhisper.engine.results import Segment, TranscriptionInfo
 
-GROWS = ".jsonl"
-"""Of the format that is written as segments come; all others are written whole at the end."""
+ALL = "all"
+"""The value of --output_format that stands for every format."""
 
 
-def plan(files: Sequence[str], folder: Path, asked: str) -> dict[str, list[Path]]:
-    """The files each input is written to, their folder made. `asked` is one of FORMATS.
+def plan(files: Sequence[str], folder: Path, output_format: str) -> dict[str, list[Path]]:
+    """The files each input is written to, in an existing folder; `output_format` is a format's name or `ALL`.
 
-    Raises OptionError where two inputs would go to one file, or a file could not be written.
+    Raises OptionError if two inputs share an output file, or a file cannot be written.
     """
-    suffixes = [name for name in FORMATS if name != "all"] if asked == "all" else [asked]
-    outputs = {file: [folder / f"{Path(file).stem}.{suffix}" for suffix in suffixes] for file in files}
+    names = WRITERS if output_format == ALL else [output_format]
+    outputs = {file: [folder / f"{Path(file).stem}.{name}" for name in names] for file in files}
     taken: dict[Path, str] = {}
     for file, paths in outputs.items():
         for path in paths:
@@ -42,15 +42,13 @@ def plan(files: Sequence[str], folder: Path, asked: str) -> dict[str, list[Path]
 
 
 def growing(segments: "Iterator[Segment]", paths: Sequence[Path]) -> "Iterator[Segment]":
-    """Each segment is in the files that grow before the next is decoded. Raises OptionError."""
-    from tilewhisper.engine.output.writers import JsonLines
-
+    """Write each segment to the growing files before the next is decoded. Raises OptionError."""
     with ExitStack() as stack:
-        files: list[tuple[Path, JsonLines]] = []
+        files: list[tuple[Path, GrowingFile]] = []
         for path in paths:
-            if path.suffix == GROWS:
+            if isinstance(writer := _writer(path), GrowingWriter):
                 with writing(path):
-                    files.append((path, stack.enter_context(JsonLines(path))))
+                    files.append((path, stack.enter_context(GrowingFile(path, writer))))
         for segment in segments:
             for path, file in files:
                 with writing(path):
@@ -62,8 +60,10 @@ def finish(
     segments: "Sequence[Segment]", info: "TranscriptionInfo", paths: Sequence[Path], layout: SubtitleOptions
 ) -> None:
     """Write the files that do not grow. Raises OptionError."""
-    from tilewhisper.engine.output.writers import WRITERS
-
     for path in paths:
-        if path.suffix != GROWS:
-            write(path, WRITERS[path.suffix[1:]](segments, info, layout))
+        if not isinstance(writer := _writer(path), GrowingWriter):
+            write(path, writer.render(segments, info, layout))
+
+
+def _writer(path: Path) -> Writer:
+    return WRITERS[path.suffix[1:]]

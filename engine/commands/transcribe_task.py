@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from tilewhisper.engine.commands import flags, loading
-from tilewhisper.engine.commands.main import DEFAULT_BATCH_SIZE
-from tilewhisper.engine.errors import OptionError
+from tilewhisper.engine.commands.parser import DEFAULT_BATCH_SIZE
+from tilewhisper.engine.options import check_batch_size
 from tilewhisper.engine.output.subtitles import SubtitleOptions
 
 
@@ -51,6 +51,7 @@ class TranscribeTask:
 def task_from(args: Namespace) -> TranscribeTask:
     """Raises OptionError."""
     loading.check_device(args.device)
+    check_batch_size(args.batch_size)
     policy, backends = loading.policy(args)
     return TranscribeTask(
         model=loading.model(args),
@@ -58,14 +59,7 @@ def task_from(args: Namespace) -> TranscribeTask:
         backends=backends,
         options=flags.options(args),
         batched=args.batched,
-        batch_size=_batch_size(args),
+        batch_size=args.batch_size,
         layout=flags.subtitle_options(args),
         verbose=args.verbose,
     )
-
-
-def _batch_size(args: Namespace) -> int | None:
-    size: int | None = args.batch_size
-    if size is not None and size < 1:
-        raise OptionError(f"batch_size must be >= 1, got {size}")
-    return size

@@ -1,9 +1,9 @@
-"""From segments to subtitles: which words stand together, on which lines, and from when to when.
+"""Subtitles from segments: which words are shown together, on which lines, and when.
 
-The rules are openai-whisper's. Without words a segment is a subtitle. With words they are laid out anew: a segment
-starts a subtitle, and so does every `max_words_per_line` words of it; a line that would get wider than
-`max_line_width` is broken. Where both a width and a count are given subtitles run across segments instead, and end
-with their last line or at a long pause.
+The rules are openai-whisper's. Without word times each segment is a subtitle. With them, words are laid out: a subtitle
+starts with each segment and after every `max_words_per_line` words of it, and a line ends before it would exceed
+`max_line_width`. With both a width and a line count, subtitles run across segments and end with their last line or at a
+long pause.
 
 Times are whole milliseconds. Knows no file format.
 """
@@ -12,44 +12,45 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 
 from tilewhisper.engine.errors import OptionError
+from tilewhisper.engine.options import WORDS_GROUP, validate
 from tilewhisper.engine.results import Segment, Word
+from tilewhisper.models.option_fields import Range, option
 
 _UNLIMITED = 1000
-"""Characters of a line, words of a line: openai-whisper's word for no limit."""
+"""Characters, or words, of a line without a limit; openai-whisper's number."""
 _LONG_PAUSE = 3.0
-"""Seconds from the start of one word to the start of the next."""
+"""Seconds from the start of a word to the start of the next."""
+_LIMIT = Range(1)
 
 
 @dataclass(frozen=True)
 class SubtitleOptions:
-    """How words are laid out as subtitles. Raises OptionError for a limit below 1."""
+    """How words are laid out as subtitles. Raises OptionError for a value that is not allowed."""
 
-    max_line_width: int | None = None
-    """Characters."""
-    max_line_count: int | None = None
-    max_words_per_line: int | None = None
-    highlight_words: bool = False
-    """A subtitle a word, that word underlined."""
+    max_line_width: int | None = option(None, "most characters of a subtitle's line", _LIMIT, group=WORDS_GROUP)
+    max_line_count: int | None = option(
+        None, "most lines of a subtitle; needs max_line_width", _LIMIT, group=WORDS_GROUP
+    )
+    max_words_per_line: int | None = option(None, "most words of a subtitle", _LIMIT, group=WORDS_GROUP)
+    highlight_words: bool = option(False, "underline each word of srt and vtt while it is spoken", group=WORDS_GROUP)
 
     def __post_init__(self) -> None:
-        for name in ("max_line_width", "max_line_count", "max_words_per_line"):
-            if (limit := getattr(self, name)) is not None and limit < 1:
-                raise OptionError(f"{name} must be at least 1, not {limit}")
+        validate(self)
 
     def check(self, *, word_timestamps: bool) -> None:
-        """Raises OptionError where an option needs the words' times and there will be none."""
-        asked = [field.name for field in fields(self) if getattr(self, field.name)]
-        if asked and not word_timestamps:
-            raise OptionError(f"{asked[0]} needs the words' times: ask for word_timestamps too")
+        """Raise OptionError for an option that needs word times when there will be none."""
+        given = [field.name for field in fields(self) if getattr(self, field.name)]
+        if given and not word_timestamps:
+            raise OptionError(f"{given[0]} needs word times: set word_timestamps to True too")
 
     def notes(self) -> tuple[str, ...]:
-        """What was asked for in vain, a line each. Not errors: openai-whisper takes these and warns."""
-        vain = []
+        """Options without effect, a line each. They are no errors, because openai-whisper accepts and warns."""
+        ineffective = []
         if self.max_line_count and not self.max_line_width:
-            vain.append("max_line_count has no effect without max_line_width")
+            ineffective.append("max_line_count has no effect without max_line_width")
         if self.max_words_per_line and self.max_line_width and self.max_line_count:
-            vain.append("max_words_per_line has no effect with max_line_width and max_line_count")
-        return tuple(vain)
+            ineffective.append("max_words_per_line has no effect with max_line_width and max_line_count")
+        return tuple(ineffective)
 
     @property
     def across_segments(self) -> bool:
@@ -61,6 +62,8 @@ PLAIN = SubtitleOptions()
 
 @dataclass(frozen=True)
 class Subtitle:
+    """A text and when it is shown."""
+
     start: int
     """Milliseconds."""
     end: int
@@ -68,6 +71,7 @@ class Subtitle:
 
 
 def milliseconds(seconds: float) -> int:
+    """Seconds in whole milliseconds, rounded."""
     return round(seconds * 1000)
 
 
@@ -87,7 +91,7 @@ def subtitles(segments: Sequence[Segment], options: SubtitleOptions = PLAIN) -> 
 
 @dataclass(frozen=True)
 class _Placed:
-    """A word on its line: its text holds the space, or the line break, that goes before it."""
+    """A word on its line; its text includes the space or line break before it."""
 
     start: int
     end: int
@@ -95,7 +99,7 @@ class _Placed:
 
 
 def _lay_out(segments: Sequence[Segment], options: SubtitleOptions) -> Iterator[list[_Placed]]:
-    """The words of each subtitle."""
+    """The words of each subtitle, with their line breaks."""
     width = options.max_line_width or _UNLIMITED
     subtitle: list[_Placed] = []
     line_width, lines = 0, 1
@@ -123,6 +127,7 @@ def _lay_out(segments: Sequence[Segment], options: SubtitleOptions) -> Iterator[
 
 
 def _runs(segments: Sequence[Segment], size: int) -> Iterator[Sequence[Word]]:
+    """The words of each segment, at most `size` at a time."""
     for segment in segments:
         words = segment.words or []
         yield from (words[i : i + size] for i in range(0, len(words), size))
@@ -133,7 +138,7 @@ def _placed(word: Word, text: str) -> _Placed:
 
 
 def _highlighted(placed: Sequence[_Placed]) -> Iterator[Subtitle]:
-    """The whole text again and again: each word underlined while it is said, none in the gaps between them."""
+    """The whole text once per word, that word underlined; without an underline in the gaps between words."""
     texts = [word.text for word in placed]
     shown_until = placed[0].start
     for i, word in enumerate(placed):

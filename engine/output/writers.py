@@ -1,13 +1,15 @@
-"""Transcripts as files, byte for byte as openai-whisper writes them; jsonl is a format of our own.
+"""Output formats of transcripts, byte for byte as openai-whisper writes them; jsonl is our own.
 
-A file is written whole or not at all, except jsonl, which may grow segment by segment, a whole line at a time.
+A format is one subclass of `Writer` and its entry in `WRITERS`, from which every list of formats is derived, the
+command line's included. A file is written whole or not at all, except for a format that grows segment by segment.
 """
 
 import json
 import os
-from collections.abc import Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import Any, ClassVar, Self
 
 from tilewhisper.engine.output.subtitles import PLAIN, SubtitleOptions, milliseconds, subtitles
 from tilewhisper.engine.results import Segment, TranscriptionInfo, Word
@@ -27,78 +29,119 @@ _SEGMENT_KEYS = (
 _WORD_KEYS = ("word", "start", "end", "probability")
 
 
-class Writer(Protocol):
-    """A transcript to the content of a file. The options are for subtitles; other formats take no notice of them."""
+class Writer(ABC):
+    """An output format."""
 
-    def __call__(
-        self, segments: Sequence[Segment], info: TranscriptionInfo, options: SubtitleOptions = PLAIN
-    ) -> str: ...
+    name: ClassVar[str]
+    """The format's name on the command line, and its files' extension."""
 
-
-def txt(segments: Sequence[Segment], info: TranscriptionInfo, options: SubtitleOptions = PLAIN) -> str:
-    """The text of a segment a line."""
-    return "".join(f"{segment.text.strip()}\n" for segment in segments)
+    @abstractmethod
+    def render(self, segments: Sequence[Segment], info: TranscriptionInfo, options: SubtitleOptions = PLAIN) -> str:
+        """The content of a transcript's file. `options` only concern the subtitle formats."""
 
 
-def vtt(segments: Sequence[Segment], info: TranscriptionInfo, options: SubtitleOptions = PLAIN) -> str:
-    """WebVTT: minutes and seconds, hours where there are any."""
-    return "WEBVTT\n\n" + "".join(
-        f"{_vtt_time(one.start)} --> {_vtt_time(one.end)}\n{one.text}\n\n" for one in subtitles(segments, options)
-    )
+class GrowingWriter(Writer):
+    """A format whose file is written segment by segment, while the rest is still being decoded."""
+
+    @abstractmethod
+    def line(self, segment: Segment) -> str:
+        """A segment's line, with its line break."""
+
+    def render(self, segments: Sequence[Segment], info: TranscriptionInfo, options: SubtitleOptions = PLAIN) -> str:
+        return "".join(map(self.line, segments))
 
 
-def srt(segments: Sequence[Segment], info: TranscriptionInfo, options: SubtitleOptions = PLAIN) -> str:
-    """SubRip: numbered from 1, hours always, a comma before the milliseconds."""
-    return "".join(
-        f"{number}\n{_srt_time(one.start)} --> {_srt_time(one.end)}\n{one.text}\n\n"
-        for number, one in enumerate(subtitles(segments, options), start=1)
-    )
+class Text(Writer):
+    """Plain text: a line per segment."""
+
+    name = "txt"
+
+    def render(self, segments: Sequence[Segment], info: TranscriptionInfo, options: SubtitleOptions = PLAIN) -> str:
+        return "".join(f"{segment.text.strip()}\n" for segment in segments)
 
 
-def tsv(segments: Sequence[Segment], info: TranscriptionInfo, options: SubtitleOptions = PLAIN) -> str:
-    """Start and end in whole milliseconds, and the text, which has no tab in it."""
-    return "start\tend\ttext\n" + "".join(
-        f"{milliseconds(one.start)}\t{milliseconds(one.end)}\t{_without_tabs(one.text)}\n" for one in segments
-    )
+class WebVtt(Writer):
+    """WebVTT: minutes and seconds, hours only above 0."""
+
+    name = "vtt"
+
+    def render(self, segments: Sequence[Segment], info: TranscriptionInfo, options: SubtitleOptions = PLAIN) -> str:
+        return "WEBVTT\n\n" + "".join(
+            f"{_timestamp(one.start)} --> {_timestamp(one.end)}\n{one.text}\n\n" for one in subtitles(segments, options)
+        )
 
 
-def to_json(segments: Sequence[Segment], info: TranscriptionInfo, options: SubtitleOptions = PLAIN) -> str:
-    """One line: the whole text, the segments, the language."""
-    result = {
-        "text": "".join(segment.text for segment in segments),
-        "segments": [_segment(segment) for segment in segments],
-        "language": info.language,
-    }
-    return json.dumps(result)
+class SubRip(Writer):
+    """SubRip: numbered from 1, always with hours, a comma before the milliseconds."""
+
+    name = "srt"
+
+    def render(self, segments: Sequence[Segment], info: TranscriptionInfo, options: SubtitleOptions = PLAIN) -> str:
+        return "".join(
+            f"{number}\n{_timestamp(one.start, True, ',')} --> {_timestamp(one.end, True, ',')}\n{one.text}\n\n"
+            for number, one in enumerate(subtitles(segments, options), start=1)
+        )
 
 
-def jsonl(segments: Sequence[Segment], info: TranscriptionInfo, options: SubtitleOptions = PLAIN) -> str:
-    """The segments as in json, one a line."""
-    return "".join(_json_line(segment) for segment in segments)
+class TabSeparated(Writer):
+    """Tab-separated values: start and end in whole milliseconds, and the text, without tabs."""
+
+    name = "tsv"
+
+    def render(self, segments: Sequence[Segment], info: TranscriptionInfo, options: SubtitleOptions = PLAIN) -> str:
+        return "start\tend\ttext\n" + "".join(
+            f"{milliseconds(one.start)}\t{milliseconds(one.end)}\t{_without_tabs(one.text)}\n" for one in segments
+        )
 
 
-WRITERS: dict[str, Writer] = {"txt": txt, "vtt": vtt, "srt": srt, "tsv": tsv, "json": to_json, "jsonl": jsonl}
+class Json(Writer):
+    """JSON on one line: the whole text, the segments and the language."""
+
+    name = "json"
+
+    def render(self, segments: Sequence[Segment], info: TranscriptionInfo, options: SubtitleOptions = PLAIN) -> str:
+        result = {
+            "text": "".join(segment.text for segment in segments),
+            "segments": [_segment(segment) for segment in segments],
+            "language": info.language,
+        }
+        return json.dumps(result)
+
+
+class JsonLines(GrowingWriter):
+    """JSON Lines: each line is a segment as in `Json`."""
+
+    name = "jsonl"
+
+    def line(self, segment: Segment) -> str:
+        return json.dumps(_segment(segment)) + "\n"
+
+
+WRITERS: Mapping[str, Writer] = {
+    writer.name: writer for writer in (Text(), WebVtt(), SubRip(), TabSeparated(), Json(), JsonLines())
+}
+"""The output formats by name."""
 
 
 def timed_line(segment: Segment) -> str:
-    """A segment as openai-whisper's command shows it."""
-    start, end = (_vtt_time(milliseconds(seconds)) for seconds in (segment.start, segment.end))
-    return f"[{start} --> {end}] {segment.text}"
+    """A segment with its times, as openai-whisper's command prints it."""
+    return f"[{format_timestamp(segment.start)} --> {format_timestamp(segment.end)}] {segment.text}"
 
 
-class JsonLines:
-    """A jsonl file that grows as segments come. At every moment, and whatever stops it, it ends with a whole line.
+class GrowingFile:
+    """A file that grows segment by segment. It always ends with a complete line, even after an error.
 
-    Takes the place of an older file of its name at once. Raises OSError.
+    Opening it replaces an older file of its name. Raises OSError.
     """
 
-    def __init__(self, path: Path) -> None:
-        # Unbuffered: a line is there to be read as soon as it is written, and nothing is left for later to fail.
+    def __init__(self, path: Path, writer: GrowingWriter) -> None:
+        self._writer = writer
+        # Unbuffered: a line can be read as soon as it is written, and closing the file cannot fail for a lack of space.
         self._file = path.open("wb", buffering=0)
 
     def write(self, segment: Segment) -> None:
         end = self._file.tell()
-        rest = _json_line(segment).encode()
+        rest = self._writer.line(segment).encode()
         try:
             while rest:
                 rest = rest[self._file.write(rest) :]
@@ -118,7 +161,7 @@ class JsonLines:
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Put `text` at `path` by way of a temporary file beside it. Raises OSError."""
+    """Write a file in one step, by way of a temporary file beside it. Raises OSError."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         temporary.write_text(text, encoding="utf-8")
@@ -128,8 +171,17 @@ def write_whole(path: Path, text: str) -> None:
         raise
 
 
-def _json_line(segment: Segment) -> str:
-    return json.dumps(_segment(segment)) + "\n"
+def format_timestamp(seconds: float, always_include_hours: bool = False, decimal_marker: str = ".") -> str:
+    """Seconds as `[HH:]MM:SS.mmm`, hours only above 0 unless always included; openai-whisper's signature."""
+    return _timestamp(milliseconds(seconds), always_include_hours, decimal_marker)
+
+
+def _timestamp(milliseconds: int, always_include_hours: bool = False, decimal_marker: str = ".") -> str:
+    seconds, rest = divmod(milliseconds, 1000)
+    minutes, seconds = divmod(seconds, 60)
+    hours, minutes = divmod(minutes, 60)
+    head = f"{hours:02}:" if always_include_hours or hours else ""
+    return f"{head}{minutes:02}:{seconds:02}{decimal_marker}{rest:03}"
 
 
 def _segment(segment: Segment) -> dict[str, Any]:
@@ -145,27 +197,3 @@ def _word(word: Word) -> dict[str, Any]:
 
 def _without_tabs(text: str) -> str:
     return text.strip().replace("\t", " ")
-
-
-def _clock(milliseconds: int) -> tuple[int, int, int, int]:
-    """Hours, minutes, seconds, milliseconds."""
-    seconds, milliseconds = divmod(milliseconds, 1000)
-    minutes, seconds = divmod(seconds, 60)
-    return *divmod(minutes, 60), seconds, milliseconds
-
-
-def _srt_time(milliseconds: int) -> str:
-    hours, minutes, seconds, rest = _clock(milliseconds)
-    return f"{hours:02}:{minutes:02}:{seconds:02},{rest:03}"
-
-
-def _vtt_time(milliseconds: int) -> str:
-    hours, minutes, seconds, rest = _clock(milliseconds)
-    return (f"{hours:02}:" if hours else "") + f"{minutes:02}:{seconds:02}.{rest:03}"
-
-
-def format_timestamp(seconds: float, always_include_hours: bool = False, decimal_marker: str = ".") -> str:
-    """Seconds as `[HH:]MM:SS.mmm`, hours only above 0 unless always included; openai-whisper's signature."""
-    hours, minutes, whole, rest = _clock(milliseconds(seconds))
-    head = f"{hours:02}:" if always_include_hours or hours else ""
-    return f"{head}{minutes:02}:{whole:02}{decimal_marker}{rest:03}"

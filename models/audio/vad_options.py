@@ -1,27 +1,41 @@
-"""Options of the voice activity detector. Imports nothing heavy: the command's flags take their defaults from here."""
+"""Options of the voice activity detector (VAD): names and defaults are faster-whisper's."""
 
 import math
 from dataclasses import dataclass
 
+from tilewhisper.models.option_fields import Range, option
+
+VAD_GROUP = "voice activity detection"
+"""Heading of its flags in `--help`."""
+
 
 @dataclass(frozen=True)
 class VadOptions:
-    """When a frame counts as speech, and how speech spans are cut; names and defaults are faster-whisper's."""
+    """How speech probabilities become spans of speech. `TranscriptionOptions.vad_parameters` checks the values."""
 
-    threshold: float = 0.5
-    """Frames with at least this probability are speech."""
-    neg_threshold: float | None = None
-    """Frames below it are silence; in between, the state does not change. None: `threshold` - 0.15, at least 0.01."""
-    min_speech_duration_ms: int = 0
-    """Shorter speech spans are dropped."""
-    max_speech_duration_s: float = math.inf
-    """Longer speech spans are cut, at their last silence above 98 ms if they have any."""
-    min_silence_duration_ms: int = 2000
-    """Silence of this length ends a speech span."""
-    speech_pad_ms: int = 400
-    """Padding on each side of a speech span; neighbours share a shorter gap in equal parts."""
+    threshold: float = option(
+        0.5, "a frame with at least this probability is speech", Range(0, 1), group=VAD_GROUP, alias="vad_onset"
+    )
+    neg_threshold: float | None = option(
+        None,
+        "a frame below this probability is silence; in between, the frame before decides; by default threshold - 0.15, "
+        "at least 0.01",
+        Range(0, 1),
+        group=VAD_GROUP,
+    )
+    min_speech_duration_ms: int = option(0, "drop shorter spans of speech", Range(0), group=VAD_GROUP)
+    max_speech_duration_s: float = option(
+        math.inf,
+        "cut longer spans of speech, at their last silence above 98 ms if there is one",
+        Range(0, math.inf, above=True),
+        group=VAD_GROUP,
+    )
+    min_silence_duration_ms: int = option(2000, "silence of this length ends a span", Range(0), group=VAD_GROUP)
+    speech_pad_ms: int = option(
+        400, "audio added on each side of a span; neighbours share the gap between them", Range(0), group=VAD_GROUP
+    )
 
     @property
     def silence_below(self) -> float:
-        """Probability below which a frame is silence."""
+        """The probability below which a frame is silence."""
         return max(self.threshold - 0.15, 0.01) if self.neg_threshold is None else self.neg_threshold

@@ -164,7 +164,7 @@ def test_a_full_disk_is_one_line_of_error(tilewhisper, model, tmp_path, monkeypa
     def full(self, segment):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(writers.JsonLines, "write", full)
+    monkeypatch.setattr(writers.GrowingFile, "write", full)
     finished = tilewhisper("transcribe", SAMPLE, "-o", tmp_path, "-f", "jsonl")
     assert finished.status == 2
     assert finished.errors == [f"tilewhisper: error: cannot write {tmp_path / 'sample.jsonl'}: No space left on device"]

@@ -1,6 +1,5 @@
-"""What the flags of `tilewhisper transcribe` come to: what the model is asked, and what is refused."""
+"""The flags of `tilewhisper transcribe`: the options they pass to the model, and the values they refuse."""
 
-import dataclasses
 import shutil
 from pathlib import Path
 
@@ -10,10 +9,12 @@ from conftest import SAMPLE, require_weights
 
 from tilewhisper.engine.commands import flags
 from tilewhisper.engine.options import TranscriptionOptions
+from tilewhisper.engine.output.subtitles import SubtitleOptions
 from tilewhisper.models.audio.vad_options import VadOptions
 from tilewhisper.models.checkpoint.locate import locate
+from tilewhisper.models.option_fields import option_fields
 
-# openai-whisper 20250625's own parser: each flag, and a word it takes.
+# Each flag of openai-whisper 20250625's parser, and a value it accepts.
 OPENAI = {
     "model": "tiny.en", "device": "cpu", "output_format": "txt", "verbose": "True", "task": "transcribe",
     "language": "English", "temperature": "0", "best_of": "5", "beam_size": "5", "patience": "1.0",
@@ -36,7 +37,7 @@ FOLDERS = ("output_dir", "model_dir")
 
 @pytest.fixture
 def options(tilewhisper, model):
-    """What the model is asked, beside the file, where the command has these flags."""
+    """The options that reach the model when the command has these flags."""
 
     def of(*flags):
         finished = tilewhisper("transcribe", SAMPLE, *flags)
@@ -46,12 +47,12 @@ def options(tilewhisper, model):
     return of
 
 
-# --- which flags there are ----------------------------------------------------------------------------------------
+# --- the flags ------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("flags", [OPENAI, CTRANSLATE2], ids=["openai-whisper", "whisper-ctranslate2"])
 @pytest.mark.parametrize("dash", ["_", "-"])
-def test_every_flag_of_the_peers_is_known_in_both_spellings(tilewhisper, model, tmp_path, flags, dash):
+def test_every_flag_of_other_engines_is_accepted_in_both_spellings(tilewhisper, model, tmp_path, flags, dash):
     given = flags | {name: str(tmp_path) for name in FOLDERS}
     for form in ("--{} {}", "--{}={}"):
         words = [
@@ -64,18 +65,28 @@ def test_every_flag_of_the_peers_is_known_in_both_spellings(tilewhisper, model, 
     assert len(model.asked) == 2
 
 
-def test_every_option_of_python_is_a_flag_and_its_help_says_pythons_default():
-    fields = {field.name: field.default for field in dataclasses.fields(TranscriptionOptions)}
-    known = {flag.name: flag.kind(flag.default) for group in flags.GROUPS.values() for flag in group}
-    elsewhere = {"log_progress", "vad_parameters", "temperature", "batch_size"}
-    assert {name: known[name] for name in fields if name not in elsewhere} == {
-        name: default for name, default in fields.items() if name not in elsewhere
-    }
-    vad = {f"vad_{field.name}": field.default for field in dataclasses.fields(VadOptions)}
-    assert {name: known[name] for name in vad} == vad
-    assert flags.temperatures(flags["temperature"], flags["temperature_increment_on_fallback"]) == pytest.approx(
-        fields["temperature"]
-    )
+def test_every_option_is_a_flag_with_its_default_in_the_help():
+    without_flag = {"log_progress", "vad_parameters", "temperature", "batch_size"}
+    expected = {name: field for name, field in option_fields(TranscriptionOptions).items() if name not in without_flag}
+    expected |= {f"vad_{name}": field for name, field in option_fields(VadOptions).items()}
+    expected |= option_fields(SubtitleOptions) | option_fields(flags.TemperatureFlags)
+    assert {name: flag.field for name, flag in flags.FLAGS.items()} == expected
+    assert sorted(flag.name for group in flags.GROUPS.values() for flag in group) == sorted(expected)
+    for field in expected.values():
+        text = ",".join(map(str, field.default)) if isinstance(field.default, tuple) else str(field.default)
+        assert field.parse(text) == field.default
+        assert field.default is None or f"default: {text})" in field.summary
+
+
+@pytest.mark.parametrize("first", [0.0, 0.1, 0.4, 0.7, 1.0, 1.2])
+@pytest.mark.parametrize("step", [0.01, 0.1, 0.2, 0.25, 0.3, 2.0])
+def test_the_temperatures_are_bit_equal_to_those_of_openai_whisper(first, step):
+    expected = tuple(np.arange(first, 1 + 1e-6, step).tolist()) or (first,)
+    assert flags.TemperatureFlags(first, step).temperatures() == expected
+
+
+def test_the_default_temperatures_are_those_of_python():
+    assert flags.TemperatureFlags().temperatures() == pytest.approx(TranscriptionOptions().temperatures)
 
 
 def test_a_dash_in_a_value_stays(options, tilewhisper, model, tmp_path):
@@ -88,15 +99,15 @@ def test_a_dash_in_a_value_stays(options, tilewhisper, model, tmp_path):
     assert model.asked[-1].file == strange.name
 
 
-# --- what they ask of the model -----------------------------------------------------------------------------------
+# --- the options of the model ---------------------------------------------------------------------------------------
 
 
-def test_what_is_not_asked_is_left_to_python(options):
+def test_flags_that_are_not_given_are_not_passed_on(options):
     assert options() == {}
 
 
 @pytest.mark.parametrize(
-    ("words", "asked"),
+    ("words", "expected"),
     [
         ("--beam_size 2 --best-of None --patience None", {"beam_size": 2, "best_of": 1, "patience": 1.0}),
         ("--beam_size None --length_penalty 0.5", {"beam_size": 1, "length_penalty": 0.5}),
@@ -122,8 +133,8 @@ def test_what_is_not_asked_is_left_to_python(options):
         ("--clip_timestamps 1,2.5 --seed 7", {"clip_timestamps": "1,2.5", "seed": 7}),
     ],
 )
-def test_what_the_model_is_asked(options, words, asked):
-    assert options(*words.split()) == asked
+def test_flags_become_options(options, words, expected):
+    assert options(*words.split()) == expected
 
 
 @pytest.mark.parametrize(
@@ -136,7 +147,7 @@ def test_what_the_model_is_asked(options, words, asked):
         ("--policy bf16", "bf16", ()),
     ],
 )
-def test_a_compute_type_is_a_policy(tilewhisper, model, words, policy, backends):
+def test_a_compute_type_selects_a_policy(tilewhisper, model, words, policy, backends):
     assert tilewhisper("transcribe", SAMPLE, *words.split()).status == 0
     assert (model.asked[-1].policy, model.asked[-1].backends) == (policy, backends)
 
@@ -157,7 +168,7 @@ def test_the_default_model_knows_the_language(tilewhisper, model, words, name):
     assert model.asked[-1].model == name
 
 
-def test_weights_are_looked_for_in_the_models_folder_first(tilewhisper, model, tmp_path, monkeypatch):
+def test_weights_are_searched_in_the_model_folder_first(tilewhisper, model, tmp_path, monkeypatch):
     from huggingface_hub import constants
 
     monkeypatch.setattr(constants, "HF_HUB_CACHE", constants.HF_HUB_CACHE)
@@ -180,8 +191,8 @@ def test_weights_are_looked_for_in_the_models_folder_first(tilewhisper, model, t
         "--help",
     ],
 )
-def test_openais_own_command_lines_run_unchanged(tilewhisper, model, tmp_path, monkeypatch, command):
-    """Those of its README; small weights stand in for the large ones, which no package brings."""
+def test_the_command_lines_of_openai_whispers_readme_run_unchanged(tilewhisper, model, tmp_path, monkeypatch, command):
+    """Small weights replace the large ones, which no pip package has."""
     require_weights("base")
     monkeypatch.chdir(tmp_path)
     for large in ("turbo", "medium"):
@@ -195,44 +206,49 @@ def test_openais_own_command_lines_run_unchanged(tilewhisper, model, tmp_path, m
     assert finished.out.startswith("usage: " if command == "--help" else "Hello there.\nAnd more.\n" * len(files))
 
 
-def test_weights_that_no_package_brings_are_asked_of_the_hub(tilewhisper, model):
+def test_weights_without_a_pip_package_are_sought_on_the_hub(tilewhisper, model):
     finished = tilewhisper("transcribe", SAMPLE, "--model", "turbo", "--local_files_only", "True")
     assert finished.status == 2
     (error,) = finished.errors
     assert "openai/whisper-large-v3-turbo" in error and "tiny.en" in error
 
 
-# --- what is refused ----------------------------------------------------------------------------------------------
+# --- refused values -------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "error"),
     [
-        ("--beam_size two", "--beam_size: expected a whole number, not 'two'"),
-        ("--beam_size 0", "beam_size must be at least 1, not 0"),
-        ("--patience x", "--patience: expected a number, not 'x'"),
-        ("--word_timestamps yes", "--word_timestamps: expected True or False, not 'yes'"),
-        ("--suppress_tokens a", "--suppress_tokens: expected token ids"),
+        ("--beam_size two", "--beam_size: must be an integer, got 'two'"),
+        ("--beam_size 0", "beam_size must be >= 1 and <= 64, got 0"),
+        ("--patience x", "--patience: must be a number, got 'x'"),
+        ("--word_timestamps yes", "--word_timestamps: must be True or False, got 'yes'"),
+        ("--suppress_tokens a", "--suppress_tokens: must be token ids such as -1 or 11,13, got 'a'"),
         ("--output_format pdf", "invalid choice: 'pdf'"),
         ("--task sing", "invalid choice: 'sing'"),
-        ("--device cuda", "--device cuda: this engine computes on the CPU"),
+        ("--device cuda", "--device must be cpu or auto, got cuda: this engine computes on the CPU"),
         ("--compute_type float16", "invalid choice: 'float16'"),
         ("--compute_type int8 --policy torch", "not allowed with"),
-        ("--temperature_increment_on_fallback 0", "temperature_increment_on_fallback must be above 0"),
-        ("--temperature -1", "temperature must be"),
-        ("--clip_timestamps 2,1", "clip_timestamps must ascend"),
-        ("--highlight_words True", "highlight_words needs the words' times"),
-        ("--word_timestamps True --max_line_width 0", "max_line_width must be at least 1"),
-        ("--batch_size 0", "batch_size must be >= 1, got 0"),
-        ("--seed -1", "seed must be 0 to 9223372036854775807, not -1"),
+        (
+            "--temperature_increment_on_fallback 0",
+            "temperature_increment_on_fallback must be >= 0.01 and <= 10, or None, got 0.0",
+        ),
+        ("--temperature -1", "temperature must be >= 0 and <= 10, got -1.0"),
+        ("--clip_timestamps 2,1", "clip_timestamps must be ascending seconds >= 0"),
+        ("--highlight_words True", "highlight_words needs word times"),
+        ("--word_timestamps True --max_line_width 0", "max_line_width must be >= 1, or None, got 0"),
+        ("--batch_size 0", "batch_size must be >= 1 and <= 256, or None, got 0"),
+        ("--batch_size two", "--batch_size: must be an integer, got 'two'"),
+        ("--vad_threshold 2", "vad_parameters: threshold must be >= 0 and <= 1, got 2.0"),
+        ("--seed -1", "seed must be >= 0 and <= 9223372036854775807, got -1"),
     ],
 )
-def test_what_is_refused_is_said_in_one_line(tilewhisper, model, words, said):
+def test_a_refused_value_is_reported_in_one_line(tilewhisper, model, words, error):
     finished = tilewhisper("transcribe", SAMPLE, *words.split())
     assert finished.status == 2
     assert finished.out == ""
-    assert said in finished.err.splitlines()[-1]
-    assert len(finished.err.splitlines()) <= 2  # argparse puts how it is used before it
+    assert error in finished.err.splitlines()[-1]
+    assert len(finished.err.splitlines()) <= 2  # argparse prints the usage first
     assert not model.asked
 
 
@@ -244,7 +260,7 @@ def test_what_is_refused_is_said_in_one_line(tilewhisper, model, words, said):
         ("--word_timestamps True --max_line_count 2", "max_line_count has no effect without max_line_width"),
     ],
 )
-def test_what_has_no_effect_is_said(tilewhisper, model, words, note):
+def test_flags_without_effect_are_noted(tilewhisper, model, words, note):
     finished = tilewhisper("transcribe", SAMPLE, *words.split())
     assert finished.status == 0
     assert f"tilewhisper: warning: {note}" in finished.err.splitlines()

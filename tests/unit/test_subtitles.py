@@ -1,4 +1,4 @@
-"""Words laid out as subtitles: widths, counts, pauses, and the word that is being said."""
+"""Words laid out as subtitles: line widths, line counts, pauses and highlighted words."""
 
 import io
 import itertools
@@ -7,13 +7,13 @@ import random
 import pytest
 
 from tilewhisper.engine.errors import OptionError
-from tilewhisper.engine.output import writers
 from tilewhisper.engine.output.subtitles import Subtitle, SubtitleOptions, subtitles
+from tilewhisper.engine.output.writers import WRITERS
 from tilewhisper.engine.results import Segment, Word
 
 
 def spoken(text: str, start: float = 0.0) -> list[Word]:
-    """A word a second, " one two" -> " one", " two"."""
+    """The words of a text, each one second long."""
     return [Word(start + i, start + i + 1, f" {word}", 0.9) for i, word in enumerate(text.split())]
 
 
@@ -29,16 +29,16 @@ def test_without_words_a_segment_is_a_subtitle():
     assert list(subtitles([segment(None, " a --> b ", 1.0005, 2.4996)])) == [Subtitle(1000, 2500, "a -> b")]
 
 
-def test_with_words_their_times_count():
+def test_word_times_replace_the_segments_times():
     assert list(subtitles([segment(spoken("one two", 3.0))])) == [Subtitle(3000, 5000, "one two")]
 
 
-def test_segments_start_subtitles():
+def test_each_segment_starts_a_subtitle():
     assert texts([segment(spoken("one two")), segment([]), segment(spoken("three"))]) == ["one two", "three"]
     assert texts([segment([])]) == []
 
 
-def test_a_line_that_would_get_too_wide_is_broken():
+def test_a_line_ends_before_it_is_too_wide():
     words = [segment(spoken("one two three four"))]
     assert texts(words, max_line_width=8) == ["one two\nthree\nfour"]
     assert texts(words, max_line_width=7) == ["one two\nthree\nfour"]
@@ -46,7 +46,7 @@ def test_a_line_that_would_get_too_wide_is_broken():
     assert texts(words, max_line_width=1) == ["one\ntwo\nthree\nfour"], "a word is never broken"
 
 
-def test_width_and_count_run_across_segments():
+def test_with_a_width_and_a_count_subtitles_run_across_segments():
     segments = [segment(spoken("one two")), segment(spoken("three four five", 2.0))]
     assert texts(segments, max_line_width=9, max_line_count=2) == ["one two\nthree", "four five"]
     assert texts(segments, max_line_width=9) == ["one two", "three\nfour five"]
@@ -60,11 +60,11 @@ def test_a_long_pause_ends_a_subtitle_that_runs_across_segments():
     assert texts(with_pause(3.1), max_line_width=40, max_line_count=2) == ["one two", "three"]
 
 
-def test_so_many_words_are_a_subtitle():
+def test_a_subtitle_has_at_most_the_given_number_of_words():
     assert texts([segment(spoken("one two three"))], max_words_per_line=2) == ["one two", "three"]
 
 
-def test_the_word_that_is_said_is_underlined_and_none_in_a_gap():
+def test_each_word_is_underlined_while_it_is_spoken_and_none_in_a_gap():
     words = [Word(0.0, 1.0, " one", 0.9), Word(1.0, 1.5, " two", 0.9), Word(2.0, 3.0, " three", 0.9)]
     assert list(subtitles([segment(words)], SubtitleOptions(highlight_words=True, max_line_width=7))) == [
         Subtitle(0, 1000, "<u>one</u> two\nthree"),
@@ -75,27 +75,27 @@ def test_the_word_that_is_said_is_underlined_and_none_in_a_gap():
 
 
 @pytest.mark.parametrize("name", ["max_line_width", "max_line_count", "max_words_per_line"])
-def test_a_limit_is_at_least_one(name):
-    with pytest.raises(OptionError, match=f"{name} must be at least 1, not 0"):
+def test_a_limit_below_1_is_refused(name):
+    with pytest.raises(OptionError, match=f"^{name} must be >= 1, or None, got 0"):
         SubtitleOptions(**{name: 0})
 
 
 @pytest.mark.parametrize("option", [{"max_line_width": 9}, {"max_words_per_line": 3}, {"highlight_words": True}])
-def test_options_need_the_times_of_words(option):
+def test_options_need_word_times(option):
     SubtitleOptions(**option).check(word_timestamps=True)
-    with pytest.raises(OptionError, match=f"{next(iter(option))} needs the words' times"):
+    with pytest.raises(OptionError, match=f"{next(iter(option))} needs word times: set word_timestamps to True too"):
         SubtitleOptions(**option).check(word_timestamps=False)
     SubtitleOptions().check(word_timestamps=False)
 
 
-def test_what_has_no_effect_is_said():
+def test_options_without_effect_are_noted():
     assert SubtitleOptions(max_line_count=2).notes() == ("max_line_count has no effect without max_line_width",)
     assert len(SubtitleOptions(max_line_width=9, max_line_count=2, max_words_per_line=3).notes()) == 1
     assert SubtitleOptions(max_line_width=9, max_words_per_line=3).notes() == ()
     assert SubtitleOptions().notes() == ()
 
 
-def test_as_openai_whisper_does():
+def test_random_segments_give_the_files_of_openai_whisper():
     theirs = pytest.importorskip("whisper.utils", exc_type=ImportError)
     random_ = random.Random(1)
     limits = itertools.product([None, 1, 7, 30], [None, 1, 2], [None, 1, 3], [False, True])
@@ -111,7 +111,7 @@ def test_as_openai_whisper_does():
         for kind, writer in (("srt", theirs.WriteSRT), ("vtt", theirs.WriteVTT)):
             file = io.StringIO()
             writer(".").write_result(result, file, **options)
-            assert writers.WRITERS[kind](segments, None, SubtitleOptions(**options)) == file.getvalue()
+            assert WRITERS[kind].render(segments, None, SubtitleOptions(**options)) == file.getvalue()
 
 
 def _random_segments(random_: random.Random) -> list[Segment]:

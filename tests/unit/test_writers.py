@@ -1,13 +1,18 @@
-"""Transcripts as files: byte for byte what openai-whisper and its kin write, and whole or not at all."""
+"""Transcript files: byte for byte those of openai-whisper and its relatives, and written whole or not at all."""
 
 import json
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import pytest
 
 from tilewhisper.engine.output import writers
 from tilewhisper.engine.output.subtitles import SubtitleOptions
+from tilewhisper.engine.output.writers import WRITERS, GrowingFile, GrowingWriter, format_timestamp
 from tilewhisper.engine.results import Segment, Word
+
+ENGLISH = SimpleNamespace(language="en")
 
 
 def segment(**values) -> Segment:
@@ -18,64 +23,76 @@ def segment(**values) -> Segment:
     return Segment(**(plain | values))
 
 
-ENGLISH = SimpleNamespace(language="en")
+def render(name: str, *segments: Segment, **options) -> str:
+    return WRITERS[name].render(segments, ENGLISH, SubtitleOptions(**options))
 
 
-def test_txt_is_a_line_a_segment():
-    assert writers.txt([segment(), segment(text="  And more. ")], ENGLISH) == "Hello there.\nAnd more.\n"
-    assert writers.txt([], ENGLISH) == ""
+def test_every_format_has_its_name_and_one_grows():
+    assert list(WRITERS) == ["txt", "vtt", "srt", "tsv", "json", "jsonl"]
+    assert all(writer.name == name for name, writer in WRITERS.items())
+    assert [name for name, writer in WRITERS.items() if isinstance(writer, GrowingWriter)] == ["jsonl"]
 
 
-def test_vtt_has_hours_where_there_are_any():
+def test_the_writers_import_no_heavy_library():
+    code = "import sys, tilewhisper.engine.output.writers; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert not {"torch", "transformers", "numpy"} & set(done.stdout.split())
+
+
+def test_txt_has_a_line_per_segment():
+    assert render("txt", segment(), segment(text="  And more. ")) == "Hello there.\nAnd more.\n"
+    assert render("txt") == ""
+
+
+def test_vtt_has_hours_only_above_zero():
     segments = [segment(), segment(start=3599.9994, end=3599.9996, text=" Later.")]
-    assert writers.vtt(segments, ENGLISH) == (
+    assert render("vtt", *segments) == (
         "WEBVTT\n\n00:00.000 --> 00:02.500\nHello there.\n\n59:59.999 --> 01:00:00.000\nLater.\n\n"
     )
-    assert writers.vtt([], ENGLISH) == "WEBVTT\n\n"
+    assert render("vtt") == "WEBVTT\n\n"
 
 
 def test_srt_is_numbered_and_always_has_hours():
     segments = [segment(), segment(start=360000.0, end=360001.0, text=" Later.")]
-    assert writers.srt(segments, ENGLISH) == (
+    assert render("srt", *segments) == (
         "1\n00:00:00,000 --> 00:00:02,500\nHello there.\n\n2\n100:00:00,000 --> 100:00:01,000\nLater.\n\n"
     )
-    assert writers.srt([], ENGLISH) == ""
+    assert render("srt") == ""
 
 
-def test_tsv_is_whole_milliseconds_and_text_without_tabs():
-    assert writers.tsv([segment(start=0.0006, text=" a\tb\t")], ENGLISH) == "start\tend\ttext\n1\t2500\ta b\n"
+def test_tsv_has_whole_milliseconds_and_text_without_tabs():
+    assert render("tsv", segment(start=0.0006, text=" a\tb\t")) == "start\tend\ttext\n1\t2500\ta b\n"
 
 
-def test_an_arrow_in_the_text_is_no_arrow_between_times():
+def test_an_arrow_in_the_text_differs_from_the_arrow_between_times():
     text = segment(text=" a --> b")
-    assert "a -> b" in writers.srt([text], ENGLISH)
-    assert "a -> b" in writers.vtt([text], ENGLISH)
-    assert "a --> b" in writers.txt([text], ENGLISH)
+    assert "a -> b" in render("srt", text)
+    assert "a -> b" in render("vtt", text)
+    assert "a --> b" in render("txt", text)
 
 
-def test_json_is_openais_keys_in_their_order_on_one_line():
-    assert writers.to_json([segment()], ENGLISH) == (
+def test_json_has_openai_whispers_keys_in_its_order_on_one_line():
+    assert render("json", segment()) == (
         '{"text": " Hello there.", "segments": [{"id": 0, "seek": 0, "start": 0.0, "end": 2.5, '
         '"text": " Hello there.", "tokens": [50363, 18435, 50488], "temperature": 0.0, "avg_logprob": -0.25, '
         '"compression_ratio": 0.6, "no_speech_prob": 0.01}], "language": "en"}'
     )
 
 
-def test_json_has_words_last_where_there_are_words():
-    spoken = segment(words=[Word(0.1, 0.2, " Größe", 0.5)])
-    assert writers.to_json([spoken], ENGLISH).endswith(
+def test_json_has_the_words_last_if_there_are_words():
+    assert render("json", segment(words=[Word(0.1, 0.2, " Größe", 0.5)])).endswith(
         '"no_speech_prob": 0.01, "words": [{"word": " Gr\\u00f6\\u00dfe", "start": 0.1, "end": 0.2, '
         '"probability": 0.5}]}], "language": "en"}'
     )
 
 
-def test_json_of_silence():
-    assert json.loads(writers.to_json([], ENGLISH)) == {"text": "", "segments": [], "language": "en"}
+def test_json_of_silence_has_no_segments():
+    assert json.loads(render("json")) == {"text": "", "segments": [], "language": "en"}
 
 
 def test_json_keeps_every_character():
     text = ' "Zwölf" \\ 日本\n\t♪'
-    content = json.loads(writers.to_json([segment(text=text), segment(text=" end")], ENGLISH))
+    content = json.loads(render("json", segment(text=text), segment(text=" end")))
     assert content["text"] == text + " end"
     assert content["segments"][0]["text"] == text
 
@@ -91,7 +108,7 @@ def test_json_keeps_every_character():
     ],
 )
 def test_golden_files(shared, name, options):
-    """Another engine's transcripts: its JSON through our writers gives its other files, and the same fields again."""
+    """The JSON of another engine's transcript gives its other files, byte for byte, and the same JSON."""
     folder = shared / "writers" / name
     golden = json.loads((folder / "gossos.json").read_text("utf-8"))
     segments = [
@@ -100,43 +117,37 @@ def test_golden_files(shared, name, options):
     ]
     info = SimpleNamespace(language=golden["language"])
     for kind in ("srt", "vtt", "tsv", "txt"):
-        written = writers.WRITERS[kind](segments, info, SubtitleOptions(**options))
+        written = WRITERS[kind].render(segments, info, SubtitleOptions(**options))
         assert written.encode() == (folder / f"gossos.{kind}").read_bytes()
     for one in golden["segments"]:
         if one["words"] is None:
-            del one["words"]  # openai-whisper has no key where there are no words
-    assert json.loads(writers.to_json(segments, info)) == golden
+            del one["words"]  # openai-whisper has no such key without words
+    assert json.loads(WRITERS["json"].render(segments, info)) == golden
 
 
-def test_every_format_of_the_command_has_a_writer():
-    from tilewhisper.engine.commands.main import FORMATS
-
-    assert set(FORMATS) - {"all"} <= set(writers.WRITERS)
-
-
-def test_jsonl_is_a_segment_of_json_a_line():
+def test_jsonl_has_the_segments_of_json_a_line_each():
     segments = [segment(), segment(id=1, words=[Word(0.0, 0.5, " Hi", 0.9)])]
-    lines = writers.jsonl(segments, ENGLISH).splitlines(keepends=True)
+    lines = render("jsonl", *segments).splitlines(keepends=True)
     assert all(line.endswith("}\n") for line in lines)
-    assert [json.loads(line) for line in lines] == json.loads(writers.to_json(segments, ENGLISH))["segments"]
+    assert [json.loads(line) for line in lines] == json.loads(render("json", *segments))["segments"]
 
 
-def test_jsonl_grows_a_line_a_segment(tmp_path):
+def test_a_growing_file_has_each_segment_at_once(tmp_path):
     path = tmp_path / "sample.jsonl"
     path.write_text("old")
     segments = [segment(text=" 日本"), segment(id=1), segment(id=2)]
-    with writers.JsonLines(path) as lines:
+    with GrowingFile(path, WRITERS["jsonl"]) as file:
         for i, one in enumerate(segments, start=1):
-            lines.write(one)
-            assert path.read_text() == writers.jsonl(segments[:i], ENGLISH)
+            file.write(one)
+            assert path.read_text() == render("jsonl", *segments[:i])
 
 
 @pytest.mark.parametrize("stop", [OSError(28, "No space left on device"), KeyboardInterrupt()])
-def test_jsonl_that_is_stopped_in_a_line_ends_with_the_one_before(tmp_path, stop):
+def test_a_growing_file_ends_with_a_complete_line_after_an_error(tmp_path, stop):
     path = tmp_path / "sample.jsonl"
-    with writers.JsonLines(path) as lines:
-        lines.write(segment())
-        file = lines._file
+    with GrowingFile(path, WRITERS["jsonl"]) as growing:
+        growing.write(segment())
+        file = growing._file
 
         class Full:
             def __getattr__(self, name):
@@ -147,16 +158,16 @@ def test_jsonl_that_is_stopped_in_a_line_ends_with_the_one_before(tmp_path, stop
                     raise stop
                 return file.write(data[:40])
 
-        lines._file = Full()
+        growing._file = Full()
         with pytest.raises(type(stop)):
-            lines.write(segment(id=1))
-        assert path.read_text() == writers.jsonl([segment()], ENGLISH)
-        lines._file = file
-        lines.write(segment(id=2))
-    assert path.read_text() == writers.jsonl([segment(), segment(id=2)], ENGLISH)
+            growing.write(segment(id=1))
+        assert path.read_text() == render("jsonl", segment())
+        growing._file = file
+        growing.write(segment(id=2))
+    assert path.read_text() == render("jsonl", segment(), segment(id=2))
 
 
-def test_a_file_takes_the_place_of_an_older_one(tmp_path):
+def test_a_file_replaces_an_older_one(tmp_path):
     path = tmp_path / "sample.txt"
     path.write_text("old and longer than the new one")
     writers.write_whole(path, "ново 日本\n")
@@ -176,3 +187,18 @@ def test_a_file_that_cannot_be_finished_leaves_the_old_one(tmp_path, monkeypatch
         writers.write_whole(path, "new")
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "arguments", "timestamp"),
+    [
+        (0.0, {}, "00:00.000"),
+        (3599.9996, {}, "01:00:00.000"),
+        (61.25, {"always_include_hours": True}, "00:01:01.250"),
+        (61.25, {"always_include_hours": True, "decimal_marker": ","}, "00:01:01,250"),
+    ],
+)
+def test_timestamps_are_openai_whispers(seconds, arguments, timestamp):
+    assert format_timestamp(seconds, **arguments) == timestamp
+    theirs = pytest.importorskip("whisper.utils", exc_type=ImportError)
+    assert theirs.format_timestamp(seconds, **arguments) == timestamp

@@ -1,0 +1,269 @@
+"""The argument parser: every command, its flags and their help. Imports neither torch nor numpy."""
+
+import argparse
+
+from tilewhisper import __version__
+from tilewhisper.engine.commands import flags
+from tilewhisper.engine.commands.loading import MULTILINGUAL_MODEL
+from tilewhisper.engine.commands.outputs import ALL
+from tilewhisper.engine.compat import COMPUTE_TYPES
+from tilewhisper.engine.options import TranscriptionOptions
+from tilewhisper.engine.output.writers import WRITERS
+from tilewhisper.engine.routing.policy import DEFAULT_POLICY
+from tilewhisper.models.checkpoint.catalog import DEFAULT_MODEL
+from tilewhisper.models.option_fields import option_fields
+
+DEFAULT_BATCH_SIZE = 8
+"""Chunks of a file that are decoded together."""
+_POLICY = f"a preset's name or a TOML file (default: {DEFAULT_POLICY})"
+_ABOUT = "Transcribe speech with Whisper, each encoder product on the backend of your choice."
+_TRANSCRIBE = (
+    "The text goes to standard output, figures and errors to standard error. Files are written if --output_format, "
+    "--output_dir or --verbose False is given, in openai-whisper's formats. Flags may be spelled with underscores or "
+    "dashes."
+)
+_STATUSES = "Exit status: 0 all done, 2 the request cannot be met, 3 some of several files failed, 130 interrupted."
+
+
+def parser() -> argparse.ArgumentParser:
+    """The parser of the whole command line."""
+    root = argparse.ArgumentParser(prog="tilewhisper", description=_ABOUT)
+    root.add_argument(
+        "--version", action="version", version=f"tilewhisper {__version__}", help="show the version and exit"
+    )
+    commands = root.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    _add_transcribe(commands)
+    _add_layers(commands)
+    _add_bench(commands)
+    _add_profile(commands)
+    _add_tune(commands)
+    _add_plan(commands)
+    _add_build(commands)
+    commands.add_parser("doctor", help="show what this machine can run, and why it cannot run the rest")
+    return root
+
+
+def _add_transcribe(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    p = commands.add_parser(
+        "transcribe",
+        help="transcribe audio files and report the real-time factor",
+        usage="tilewhisper transcribe FILE [FILE ...] [options]",
+        description=_TRANSCRIBE,
+        epilog=_STATUSES,
+    )
+    p.add_argument("files", nargs="+", metavar="FILE", help="audio or video files, or folders of them")
+    _add_output(p.add_argument_group("output"))
+    for title, members in flags.GROUPS.items():
+        group = p.add_argument_group(title)
+        for member in members:
+            member.add_to(group)
+    _add_weights(p.add_argument_group("model"))
+    _add_machine(p.add_argument_group("machine"))
+
+
+def _add_output(p: argparse._ArgumentGroup) -> None:
+    p.add_argument("-f", "--output_format", choices=(*WRITERS, ALL), help=f"format of the files (default: {ALL})")
+    p.add_argument("-o", "--output_dir", metavar="DIR", help="folder of the files, created if missing (default: .)")
+    p.add_argument(
+        "--verbose",
+        type=flags.truth,
+        metavar="True|False",
+        help="True prints times with the text; False prints neither text nor figures and writes files (default: text "
+        "without times)",
+    )
+    p.add_argument("--report", metavar="FILE", help="write times, memory and the backend of each product as JSON")
+
+
+def _add_weights(p: argparse._ArgumentGroup) -> None:
+    p.add_argument(
+        "--model",
+        metavar="NAME|PATH",
+        help="an official size, a hub name, a folder or a weights file "
+        f"(default: {DEFAULT_MODEL}, or {MULTILINGUAL_MODEL} for another language or a translation)",
+    )
+    p.add_argument("--model_dir", metavar="DIR", help="folder searched first for weights; downloads go there too")
+    _add_truth(p, "local_files_only", "never download from the hub (default: False)")
+
+
+def _add_machine(p: argparse._ArgumentGroup) -> None:
+    which = p.add_mutually_exclusive_group()
+    which.add_argument("--policy", metavar="NAME|FILE", help=_POLICY)
+    which.add_argument(
+        "--compute_type",
+        choices=COMPUTE_TYPES,
+        help=f"CTranslate2's name of a policy: {_compute_types()}",
+    )
+    _add_backend(p)
+    _add_npu(p)
+    _add_threads(p)
+    _add_truth(
+        p,
+        "batched",
+        "cut each file at silences and decode its chunks together (default: False, or True for one file with "
+        "--batch_size); if False, several files are decoded together, each with the text it has alone",
+    )
+    batch_size = option_fields(TranscriptionOptions)["batch_size"]
+    p.add_argument(
+        "--batch_size",
+        type=flags.checked(batch_size.parse),
+        metavar=batch_size.metavar,
+        help="most files, or chunks of one file, decoded together; 1 decodes files one after the other "
+        f"(default: {DEFAULT_BATCH_SIZE} chunks; for files it depends on cores and memory)",
+    )
+    p.add_argument("--device", metavar="NAME", help="cpu (default) or auto; use --policy npu for an NPU")
+    _add_truth(p, "fp16", "accepted for openai-whisper's sake, without effect: --policy decides the precision")
+
+
+def _add_truth(p: argparse._ActionsContainer, name: str, help: str) -> None:
+    p.add_argument(f"--{name}", type=flags.truth, nargs="?", const=True, metavar="True|False", help=help)
+
+
+def _compute_types() -> str:
+    """Each compute type with its policy."""
+    by_policy: dict[str, list[str]] = {}
+    for name, (policy, _) in COMPUTE_TYPES.items():
+        by_policy.setdefault(policy, []).append(name)
+    return "; ".join(f"{', '.join(names)} = {policy}" for policy, names in by_policy.items())
+
+
+def _add_layers(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    p = commands.add_parser("layers", help="list the products of the encoder: size, and backend by a policy")
+    _add_model(p)
+    _add_policy(p)
+    _add_npu(p)
+
+
+def _add_bench(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    p = commands.add_parser("bench", help="compare the speed of policies, and of transformers, with greedy decoding")
+    p.add_argument("files", nargs="+", metavar="FILE", help="audio or video files")
+    _add_model(p)
+    _add_speech(p)
+    p.add_argument("--policy", action="append", metavar="NAME|FILE", help=f"{_POLICY}; repeatable")
+    _add_npu(p)
+    _add_threads(p)
+    p.add_argument("--runs", type=int, default=5, help="measured runs, after one warm-up run (default: %(default)s)")
+    p.add_argument(
+        "--peer",
+        choices=("transformers", "none"),
+        default="transformers",
+        help="other engine (default: %(default)s)",
+    )
+    p.add_argument("--json", metavar="FILE", help="write the figures as JSON")
+
+
+def _add_profile(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    p = commands.add_parser("profile", help="show the time of each part of a greedy transcription")
+    p.add_argument("file", metavar="FILE", help="an audio or video file")
+    _add_model(p)
+    _add_speech(p)
+    _add_policy(p)
+    _add_npu(p)
+    _add_threads(p)
+    p.add_argument(
+        "--runs",
+        type=int,
+        default=3,
+        help="recorded runs, after one warm-up run; the median run is shown (default: %(default)s)",
+    )
+    p.add_argument("--trace", metavar="FILE", help="write a trace for chrome://tracing or ui.perfetto.dev as JSON")
+    p.add_argument("--json", metavar="FILE", help="write the figures as JSON")
+
+
+def _add_tune(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    p = commands.add_parser("tune", help="measure the backends on this machine and write the fastest policy")
+    _add_model(p)
+    p.add_argument("-o", "--output", required=True, metavar="FILE", help="policy file to write (TOML)")
+    p.add_argument(
+        "--audio",
+        nargs="+",
+        default=[],
+        metavar="FILE",
+        help="measure the error on the first 30 s of these files (default: synthetic speech)",
+    )
+    p.add_argument(
+        "--bound",
+        type=float,
+        default=5e-3,
+        metavar="REL",
+        help="largest relative error of the encoder states (default: %(default)s)",
+    )
+    p.add_argument(
+        "--candidate",
+        action="append",
+        metavar="NAME",
+        help="a backend to try besides torch; repeatable (default: the fast backends that can run here)",
+    )
+    _add_npu(p)
+    _add_threads(p)
+    p.add_argument("--rounds", type=int, default=7, help="timed rounds, after one warm-up round (default: %(default)s)")
+
+
+def _add_plan(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    p = commands.add_parser("plan", help="predict how an NPU tiles the products of an encoder, and their cost")
+    what = p.add_mutually_exclusive_group()
+    _add_model(what)
+    what.add_argument("--shape", metavar="M,K,N", help="one product (M, K) x (K, N) instead of a model's encoder")
+    p.add_argument("--geometry", default="whole-array", metavar="NAME", help="tile geometry (default: %(default)s)")
+    p.add_argument("--device", default="xdna1", metavar="NAME", help="device profile (default: %(default)s)")
+    p.add_argument("--json", metavar="FILE", help="write the plan as JSON")
+
+
+def _add_build(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    p = commands.add_parser("build", help="compile the native CPU kernels now instead of on first use")
+    p.add_argument("--force", action="store_true", help="compile again even if they exist")
+
+
+def _add_model(p: argparse._ActionsContainer) -> None:
+    p.add_argument(
+        "--model",
+        default=DEFAULT_MODEL,
+        metavar="NAME|PATH",
+        help=f"an official size, a hub name, a folder or a weights file (default: {DEFAULT_MODEL})",
+    )
+
+
+def _add_speech(p: argparse.ArgumentParser) -> None:
+    for name in ("language", "task", "audio_context"):
+        flag = flags.FLAGS[name]
+        flag.add_to(p, default=flag.field.default)
+
+
+def _add_policy(p: argparse.ArgumentParser) -> None:
+    p.add_argument("--policy", default=DEFAULT_POLICY, metavar="NAME|FILE", help=_POLICY)
+    _add_backend(p)
+
+
+def _add_backend(p: argparse._ActionsContainer) -> None:
+    p.add_argument(
+        "--backend",
+        action="append",
+        default=[],
+        metavar="SITES=NAME",
+        help="route these products to this backend, on top of the policy; repeatable, the last match wins: "
+        "'layers.3.*=bf16'",
+    )
+
+
+def _add_npu(p: argparse._ActionsContainer) -> None:
+    p.add_argument(
+        "--npu",
+        choices=("auto", "emulated"),
+        default="auto",
+        help="the NPU that a policy uses: the device (auto) or a far slower emulation of it (default: %(default)s)",
+    )
+    p.add_argument("--npu_kernels", metavar="DIR", help="folder of compiled NPU designs (see docs/npu.md)")
+    p.add_argument(
+        "--npu_fault",
+        metavar="FAULT",
+        help="make the emulated NPU fail, to test fallbacks: hang:N[,N...] or lost:N at its N-th run, or contexts",
+    )
+
+
+def _add_threads(p: argparse._ActionsContainer) -> None:
+    p.add_argument(
+        "--threads",
+        type=int,
+        default=0,
+        metavar="N",
+        help="CPU threads; 0 is torch's own number (default: %(default)s)",
+    )
