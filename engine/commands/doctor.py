@@ -13,14 +13,15 @@ def run(args: Namespace) -> int:
 
     machine = report.machine()
     screen = console()
-    say(screen, f"CPU      {machine.cpu}, {machine.logical_cpus} logical, {machine.threads} threads in use")
+    threads = tables.counted(machine.threads, "thread")
+    say(screen, f"CPU      {machine.cpu}, {machine.logical_cpus} logical CPUs, {threads} in use")
     say(screen, f"features {' '.join(_cpu_features()) or 'unknown'} (torch uses {machine.cpu_capability})")
     say(screen, f"system   {machine.os}, Python {machine.python}")
     say(screen, f"packages {', '.join(f'{name} {number}' for name, number in machine.packages.items())}")
     parts = {"backend": _backends, "native kernels": _native, "NPU": _npu, "weights": _weights}
     for title, rows in parts.items():
         screen.print()
-        screen.print(tables.plain_table((title, "usable", ""), rows()))
+        screen.print(tables.plain_table((title, "usable", "details"), rows()))
     return 0
 
 

@@ -73,7 +73,7 @@ def setting_line(report: RunReport) -> str:
     batches = f"batches of {report.batch_size}, " if report.batch_size > 1 else ""
     return (
         f"model {report.model} ({report.weights}), policy {policy} on {', '.join(report.backends)}, "
-        f"language {report.language}, {batches}{report.machine.threads} threads of {report.machine.cpu}"
+        f"language {report.language}, {batches}{counted(report.machine.threads, 'thread')} of {report.machine.cpu}"
     )
 
 
@@ -113,10 +113,11 @@ def benchmark_line(result: Benchmark) -> str:
     """The model, audio, options and machine of a benchmark."""
     versions = ", ".join(f"{name} {result.machine.packages[name]}" for name in ("torch", "transformers"))
     speech = f"language {result.speech.language or 'detected'}, {result.speech.task}, greedy, timestamps"
+    audio = f"{result.audio_seconds:.1f} s of audio in {counted(len(result.files), 'file')}"
     return (
-        f"model {result.model}; {result.audio_seconds:.1f} s of audio in {len(result.files)} file(s); {speech}; "
-        f"{len(result.rows[0].runs)} runs in turn after a warm-up; ratio and same text against {result.baseline}; "
-        f"{result.machine.threads} threads of {result.machine.cpu}; {versions}"
+        f"model {result.model}; {audio}; {speech}; {counted(len(result.rows[0].runs), 'run')} in turn after a warm-up; "
+        f"ratio and same text against {result.baseline}; "
+        f"{counted(result.machine.threads, 'thread')} of {result.machine.cpu}; {versions}"
     )
 
 
@@ -136,6 +137,11 @@ def plain_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> Table
     for row in rows:
         table.add_row(*row)
     return table
+
+
+def counted(number: int, noun: str) -> str:
+    """`1 run`, `3 runs`."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _seconds(stage: Stage) -> tuple[str, str]:

@@ -119,15 +119,16 @@ def _description(model: str, tuning: "Tuning") -> str:
 
 def _setting(model: str, files: Sequence[str], tuning: "Tuning") -> tuple[str, ...]:
     """The conditions of the measurement, and how to read the tables."""
+    from tilewhisper.engine.commands.tables import counted
     from tilewhisper.engine.report import machine
 
     here = machine()
     versions = ", ".join(f"{name} {here.packages[name]}" for name in ("tilewhisper", "torch"))
     return (
         f"tilewhisper tune: model {model}; audio: {', '.join(files) or SYNTHETIC}; {versions}; "
-        f"{here.threads} threads of {here.cpu}",
-        f"ms: median of {tuning.rounds} rounds in turn, one window of 30 s, all layers. error: relative, of the "
-        "encoder states against float32; in the first table with all other launches in float32.",
+        f"{counted(here.threads, 'thread')} of {here.cpu}",
+        f"ms: median of {counted(tuning.rounds, 'round')} in turn, one window of 30 s, all layers. error: relative, of "
+        "the encoder states against float32; in the first table with all other launches in float32.",
     )
 
 

@@ -60,7 +60,7 @@ def test_the_conditions_of_the_figures_are_shown(ran):
     finished, content = ran
     assert (content["model"], content["files"]) == ("tiny.en", [str(SAMPLE)])
     assert content["machine"]["cpu"] in finished.out
-    for part in ("model tiny.en", "7.3 s of audio", "1 runs in turn after a warm-up", "transformers generate"):
+    for part in ("model tiny.en", "7.3 s of audio", "1 run in turn after a warm-up", "transformers generate"):
         assert part in finished.out
 
 

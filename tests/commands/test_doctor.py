@@ -23,7 +23,7 @@ def no_npu(monkeypatch, tmp_path):
 
 def rows(text: str, title: str) -> dict[str, tuple[str, str]]:
     """One table: name -> (usable, detail)."""
-    block = next(block for block in text.split("\n\n") if block.split()[:2] == [title, "usable"])
+    block = next(block for block in text.split("\n\n") if block.split()[:3] == [title, "usable", "details"])
     cells = [line.split(maxsplit=2) for line in block.splitlines()[1:] if line.strip()]
     return {name: (usable, *(rest or [""])) for name, usable, *rest in cells}
 

@@ -227,7 +227,7 @@ def test_the_requested_number_of_threads_is_used(tilewhisper, tmp_path):
         torch.set_num_threads(before)
     assert SAMPLE_WORDS in finished.out
     assert the_run(tmp_path / "r.json")["machine"]["threads"] == 1
-    assert "1 threads of" in finished.err
+    assert "1 thread of" in finished.err
 
 
 def test_no_file_is_written_without_an_output_flag(tilewhisper, tmp_path, monkeypatch):

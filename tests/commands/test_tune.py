@@ -42,7 +42,13 @@ def test_it_writes_a_policy_with_its_measurements_and_its_machine(tilewhisper, s
     assert backends <= {"torch", "bf16"}
     comments = file.read_text().split("\n\n")[0].splitlines()
     assert all(line.startswith("#") for line in comments)
-    for part in ("layers.*.self_attn.{q_proj,k_proj,v_proj}", "bf16 ms", "whole encoder", str(SAMPLE), "1 rounds"):
+    for part in (
+        "layers.*.self_attn.{q_proj,k_proj,v_proj}",
+        "bf16 ms",
+        "whole encoder",
+        str(SAMPLE),
+        "1 round in turn",
+    ):
         assert any(part in line for line in comments), part
         assert part in finished.err
 
