@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 from uuid import UUID
 
 from tilewhisper.kernels.xdna.emulated.binding import Bound, check, integer
 from tilewhisper.kernels.xdna.emulated.container import Binary, unpack
 from tilewhisper.kernels.xdna.emulated.machine import Context
 from tilewhisper.kernels.xdna.emulated.surface import xrt_info_device
-
-if TYPE_CHECKING:
-    from tilewhisper.kernels.xdna.emulated.runs import Run
 
 
 class Uuid(Bound):
@@ -122,8 +119,9 @@ class Kernel(Bound):
             raise IndexError(f"the kernel has no argument {number}")
         return group_of(number)
 
-    def __call__(self, *arguments: Any) -> Run:
-        run: Run = self.module.run(self)
+    def __call__(self, *arguments: Any) -> Any:
+        """A started `run` of this module; arguments of a wrong type stay unset."""
+        run = self.module.run(self)
         for index, value in enumerate(arguments):
             with suppress(Exception):
                 run.set_arg(index, value)
