@@ -136,7 +136,7 @@ def write(launches: Sequence[Launch], folder: Path) -> None:
 
 
 def find_tools(peano: Path | None) -> tuple[Tools | None, str]:
-    """The tools, or None and a sentence about what to install."""
+    """The tools, or None and the reason with the packages to install."""
     packages = Path(sysconfig.get_path("purelib"))
     wheels = (
         "the wheels mlir_aie and llvm-aie (Peano), a pair of matching versions, from the GitHub releases of "

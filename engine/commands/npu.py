@@ -1,4 +1,4 @@
-"""The flags about the NPU as settings for the backends."""
+"""The NPU flags of the command line as settings for the backends."""
 
 from argparse import Namespace
 
@@ -6,4 +6,5 @@ from tilewhisper.kernels.base import Settings
 
 
 def settings(args: Namespace) -> Settings:
+    """The settings that create a backend."""
     return Settings(npu=args.npu, npu_kernels=args.npu_kernels, npu_fault=args.npu_fault)

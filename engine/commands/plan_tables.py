@@ -82,7 +82,7 @@ def scope_table(encoder: EncoderPlan, max_contexts: int) -> Table:
 
 
 def encoder_limits(encoder: EncoderPlan) -> tuple[str, ...]:
-    """What the predicted speed leaves out, in figures of this encoder."""
+    """The work that the predicted speed does not count, in figures of this encoder."""
     projections, with_ffn, _ = encoder.scopes
     return (
         f"The q, k, v and out projections are {projections.share:.0%} of the multiply-adds in this encoder's layers, "

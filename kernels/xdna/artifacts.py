@@ -117,8 +117,8 @@ def write(
 def find(root: Path, plan: TilePlan, *, target: Target | None = None) -> Artifact:
     """Find the design under `root` for one launch of the plan, with all its files intact.
 
-    `target` rejects designs for the other kind of device; None accepts both. Raises BackendUnavailable, which says what
-    does not fit and how to fix it.
+    `target` rejects designs for the other kind of device; None accepts both. Raises BackendUnavailable with the
+    first difference and the way to fix it.
     """
     folder = root / folder_name(plan.design)
     if not folder.is_dir():

@@ -34,7 +34,7 @@ EXPLANATION = (
     "with a host call for every 64x64x64 tile, measured at 54.4 ms a call.",
     "Its figures are kept for comparison: they show why few large calls on the whole array are needed.",
 )
-"""What `tilewhisper plan` prints about the seed."""
+"""Printed by `tilewhisper plan` with a geometry or profile of the seed."""
 
 SEED_SHAPE = ProductShape(1, 3001, 512, 512)
 SEED_PROJECTIONS = 24

@@ -58,7 +58,7 @@ def _geometry_reasons(geometry: Geometry, core: Tile, device: Device) -> Iterato
 
 
 def _product_reasons(shape: ProductShape, geometry: Geometry, device: Device) -> Iterator[str]:
-    """Limits that this product breaks under a geometry that is sound."""
+    """Limits that this product breaks under a valid geometry."""
     if min(shape.batch, shape.m, shape.k, shape.n) < 1:
         yield "every size must be at least 1"
         return

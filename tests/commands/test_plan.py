@@ -43,13 +43,13 @@ def test_the_seeds_time_for_one_projection_and_for_its_encoder(run):
     assert cells(out, "seed-64x64")[1:] == ["3,008", "3,008", "163.7 measured", "163.7", "3,928.8", "163.7", "3,928.8"]
 
 
-@pytest.mark.parametrize("what", [("--shape", "64,64,64"), ("--model", "base")])
-def test_a_seed_geometry_shows_the_seeds_claims_beside_the_scaled_times(run, what):
-    _, out, _ = run(*what, "--geometry", "seed-128x512", "--device", "seed-scaled")
+@pytest.mark.parametrize("product", [("--shape", "64,64,64"), ("--model", "base")])
+def test_a_seed_geometry_shows_the_seeds_claims_beside_the_scaled_times(run, product):
+    _, out, _ = run(*product, "--geometry", "seed-128x512", "--device", "seed-scaled")
     assert cells(out, "seed-64x512")[1:] == ["376", "376", "20.4 claimed", "20.5", "491.1", "157.4", "3,777.2"]
     assert cells(out, "seed-128x512")[1:5] == ["188", "192", "10.2 claimed", "10.4"]
     assert "24 blocks of 128" in out
-    assert "seed says" not in run(*what)[1]
+    assert "seed says" not in run(*product)[1]
 
 
 @pytest.mark.parametrize(

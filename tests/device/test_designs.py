@@ -20,6 +20,8 @@ from tilewhisper.kernels.xdna.sequence import Wait, encode
 from tilewhisper.kernels.xdna.tiling import plan
 from tilewhisper.models.checkpoint.catalog import SIZES
 
+pytestmark = pytest.mark.slow  # xDSL needs 0.5 to 3 s to parse and verify one design
+
 pytest.importorskip("xdsl", reason="checking designs needs xDSL: pip install 'tilewhisper[npu]'")
 
 
@@ -54,7 +56,6 @@ def test_there_is_a_design_for_every_size_and_device():
         assert depths >= {f * size.d_model for size in SIZES.values() for f in (1, 4)}
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("one", ALL, ids=lambda p: f"{p.device.name}-{p.geometry.name}-{p.launch}")
 def test_every_design_of_every_size_passes(one):
     mlir.check(mlir.generate(one))
@@ -185,17 +186,15 @@ MUTATIONS = {
 }  # fmt: skip
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("what", MUTATIONS)
-def test_an_error_in_the_text_is_detected(what, texts):
-    changed = MUTATIONS[what](texts[1][1])
+@pytest.mark.parametrize("mutation", MUTATIONS)
+def test_an_error_in_the_text_is_detected(mutation, texts):
+    changed = MUTATIONS[mutation](texts[1][1])
     assert changed != texts[1][1]
     with pytest.raises(DesignError) as caught:
         mlir.check(changed)
     assert len(str(caught.value).splitlines()) == 1
 
 
-@pytest.mark.slow
 def test_a_design_too_large_for_l1_is_reported_with_its_figures(texts):
     with pytest.raises(DesignError, match=r"needs 106,496 bytes of L1 with its stack, and has 65,536"):
         mlir.check(texts[1][1].replace("stack_size = 1024", "stack_size = 65536"))

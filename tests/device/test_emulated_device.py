@@ -164,11 +164,11 @@ def mutants(d: Descriptor) -> Iterator[tuple[str, Descriptor]]:
     yield "unknown id", replace(d, id=16)
 
 
-CASES = [(operand, what, mutant) for operand, d in TURN.items() for what, mutant in mutants(d)]
+CASES = [(operand, change, mutant) for operand, d in TURN.items() for change, mutant in mutants(d)]
 
 
 def test_every_field_of_a_descriptor_is_mutated():
-    named = {what.split()[0].split("[")[0] for _, what, _ in CASES}
+    named = {change.split()[0].split("[")[0] for _, change, _ in CASES}
     assert named >= {field.name for field in fields(Descriptor)} - {"id"}
     assert not Launch.of(VICTIM).wrong(ORIGINAL)
 
@@ -200,7 +200,7 @@ def layout_mutants() -> Iterator[tuple[str, Program]]:
 LAYOUTS = list(layout_mutants())
 
 
-@pytest.mark.parametrize("program", [p for _, p in LAYOUTS], ids=[what for what, _ in LAYOUTS])
+@pytest.mark.parametrize("program", [p for _, p in LAYOUTS], ids=[change for change, _ in LAYOUTS])
 def test_a_wrong_number_in_a_layout_is_a_wrong_product(program):
     assert Launch.of(VICTIM).wrong(ORIGINAL, program)
 

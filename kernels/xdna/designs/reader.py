@@ -46,7 +46,7 @@ _DIMENSION = re.compile(r"<\s*size\s*=\s*(\d+)\s*,\s*stride\s*=\s*(\d+)\s*>")
 
 
 class DesignError(KernelError):
-    """A text that is not a valid design; the message says what is wrong and where."""
+    """A text that is not a valid design; the message names the error and its place."""
 
 
 @dataclass(frozen=True)

@@ -246,10 +246,10 @@ def _stacked(results: Iterable[_Results], a: _Panels, b: _Panels) -> list[_Stack
     partners: defaultdict[int, set[int]] = defaultdict(set)
     for left, right in (pair for result in results for tile in result.pairs for pair in tile):
         partners[left].add(right)
-    alike: defaultdict[tuple[int, ...], list[int]] = defaultdict(list)
+    by_partners: defaultdict[tuple[int, ...], list[int]] = defaultdict(list)
     for left in sorted(partners, key=a.first_address):
-        alike[tuple(sorted(partners[left], key=b.first_address))].append(left)
-    return [_Stack(tuple(lefts), rights) for rights, lefts in alike.items()]
+        by_partners[tuple(sorted(partners[left], key=b.first_address))].append(left)
+    return [_Stack(tuple(lefts), rights) for rights, lefts in by_partners.items()]
 
 
 def _gather(maps: list[Addresses], axis: int) -> Gather:
