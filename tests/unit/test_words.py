@@ -183,9 +183,22 @@ PIECES = (
     "。",
     "é".encode()[:1],
     "é".encode()[1:],
+    "日".encode()[:1],
+    "日".encode()[1:2],
+    "日".encode()[2:],
     " ",
 )
 STEPS = (0.0, 0.02, 0.1, 0.3, 0.6, 0.8, 3.0)
+
+
+@given(pieces=st.lists(st.sampled_from(PIECES)), language=st.sampled_from(["en", "ja"]))
+@settings(deadline=None, derandomize=True)
+def test_splitting_keeps_all_tokens_and_all_text(pieces, language):
+    tokenizer = ByteTokenizer()
+    tokens = tokenizer.tokens(*pieces)
+    words = split_words(tokens, tokenizer, language)
+    assert [token for word in words for token in word.tokens] == tokens
+    assert "".join(word.text for word in words) == tokenizer.decode(tokens)
 
 
 @dataclass(frozen=True)
