@@ -15,9 +15,9 @@ from tilewhisper.models.audio.recording import Samples
 from tilewhisper.models.audio.spill import SpillBuffer
 from tilewhisper.models.audio.vad import SpeechSpan, Timeline
 from tilewhisper.models.audio.vad_options import VadOptions
-from tilewhisper.models.constants import SAMPLE_RATE, WINDOW_SECONDS
+from tilewhisper.models.constants import SAMPLE_RATE, WINDOW_SAMPLES
 
-BLOCK_SAMPLES = WINDOW_SECONDS * SAMPLE_RATE
+BLOCK_SAMPLES = WINDOW_SAMPLES
 
 
 @dataclass(frozen=True)

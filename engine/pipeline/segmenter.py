@@ -13,9 +13,9 @@ from tilewhisper.engine.pipeline.prompt import History, Prompt
 from tilewhisper.engine.pipeline.quality import is_silence
 from tilewhisper.engine.pipeline.window_split import SegmentTokens, split_window
 from tilewhisper.engine.results import Segment
-from tilewhisper.engine.timestamps.hallucinations import WindowPlace, believe
+from tilewhisper.engine.timestamps.hallucinations import WindowPosition, filter_hallucinations
 from tilewhisper.engine.timestamps.punctuation import Punctuation
-from tilewhisper.engine.timestamps.words import text_tokens, with_words
+from tilewhisper.engine.timestamps.words import add_word_timestamps, text_tokens
 from tilewhisper.models.audio.reader import MIN_SECONDS
 from tilewhisper.models.constants import FRAMES_PER_SECOND
 from tilewhisper.models.tokenizer.tokenizer import Tokenizer
@@ -144,7 +144,7 @@ class _WindowReader:
         """The segments with their words, hallucinated ones dropped, and the frame the next window starts at."""
         text = [token for segment in segments for token in text_tokens(segment, self._tokenizer)]
         times, probabilities = result.align(text) if text else ([0.0], [])
-        timed = with_words(
+        timed = add_word_timestamps(
             segments,
             times,
             probabilities,
@@ -153,16 +153,16 @@ class _WindowReader:
             last_speech=self._last_speech,
             punctuation=self._punctuation,
         )
-        believed = believe(
+        filtered = filter_hallucinations(
             timed,
-            WindowPlace(request.seek, request.frames, self._content),
+            WindowPosition(request.seek, request.frames, self._content),
             seek,
             ends_in_silence=ends_in_silence,
             last_speech=self._last_speech,
             threshold=self._options.hallucination_silence_threshold,
         )
-        self._last_speech = believed.last_speech
-        return list(believed.segments), believed.seek
+        self._last_speech = filtered.last_speech
+        return list(filtered.segments), filtered.seek
 
     def _segment(self, seek: int, part: SegmentTokens, decoded: DecodedWindow) -> Segment:
         return Segment(

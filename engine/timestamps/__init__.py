@@ -1,1 +1,1 @@
-"""Word timestamps from cross-attention, and the rules against hallucinated words."""
+"""Word timestamps from cross-attention, and the filter for hallucinated segments."""

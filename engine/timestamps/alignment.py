@@ -1,10 +1,10 @@
-"""When each token was said: from cross-attention to times, by dynamic time warping.
+"""Token timestamps from cross-attention, by dynamic time warping.
 
-The method is openai-whisper's. Some heads of the decoder look at the sound of the token that comes next. Their weights
-over the audio, standardised over the tokens, freed of single peaks and averaged, say how well each token goes with each
-position; the cheapest way through that matrix that goes back neither in the text nor in the audio is the alignment.
+The method is openai-whisper's. The alignment heads of the decoder attend to the audio of the next token. Their
+attention weights, standardised over the tokens, median-filtered and averaged over the heads, measure how well each
+token fits each position; the cheapest monotonic path through that matrix is the alignment.
 
-A position of the encoder's states is 20 ms. Knows neither the model nor what the tokens mean.
+A position is one encoder state, 20 ms. Knows neither the model nor the tokens' text.
 """
 
 import numpy as np
@@ -17,36 +17,35 @@ from torch import Tensor
 from tilewhisper.models.constants import POSITIONS_PER_SECOND
 
 _FILTER_WIDTH = 7
-# Exchanges that leave the median of 7 values in place 3, whatever their order: a sort takes 12 times as long.
+# A network of compare-exchange steps that puts the median of 7 values at index 3; sorting takes 12 times as long.
 _MEDIAN_OF_7 = (
     (0, 5), (0, 3), (1, 6), (2, 4), (0, 1), (3, 5), (2, 6), (2, 3), (3, 6), (4, 5), (1, 4), (1, 3), (3, 4)
 )  # fmt: skip
 
 
-def token_times(scores: Tensor, prompt_length: int) -> NDArray[np.float64]:
-    """When each text token begins, and last when the text ends, in seconds from the window's start: (text tokens + 1,).
-    Never decreasing.
+def token_times(attention_logits: Tensor, prompt_length: int) -> NDArray[np.float64]:
+    """The start time of each text token, then the end time of the text: (text tokens + 1,), non-decreasing.
 
-    scores (heads, tokens, positions): what the alignment heads' queries and keys give before the softmax, for the
-    prompt's `prompt_length` tokens (no_timestamps the last of them), the text's, and end-of-text; only the positions
-    that hold audio.
+    Times are in seconds from the window's start. `attention_logits` (heads, tokens, positions) are the alignment heads'
+    attention logits, before the softmax, for the `prompt_length` tokens of the prompt (the last is no_timestamps), the
+    text tokens, and end-of-text; padding positions after the audio are left out.
     """
-    heads = [_median_filter(_standardised(head)) for head in scores.float().softmax(dim=-1)]
-    # The output after a token is the next token: the rows of interest begin at the prompt's last.
+    heads = [_median_filter(_standardised(head)) for head in attention_logits.float().softmax(dim=-1)]
+    # The decoder predicts the next token at each token, so the first text token's row is the prompt's last.
     matrix = torch.stack(heads).mean(dim=0)[prompt_length - 1 : -1]
-    return first_columns(-matrix.numpy().astype(np.float64)) / POSITIONS_PER_SECOND
+    return path_starts(-matrix.numpy().astype(np.float64)) / POSITIONS_PER_SECOND
 
 
 def token_probabilities(logits: Tensor, text: list[int], eot: int) -> list[float]:
-    """The probability of each text token among all text, from the logits (text tokens, n_vocab) that chose them."""
+    """The probability of each text token among all text tokens, from its logits (text tokens, n_vocab)."""
     probabilities = logits[:, :eot].float().softmax(dim=-1)
     return [float(p) for p in probabilities.gather(1, torch.tensor(text)[:, None])[:, 0]]
 
 
-def first_columns(cost: NDArray[np.float64]) -> NDArray[np.int64]:
-    """The first column in each row of the cheapest path through `cost` (rows, columns), all finite.
+def path_starts(cost: NDArray[np.float64]) -> NDArray[np.int64]:
+    """The first column in each row of the cheapest path through `cost` (rows, columns), whose values are finite.
 
-    The path goes from the first corner to the last by single steps right, down, or both.
+    The path goes from the first to the last corner in steps of one cell right, down, or diagonally.
     """
     total = _path_costs(cost)
     first = np.zeros(len(cost), dtype=np.int64)
@@ -65,9 +64,9 @@ def first_columns(cost: NDArray[np.float64]) -> NDArray[np.int64]:
 
 
 def _path_costs(cost: NDArray[np.float64]) -> NDArray[np.float64]:
-    """At [row + column, row], counted from 1, the cost of the cheapest path that ends there; inf outside.
+    """The cost of the cheapest path to each cell, at [row + column, row] with indices from 1; inf outside.
 
-    A diagonal depends on the two before it and on nothing in itself, so numpy does a diagonal at a time (448 x 1500:
+    Each antidiagonal depends only on the two before it, so numpy computes one antidiagonal at a time (448 x 1500:
     11 ms).
     """
     rows, columns = cost.shape
@@ -85,14 +84,14 @@ def _path_costs(cost: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _standardised(weights: Tensor) -> Tensor:
-    """(tokens, positions) with mean 0 and deviation 1 over the tokens; 0 where they do not deviate."""
+    """(tokens, positions) with mean 0 and standard deviation 1 over the tokens; 0 where the deviation is 0."""
     centred = weights - weights.mean(dim=0)
     deviation = centred.square().mean(dim=0).sqrt()
     return torch.where(deviation > 0, centred / deviation, 0)
 
 
 def _median_filter(x: Tensor) -> Tensor:
-    """Each value of (tokens, positions) as the median of the 7 around it, mirrored at the ends."""
+    """The running median of 7 along the positions of (tokens, positions), mirrored at the ends."""
     reach, length = _FILTER_WIDTH // 2, x.shape[-1]
     if length <= reach:
         return x

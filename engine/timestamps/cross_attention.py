@@ -1,7 +1,7 @@
-"""What the alignment heads of Whisper's decoder attend to while it reads a text that is known: for word timestamps.
+"""The cross-attention of the decoder's alignment heads on a given text, for word timestamps.
 
-One pass over all tokens at once, in float32 by torch, over the decoder's own modules; only what the other heads take
-from the audio comes from keys and values that are there already.
+One forward pass over all tokens at once, in float32 with torch, over the decoder's own modules. Cross-attention itself
+uses the window's K/V cache; only the alignment heads' keys are computed again.
 """
 
 from collections import defaultdict
@@ -18,10 +18,10 @@ from tilewhisper.kernels.base import DecoderBackend
 
 
 class CrossAttention:
-    """The alignment heads of one transformers Whisper decoder (its `WhisperDecoder`)."""
+    """Compute the alignment heads' attention logits, with the modules of a decoder (`models.checkpoint.modules`)."""
 
     def __init__(self, modules: Any, backend: DecoderBackend, heads: Sequence[tuple[int, int]]) -> None:
-        """`heads` are (layer, head) pairs; `backend` is the one that made what is cross_kv."""
+        """`heads` are (layer, head) pairs; `backend` is the backend that packed the cross-attention K/V caches."""
         self._modules, self._backend = modules, backend
         self._heads: defaultdict[int, list[int]] = defaultdict(list)
         for layer, head in sorted(heads):
@@ -31,27 +31,29 @@ class CrossAttention:
     def __call__(
         self, tokens: Sequence[int], encoded: Encoded, cross_kv: CrossKV, positions: int
     ) -> tuple[Tensor, Tensor]:
-        """The heads' scores before the softmax (heads, tokens, positions) over the window's first `positions`, and the
-        last layer's output (tokens, d_model). Tokens over the text context, which a window's longest text with the
-        end-of-text token after it comes to, stand at its last place."""
+        """The attention logits (heads, tokens, positions), and the normalised last hidden states (tokens, d_model).
+
+        The logits are over the window's first `positions`. The longest text with end-of-text exceeds the text context
+        by one token; tokens past the context get the last position embedding.
+        """
         modules, states = self._modules, encoded.states[0, :positions]
-        places = torch.arange(len(tokens)).clamp(max=len(modules.embed_positions.weight) - 1)
-        x = modules.embed_tokens.weight[list(tokens)] + modules.embed_positions.weight[places]
-        scores = []
-        for number, (layer, kept) in enumerate(zip(modules.layers, cross_kv.layers, strict=True)):
+        indices = torch.arange(len(tokens)).clamp(max=len(modules.embed_positions.weight) - 1)
+        x = modules.embed_tokens.weight[list(tokens)] + modules.embed_positions.weight[indices]
+        logits = []
+        for index, (layer, cached) in enumerate(zip(modules.layers, cross_kv.layers, strict=True)):
             x = x + _self_attention(layer, x)
             cross = layer.encoder_attn
             queries = _heads(cross, cross.q_proj(layer.encoder_attn_layer_norm(x)))
-            if chosen := self._heads.get(number):
+            if selected := self._heads.get(index):
                 keys = _heads(cross, cross.k_proj(states))
-                scores.append(queries[chosen] @ keys[chosen].mT * cross.scaling)
-            x = x + cross.out_proj(self._backend.cross_attention(queries[None], kept, cross.scaling)[0])
+                logits.append(queries[selected] @ keys[selected].mT * cross.scaling)
+            x = x + cross.out_proj(self._backend.cross_attention(queries[None], cached, cross.scaling)[0])
             x = x + layer.fc2(F.gelu(layer.fc1(layer.final_layer_norm(x))))
-        return torch.cat(scores), modules.layer_norm(x)
+        return torch.cat(logits), modules.layer_norm(x)
 
 
 def _self_attention(layer: Any, x: Tensor) -> Tensor:
-    """What the tokens (tokens, d_model) take from those before them."""
+    """Causal self-attention of all tokens (tokens, d_model), layer norm included."""
     own, normed = layer.self_attn, layer.self_attn_layer_norm(x)
     q, k, v = (_heads(own, projection(normed)) for projection in (own.q_proj, own.k_proj, own.v_proj))
     attended = F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=own.scaling)

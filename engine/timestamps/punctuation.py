@@ -1,11 +1,11 @@
-"""Marks that belong to the word beside them. Imports nothing heavy: the command's flags take their defaults here."""
+"""Punctuation that is merged with neighbouring words. Imports nothing heavy: flags take their defaults from here."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class Punctuation:
-    """The marks that go with the word after them, and with the word before them."""
+    """Punctuation marks that are merged with the word after them, and with the word before them."""
 
     prepended: str = "\"'“¿([{-"
     appended: str = "\"'.。,，!！?？:：”)]}、"

@@ -1,11 +1,11 @@
-"""Words and when they were said: from the segments of a window and the times of their tokens.
+"""Word timestamps of a window's segments, from the times of their tokens.
 
-Tokens become words, punctuation goes with the word it stands at, and what alignment is known to get wrong is put right
-by openai-whisper's rules: it stretches words over the silence beside them, so a word that is far longer than the
-window's others is cut back where a sentence or a segment begins or ends. The rules only ever cut: words never overlap,
-never run backwards, and put together they are their segment's text.
+Tokens are grouped to words and punctuation is merged with its word. Alignment tends to stretch words over neighbouring
+silence; openai-whisper's rules correct that by shortening words much longer than the window's others at the start and
+end of sentences and segments. The rules only shorten words: words never overlap, are in order, and concatenate to their
+segment's text.
 
-Times going in are seconds from the window's start, coming out seconds of the file. Knows nothing of attention; see
+Input times are seconds from the window's start, output times are seconds of the file. Knows nothing of attention; see
 `alignment`.
 """
 
@@ -22,43 +22,43 @@ from tilewhisper.models.tokenizer.tokenizer import Tokenizer
 
 _WITHOUT_SPACES = frozenset({"zh", "ja", "th", "lo", "my", "yue"})
 _SENTENCE_ENDS = ".。!！?？"
-_LONGEST_TYPICAL = 0.7
-"""Seconds; what a typical word takes at most, however slow the others of the window are."""
-_TRUSTED = 0.5
-"""Seconds; a segment's timestamp is trusted over its words' when it says that much less."""
+_MAX_TYPICAL_DURATION = 0.7
+"""Seconds. Upper limit of the typical word duration, for windows with slow speech."""
+_TIMESTAMP_MARGIN = 0.5
+"""Seconds. A segment's timestamp overrides its first or last word if the word exceeds it by more than this."""
 
 
 @dataclass(frozen=True)
-class Piece:
-    """Tokens that only make sense together, and their text."""
+class WordTokens:
+    """The text and tokens of a word, or of part of it."""
 
     text: str
     tokens: tuple[int, ...]
 
 
-def split_words(tokens: Sequence[int], tokenizer: Tokenizer, language: str) -> list[Piece]:
-    """Text tokens as words: at spaces and punctuation, or at every character in a language written without spaces.
+def split_words(tokens: Sequence[int], tokenizer: Tokenizer, language: str) -> list[WordTokens]:
+    """Split text tokens into words: at spaces and punctuation, or into characters for languages without spaces.
 
-    The pieces hold all the tokens, and put together all the text, even where its bytes are no whole characters.
+    The words have all tokens and concatenate to the whole text, even if it ends in an incomplete UTF-8 character.
     """
     characters = _split_characters(tokens, tokenizer)
     if language in _WITHOUT_SPACES:
         return characters
-    words: list[Piece] = []
-    for piece in characters:
-        if not words or piece.text.startswith(" ") or piece.text.strip() in string.punctuation:
-            words.append(piece)
+    words: list[WordTokens] = []
+    for part in characters:
+        if not words or part.text.startswith(" ") or part.text.strip() in string.punctuation:
+            words.append(part)
         else:
-            words[-1] = Piece(words[-1].text + piece.text, words[-1].tokens + piece.tokens)
+            words[-1] = WordTokens(words[-1].text + part.text, words[-1].tokens + part.tokens)
     return words
 
 
 def text_tokens(segment: Segment, tokenizer: Tokenizer) -> list[int]:
-    """The tokens whose times are to be known, without timestamps and other specials."""
+    """The segment's tokens without timestamps and other special tokens."""
     return [token for token in segment.tokens if token < tokenizer.eot]
 
 
-def with_words(
+def add_word_timestamps(
     segments: Sequence[Segment],
     times: Sequence[float],
     probabilities: Sequence[float],
@@ -68,72 +68,73 @@ def with_words(
     last_speech: float,
     punctuation: Punctuation = PUNCTUATION,
 ) -> list[Segment]:
-    """The segments of one window with their words, and with starts and ends that agree with them.
+    """Add words to the segments of a window, and adjust the segments' starts and ends to them.
 
-    `times` (text tokens of all segments + 1) are those of `alignment.token_times`, `probabilities` (text tokens) each
-    token's; `last_speech` is the end of the last word before this window, in seconds of the file.
+    `times` (text tokens of all segments + 1) come from `alignment.token_times`, `probabilities` (text tokens) from
+    `alignment.token_probabilities`; `last_speech` is the end of the last word before this window, in seconds of the
+    file.
     """
     if not segments:
         return []
-    spoken = _time(segments, times, probabilities, tokenizer, language)
-    typical = _typical_duration([word for words in spoken for word in words])
-    cut = _cut_at_sentences([word for words in spoken for word in words], 2 * typical)
+    timed = _timed_words(segments, times, probabilities, tokenizer, language)
+    typical = _typical_duration([word for words in timed for word in words])
+    shortened = _shorten_at_sentences([word for words in timed for word in words], 2 * typical)
     offset = segments[0].seek / FRAMES_PER_SECOND
-    done = []
-    for segment, words in zip(segments, spoken, strict=True):
-        merged = _merge_punctuation(list(islice(cut, len(words))), punctuation)
-        placed = [_shift(word, offset, last_speech) for word in merged if word.word]
-        done.append(_fit(segment, placed, typical, last_speech))
-        if placed:
-            last_speech = done[-1].end
-    return done
+    result = []
+    for segment, words in zip(segments, timed, strict=True):
+        merged = _merge_punctuation(list(islice(shortened, len(words))), punctuation)
+        shifted = [_shift(word, offset, last_speech) for word in merged if word.word]
+        result.append(_fit(segment, shifted, typical, last_speech))
+        if shifted:
+            last_speech = result[-1].end
+    return result
 
 
-def _split_characters(tokens: Sequence[int], tokenizer: Tokenizer) -> list[Piece]:
-    """The shortest runs of tokens that are whole characters: what they say alone is what they say in the text."""
+def _split_characters(tokens: Sequence[int], tokenizer: Tokenizer) -> list[WordTokens]:
+    """The shortest runs of tokens that are whole characters: decoded alone, a run gives its part of the text."""
     text = tokenizer.decode(tokens)
-    pieces: list[Piece] = []
-    done, waiting = 0, list[int]()
+    characters: list[WordTokens] = []
+    done, pending = 0, list[int]()
     for token in tokens:
-        waiting.append(token)
-        said = tokenizer.decode(waiting)
-        if text.startswith(said, done):
-            pieces.append(Piece(said, tuple(waiting)))
-            done += len(said)
-            waiting = []
-    if waiting:
-        pieces.append(Piece(text[done:], tuple(waiting)))
-    return pieces
+        pending.append(token)
+        decoded = tokenizer.decode(pending)
+        if text.startswith(decoded, done):
+            characters.append(WordTokens(decoded, tuple(pending)))
+            done += len(decoded)
+            pending = []
+    if pending:
+        characters.append(WordTokens(text[done:], tuple(pending)))
+    return characters
 
 
-def _time(
+def _timed_words(
     segments: Sequence[Segment],
     times: Sequence[float],
     probabilities: Sequence[float],
     tokenizer: Tokenizer,
     language: str,
 ) -> list[list[Word]]:
-    """Each segment's words, punctuation apart. Probability is the mean of the tokens'."""
-    spoken = []
+    """Each segment's words, with punctuation as separate words; the probability is the mean over the tokens."""
+    timed = []
     first = 0
     for segment in segments:
         words = []
-        for piece in split_words(text_tokens(segment, tokenizer), tokenizer, language):
-            last = first + len(piece.tokens)
-            probability = sum(probabilities[first:last]) / len(piece.tokens)
-            words.append(Word(float(times[first]), float(times[last]), piece.text, probability))
+        for word in split_words(text_tokens(segment, tokenizer), tokenizer, language):
+            last = first + len(word.tokens)
+            probability = sum(probabilities[first:last]) / len(word.tokens)
+            words.append(Word(float(times[first]), float(times[last]), word.text, probability))
             first = last
-        spoken.append(words)
-    return spoken
+        timed.append(words)
+    return timed
 
 
 def _typical_duration(words: Sequence[Word]) -> float:
     durations = [word.end - word.start for word in words if word.end > word.start]
-    return min(_LONGEST_TYPICAL, median(durations)) if durations else 0.0
+    return min(_MAX_TYPICAL_DURATION, median(durations)) if durations else 0.0
 
 
-def _cut_at_sentences(words: Sequence[Word], longest: float) -> Iterator[Word]:
-    """A mark that ends a sentence, and the word after it, take in the pause between sentences: cut it off."""
+def _shorten_at_sentences(words: Sequence[Word], longest: float) -> Iterator[Word]:
+    """Remove the pause between sentences from the mark that ends a sentence, and from the word after it."""
     yield from words[:1]
     for before, word in pairwise(words):
         if word.end - word.start <= longest:
@@ -147,7 +148,7 @@ def _cut_at_sentences(words: Sequence[Word], longest: float) -> Iterator[Word]:
 
 
 def _merge_punctuation(words: Sequence[Word], punctuation: Punctuation) -> list[Word]:
-    """Marks joined to the word they go with, which keeps its times and probability."""
+    """Merge punctuation with its word, which keeps its times and probability."""
     backwards: list[Word] = []
     for word in reversed(words):
         if backwards and word.word.startswith(" ") and word.word.strip() in punctuation.prepended:
@@ -164,32 +165,36 @@ def _merge_punctuation(words: Sequence[Word], punctuation: Punctuation) -> list[
 
 
 def _shift(word: Word, offset: float, earliest: float) -> Word:
-    """The word in seconds of the file, to 10 ms, and not before `earliest`."""
+    """Convert the word's times to seconds of the file, rounded to 10 ms and at least `earliest`."""
     start, end = (max(round(offset + time, 2), earliest) for time in (word.start, word.end))
     return replace(word, start=start, end=end)
 
 
 def _fit(segment: Segment, words: list[Word], typical: float, last_speech: float) -> Segment:
-    """The segment with its words: its timestamps cut a far longer first or last word, else the words time it."""
+    """Add the words to the segment.
+
+    The segment's start and end become those of its words; a first or last word that exceeds the segment's timestamps by
+    far is shortened instead.
+    """
     if not words:
         return replace(segment, words=words)
-    _cut_after_pause(words, typical, last_speech)
+    _shorten_after_pause(words, typical, last_speech)
     start, end = segment.start, segment.end
     first = words[0]
-    if first.start < start - _TRUSTED and start < first.end:
+    if first.start < start - _TIMESTAMP_MARGIN and start < first.end:
         words[0] = replace(first, start=max(first.start, min(start, first.end - typical)))
     else:
         start = first.start
     last = words[-1]
-    if last.start < end and end + _TRUSTED < last.end:
+    if last.start < end and end + _TIMESTAMP_MARGIN < last.end:
         words[-1] = replace(last, end=min(last.end, max(end, last.start + typical)))
     else:
         end = last.end
     return replace(segment, start=start, end=end, words=words)
 
 
-def _cut_after_pause(words: list[Word], typical: float, last_speech: float) -> None:
-    """The first two words after a pause take it in: cut them from the front, in place."""
+def _shorten_after_pause(words: list[Word], typical: float, last_speech: float) -> None:
+    """Remove a pause from the start of the first two words after it, in place."""
     longest = 2 * typical
     first, second = words[0], words[1] if len(words) > 1 else None
     if first.end - last_speech <= 2 * longest:

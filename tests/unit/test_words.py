@@ -1,21 +1,23 @@
-"""Tokens to words, words to segments: what the rules cut, and what holds whatever they are given."""
+"""Word timestamps: splitting tokens into words, the rules that shorten words, and invariants of all results."""
 
-import random
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import accumulate, pairwise
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tilewhisper.engine.results import Segment
 from tilewhisper.engine.timestamps.punctuation import PUNCTUATION, Punctuation
-from tilewhisper.engine.timestamps.words import split_words, with_words
+from tilewhisper.engine.timestamps.words import add_word_timestamps, split_words
+from tilewhisper.models.constants import FRAMES_PER_WINDOW
 
 EOT = 10_000
 NOTHING_MERGED = Punctuation("", "")
 
 
 class ByteTokenizer:
-    """A vocabulary of what is asked for, as pieces of UTF-8 that may end in the middle of a character."""
+    """A vocabulary of the given pieces of UTF-8, which may end in the middle of a character."""
 
     eot = EOT
 
@@ -36,7 +38,7 @@ def split(*pieces: str | bytes, language: str = "en") -> list[str]:
     return [piece.text for piece in split_words(tokenizer.tokens(*pieces), tokenizer, language)]
 
 
-def test_words_begin_with_a_space_and_punctuation_stands_alone():
+def test_words_start_with_a_space_and_punctuation_is_separate():
     assert split(" Hel", "lo", ",", " world", "'s", ".") == [" Hello", ",", " world's", "."]
     assert split("no", " space", "...") == ["no", " space..."]
 
@@ -47,13 +49,13 @@ def test_without_spaces_every_character_is_a_word():
     assert split(*pieces, language="en") == ["日本語。"]
 
 
-def test_a_character_is_never_cut():
+def test_a_character_is_never_split():
     first, second = "日".encode()[:2], "日".encode()[2:]
     assert split(first, second + b" x", "y", language="zh") == ["日 x", "y"]
     assert split(" a", first, second, language="en") == [" a日"]
 
 
-def test_bytes_that_are_no_character_are_not_lost():
+def test_bytes_of_incomplete_characters_are_kept():
     assert "".join(split(b"\xe6", b"\x97", " a", language="zh")) == "\ufffd a"
     assert split(" a", b"\xe6", language="zh") == [" a", "\ufffd"]
     assert split() == []
@@ -71,18 +73,20 @@ def timed(
     last_speech: float = 0.0,
     punctuation: Punctuation = PUNCTUATION,
 ) -> Segment:
-    """A segment of pieces and their durations, the first at `start`."""
+    """A segment of pieces with these durations; the first starts at `start`."""
     tokenizer = ByteTokenizer()
-    one = segment(tokenizer, *(text for text, _ in pieces), start=stamps[0], end=stamps[1])
+    untimed = segment(tokenizer, *(text for text, _ in pieces), start=stamps[0], end=stamps[1])
     times = [start]
     for _, duration in pieces:
         times.append(times[-1] + duration)
-    sure = [0.5] * len(pieces)
-    return with_words([one], times, sure, tokenizer, "en", last_speech=last_speech, punctuation=punctuation)[0]
+    probabilities = [0.5] * len(pieces)
+    return add_word_timestamps(
+        [untimed], times, probabilities, tokenizer, "en", last_speech=last_speech, punctuation=punctuation
+    )[0]
 
 
-def spans(one: Segment) -> list[tuple[str, float, float]]:
-    return [(word.word, pytest.approx(word.start), pytest.approx(word.end)) for word in one.words]
+def spans(timed_segment: Segment) -> list[tuple[str, float, float]]:
+    return [(word.word, pytest.approx(word.start), pytest.approx(word.end)) for word in timed_segment.words]
 
 
 def test_words_and_their_segment_have_the_same_times():
@@ -91,25 +95,26 @@ def test_words_and_their_segment_have_the_same_times():
     assert (found.start, found.end) == (0.5, 1.1)
 
 
-def test_times_are_of_the_file():
+def test_times_are_relative_to_the_file():
     tokenizer = ByteTokenizer()
-    one = replace(segment(tokenizer, " one"), seek=1234)
-    assert spans(with_words([one], [0.5, 0.9], [1.0], tokenizer, "en", last_speech=12.0)[0]) == [(" one", 12.84, 13.24)]
+    untimed = replace(segment(tokenizer, " one"), seek=1234)
+    found = add_word_timestamps([untimed], [0.5, 0.9], [1.0], tokenizer, "en", last_speech=12.0)
+    assert spans(found[0]) == [(" one", 12.84, 13.24)]
 
 
 def test_probability_is_the_mean_of_the_tokens():
     tokenizer = ByteTokenizer()
-    one = segment(tokenizer, " one", "s", " two", ".")
-    words = with_words([one], [0, 1, 2, 3, 4], [0.2, 0.4, 0.7, 0.1], tokenizer, "en", last_speech=0.0)[0].words
-    assert [word.probability for word in words] == pytest.approx([0.3, 0.7]), "a mark's does not count"
+    untimed = segment(tokenizer, " one", "s", " two", ".")
+    found = add_word_timestamps([untimed], [0, 1, 2, 3, 4], [0.2, 0.4, 0.7, 0.1], tokenizer, "en", last_speech=0.0)
+    assert [word.probability for word in found[0].words] == pytest.approx([0.3, 0.7]), "punctuation does not count"
 
 
-def test_punctuation_goes_with_its_word():
+def test_punctuation_is_merged_with_its_word():
     pieces = ((" one", 0.3), (",", 0.1), (' "', 0.1), ("two", 0.3), ('"', 0.1), ("!", 0.1))
     assert spans(timed(*pieces)) == [(" one,", 0.0, 0.3), (' "two"!', 0.4, 0.8)]
 
 
-def test_which_marks_are_merged_can_be_said():
+def test_the_merged_punctuation_is_configurable():
     found = timed((" one", 0.3), (",", 0.1), (" two", 0.3), punctuation=NOTHING_MERGED)
     assert [word.word for word in found.words] == [" one", ",", " two"]
 
@@ -123,10 +128,10 @@ def test_the_pause_between_sentences_belongs_to_no_word():
     alone = timed(*usual, (".", 4.0), (" d", 0.3), (" e", 0.3), punctuation=NOTHING_MERGED)
     assert spans(alone)[3] == (".", 0.9, 1.5)
     elsewhere = timed(*usual, (" d", 4.0), (" e", 0.3))
-    assert spans(elsewhere)[3] == (" d", 0.9, 4.9), "a long word inside a sentence may be one"
+    assert spans(elsewhere)[3] == (" d", 0.9, 4.9), "a long word inside a sentence may be spoken slowly"
 
 
-def test_the_first_words_after_a_pause_do_not_take_it_in():
+def test_the_first_words_after_a_pause_are_shortened():
     found = timed((" a", 5.0), (" b", 0.3), (" c", 0.3), (" d", 0.3))
     assert spans(found)[0] == (" a", 4.4, 5.0)
     both = timed((" a", 2.0), (" b", 3.0), (" c", 0.3), (" d", 0.3), (" e", 0.3))
@@ -135,7 +140,7 @@ def test_the_first_words_after_a_pause_do_not_take_it_in():
     assert spans(no_pause)[0] == (" a", 0.0, 1.0)
 
 
-def test_a_segments_timestamps_cut_its_first_and_last_word():
+def test_a_segments_timestamps_shorten_its_first_and_last_word():
     found = timed((" a", 1.1), (" b", 0.3), (" c", 0.3), (" d", 0.3), (" e", 2.0), stamps=(0.7, 2.5))
     assert spans(found)[0] == (" a", 0.7, 1.1)
     assert spans(found)[-1] == (" e", 2.0, 2.5)
@@ -143,7 +148,7 @@ def test_a_segments_timestamps_cut_its_first_and_last_word():
 
 
 def test_no_rule_makes_a_word_longer():
-    """Where openai-whisper's do, the word would run into its neighbour."""
+    """Where openai-whisper's rules do, the word would overlap its neighbour."""
     slow = ((" a", 0.8), (" b", 0.8), (" c", 0.8))
     assert spans(timed(*slow, (" d", 0.6), stamps=(0.0, 2.45)))[-1] == (" d", 2.4, 3.0)
     assert spans(timed((" d", 0.6), *slow, start=0.5, stamps=(1.05, 9.0)))[0] == (" d", 0.5, 1.1)
@@ -151,7 +156,7 @@ def test_no_rule_makes_a_word_longer():
     assert spans(timed((" a", 0.3), (".", 2.0), *quick, start=3.0))[:2] == [(" a.", 3.0, 3.3), (" b", 5.3, 5.6)]
 
 
-def test_no_word_begins_before_the_last_one_of_the_window_before():
+def test_no_word_starts_before_the_end_of_the_previous_window_words():
     found = timed((" a", 0.4), (" b", 0.3), (" c", 0.3), start=0.5, last_speech=0.755)
     assert spans(found)[:2] == [(" a", 0.755, 0.9), (" b", 0.9, 1.2)]
 
@@ -159,8 +164,8 @@ def test_no_word_begins_before_the_last_one_of_the_window_before():
 def test_a_segment_without_text_has_no_words():
     tokenizer = ByteTokenizer()
     blank = segment(tokenizer, start=1.0, end=2.0)
-    assert with_words([blank], [0.0], [], tokenizer, "en", last_speech=0.0) == [replace(blank, words=[])]
-    assert with_words([], [0.0], [], tokenizer, "en", last_speech=0.0) == []
+    assert add_word_timestamps([blank], [0.0], [], tokenizer, "en", last_speech=0.0) == [replace(blank, words=[])]
+    assert add_word_timestamps([], [0.0], [], tokenizer, "en", last_speech=0.0) == []
 
 
 PIECES = (
@@ -178,34 +183,67 @@ PIECES = (
     "。",
     "é".encode()[:1],
     "é".encode()[1:],
+    "日".encode()[:1],
+    "日".encode()[1:2],
+    "日".encode()[2:],
     " ",
+)
+STEPS = (0.0, 0.02, 0.1, 0.3, 0.6, 0.8, 3.0)
+
+
+@given(pieces=st.lists(st.sampled_from(PIECES)), language=st.sampled_from(["en", "ja"]))
+@settings(deadline=None, derandomize=True)
+def test_splitting_keeps_all_tokens_and_all_text(pieces, language):
+    tokenizer = ByteTokenizer()
+    tokens = tokenizer.tokens(*pieces)
+    words = split_words(tokens, tokenizer, language)
+    assert [token for word in words for token in word.tokens] == tokens
+    assert "".join(word.text for word in words) == tokenizer.decode(tokens)
+
+
+@dataclass(frozen=True)
+class RandomSegment:
+    pieces: list[str | bytes]
+    stamps: tuple[float, float]
+
+
+TIMES = st.floats(0, 8)
+SEGMENTS = st.builds(
+    RandomSegment,
+    pieces=st.lists(st.sampled_from(PIECES), max_size=12),
+    stamps=st.tuples(TIMES, TIMES).map(lambda stamps: tuple(sorted(stamps))),
 )
 
 
-@pytest.mark.parametrize("seed", range(150))
-def test_words_never_overlap_never_run_backwards_and_are_the_text(seed):
-    random_ = random.Random(seed)
+@given(
+    windows=st.lists(st.lists(SEGMENTS, min_size=1, max_size=4), min_size=1, max_size=3),
+    language=st.sampled_from(["en", "ja"]),
+    data=st.data(),
+)
+@settings(deadline=None, derandomize=True, max_examples=150)
+def test_words_are_in_order_without_overlap_and_concatenate_to_the_text(windows, language, data):
     tokenizer = ByteTokenizer()
     last_speech = 0.0
-    for window in range(3):
-        segments = []
-        for _ in range(random_.randint(1, 4)):
-            start, end = sorted(random_.uniform(0, 8) for _ in range(2))
-            pieces = random_.choices(PIECES, k=random_.randint(0, 12))
-            at = 30.0 * window
-            segments.append(replace(segment(tokenizer, *pieces, start=at + start, end=at + end), seek=3000 * window))
-        count = sum(len(one.tokens) - 2 for one in segments)
-        steps = random_.choices([0.0, 0.02, 0.1, 0.3, 0.6, 0.8, 3.0], [1, 1, 3, 3, 3, 3, 1], k=count + 1)
+    for number, window in enumerate(windows):
+        start = 30.0 * number
+        segments = [
+            replace(
+                segment(tokenizer, *each.pieces, start=start + each.stamps[0], end=start + each.stamps[1]),
+                seek=FRAMES_PER_WINDOW * number,
+            )
+            for each in window
+        ]
+        count = sum(len(each.pieces) for each in window)
+        steps = data.draw(st.lists(st.sampled_from(STEPS), min_size=count + 1, max_size=count + 1))
+        probabilities = data.draw(st.lists(st.floats(0, 1), min_size=count, max_size=count))
         times = [min(30.0, time) for time in accumulate(steps)]
-        language = random_.choice(["en", "ja"])
-        probabilities = [random_.random() for _ in range(count)]
-        done = with_words(segments, times, probabilities, tokenizer, language, last_speech=last_speech)
-        assert ["".join(word.word for word in one.words) for one in done] == [one.text for one in segments]
-        words = [word for one in done for word in one.words]
+        found = add_word_timestamps(segments, times, probabilities, tokenizer, language, last_speech=last_speech)
+        assert ["".join(word.word for word in each.words) for each in found] == [each.text for each in segments]
+        words = [word for each in found for word in each.words]
         edges = [last_speech, *(edge for word in words for edge in (word.start, word.end))]
-        assert all(before <= after for before, after in pairwise(edges))
+        assert edges == sorted(edges)
         assert all(0 <= word.probability <= 1 for word in words)
-        spoken = [one for one in done if one.words]
-        assert all(one.start <= one.end for one in spoken)
-        assert all(before.end <= after.start for before, after in pairwise(spoken))
+        with_words = [each for each in found if each.words]
+        assert all(each.start <= each.end for each in with_words)
+        assert all(before.end <= after.start for before, after in pairwise(with_words))
         last_speech = max([last_speech, *(word.end for word in words)])
