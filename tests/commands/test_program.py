@@ -1,4 +1,4 @@
-"""How the process ends: early, but with all its output, its status, and what others registered for the end."""
+"""The end of the process: all output arrives, the exit status is right, and exit handlers run."""
 
 import os
 import subprocess
@@ -9,6 +9,7 @@ import pytest
 import weight_writers
 from conftest import require_weights
 
+from tilewhisper.engine.commands import main
 from tilewhisper.models.checkpoint import cache, loader
 from tilewhisper.models.checkpoint.locate import locate
 
@@ -21,29 +22,40 @@ def _run(*arguments: str, code: str = _PROGRAM, **options: object) -> subprocess
     return subprocess.run([sys.executable, "-c", code, *arguments], text=True, timeout=60, check=False, **streams)
 
 
-def test_all_that_is_written_arrives_and_what_is_registered_is_called(tilewhisper):
+def test_all_output_arrives_and_exit_handlers_run(tilewhisper):
     done = _run(*_PLAN, code=f"import atexit; atexit.register(print, 'at the end'); {_PROGRAM}")
-    said = tilewhisper(*_PLAN)
-    assert (done.returncode, done.stdout, done.stderr) == (0, f"{said.out}at the end\n", said.err)
+    expected = tilewhisper(*_PLAN)
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"{expected.out}at the end\n", expected.err)
 
 
-def test_the_interpreter_is_not_taken_apart():
-    taken_apart = "class Canary:\n    def __del__(self): print('taken apart')\ncanary = Canary()\n"
-    assert "taken apart" not in _run(*_PLAN, code=taken_apart + _PROGRAM).stdout
+def test_the_process_ends_by_public_means_only():
+    """No private function of atexit, and no exit that skips the handlers of others."""
+    sources = [path.read_text("utf-8") for path in Path(main.__file__).parent.glob("*.py")]
+    assert not [word for word in ("atexit._", "os._exit") for source in sources if word in source]
 
 
 @pytest.mark.parametrize(
     ("arguments", "status"),
     [(("--version",), 0), (("nonsense",), 2), (("transcribe", "no-such-file.wav"), 2)],
 )
-def test_the_status_is_the_commands(arguments, status):
+def test_the_exit_status_is_the_commands(arguments, status):
     done = _run(*arguments)
     assert done.returncode == status
     assert done.stdout or done.stderr
 
 
+def test_a_reader_that_stops_reading_is_no_error():
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        done = _run(*_PLAN, stdout=writer)
+    finally:
+        os.close(writer)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
-def test_output_that_is_lost_is_told():
+def test_output_that_cannot_be_written_is_an_error():
     full = os.open("/dev/full", os.O_WRONLY)
     try:
         done = _run(*_PLAN, stdout=full)
@@ -55,12 +67,12 @@ def test_output_that_is_lost_is_told():
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory):
-    """An OpenAI .pt; the copy that the command keeps of it is cleared away."""
+    """An OpenAI .pt file; the command's cached conversion of it is deleted afterwards."""
     file = tmp_path_factory.mktemp("weights") / "mine.pt"
     weight_writers.write_openai(loader.load(require_weights("tiny.en")), file)
     yield file
-    copies = Path("~/.cache/tilewhisper/models").expanduser()  # of processes of their own; there are none in this one
-    (copies / cache.path_of(locate(file)).name).unlink(missing_ok=True)
+    folder = Path("~/.cache/tilewhisper/models").expanduser()  # of other processes; this one has no cache
+    (folder / cache.path_of(locate(file)).name).unlink(missing_ok=True)
 
 
 @pytest.mark.parametrize(
@@ -72,8 +84,8 @@ def weights(tmp_path_factory):
     ],
     ids=lambda flags: flags[0],
 )
-def test_a_process_that_imports_only_a_part_of_torch_transcribes(flags, installed, shared, weights):
-    """See `startup.no_compilers`, which has no effect in this process."""
+def test_the_installed_command_transcribes(flags, installed, shared, weights):
+    """In a process of its own, whose start-up (engine/startup.py) differs from that of the tests."""
     done = installed("transcribe", shared / "jfk.flac", "--model", weights, *flags)
     assert done.status == 0, done.err
     assert "ask not what your country can do for you" in " ".join(done.out.split()).replace(",", "")
