@@ -27,6 +27,8 @@ hypothesis.settings.load_profile("no deadline")
 SLOW = ("commands", "parity", "device/test_backend.py", "device/test_designs.py", "unit/test_autotune.py")
 """Folders and files whose tests are all marked `slow`; `pytest -m "not slow"` leaves them out."""
 
+MAX_WORKERS = 4  # each loads models of its own, up to 1.5 GB
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     slow = tuple(TESTS / name for name in SLOW)
@@ -38,7 +40,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     """Use one worker per core for folders, none for named files: there, starting workers costs more than they save."""
     named_files = all(Path(argument.partition("::")[0]).is_file() for argument in config.args)
-    return 0 if named_files else len(os.sched_getaffinity(0))
+    return 0 if named_files else min(MAX_WORKERS, os.cpu_count() or 1)
 
 
 def require_weights(name: str) -> str:
