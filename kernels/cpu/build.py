@@ -63,7 +63,7 @@ class Build:
         return f"native-{digest.hexdigest()[:16]}"
 
     def log(self, compiler: cxx.Compiler) -> Path:
-        """The output of a failed compiler. While the file exists, `why_unavailable` reports it and no backend retries."""
+        """The output of a failed compiler. While it exists, `why_unavailable` reports it and no backend retries."""
         return self.cache / f"{self.stem}-{_digest_of(compiler)}.log"
 
 

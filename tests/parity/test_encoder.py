@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-
 from conftest import require_weights
 
 from tilewhisper import WhisperModel
