@@ -350,16 +350,16 @@ def test_arguments_in_cxx_are_passed_to_the_compiler(build, compiler, monkeypatc
 
 @pytest.mark.skipif(platform.machine() not in cxx.INSTRUCTION_SETS, reason="no instruction sets to choose from")
 def test_each_unit_has_its_own_instructions(build, compiler):
-    def wants(yes: str, *no: str) -> str:
+    def requires(yes: str, *no: str) -> str:
         conditions = " && ".join((f"defined({yes})", *(f"!defined({macro})" for macro in no)))
         return f"#if !({conditions})\n#error wrong flags\n#endif\n"
 
     (build.sources / "ops.cpp").write_text(
-        wants("TILEWHISPER_AVX512", "__AVX2__") + wants("TILEWHISPER_AVX2", "__AVX512F__")
+        requires("TILEWHISPER_AVX512", "__AVX2__") + requires("TILEWHISPER_AVX2", "__AVX512F__")
     )
-    (build.sources / "isa_portable.cpp").write_text(wants("__x86_64__", "__AVX__"))
-    (build.sources / "isa_avx2.cpp").write_text(wants("__FMA__", "__AVX512F__") + wants("__AVX2__"))
-    (build.sources / "isa_avx512.cpp").write_text(wants("__AVX512VNNI__") + wants("__AVX512BW__"))
+    (build.sources / "isa_portable.cpp").write_text(requires("__x86_64__", "__AVX__"))
+    (build.sources / "isa_avx2.cpp").write_text(requires("__FMA__", "__AVX512F__") + requires("__AVX2__"))
+    (build.sources / "isa_avx512.cpp").write_text(requires("__AVX512VNNI__") + requires("__AVX512BW__"))
     assert builds.library(build)
 
 

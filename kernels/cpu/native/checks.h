@@ -1,5 +1,5 @@
-// Checks of what an operator is given. Python can pass tensors of any size, type, strides and device, and any integer: what
-// the kernels cannot read correctly raises RuntimeError here, before a pointer is computed.
+// Checks of an operator's arguments. Python can pass tensors of any size, type, strides and device, and any integer:
+// arguments that the kernels cannot read correctly raise RuntimeError here, before a pointer is computed.
 #pragma once
 
 #include <torch/csrc/stable/library.h>

@@ -1,4 +1,4 @@
-// Packed weights, keys and values as operators receive them: tensors whose sizes must fit, turned into what kernels read.
+// Packed weights, keys and values: from an operator's tensors, whose sizes must fit, to the structs that kernels read.
 #pragma once
 
 #include "ops.h"
