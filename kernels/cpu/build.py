@@ -1,16 +1,16 @@
-"""The native kernels as a shared object: compiled when first needed, kept in the user's cache, loaded once a process.
+"""The native kernels as a shared library: compiled on first use, cached for the user, loaded once per process.
 
-A file is called `native-<what>-<compiler>-<contents>.so`, three digests:
+A file is named `native-<inputs>-<compiler>-<contents>.so`, three digests:
 
-- what: sources, flags, torch's version and the architecture; so what is stale has another name and is not found
-- compiler: its path and version; where there is no compiler any will do, so that a built cache can be taken along
-- contents: of the file itself; so a damaged file is noticed before it is loaded, which would end the process (SIGBUS)
+- inputs: sources, flags, torch's version and the architecture; a stale library has another name and is not found
+- compiler: its path and version; without a compiler any digest matches, so that a built cache can be copied to another
+  machine
+- contents: of the file itself; a damaged file is noticed before it is loaded, which would end the process (SIGBUS)
 
-One process builds, others wait; the lock is the system's, so it goes with a process that is killed. A file comes to its
-name whole or not at all. Where the cache cannot be written, a build lasts as long as the process.
+One process builds, others wait; the operating system holds the lock, and frees it when a process is killed. A file gets
+its name only when it is complete. Where the cache cannot be written, the library lasts as long as the process.
 
-What the user should know while it happens is logged as a warning: Python prints these on standard error without any
-set-up.
+Progress is logged as a warning, which Python prints on standard error without any set-up.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ from tilewhisper.kernels.cpu import compiler as cxx
 
 SOURCES = Path(__file__).with_name("native")
 CACHE = Path("~/.cache/tilewhisper/native").expanduser()
-KEPT = 4
-"""How many of the latest libraries stay in the cache: environments that differ must not clear away each other's."""
+MAX_CACHED = 4
+"""How many of the latest libraries stay in the cache: different environments must not delete each other's."""
 
 _log = logging.getLogger(__name__)
 _one_at_a_time = threading.RLock()
@@ -45,16 +45,16 @@ _loaded: Path | None = None
 
 @dataclass(frozen=True)
 class Build:
-    """What is compiled, how, and where it is kept. A build with other flags is another file."""
+    """The sources, flags and cache of a library. A build with other flags is another file."""
 
     sources: Path = SOURCES
     extra_flags: tuple[str, ...] = ()
-    """After all others, for every unit and the linker: ("-g", "-O1", "-fsanitize=address") makes a checked library."""
+    """For every unit and the linker, after all other flags, such as ("-g", "-O1", "-fsanitize=address")."""
     cache: Path = CACHE
 
     @property
     def stem(self) -> str:
-        """`native-<what>`: all that the result depends on but the compiler."""
+        """`native-<inputs>`: the digest of everything that the library depends on except the compiler."""
         units = {unit.name: flags for unit, flags in cxx.unit_flags(self.sources).items()}
         machine = (sys.platform, platform.machine(), cxx.torch_version())
         digest = hashlib.sha256(repr((machine, cxx.FLAGS, units, self.extra_flags)).encode())
@@ -63,7 +63,7 @@ class Build:
         return f"native-{digest.hexdigest()[:16]}"
 
     def log(self, compiler: cxx.Compiler) -> Path:
-        """What the compiler said when it failed. While it is there, `why_unavailable` says so and no backend tries."""
+        """The output of a failed compiler. While it exists, `why_unavailable` reports it and no backend retries."""
         return self.cache / f"{self.stem}-{_digest_of(compiler)}.log"
 
 
@@ -71,7 +71,7 @@ NATIVE = Build()
 
 
 def why_unavailable(build: Build = NATIVE) -> str | None:
-    """Why there can be no library on this machine, or None. Compiles nothing."""
+    """Why this machine cannot have the library, or None. Compiles nothing."""
     if find(build):
         return None
     try:
@@ -85,29 +85,29 @@ def why_unavailable(build: Build = NATIVE) -> str | None:
 
 
 def find(build: Build = NATIVE) -> Path | None:
-    """The library that is built already and sound, or None."""
-    return next(filter(_sound, _candidates(build)), None)
+    """The library in the cache, if it is complete and undamaged, or None."""
+    return next(filter(_is_intact, _candidates(build)), None)
 
 
 def library(build: Build = NATIVE, *, force: bool = False) -> Path:
-    """The library, compiled if there is none yet, or anyway with `force`. Raises BackendUnavailable."""
+    """The library, compiled if there is none yet or with `force`. Raises BackendUnavailable."""
     with _one_at_a_time:
         if not force and (found := find(build)):
             return found
         compiler = cxx.find_compiler()
         with _only_builder(build.cache):
-            if not force and (found := find(build)):  # another process's, while this one waited
+            if not force and (found := find(build)):  # built by another process while this one waited
                 return found
             for damaged in _candidates(build):
-                if not _sound(damaged):
+                if not _is_intact(damaged):
                     _log.warning("%s is damaged and will be replaced", damaged)
             return _compile(build, compiler)
 
 
 def load(build: Build = NATIVE) -> Path:
-    """Make the operators known to torch: the library they come from. Raises BackendUnavailable.
+    """Register the operators with torch and return their library. Raises BackendUnavailable.
 
-    A process has one set of them, so the first that is loaded stays, whatever is asked for later.
+    A process has one set of operators: the first library stays, whichever build is requested later.
     """
     global _loaded
     with _one_at_a_time:
@@ -117,7 +117,7 @@ def load(build: Build = NATIVE) -> Path:
 
 
 def instruction_sets() -> tuple[str, ...]:
-    """What of the native kernels this processor can run, the fastest first. Raises BackendUnavailable."""
+    """The instruction sets that this processor can run, fastest first. Raises BackendUnavailable."""
     import torch
 
     load()
@@ -142,12 +142,12 @@ def _load(build: Build) -> Path:
 
 def _compile(build: Build, compiler: cxx.Compiler) -> Path:
     _log.warning("compiling tilewhisper's native kernels with %s, once: some 10 seconds", compiler.command[0])
-    # Named by the sources as they were before: what is edited meanwhile is another build.
+    # Named by the sources as they were before: sources that are edited meanwhile are another build.
     log = build.log(compiler)
     try:
         with tempfile.TemporaryDirectory(prefix="tilewhisper-") as scratch:
             made = cxx.compile_library(compiler, build.sources, build.extra_flags, Path(scratch))
-            return _keep(made, build, f"{log.stem}-{_digest_of_file(made)}.so")
+            return _store(made, build, f"{log.stem}-{_digest_of_file(made)}.so")
     except cxx.CompileError as e:
         reason = f"the native kernels could not be compiled: {e}"
         try:
@@ -159,12 +159,12 @@ def _compile(build: Build, compiler: cxx.Compiler) -> Path:
         raise BackendUnavailable(f"the native kernels could not be compiled: {e}") from e
 
 
-def _keep(made: Path, build: Build, name: str) -> Path:
-    """The library under its own name in the cache or, where that cannot be, in a folder that goes with this process."""
+def _store(made: Path, build: Build, name: str) -> Path:
+    """Move the library to the cache or, if that fails, to a folder that is deleted with this process."""
     try:
         _clear(build)
         path = _move(made, build.cache / name)
-        _keep_latest(build.cache)
+        _delete_oldest(build.cache)
     except OSError as e:
         _log.warning(
             "%s cannot be written (%s): the native kernels last for this process only", build.cache, e.strerror
@@ -179,23 +179,23 @@ def _move(made: Path, path: Path) -> Path:
         shutil.copyfile(made, part)
         return part.replace(path)
     finally:
-        part.unlink(missing_ok=True)  # half of it, on a full disk
+        part.unlink(missing_ok=True)  # incomplete, on a full disk
 
 
 def _clear(build: Build) -> None:
-    """Away with what this build replaces, and with what killed builders left: nobody else builds now."""
+    """Delete the files that this build replaces, and those that killed builders left: no other process builds now."""
     for file in (*_candidates(build), *build.cache.glob("native-*.part"), *build.cache.glob("native-*.log")):
         file.unlink(missing_ok=True)
 
 
-def _keep_latest(cache: Path) -> None:
+def _delete_oldest(cache: Path) -> None:
     latest_first = sorted(cache.glob("native-*.so"), key=lambda file: file.stat().st_mtime, reverse=True)
-    for file in latest_first[KEPT:]:
+    for file in latest_first[MAX_CACHED:]:
         file.unlink(missing_ok=True)
 
 
 def _candidates(build: Build) -> list[Path]:
-    """What is called as this build's library would be. In a cache of this process's own too, where there is one."""
+    """Files with the name of this build's library, in the cache and in the folder of this process, if there is one."""
     try:
         compiler = _digest_of(cxx.find_compiler())
     except BackendUnavailable:
@@ -207,7 +207,7 @@ def _candidates(build: Build) -> list[Path]:
     return sorted(file for folder in folders for file in folder.glob(pattern) if file.is_file())
 
 
-def _sound(path: Path) -> bool:
+def _is_intact(path: Path) -> bool:
     try:
         return path.stem.endswith(f"-{_digest_of_file(path)}")
     except OSError:
@@ -225,7 +225,7 @@ def _digest_of_file(path: Path) -> str:
 
 @contextmanager
 def _only_builder(cache: Path) -> Iterator[None]:
-    """Until no other process builds here. A cache that cannot be written is shared with nobody: no need to wait."""
+    """Hold the lock of the cache, so that one process builds at a time; none for a cache that cannot be written."""
     from filelock import FileLock, Timeout
 
     lock = FileLock(cache / "lock")

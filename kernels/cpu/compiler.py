@@ -1,10 +1,11 @@
-"""The machine's C++ compiler: finding it, and turning a folder of sources into one library of torch operators.
+"""Find the machine's C++ compiler, and compile a folder of sources into one library of torch operators.
 
 Sources are compiled against torch's stable ABI, and never with `-march=native`: each instruction set is a unit of its
-own with its own flags, `isa_<name>.cpp`, and what runs is chosen at run time, so that a library serves any processor
-of its architecture. Units of other architectures are left out; the rest sees `TILEWHISPER_<NAME>` for those within.
+own with its own flags, `isa_<name>.cpp`, and the library chooses one at run time, so that it works on any processor of
+its architecture. Units of other architectures are left out; the other units see `TILEWHISPER_<NAME>` for each that is
+included.
 
-Knows nothing of caches, and does not import torch.
+This module has no cache, and does not import torch.
 """
 
 from __future__ import annotations
@@ -29,19 +30,19 @@ COMPILERS = ("g++", "clang++", "c++")
 HOW_TO_INSTALL = "`apt install g++`, `dnf install gcc-c++`, `apk add g++` or `xcode-select --install`"
 
 FLAGS = ("-std=c++20", "-O3", "-fPIC", "-fvisibility=hidden", "-DTORCH_TARGET_VERSION=0x020d000000000000")
-"""Of every unit. The version is 2.13, the oldest torch whose stable ABI the sources may use."""
+"""For every unit. The version is 2.13, the oldest torch whose stable ABI the sources may use."""
 
 _AVX2 = ("-mavx2", "-mfma")
 _X86 = {"avx2": _AVX2, "avx512": (*_AVX2, *(f"-mavx512{part}" for part in ("f", "bw", "vl", "dq", "vnni")))}
 INSTRUCTION_SETS = {"x86_64": _X86, "AMD64": _X86}
-"""Flags of the units beyond the portable one, by what `platform.machine` says."""
+"""Flags of the units beyond the portable one, by `platform.machine()`."""
 
 TIMEOUT = 600
-"""Seconds, of one run of the compiler: whoever waits for it must not wait for ever."""
+"""Seconds of one run of the compiler, so that other processes do not wait for ever."""
 
 
 class CompileError(Exception):
-    """The compiler is there and gave up. `log` is all it said."""
+    """The compiler failed. `log` is all of its output."""
 
     def __init__(self, first: str, log: str) -> None:
         super().__init__(first)
@@ -51,27 +52,25 @@ class CompileError(Exception):
 @dataclass(frozen=True)
 class Compiler:
     command: tuple[str, ...]
-    """The program, by its full path, and what comes with it: `CXX` may be "ccache g++"."""
+    """The full path of the program, and its arguments: `CXX` may be "ccache g++"."""
     version: str
-    """The first line of what it says of itself."""
+    """The first line of its `--version`."""
 
     def __str__(self) -> str:
         return f"{shlex.join(self.command)} ({self.version})"
 
 
 def find_compiler() -> Compiler:
-    """What `CXX` names, else the first of COMPILERS on PATH. Raises BackendUnavailable.
+    """The compiler in `CXX`, else the first of COMPILERS on PATH. Raises BackendUnavailable.
 
-    `CXX` is no setting of this library: it is how a user tells every build which compiler this machine has.
+    `CXX` is not a setting of this library: builds of all kinds read this machine's compiler from it.
     """
     if sys.platform == "win32":
-        raise BackendUnavailable("the native kernels cannot be compiled on Windows yet; WSL will do")
+        raise BackendUnavailable("the native kernels cannot be compiled on Windows yet; use WSL")
     if named := shlex.split(os.environ.get("CXX", "")):
         if program := shutil.which(named[0]):
             return _ask_version(program, *named[1:])
-        raise BackendUnavailable(
-            f"the C++ compiler {named[0]!r}, which CXX names, is not there; correct CXX or unset it"
-        )
+        raise BackendUnavailable(f"the C++ compiler {named[0]!r} in CXX was not found; correct CXX or unset it")
     if program := next(filter(None, map(shutil.which, COMPILERS)), None):
         return _ask_version(program)
     names = ", ".join(COMPILERS)
@@ -92,7 +91,7 @@ def torch_version() -> str:
 
 
 def unit_flags(sources: Path) -> dict[Path, tuple[str, ...]]:
-    """The units (.cpp) that this machine's architecture takes, each with the flags that not all have in common."""
+    """The units (.cpp) for this machine's architecture, each with the flags that are not in FLAGS."""
     sets = {"portable": (), **INSTRUCTION_SETS.get(platform.machine(), {})}
     defined = tuple(f"-DTILEWHISPER_{name.upper()}" for name in sets if (sources / f"isa_{name}.cpp").is_file())
     flags: dict[Path, tuple[str, ...]] = {}
@@ -106,7 +105,7 @@ def unit_flags(sources: Path) -> dict[Path, tuple[str, ...]]:
 
 
 def compile_library(compiler: Compiler, sources: Path, extra_flags: Sequence[str], scratch: Path) -> Path:
-    """All units of `sources` as one shared object in the folder `scratch`, beside its parts. Raises CompileError."""
+    """Compile all units of `sources` to one shared library in the folder `scratch`. Raises CompileError."""
     torch = _torch_folder()
 
     def compile_unit(item: tuple[Path, tuple[str, ...]]) -> str:
@@ -119,13 +118,13 @@ def compile_library(compiler: Compiler, sources: Path, extra_flags: Sequence[str
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         parts = list(pool.map(compile_unit, unit_flags(sources).items()))
     library = scratch / "library.so"
-    # torch's own libraries are in the process by the time this one is loaded, so it needs no path to them.
+    # torch's own libraries are loaded before this one, so it needs no path to them.
     _run([*compiler.command, "-shared", *extra_flags, *parts, f"-L{torch / 'lib'}", "-ltorch_cpu", "-o", str(library)])
     return library
 
 
 def _torch_folder() -> Path:
-    """Of the installed torch, found without the 2 s of its import."""
+    """The folder of the installed torch, found without the 2 s of its import."""
     spec = importlib.util.find_spec("torch")
     if spec is None or not spec.submodule_search_locations:
         raise BackendUnavailable("torch is not installed")
@@ -133,9 +132,9 @@ def _torch_folder() -> Path:
 
 
 def _run(command: Sequence[str]) -> str:
-    """What the compiler says, on both streams. Raises CompileError."""
+    """The compiler's output, of both streams. Raises CompileError."""
     try:
-        # In English, whatever the user's language: the first error is looked for by name.
+        # In English, whatever the user's language: `_first_error` searches for "error:".
         environment = {**os.environ, "LC_ALL": "C"}
         done = subprocess.run(
             command, capture_output=True, text=True, errors="replace", timeout=TIMEOUT, env=environment, check=False
@@ -151,6 +150,6 @@ def _run(command: Sequence[str]) -> str:
 
 
 def _first_error(said: str) -> str:
-    """The line to show: the compiler's or linker's first complaint, not what surrounds it."""
-    lines = said.strip().splitlines() or ["the compiler said nothing"]
+    """The line to show: the first error of the compiler or linker, without its context."""
+    lines = said.strip().splitlines() or ["the compiler printed nothing"]
     return next((line for line in lines if "error:" in line or "ld: " in line), lines[-1]).strip()

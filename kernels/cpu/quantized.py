@@ -128,7 +128,7 @@ class _Native(BlockBackend):
 
     def attention(self, q: Tensor, k: Tensor, v: Tensor, scale: float, bias: Tensor | None = None) -> Tensor:
         packed = _native.pack_keys_values(k, v, self.attention_bits)
-        attended: Tensor = _native.attend(q, *packed, k.shape[2], scale, bias)
+        attended: Tensor = _native.attention(q, *packed, k.shape[2], scale, bias)
         return attended
 
 
@@ -160,11 +160,11 @@ class _Stepping(_Native, DecoderBackend):
     def project_cross_kv(
         self, states: Tensor, prepared: PackedWeight, heads: int, bias: Tensor | None = None
     ) -> "_Kept":
-        packed: _Packed = _native.pack_products(states, *prepared, heads, self.attention_bits)
+        packed: _Packed = _native.project_keys_values(states, *prepared, heads, self.attention_bits)
         return _kept(packed, (heads, states.shape[1], prepared.n // heads // 2), bias)
 
     def cross_attention(self, q: Tensor, kept: "_Kept", scale: float) -> Tensor:
-        attended: Tensor = _native.attend(q, *kept.packed, kept.n, scale, kept.bias)
+        attended: Tensor = _native.attention(q, *kept.packed, kept.n, scale, kept.bias)
         return attended.transpose(1, 2).flatten(2)
 
     def self_attention(self, qkv: Tensor, keys: Tensor, values: Tensor, lengths: Sequence[int], scale: float) -> Tensor:

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from conftest import require_weights
 
 from tilewhisper import WhisperModel
 from tilewhisper.kernels.cpu.build import why_unavailable
@@ -63,3 +64,11 @@ def test_windows_in_a_batch_are_encoded_as_alone(engine, oracle, shared):
 def test_the_same_thread_count_gives_the_same_bits(case, engine):
     name, mel, _ = case
     assert torch.equal(engine(name).encode(mel), engine(name).encode(mel))
+
+
+@pytest.mark.parametrize("policy", ["cpu", "int8", "torch"])
+def test_an_empty_batch_gives_no_states(policy):
+    if policy != "torch" and why_unavailable():
+        pytest.skip("no native kernels")
+    with WhisperModel(require_weights("tiny.en"), policy=policy) as model:
+        assert model.encode(torch.empty(0, 80, 3000)).shape == (0, 1500, 384)

@@ -1,6 +1,6 @@
-"""The loader of the native kernels: its cache, its words, and what it survives.
+"""The loader of the native kernels: its cache, its messages, damaged files and failing compilers.
 
-The cache is tested with a stand-in for the compiler, a shell script, and so without one; the flags with the real one.
+Most tests replace the compiler by a shell script, and need none; those of the flags use the machine's compiler.
 """
 
 import ctypes
@@ -79,12 +79,12 @@ def _no_folder_of_this_process():
 
 
 def links(script: Path) -> int:
-    """How often a library was made from start to end."""
+    """How many libraries the stand-in has linked."""
     runs = script.with_name(f"{script.name}.runs")
     return runs.read_text().count("-shared") if runs.exists() else 0
 
 
-def words(caplog) -> str:
+def warnings(caplog) -> str:
     return "\n".join(record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING)
 
 
@@ -100,16 +100,16 @@ def another_process(build: Build, **options) -> "subprocess.Popen[str]":
 # ---------------------------------------------------------------- the cache
 
 
-def test_built_once_with_a_word(build, stand_in, caplog):
+def test_the_library_is_built_once_with_a_message(build, stand_in, caplog):
     assert builds.find(build) is None
     path = builds.library(build)
     assert path.parent == build.cache
     assert path.read_text() == "made\n"
-    assert "compiling tilewhisper's native kernels" in words(caplog)
+    assert "compiling tilewhisper's native kernels" in warnings(caplog)
     caplog.clear()
     assert builds.library(build) == builds.find(build) == path
     assert links(stand_in) == 1
-    assert words(caplog) == ""
+    assert warnings(caplog) == ""
 
 
 def test_force_builds_again(build, stand_in):
@@ -117,7 +117,7 @@ def test_force_builds_again(build, stand_in):
     assert links(stand_in) == 2
 
 
-def test_whatever_the_result_depends_on_is_in_the_name(build, stand_in, monkeypatch):
+def test_everything_the_library_depends_on_changes_its_name(build, stand_in, monkeypatch):
     names = [builds.library(build).name]
 
     def another_name() -> bool:
@@ -141,7 +141,7 @@ def test_whatever_the_result_depends_on_is_in_the_name(build, stand_in, monkeypa
     cxx._ask_version.cache_clear()
 
 
-def test_text_that_moves_from_one_source_to_the_next_is_a_change(build):
+def test_text_that_moves_between_sources_changes_the_name(build):
     (build.sources / "b.h").write_text("12")
     (build.sources / "c.h").write_text("3")
     before = build.stem
@@ -150,7 +150,7 @@ def test_text_that_moves_from_one_source_to_the_next_is_a_change(build):
     assert build.stem != before
 
 
-def test_a_source_that_is_edited_while_it_is_compiled_is_compiled_again(build, stand_in, monkeypatch):
+def test_a_source_edited_during_compilation_is_compiled_again(build, stand_in, monkeypatch):
     def compile_and_edit(*arguments):
         made = compile_library(*arguments)
         (build.sources / "answer.h").write_text("#define ANSWER 43\n")
@@ -163,29 +163,29 @@ def test_a_source_that_is_edited_while_it_is_compiled_is_compiled_again(build, s
 
 
 @pytest.mark.parametrize("contents", [b"", b"mad", b"a text, no library", b"made\nand more"])
-def test_a_damaged_file_is_noticed_and_replaced(build, stand_in, caplog, contents):
+def test_a_damaged_file_is_replaced(build, stand_in, caplog, contents):
     path = builds.library(build)
     path.write_bytes(contents)
     assert builds.find(build) is None
     caplog.clear()
     assert builds.library(build).read_text() == "made\n"
-    assert f"{path} is damaged" in words(caplog)
+    assert f"{path} is damaged" in warnings(caplog)
 
 
-def test_only_the_latest_are_kept_and_nothing_else_is_touched(build, stand_in):
+def test_only_the_oldest_libraries_are_deleted(build, stand_in):
     build.cache.mkdir(parents=True)
     for name in ("notes.txt", "native.so", "other-1.so"):
         (build.cache / name).touch()
     built = []
-    for number in range(builds.KEPT + 2):
+    for number in range(builds.MAX_CACHED + 2):
         built.append(builds.library(replace(build, extra_flags=(f"-D{number}",))))
         os.utime(built[-1], (number, number))
     assert {path.name for path in build.cache.iterdir()} == {
-        "lock", "notes.txt", "native.so", "other-1.so", *(path.name for path in built[-builds.KEPT :])
+        "lock", "notes.txt", "native.so", "other-1.so", *(path.name for path in built[-builds.MAX_CACHED :])
     }  # fmt: skip
 
 
-def test_a_built_cache_serves_where_there_is_no_compiler(build, stand_in, monkeypatch):
+def test_a_built_cache_works_without_a_compiler(build, stand_in, monkeypatch):
     path = builds.library(build)
     monkeypatch.delenv("CXX")
     monkeypatch.setenv("PATH", "/nowhere")
@@ -195,18 +195,18 @@ def test_a_built_cache_serves_where_there_is_no_compiler(build, stand_in, monkey
     assert "no C++ compiler" in builds.why_unavailable(build)
 
 
-def test_a_cache_that_cannot_be_written(build, stand_in, caplog):
+def test_a_cache_that_cannot_be_written_is_replaced_for_the_process(build, stand_in, caplog):
     build.cache.parent.mkdir()
     build.cache.write_text("a file where the folder should be")
     path = builds.library(build)
     assert path.read_text() == "made\n"
-    assert words(caplog).count(f"{build.cache} cannot be written (") == 1
+    assert warnings(caplog).count(f"{build.cache} cannot be written (") == 1
     assert builds.library(build) == path
     assert links(stand_in) == 1
     assert build.cache.is_file()
 
 
-def test_a_full_disk(build, stand_in, caplog, monkeypatch):
+def test_a_full_disk_leaves_no_incomplete_file(build, stand_in, caplog, monkeypatch):
     def copy(source, target):
         if target.is_relative_to(build.cache):
             target.write_text("ma")
@@ -216,12 +216,12 @@ def test_a_full_disk(build, stand_in, caplog, monkeypatch):
     copyfile = shutil.copyfile
     monkeypatch.setattr(shutil, "copyfile", copy)
     assert builds.library(build).read_text() == "made\n"
-    assert "No space left" in words(caplog)
+    assert "No space left" in warnings(caplog)
     assert links(stand_in) == 1
     assert [path.name for path in build.cache.iterdir()] == ["lock"]
 
 
-def test_a_folder_of_this_process_goes_with_it(build, stand_in):
+def test_the_folder_of_a_process_is_deleted_with_it(build, stand_in):
     build.cache.parent.mkdir()
     build.cache.touch()
     out, err = another_process(build).communicate(timeout=30)
@@ -230,11 +230,11 @@ def test_a_folder_of_this_process_goes_with_it(build, stand_in):
     assert "cannot be written" in err, "Python prints warnings without any set-up"
 
 
-# ---------------------------------------------------------------- several at once
+# ---------------------------------------------------------------- processes and threads
 
 
-def test_processes_that_build_at_once_build_once(build, stand_in):
-    processes = [another_process(build, env={**os.environ, "pause": "0.3"}) for _ in range(3)]
+def test_concurrent_processes_build_once(build, stand_in):
+    processes = [another_process(build, env={**os.environ, "pause": "0.2"}) for _ in range(2)]
     ends = [process.communicate(timeout=30) for process in processes]
     (path,) = {out.strip() for out, _ in ends}
     assert Path(path).read_text() == "made\n"
@@ -242,35 +242,35 @@ def test_processes_that_build_at_once_build_once(build, stand_in):
     assert sum("compiling" in err and "another process" not in err for _, err in ends) == 1
 
 
-def test_a_killed_builder_holds_nobody_up(build, stand_in):
+def test_a_killed_builder_blocks_no_other(build, stand_in):
     killed = another_process(build, env={**os.environ, "pause": "20"}, start_new_session=True)
     try:
         runs = stand_in.with_name(f"{stand_in.name}.runs")
         deadline = time.monotonic() + 20
         while not runs.exists() and time.monotonic() < deadline:
             time.sleep(0.02)
-        killed.kill()  # its compiler lives on
+        killed.kill()  # its compiler continues
         killed.wait(timeout=10)
         (build.cache / "native-0.part").write_text("ma")
         assert builds.library(build).read_text() == "made\n"
         assert sorted(path.suffix for path in build.cache.iterdir()) == ["", ".so"]
-        assert os.killpg(killed.pid, 0) is None, "the compiler had ended: this proved nothing"
+        assert os.killpg(killed.pid, 0) is None, "the compiler had ended before the test"
     finally:
         os.killpg(killed.pid, signal.SIGKILL)
         killed.communicate()
 
 
-def test_threads_that_load_at_once_load_one_library(build, compiler):
+def test_concurrent_threads_load_one_library(build, compiler):
     with ThreadPoolExecutor(4) as pool:
         loaded = set(pool.map(builds.load, [build] * 4))
     assert len(loaded) == 1
     assert builds.load(replace(build, extra_flags=("-g",))) in loaded, "a process has one set of operators"
 
 
-# ---------------------------------------------------------------- no compiler, or one that fails
+# ---------------------------------------------------------------- no compiler, or a failing compiler
 
 
-def test_without_a_compiler(build, monkeypatch):
+def test_a_missing_compiler_is_reported(build, monkeypatch):
     monkeypatch.delenv("CXX", raising=False)
     monkeypatch.setenv("PATH", "/nowhere")
     reason = builds.why_unavailable(build)
@@ -281,12 +281,12 @@ def test_without_a_compiler(build, monkeypatch):
     assert not build.cache.exists()
 
 
-def test_a_compiler_that_is_named_and_not_there_has_no_substitute(build, monkeypatch):
+def test_a_missing_compiler_in_cxx_has_no_substitute(build, monkeypatch):
     monkeypatch.setenv("CXX", "no-such-compiler -m64")
-    assert "'no-such-compiler', which CXX names, is not there" in builds.why_unavailable(build)
+    assert "'no-such-compiler' in CXX was not found" in builds.why_unavailable(build)
 
 
-def test_a_compiler_that_does_not_start(build, monkeypatch, tmp_path):
+def test_a_compiler_that_does_not_start_is_reported(build, monkeypatch, tmp_path):
     broken = tmp_path / "broken"
     broken.write_text("#!/bin/sh\nexit 1\n")
     broken.chmod(0o755)
@@ -294,7 +294,7 @@ def test_a_compiler_that_does_not_start(build, monkeypatch, tmp_path):
     assert f"{broken} does not work" in builds.why_unavailable(build)
 
 
-def test_a_build_that_fails_is_told_and_not_repeated_until_asked_for(build, stand_in):
+def test_a_failed_build_is_reported_and_repeated_on_request_only(build, stand_in):
     broken = stand_in.with_name(f"{stand_in.name}.broken")
     broken.touch()
     with pytest.raises(BackendUnavailable) as failed:
@@ -315,7 +315,7 @@ def test_a_build_that_fails_is_told_and_not_repeated_until_asked_for(build, stan
 
 
 def test_a_file_that_does_not_load_is_replaced(build, compiler, caplog):
-    """Of another system's libraries, say: sound in itself."""
+    """Such as a library of another system, with the right digest."""
     good = builds.library(build)
     foreign = b"\x7fELF of a machine unknown"
     digest = hashlib.sha256(foreign).hexdigest()[:16]
@@ -323,11 +323,11 @@ def test_a_file_that_does_not_load_is_replaced(build, compiler, caplog):
     caplog.clear()
     loaded = builds.load(build)
     assert ctypes.CDLL(str(loaded)).answer() == 42
-    assert "cannot be loaded" in words(caplog)
+    assert "cannot be loaded" in warnings(caplog)
     assert list(build.cache.glob("*.so")) == [loaded]
 
 
-def test_what_can_never_be_loaded_is_an_error_not_a_loop(build, stand_in):
+def test_a_library_that_never_loads_is_an_error(build, stand_in):
     with pytest.raises(BackendUnavailable, match=r"cannot be loaded: .*file too short"):
         builds.load(build)
     assert links(stand_in) == 2
@@ -336,13 +336,13 @@ def test_what_can_never_be_loaded_is_an_error_not_a_loop(build, stand_in):
 # ---------------------------------------------------------------- flags
 
 
-def test_a_changed_source_is_what_runs(build, compiler):
+def test_a_changed_source_runs(build, compiler):
     first = ctypes.CDLL(str(builds.library(build)))
     (build.sources / "answer.h").write_text("#define ANSWER 43\n")
     assert (first.answer(), ctypes.CDLL(str(builds.library(build))).answer()) == (42, 43)
 
 
-def test_words_after_the_compiler_in_cxx_go_with_it(build, compiler, monkeypatch):
+def test_arguments_in_cxx_are_passed_to_the_compiler(build, compiler, monkeypatch):
     monkeypatch.setenv("CXX", f"{compiler.command[0]} -DANSWER_TOO=1")
     (build.sources / "ops.cpp").write_text(f"{EXPORTED} int answer() {{ return ANSWER_TOO; }}\n")
     assert ctypes.CDLL(str(builds.library(build))).answer() == 1
@@ -350,20 +350,20 @@ def test_words_after_the_compiler_in_cxx_go_with_it(build, compiler, monkeypatch
 
 @pytest.mark.skipif(platform.machine() not in cxx.INSTRUCTION_SETS, reason="no instruction sets to choose from")
 def test_each_unit_has_its_own_instructions(build, compiler):
-    def wants(yes: str, *no: str) -> str:
+    def requires(yes: str, *no: str) -> str:
         conditions = " && ".join((f"defined({yes})", *(f"!defined({macro})" for macro in no)))
         return f"#if !({conditions})\n#error wrong flags\n#endif\n"
 
     (build.sources / "ops.cpp").write_text(
-        wants("TILEWHISPER_AVX512", "__AVX2__") + wants("TILEWHISPER_AVX2", "__AVX512F__")
+        requires("TILEWHISPER_AVX512", "__AVX2__") + requires("TILEWHISPER_AVX2", "__AVX512F__")
     )
-    (build.sources / "isa_portable.cpp").write_text(wants("__x86_64__", "__AVX__"))
-    (build.sources / "isa_avx2.cpp").write_text(wants("__FMA__", "__AVX512F__") + wants("__AVX2__"))
-    (build.sources / "isa_avx512.cpp").write_text(wants("__AVX512VNNI__") + wants("__AVX512BW__"))
+    (build.sources / "isa_portable.cpp").write_text(requires("__x86_64__", "__AVX__"))
+    (build.sources / "isa_avx2.cpp").write_text(requires("__FMA__", "__AVX512F__") + requires("__AVX2__"))
+    (build.sources / "isa_avx512.cpp").write_text(requires("__AVX512VNNI__") + requires("__AVX512BW__"))
     assert builds.library(build)
 
 
-def test_other_architectures_take_the_portable_unit_only(build, monkeypatch):
+def test_other_architectures_compile_the_portable_unit_only(build, monkeypatch):
     for name in ("portable", "avx2", "avx512"):
         (build.sources / f"isa_{name}.cpp").touch()
     monkeypatch.setattr(platform, "machine", lambda: "riscv64")

@@ -1,10 +1,10 @@
 // One block of queries against all keys and values of a head, with a float32 softmax between.
 //
-//     in 16 bits: both products of 16-bit pairs, in steps as those of a linear layer. All of a row's weights are known
-//                 before they become whole numbers, so that theirs are as fine as its sums allow
-//     in 8 bits:  both of quads, which take half the time and memory. A row's largest weight is 255
+//     in 16 bits: both products of 16-bit pairs, in the same steps as a linear layer. All softmax weights of a row are known
+//                 before they are quantised, so that their steps are as fine as the row's sums allow
+//     in 8 bits:  both products of quads, which take half the time and memory. A row's largest weight is 255
 //
-// Scores live for a block of queries only: BLOCK rows of n.
+// Scores exist for a block of queries only: BLOCK rows of n.
 #pragma once
 
 #include "kernels.h"
@@ -16,8 +16,8 @@
 namespace tilewhisper::ISA {
 
 static_assert(MAX_HEAD_DIM <= PAIRS_STEPS.words * 2);  // a score is one sum
-inline constexpr int64_t SUM = PAIRS_STEPS.words * 2;   // positions whose weights and values add up as whole numbers
-// Of the softmax's weights: a dither and rounding add less than 1 to each, 8 more to a norm than rounding alone.
+inline constexpr int64_t SUM = PAIRS_STEPS.words * 2;  // positions whose weights and values are added up as whole numbers
+// For softmax weights: dither and rounding add less than 1 to each, 8 more to a norm than rounding alone.
 inline constexpr Steps WEIGHTS_STEPS{LIMIT_16 - 1, NORM - 8, PAIRS_STEPS.words};
 
 inline void pack_key_pairs(FloatRows k, int64_t n, int64_t head_dim, int16_t* panels, float* scale) {
@@ -58,7 +58,7 @@ inline void pack_keys(FloatRows k, int64_t n, int64_t head_dim, void* panels, fl
         pack_key_pairs(k, n, head_dim, static_cast<int16_t*>(panels), scale);
 }
 
-// The largest of what LANES columns' squares, over `most` squared, add up to in any SUM of n rows from the first on.
+// The largest sum of squares, over `most` squared, of LANES columns in the pieces of SUM rows that n rows are cut into.
 inline Floats largest_squares(FloatRows v, int64_t n, int64_t column, Floats most) {
     const Floats factor = 1.0f / most;
     Floats largest{};
@@ -74,7 +74,7 @@ inline Floats largest_squares(FloatRows v, int64_t n, int64_t column, Floats mos
     return largest;
 }
 
-// One scale a column of v, over all n rows.
+// With one scale for each column of v, over all n rows.
 template <class Value>
 inline void pack_value_words(FloatRows v, int64_t n, int64_t head_dim, Value* panels, float* scale) {
     constexpr int64_t NUMBERS = ISA::NUMBERS<Value>, BITS = 32 / NUMBERS;
@@ -89,7 +89,7 @@ inline void pack_value_words(FloatRows v, int64_t n, int64_t head_dim, Value* pa
         Floats up = all(static_cast<float>(LIMIT_8));
         if constexpr (NUMBERS == 2) {
             const Floats squares = largest_squares(v, n, column, most);
-            for (int64_t i = 0; i < LANES; ++i) up[i] = steps_up(PAIRS_STEPS, __builtin_sqrtf(squares[i]));
+            for (int64_t i = 0; i < LANES; ++i) up[i] = steps_for_norm(PAIRS_STEPS, __builtin_sqrtf(squares[i]));
         }
         const Floats factor = most > 0.0f ? up / most : Floats{};
         store(scale + column, most / up + poison);
@@ -112,11 +112,11 @@ inline void pack_values(FloatRows v, int64_t n, int64_t head_dim, int64_t bits, 
         pack_value_words(v, n, head_dim, static_cast<int16_t*>(panels), scale);
 }
 
-// One thread's memory for a block of queries: their words, their scores, the softmax's weights.
+// One thread's memory for a block of queries: their words, their scores, their softmax weights.
 struct Scratch {
     float* scores;  // BLOCK x columns
-    char* weights;  // BLOCK x columns of either kind
-    char* queries;  // BLOCK x head_dim of either kind
+    char* weights;  // BLOCK x columns, in 16 or 8 bits
+    char* queries;  // BLOCK x head_dim, in 16 or 8 bits
     int64_t columns;
 
     Scratch(void* memory, int64_t n) : columns(scratch_columns(n)) {
@@ -126,7 +126,7 @@ struct Scratch {
     }
 };
 
-// What a query's words stand for, the scale of scores in it.
+// The scale and offset of a query's words, multiplied by the scale of attention scores.
 struct QueryScale {
     float scale, offset;
 };
@@ -157,16 +157,16 @@ inline void score_panels(const QueryScale* query, const KeysValues& kv, const fl
         }
 }
 
-inline float largest_score(const float* scores, int64_t padded) {
+inline float max_score(const float* scores, int64_t padded) {
     Floats most = load<Floats>(scores);
     for (int64_t i = LANES; i < padded; i += LANES) most = larger(load<Floats>(scores + i), most);
     return largest(most);
 }
 
-// Numbers evenly from -1/2 to 1/2, neighbours far apart (in the order of van der Corput). Added before rounding, they give
-// small weights their share: of many that are 0.1 each tenth becomes 1, where all would be lost. Heads of Whisper's encoder
-// spread much of their weight so thinly: what they attended to was wrong by 4e-4 with weights of 15 bits rounded, by 1e-4
-// like this; the states of tiny.en with weights of 8 bits by 5.2 % and 2.7 %.
+// Numbers evenly from -1/2 to 1/2, neighbours far apart (a van der Corput sequence). Added before rounding, they preserve
+// the sum of small weights: of many weights of 0.1 every tenth becomes 1, where rounding alone makes all of them 0. Heads of
+// Whisper's encoder spread much of their weight so thinly: the error of attention in 16 bits was 4e-4 with rounding alone
+// and 1e-4 with dither, the error of tiny.en's encoder states with weights of 8 bits 5.2 % and 2.7 %.
 struct Dither {
     static constexpr int64_t PERIOD = 64;
     float of[PERIOD];
@@ -181,10 +181,10 @@ struct Dither {
 };
 alignas(64) inline constexpr Dither DITHER;
 
-// Scores of one row to weights; returns what their products with values are to be multiplied by.
-inline float weigh(float* scores, int64_t n, int16_t* weights) {
+// Scores of one row to softmax weights; returns the factor of their products with values.
+inline float softmax_weights(float* scores, int64_t n, int16_t* weights) {
     const int64_t padded = panels_of(n) * PANEL;
-    const float top = largest_score(scores, padded);
+    const float top = max_score(scores, padded);
     Floats total{};
     float most = 0.0f;
     for (int64_t i = 0; i < padded;) {
@@ -199,40 +199,40 @@ inline float weigh(float* scores, int64_t n, int16_t* weights) {
         const float found = sum(squares);
         most = found > most ? found : most;
     }
-    const float factor = steps_up(WEIGHTS_STEPS, __builtin_sqrtf(most));
-    Floats kept{};
+    const float factor = steps_for_norm(WEIGHTS_STEPS, __builtin_sqrtf(most));
+    Floats rounded{};
     for (int64_t i = 0; i < padded; i += LANES) {
         const Ints w = round(load<Floats>(scores + i) * factor + load<Floats>(DITHER.of + i % Dither::PERIOD));
-        kept += to_float(w);
+        rounded += to_float(w);
         store(weights + i, __builtin_convertvector(w, Shorts));
     }
-    return 1.0f / sum(kept) + sum(total) * 0.0f;  // a NaN anywhere in the row stays one
+    return 1.0f / sum(rounded) + sum(total) * 0.0f;  // a NaN anywhere in the row stays one
 }
 
-inline float weigh(float* scores, int64_t n, Quad* weights) {
+inline float softmax_weights(float* scores, int64_t n, Quad* weights) {
     const int64_t padded = panels_of(n) * PANEL;
-    const float top = largest_score(scores, padded);
-    Ints kept{};
+    const float top = max_score(scores, padded);
+    Ints rounded{};
     Floats total{};
     for (int64_t i = 0; i < padded; i += LANES) {
         const Floats p = exp(load<Floats>(scores + i) - top) * LIMIT_U8;
         const Ints w = round(p + load<Floats>(DITHER.of + i % Dither::PERIOD));
-        kept += w & LIMIT_U8;  // within 0 to 255 already, but where a score is no number
+        rounded += w & LIMIT_U8;  // within 0 to 255 already, unless a score is NaN
         total += p;
         store(reinterpret_cast<char*>(weights) + i, __builtin_convertvector(w, Bytes));
     }
-    return 1.0f / sum(to_float(kept)) + sum(total) * 0.0f;
+    return 1.0f / sum(to_float(rounded)) + sum(total) * 0.0f;
 }
 
 // The weights of ROWS queries times the columns of WIDTH panels of values.
 template <int ROWS, int WIDTH, class Value>
-inline void mix_panels(const float* row_scale, const KeysValues& kv, Scratch at, int64_t panel, float* out,
-                       int64_t out_stride) {
+inline void weighted_sum_panels(const float* row_scale, const KeysValues& kv, Scratch at, int64_t panel, float* out,
+                                int64_t out_stride) {
     alignas(64) float sums[ROWS * WIDTH * PANEL];
     const int64_t count = (kv.n + NUMBERS<Value> - 1) / NUMBERS<Value>, stride = count * PANEL * ENTRIES<Value>;
     const int64_t step = NUMBERS<Value> == 4 ? QUADS_STEPS.words : PAIRS_STEPS.words;
-    long_tile<ROWS, WIDTH>(at.weights, at.columns * 4 / NUMBERS<Value>, step, static_cast<const Value*>(kv.values) + panel * stride,
-                           stride, count, sums);
+    long_tile<ROWS, WIDTH>(at.weights, at.columns * 4 / NUMBERS<Value>, step,
+                           static_cast<const Value*>(kv.values) + panel * stride, stride, count, sums);
     for (int r = 0; r < ROWS; ++r)
         for (int64_t i = 0; i < WIDTH * PANEL; i += LANES) {
             const int64_t column = panel * PANEL + i;
@@ -257,14 +257,14 @@ inline void attention_of(FloatRows q, int64_t row, int64_t rows, const KeysValue
         for (; panel + PANELS <= key_panels; panel += PANELS) score_panels<ROWS, PANELS, Entry>(query, kv, bias, at, panel);
         for (; panel < key_panels; ++panel) score_panels<ROWS, 1, Entry>(query, kv, bias, at, panel);
         for (int r = 0; r < ROWS; ++r)
-            row_scale[r] = weigh(at.scores + r * at.columns, kv.n, reinterpret_cast<Entry*>(at.weights + r * weight_bytes));
+            row_scale[r] =
+                softmax_weights(at.scores + r * at.columns, kv.n, reinterpret_cast<Entry*>(at.weights + r * weight_bytes));
         float* to = out + row * out_stride;
         for (panel = 0; panel + PANELS <= value_panels; panel += PANELS)
-            mix_panels<ROWS, PANELS, Entry>(row_scale, kv, at, panel, to, out_stride);
-        for (; panel < value_panels; ++panel) mix_panels<ROWS, 1, Entry>(row_scale, kv, at, panel, to, out_stride);
+            weighted_sum_panels<ROWS, PANELS, Entry>(row_scale, kv, at, panel, to, out_stride);
+        for (; panel < value_panels; ++panel) weighted_sum_panels<ROWS, 1, Entry>(row_scale, kv, at, panel, to, out_stride);
     }
-    if constexpr (ROWS > 1)
-        attention_of<Entry, fewer(ROWS)>(q, row, rows, kv, scale, bias, at, out, out_stride);
+    if constexpr (ROWS > 1) attention_of<Entry, fewer(ROWS)>(q, row, rows, kv, scale, bias, at, out, out_stride);
 }
 
 inline void attention(FloatRows q, int64_t rows, KeysValues kv, float scale, const float* bias, void* scratch, float* out,

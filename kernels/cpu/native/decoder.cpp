@@ -1,139 +1,149 @@
-// A decoder's layers over a few rows as one torch operator.
+// A decoder's layers over a few tokens as one torch operator.
 //
-// Taken one by one, the 8 products and attentions of a layer leave torch's threads and are called from Python each time:
-// of a step of base (6 layers, one row) that was a third. Here the threads go through all layers together. Weights, and the
-// keys and values of windows, are handed over once (see held.h).
+// As operators of their own, the 8 products and attentions of a layer leave torch's threads and are called from Python each
+// time: of a step of base (6 layers, one row) that took a third. Here the threads go through all layers together. Weights
+// and cross-attention K/V caches are registered once (see handles.h).
 
 #include "decoder_layer.h"
 
 namespace tilewhisper {
 namespace {
 
-// Norms (own, cross, final: weight and bias each) and products packed by pack_weight or pack_quads (qkv, own out, cross query,
-// cross out, fc1, fc2) with padded biases, of a layer `width` wide with a hidden layer of `hidden`.
-int64_t register_layer(std::vector<Tensor> norms, double eps, std::vector<Tensor> panels, std::vector<Tensor> scales,
-                   std::vector<std::optional<Tensor>> sums, std::vector<Tensor> biases, int64_t width, int64_t hidden,
-                   double scale) {
-    STD_TORCH_CHECK(norms.size() == 2 * NORMS && panels.size() == PRODUCTS && scales.size() == PRODUCTS && sums.size() == PRODUCTS &&
-                        biases.size() == PRODUCTS,
-                    "a layer has 3 norms of a weight and a bias, and 6 products");
-    auto held = std::make_shared<HeldLayer>();
+// Norms (self, cross, final: weight and bias each) and products packed by pack_weight or pack_quads (qkv, self out, cross
+// query, cross out, fc1, fc2) with padded biases, of a layer `width` wide with a hidden layer of `hidden`.
+Handle register_layer(std::vector<Tensor> norms, double eps, std::vector<Tensor> panels, std::vector<Tensor> scales,
+                      std::vector<std::optional<Tensor>> sums, std::vector<Tensor> biases, int64_t width, int64_t hidden,
+                      double scale) {
+    STD_TORCH_CHECK(norms.size() == 2 * NORMS && panels.size() == PRODUCTS && scales.size() == PRODUCTS &&
+                        sums.size() == PRODUCTS && biases.size() == PRODUCTS,
+                    "a layer must have 3 norms of a weight and a bias, and 6 products");
+    check_range(width, 1, MAX_SIZE / 3, "width");
+    check_range(hidden, 1, MAX_SIZE, "hidden");
+    auto registered = std::make_shared<RegisteredLayer>();
+    Layer& layer = registered->layer;
     const int64_t d = width, sizes[PRODUCTS][2] = {{d, 3 * d}, {d, d}, {d, d}, {d, d}, {d, hidden}, {hidden, d}};
-    held->layer.scale = static_cast<float>(scale);
+    layer.scale = static_cast<float>(scale);
     for (int i = 0; i < PRODUCTS; ++i) {
-        held->layer.weights[i] = weight_of(panels[i], scales[i], sums[i], sizes[i][0], sizes[i][1]);
-        held->layer.biases[i] = dense_or_null(biases[i], panels_of(sizes[i][1]) * PANEL, "a bias");
-        if (sums[i]) held->memory.push_back(*sums[i]);
+        layer.weights[i] = weight_of(panels[i], scales[i], sums[i], sizes[i][0], sizes[i][1]);
+        layer.biases[i] = contiguous_floats(biases[i], panels_of(sizes[i][1]) * PANEL, "a bias");
+        if (sums[i]) registered->memory.push_back(*sums[i]);
     }
-    for (int i = 0; i < NORMS; ++i) {
-        held->layer.norms[i] = {dense_or_null(norms[2 * i], d, "a norm's weight"), dense_or_null(norms[2 * i + 1], d, "a norm's bias"),
-                                static_cast<float>(eps)};
-    }
+    for (int i = 0; i < NORMS; ++i) layer.norms[i] = norm_of(norms[2 * i], norms[2 * i + 1], eps, d);
     for (const auto* tensors : {&norms, &panels, &scales, &biases})
-        held->memory.insert(held->memory.end(), tensors->begin(), tensors->end());
-    return hold(std::move(held));
+        registered->memory.insert(registered->memory.end(), tensors->begin(), tensors->end());
+    return registry().add(std::move(registered));
 }
 
-// Keys and values of n positions as pack_keys_values gives them; `bias` (n,) is one of each key.
-int64_t register_cross_kv(Tensor keys, Tensor key_scale, Tensor values, Tensor value_scale, int64_t heads, int64_t n, int64_t head_dim,
-                    std::optional<Tensor> bias) {
-    auto held = std::make_shared<HeldWindow>(PackedHeads(keys, key_scale, values, value_scale, heads, n, head_dim));
-    if (const float* given = dense_or_null(bias, n, "a bias"))
-        std::copy_n(given, n, held->bias.begin());
+// Keys and values of n positions as pack_keys_values makes them; `bias` (n,) has one number for each key.
+Handle register_cross_kv(Tensor keys, Tensor key_scale, Tensor values, Tensor value_scale, int64_t heads, int64_t n,
+                         int64_t head_dim, std::optional<Tensor> bias) {
+    auto kv = std::make_shared<CrossKV>(PackedHeads(keys, key_scale, values, value_scale, heads, n, head_dim));
+    if (const float* given = contiguous_or_null(bias, n, "bias"))
+        std::copy_n(given, n, kv->bias.begin());
     else
-        std::fill_n(held->bias.begin(), n, 0.0f);
-    held->memory = {keys, key_scale, values, value_scale};
-    return hold(std::move(held));
+        std::fill_n(kv->bias.begin(), n, 0.0f);
+    kv->memory = {keys, key_scale, values, value_scale};
+    return registry().add(std::move(kv));
 }
 
-// Caches (layers, batch, heads, context, head_dim), each layer's dense: where one layer's begins.
-float* cache_of(const Tensor& caches, int64_t layer) {
-    return static_cast<float*>(caches.data_ptr()) + layer * caches.stride(0);
-}
+// An unknown handle is ignored, as a null pointer is by `free`.
+void release(Handle handle) { registry().remove(handle); }
 
-void check_caches(const Tensor& caches, int64_t layers, int64_t batch, int64_t width, const char* name) {
-    check_floats(caches, 5, name);
-    const int64_t head = caches.size(3) * caches.size(4);
-    STD_TORCH_CHECK(caches.size(0) == layers && caches.size(1) == batch && caches.size(2) * caches.size(4) == width, name,
-                    " must be of ", layers, " layers, ", batch, " rows, and heads ", width, " wide together");
-    STD_TORCH_CHECK(caches.stride(3) == caches.size(4) && caches.stride(2) == head && caches.stride(1) == caches.size(2) * head,
-                    "a layer's ", name, " must be dense");
-    STD_TORCH_CHECK(caches.size(4) % PANEL == 0 && caches.size(4) <= MAX_HEAD_DIM,
-                    "the head size must be a multiple of 16 up to 256, not ", caches.size(4));
-}
-
-// Who listens to what in one layer: `windows` has the number of each window for each layer, window by window.
-std::vector<Listeners> listeners_of(const std::vector<int64_t>& windows, const std::vector<int64_t>& rows, int64_t layer,
-                                    int64_t layers, int64_t heads, int64_t head_dim) {
-    std::vector<Listeners> listeners;
-    int64_t first = 0;
-    for (size_t i = 0; i < rows.size(); ++i) {
-        auto window = find<HeldWindow>(windows[i * layers + layer]);
-        STD_TORCH_CHECK(rows[i] > 0, "a window must have rows");
-        STD_TORCH_CHECK(window->heads.count() == heads && window->heads.head_dim() == head_dim, "a window must have ", heads,
-                        " heads of ", head_dim);
-        listeners.push_back({first, rows[i], std::move(window)});
-        first += rows[i];
+// The size of all caches (layers, batch, heads, context, head_dim), each layer's contiguous.
+Cache checked_caches(const Tensor& keys, const Tensor& values, int64_t layers, int64_t batch, int64_t width) {
+    for (const auto& [t, name] : {std::pair{&keys, "keys"}, std::pair{&values, "values"}}) {
+        check_floats(*t, 5, name);
+        const int64_t heads = t->size(2), head = t->size(3) * t->size(4), layer = batch * heads * head;
+        check_head_dim(t->size(4), name);
+        STD_TORCH_CHECK(t->size(0) == layers && t->size(1) == batch && heads * t->size(4) == width, name, " must be of ",
+                        layers, " layers, ", batch, " rows, and heads ", width, " wide together");
+        STD_TORCH_CHECK(layer == 0 || (t->stride(3) == t->size(4) && t->stride(2) == head && t->stride(1) == heads * head),
+                        "a layer's ", name, " must be contiguous");
+        STD_TORCH_CHECK(layers == 1 || t->stride(0) >= layer, "the layers' ", name, " must not overlap");
     }
-    return listeners;
+    STD_TORCH_CHECK(values.size(2) == keys.size(2) && values.size(3) == keys.size(3),
+                    "keys and values must have the same shape");
+    STD_TORCH_CHECK(keys.numel() == 0 || keys.data_ptr() != values.data_ptr(), "keys and values must not share memory");
+    return {mutable_floats(keys), mutable_floats(values), keys.size(2), keys.size(3), keys.size(4)};
 }
 
-std::vector<Text> texts_of(const std::vector<int64_t>& fresh, const std::vector<int64_t>& lengths, int64_t rows, int64_t context) {
-    STD_TORCH_CHECK(fresh.size() == lengths.size(), "each row of the batch must have a length and new tokens");
-    std::vector<Text> texts;
+// The rows of x for each window in one layer: `cross_kv` has the handles of each window's layers, window by window.
+std::vector<CrossRows> cross_rows_of(const std::vector<Handle>& cross_kv, const std::vector<int64_t>& counts, int64_t layer,
+                                     int64_t layers, const Cache& cache, int64_t rows) {
+    std::vector<CrossRows> all;
     int64_t first = 0;
-    for (size_t i = 0; i < fresh.size(); ++i) {
-        STD_TORCH_CHECK(lengths[i] >= 0 && fresh[i] > 0 && lengths[i] + fresh[i] <= context, lengths[i], " tokens and ", fresh[i],
-                        " new ones do not fit a cache of ", context);
-        texts.push_back({first, fresh[i], lengths[i]});
-        first += fresh[i];
+    for (size_t i = 0; i < counts.size(); ++i) {
+        auto kv = find<CrossKV>(cross_kv[i * layers + layer]);
+        STD_TORCH_CHECK(counts[i] > 0 && counts[i] <= rows - first, "the windows' rows must be > 0 and together ", rows,
+                        ", got ", counts[i], " after ", first);
+        STD_TORCH_CHECK(kv->heads.count() == cache.heads && kv->heads.head_dim() == cache.head_dim, "a window must have ",
+                        cache.heads, " heads of ", cache.head_dim);
+        all.push_back({first, counts[i], std::move(kv)});
+        first += counts[i];
     }
-    STD_TORCH_CHECK(first == rows, "x has ", rows, " rows, and there are ", first, " new tokens");
-    return texts;
+    STD_TORCH_CHECK(first == rows, "the windows' rows must be together ", rows, ", got ", first);
+    return all;
 }
 
-struct LayerStep {
-    std::shared_ptr<const HeldLayer> held;
+std::vector<NewTokens> new_tokens_of(const std::vector<int64_t>& counts, const std::vector<int64_t>& lengths, int64_t rows,
+                                     int64_t context) {
+    STD_TORCH_CHECK(counts.size() == lengths.size(), "each row of the batch must have a length and new tokens");
+    std::vector<NewTokens> batch;
+    int64_t first = 0;
+    for (size_t i = 0; i < counts.size(); ++i) {
+        STD_TORCH_CHECK(lengths[i] >= 0 && lengths[i] <= context && counts[i] > 0 && counts[i] <= context - lengths[i],
+                        "a cache of ", context, " tokens has no place for ", counts[i], " after ", lengths[i]);
+        STD_TORCH_CHECK(counts[i] <= rows - first, "x must have a row for each new token, got ", rows);
+        batch.push_back({first, counts[i], lengths[i]});
+        first += counts[i];
+    }
+    STD_TORCH_CHECK(first == rows, "x must have a row for each of ", first, " new tokens, got ", rows);
+    return batch;
+}
+
+struct LayerCall {
+    std::shared_ptr<const RegisteredLayer> registered;
     Cache cache;
-    std::vector<Listeners> listeners;
+    std::vector<CrossRows> cross;
 };
 
-// x (tokens, d) through layers that were held: `fresh` tokens of each row of the batch, one after the other. Their keys and
-// values join the caches after the `lengths` tokens that each has already. Cross-attention goes over `windows`, `window_rows`
-// rows of x, one after the other, in each.
-Tensor decoder_layers(Tensor x, std::vector<int64_t> layers, Tensor keys, Tensor values, std::vector<int64_t> lengths,
-                      std::vector<int64_t> fresh, std::vector<int64_t> windows, std::vector<int64_t> window_rows) {
+// x (tokens, d) through registered layers: `new_tokens` of each row of the batch, one after the other. Their keys and values
+// join the caches after the `lengths` tokens that are in each already. Cross-attention goes over `cross_kv`, `cross_rows`
+// rows of x, one after the other, for each window.
+Tensor decoder_layers(Tensor x, std::vector<Handle> layers, Tensor keys, Tensor values, std::vector<int64_t> lengths,
+                      std::vector<int64_t> new_tokens, std::vector<Handle> cross_kv, std::vector<int64_t> cross_rows) {
     check_floats(x, 2, "x");
-    const int64_t batch = lengths.size(), rows = x.size(0), width = x.size(1), count = layers.size();
-    STD_TORCH_CHECK(x.is_contiguous() && rows > 0 && count > 0, "x must be dense, and there must be layers");
-    check_caches(keys, count, batch, width, "keys");
-    check_caches(values, count, batch, width, "values");
-    const int64_t heads = keys.size(2), context = keys.size(3), head_dim = keys.size(4);
-    STD_TORCH_CHECK(values.size(2) == heads && values.size(3) == context, "keys and values must be of one shape");
-    const std::vector<Text> texts = texts_of(fresh, lengths, rows, context);
-    STD_TORCH_CHECK(windows.size() == window_rows.size() * count, "each window must have a number for each of ", count, " layers");
+    const int64_t rows = x.size(0), width = x.size(1), count = layers.size();
+    STD_TORCH_CHECK(x.is_contiguous(), "x must be contiguous");
+    STD_TORCH_CHECK(count > 0, "there must be at least one layer");
+    const Cache caches = checked_caches(keys, values, count, lengths.size(), width);
+    const std::vector<NewTokens> batch = new_tokens_of(new_tokens, lengths, rows, caches.context);
+    STD_TORCH_CHECK(cross_kv.size() == cross_rows.size() * count, "each window must have a handle for each of ", count,
+                    " layers");
 
-    std::vector<LayerStep> steps;
+    std::vector<LayerCall> calls;
     int64_t numbers = 0;
     for (int64_t i = 0; i < count; ++i) {
-        const Cache cache{cache_of(keys, i), cache_of(values, i), heads, context, head_dim};
-        steps.push_back({find<HeldLayer>(layers[i]), cache, listeners_of(windows, window_rows, i, count, heads, head_dim)});
-        const LayerStep& step = steps.back();
-        STD_TORCH_CHECK(step.held->layer.width() == width, "x must be as wide as the layers");
-        STD_TORCH_CHECK(!step.listeners.empty() && step.listeners.back().first + step.listeners.back().rows == rows, "each of ", rows,
-                        " rows must be in a window");
-        numbers = std::max(numbers, Buffers::numbers(step.held->layer, rows));
+        Cache cache = caches;
+        cache.keys += rows ? i * keys.stride(0) : 0;
+        cache.values += rows ? i * values.stride(0) : 0;
+        calls.push_back(
+            {find<RegisteredLayer>(layers[i]), cache, cross_rows_of(cross_kv, cross_rows, i, count, cache, rows)});
+        const Layer& layer = calls.back().registered->layer;
+        STD_TORCH_CHECK(layer.width() == width, "x must be as wide as the layers: ", layer.width(), ", got ", width);
+        numbers = std::max(numbers, Buffers::numbers(layer, rows));
     }
+    Tensor out = make({rows, width});
+    if (rows == 0) return out;
     thread_local std::vector<float> memory;
     memory.resize(std::max<size_t>(memory.size(), numbers));
-    float* const buffers = memory.data();
-    Tensor out = make({rows, width});
-    auto* const to = static_cast<float*>(out.data_ptr());
-    std::vector<Phase> phases(count * Step::PHASES);
+    float *const buffers = memory.data(), *const to = mutable_floats(out);
+    std::vector<Phase> phases(count * LayerStep::PHASES);
     torch::stable::parallel_for(0, torch::stable::get_num_threads(), 1, [&](int64_t, int64_t) {
         for (int64_t i = 0; i < count; ++i) {
-            const auto& [held, cache, listeners] = steps[i];
-            Step(held->layer, rows, texts, cache, listeners, Buffers(buffers, held->layer, rows), &phases[i * Step::PHASES])
+            const auto& [registered, cache, cross] = calls[i];
+            const Layer& layer = registered->layer;
+            LayerStep(layer, rows, batch, cache, cross, Buffers(buffers, layer, rows), &phases[i * LayerStep::PHASES])
                 .run(i ? to : floats(x), to);
         }
     });
@@ -144,15 +154,17 @@ Tensor decoder_layers(Tensor x, std::vector<int64_t> layers, Tensor keys, Tensor
 
 STABLE_TORCH_LIBRARY_FRAGMENT(tilewhisper_native, m) {
     m.def(
-        "register_layer(Tensor[] norms, float eps, Tensor[] panels, Tensor[] scales, Tensor?[] sums, Tensor[] biases, int width, "
+        "register_layer(Tensor[] norms, float eps, Tensor[] panels, Tensor[] scales, Tensor?[] sums, Tensor[] biases, int "
+        "width, "
         "int hidden, float scale) -> int");
     m.def(
-        "register_cross_kv(Tensor keys, Tensor key_scale, Tensor values, Tensor value_scale, int heads, int n, int head_dim, "
+        "register_cross_kv(Tensor keys, Tensor key_scale, Tensor values, Tensor value_scale, int heads, int n, int "
+        "head_dim, "
         "Tensor? bias) -> int");
-    m.def("release(int number) -> ()");
+    m.def("release(int handle) -> ()");
     m.def(
-        "decoder_layers(Tensor x, int[] layers, Tensor(a!) keys, Tensor(b!) values, int[] lengths, int[] fresh, int[] windows, "
-        "int[] window_rows) -> Tensor");
+        "decoder_layers(Tensor x, int[] layers, Tensor(a!) keys, Tensor(b!) values, int[] lengths, int[] new_tokens, "
+        "int[] cross_kv, int[] cross_rows) -> Tensor");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(tilewhisper_native, CompositeExplicitAutograd, m) { m.impl("release", TORCH_BOX(&release)); }

@@ -1,4 +1,4 @@
-// One decoder layer over a few rows, as each of several threads goes through it.
+// One decoder layer over a few tokens, as each of several threads goes through it.
 #pragma once
 
 #include <limits>
@@ -6,13 +6,13 @@
 #include <thread>
 #include <vector>
 
-#include "held.h"
-#include "ops.h"
+#include "handles.h"
+#include "packed.h"
 
 namespace tilewhisper {
 
-// Work that several threads share out among themselves, part by part, as they come for it. `run` returns when all of it
-// is done. A thread that comes late holds up nobody: it finds nothing left to do.
+// Work that several threads divide among themselves, part by part. `share` returns when all of it is done. A late thread
+// delays no other: it finds nothing left to do.
 class Phase {
    public:
     // run(first, last) over [0, total) in parts of `part`, `prepare()` once before on each thread that takes one.
@@ -30,77 +30,87 @@ class Phase {
             if (waits > PATIENCE) std::this_thread::yield();
     }
 
+    // run(item) for every item of [0, total).
+    template <class Run>
+    void share_each(int64_t total, const Run& run) {
+        share(total, 1, [] {}, [&](int64_t item, int64_t) { run(item); });
+    }
+
    private:
     static constexpr int64_t PATIENCE = 4096;  // some 10 us: longer than a part takes, shorter than a time slice
     alignas(64) std::atomic<int64_t> next_{0};
     alignas(64) std::atomic<int64_t> done_{0};
 };
 
-enum Product { QKV, OWN_OUT, CROSS_QUERY, CROSS_OUT, FC1, FC2, PRODUCTS };
-enum NormName { OWN, CROSS, FINAL, NORMS };
+enum Product { QKV, SELF_OUT, CROSS_QUERY, CROSS_OUT, FC1, FC2, PRODUCTS };
+enum NormName { SELF, CROSS, FINAL, NORMS };
 
 struct Layer {
     Weight weights[PRODUCTS];
     const float* biases[PRODUCTS];
     Norm norms[NORMS];
-    float scale;  // of scores
-    int64_t width() const { return weights[OWN_OUT].n; }
+    float scale;  // of attention scores
+    int64_t width() const { return weights[SELF_OUT].n; }
 };
 
-struct HeldLayer : Held {
+// A layer, and the tensors that its pointers point into.
+struct RegisteredLayer : Registered {
+    static constexpr const char* KIND = "decoder layer";
     Layer layer;
     std::vector<Tensor> memory;
 };
 
-// Packed keys and values of a window's positions, as one layer attends to them.
-struct HeldWindow : Held {
-    explicit HeldWindow(const PackedHeads& packed)
+// The cross-attention K/V cache of one window in one layer.
+struct CrossKV : Registered {
+    static constexpr const char* KIND = "cross-attention K/V cache";
+    explicit CrossKV(const PackedHeads& packed)
         : heads(packed), bias(panels_of(packed.positions()) * PANEL, -std::numeric_limits<float>::infinity()) {}
     PackedHeads heads;
     std::vector<float> bias;  // of each key, -inf up to whole panels
     std::vector<Tensor> memory;
 };
 
-// Rows that stand in one window.
-struct Listeners {
-    int64_t first, rows;
-    std::shared_ptr<const HeldWindow> window;
+// Successive rows of x that attend to one window.
+struct CrossRows {
+    int64_t first, count;
+    std::shared_ptr<const CrossKV> kv;
 };
 
+// The self-attention K/V cache of one layer.
 struct Cache {
     float *keys, *values;  // (batch, heads, context, head_dim)
     int64_t heads, context, head_dim;
 };
 
-// New tokens of one row of the batch, `count` rows of x from `first` on, after `length` that it has already.
-struct Text {
+// New tokens of one row of the batch: `count` rows of x from `first` on, after the `length` tokens in its cache.
+struct NewTokens {
     int64_t first, count, length;
 };
 
 // Buffers that all threads share, layer after layer; rows are tokens, batch by batch.
 struct Buffers {
-    float *qkv, *attended, *after_own, *query, *after_cross, *hidden;
+    float *qkv, *attended, *after_self, *query, *after_cross, *hidden;
 
     static int64_t numbers(const Layer& layer, int64_t rows) { return rows * (7 * layer.width() + layer.weights[FC1].n); }
     Buffers(float* memory, const Layer& layer, int64_t rows) {
         const int64_t size = rows * layer.width();
         qkv = memory;
         attended = qkv + 3 * size;
-        after_own = attended + size;
-        query = after_own + size;
+        after_self = attended + size;
+        query = after_self + size;
         after_cross = query + size;
         hidden = after_cross + size;
     }
 };
 
 // One thread's way through a layer.
-class Step {
+class LayerStep {
    public:
-    Step(const Layer& layer, int64_t rows, const std::vector<Text>& texts, const Cache& cache,
-         const std::vector<Listeners>& listeners, Buffers at, Phase* phases)
-        : layer_(layer), rows_(rows), texts_(texts), cache_(cache), listeners_(listeners), at_(at), phases_(phases) {
+    LayerStep(const Layer& layer, int64_t rows, const std::vector<NewTokens>& batch, const Cache& cache,
+              const std::vector<CrossRows>& cross, Buffers at, Phase* phases)
+        : layer_(layer), rows_(rows), batch_(batch), cache_(cache), cross_(cross), at_(at), phases_(phases) {
         int64_t attention = panels_of(cache.context) * PANEL * 4;
-        for (const Listeners& some : listeners) attention = std::max(attention, attention_scratch(some.window->heads.positions()));
+        for (const CrossRows& some : cross) attention = std::max(attention, attention_scratch(some.kv->heads.positions()));
         const int64_t widest = std::max(layer.width(), layer.weights[FC1].n);
         const int64_t stride = words_of(widest, Layout::PAIRS) * 4 + 64;
         const int64_t words = rows * stride, scales = (rows * 8 + 63) / 64 * 64;
@@ -113,20 +123,20 @@ class Step {
 
     static constexpr int64_t PHASES = 8;
 
-    // `out` may be `x`: nothing is read of it any more when the last product writes.
+    // `out` may be `x`: x is not read any more when the last product writes.
     void run(const float* x, float* out) {
-        normed_product(phases_[0], OWN, x, QKV, {}, at_.qkv);
+        normed_product(phases_[0], SELF, x, QKV, {}, at_.qkv);
         self_attention(phases_[1]);
-        product(phases_[2], at_.attended, OWN_OUT, {.residual = x}, at_.after_own);
-        normed_product(phases_[3], CROSS, at_.after_own, CROSS_QUERY, {}, at_.query);
+        product(phases_[2], at_.attended, SELF_OUT, {.residual = x}, at_.after_self);
+        normed_product(phases_[3], CROSS, at_.after_self, CROSS_QUERY, {}, at_.query);
         cross_attention(phases_[4]);
-        product(phases_[5], at_.attended, CROSS_OUT, {.residual = at_.after_own}, at_.after_cross);
+        product(phases_[5], at_.attended, CROSS_OUT, {.residual = at_.after_self}, at_.after_cross);
         normed_product(phases_[6], FINAL, at_.after_cross, FC1, {.gelu = true}, at_.hidden);
         product(phases_[7], at_.hidden, FC2, {.residual = at_.after_cross}, out);
     }
 
    private:
-    // Panels at a time: as many as a tile of few rows takes, and so many that each thread comes about four times.
+    // Panels at a time: as many as a tile of few rows takes, and a number that gives each thread about four parts.
     static int64_t part_of(int64_t panels) {
         const int64_t parts = 4 * torch::stable::get_num_threads();
         return std::max<int64_t>(4, panels / parts / 4 * 4);
@@ -150,11 +160,12 @@ class Step {
 
     void product(Phase& phase, const float* x, Product which, Epilogue then, float* out) {
         const Weight& weight = layer_.weights[which];
-        share_product(phase, which, then, out,
-                      [&] { kernels().quantize({x, weight.k}, rows_, weight.k, {}, weight.layout, words(weight), nullptr); });
+        share_product(phase, which, then, out, [&] {
+            kernels().quantize({x, weight.k}, rows_, weight.k, {}, weight.layout, words(weight), nullptr);
+        });
     }
 
-    // Each thread norms the rows for itself: that is done before another could be told of it.
+    // Each thread norms the rows for itself, which takes less time than to wait for another thread's.
     void normed_product(Phase& phase, NormName norm, const float* x, Product which, Epilogue then, float* out) {
         const Weight& weight = layer_.weights[which];
         share_product(phase, which, then, out, [&] {
@@ -164,37 +175,37 @@ class Step {
 
     void self_attention(Phase& phase) {
         const int64_t width = layer_.width(), heads = cache_.heads, head_dim = cache_.head_dim;
-        phase.share(static_cast<int64_t>(texts_.size()) * heads, 1, [] {}, [&](int64_t item, int64_t) {
-            const Text& text = texts_[item / heads];
+        phase.share_each(static_cast<int64_t>(batch_.size()) * heads, [&](int64_t item) {
+            const NewTokens& tokens = batch_[item / heads];
             const int64_t column = item % heads * head_dim;
             float* keys = cache_.keys + item * cache_.context * head_dim;
             float* values = cache_.values + item * cache_.context * head_dim;
-            for (int64_t i = 0; i < text.count; ++i) {
-                const int64_t row = text.first + i, place = text.length + i;
+            for (int64_t i = 0; i < tokens.count; ++i) {
+                const int64_t row = tokens.first + i, place = tokens.length + i;
                 const float* token = at_.qkv + row * 3 * width + column;
                 std::copy_n(token + width, head_dim, keys + place * head_dim);
                 std::copy_n(token + 2 * width, head_dim, values + place * head_dim);
-                kernels().attend_rows(token, keys, values, place + 1, head_dim, layer_.scale,
-                                      static_cast<float*>(attention_), at_.attended + row * width + column);
+                kernels().self_attention(token, keys, values, place + 1, head_dim, layer_.scale,
+                                         static_cast<float*>(attention_), at_.attended + row * width + column);
             }
         });
     }
 
     void cross_attention(Phase& phase) {
         const int64_t width = layer_.width(), heads = cache_.heads;
-        phase.share(static_cast<int64_t>(listeners_.size()) * heads, 1, [] {}, [&](int64_t item, int64_t) {
-            const Listeners& some = listeners_[item / heads];
-            const int64_t head = item % heads, at = some.first * width + head * cache_.head_dim;
-            kernels().attention({at_.query + at, width}, some.rows, some.window->heads[head], layer_.scale,
-                                some.window->bias.data(), attention_, at_.attended + at, width);
+        phase.share_each(static_cast<int64_t>(cross_.size()) * heads, [&](int64_t item) {
+            const CrossRows& rows = cross_[item / heads];
+            const int64_t head = item % heads, at = rows.first * width + head * cache_.head_dim;
+            kernels().attention({at_.query + at, width}, rows.count, rows.kv->heads[head], layer_.scale,
+                                rows.kv->bias.data(), attention_, at_.attended + at, width);
         });
     }
 
     const Layer& layer_;
     const int64_t rows_;
-    const std::vector<Text>& texts_;
+    const std::vector<NewTokens>& batch_;
     const Cache& cache_;
-    const std::vector<Listeners>& listeners_;
+    const std::vector<CrossRows>& cross_;
     const Buffers at_;
     Phase* phases_;
     WordRows words_;

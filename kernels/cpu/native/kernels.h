@@ -1,4 +1,5 @@
-// What every instruction set provides: plain functions on plain memory, for one thread. ops.cpp shares the work out.
+// The kernels that every instruction set provides: plain functions on plain memory, for one thread. Operators divide the
+// work among threads, and check every size before.
 #pragma once
 
 #include <cstdint>
@@ -24,8 +25,8 @@ struct WordRows {
     WordRows from(int64_t row) const { return {data + row * stride, stride, scale + row, offset + row, steps}; }
 };
 
-// A packed weight (see panels.h): n columns of k, a scale a column (panels_of(n) * PANEL of them), and for quads the sum
-// of what a column stands for: the rows' offsets are multiplied by it.
+// A packed weight (see panels.h): n columns of k, a scale for each column (panels_of(n) * PANEL of them), and for quads the
+// sum of the values that a column's entries stand for, by which the rows' offsets are multiplied.
 struct Weight {
     const void* panels;
     Layout layout;
@@ -35,18 +36,18 @@ struct Weight {
     int64_t n;
 };
 
-// What happens to a row before it is quantised: layer norm, unless `weight` is null.
+// Layer norm of a row before it is quantised; none if `weight` is null.
 struct Norm {
     const float* weight;
     const float* bias;
     float eps;
 };
 
-// What happens to a sum before it is stored: + bias, GELU, + residual. A null pointer leaves a step out.
+// Operations on a sum before it is stored: + bias, GELU, + residual. A null pointer leaves a step out.
 struct Epilogue {
-    const float* bias;      // (n,)
+    const float* bias;  // (n,)
     bool gelu;
-    const float* residual;  // laid out as the result
+    const float* residual;  // with the result's layout
 };
 
 // Keys and values of one head, packed by `pack_keys` and `pack_values`: both in 16 bits or both in 8.
@@ -62,10 +63,10 @@ struct KeysValues {
 
 struct Kernels {
     const char* name;
-    int64_t block;  // rows at a time that keep every register busy
+    int64_t block;  // rows at a time that use every register
 
     // Rows [0, rows) of x (k long) in the words that a weight of that layout takes. A row with a NaN or an infinity gets
-    // the scale NaN. `normed` has room for k numbers where there is a norm.
+    // the scale NaN. `normed` has space for k numbers if there is a norm.
     void (*quantize)(FloatRows x, int64_t rows, int64_t k, Norm norm, Layout layout, WordRows to, float* normed);
 
     // One row in 16-bit numbers; returns its scale.
@@ -79,19 +80,19 @@ struct Kernels {
     void (*attention)(FloatRows q, int64_t rows, KeysValues kv, float scale, const float* bias, void* scratch, float* out,
                       int64_t out_stride);
 
-    // softmax(scale * q keys^T) values for one float32 query over n dense rows of keys and values; `scores` has room for
-    // panels_of(n) * PANEL numbers.
-    void (*attend_rows)(const float* q, const float* keys, const float* values, int64_t n, int64_t head_dim, float scale,
-                        float* scores, float* out);
+    // softmax(scale * q keys^T) values for one float32 query over n contiguous rows of keys and values; `scores` has space
+    // for panels_of(n) * PANEL numbers.
+    void (*self_attention)(const float* q, const float* keys, const float* values, int64_t n, int64_t head_dim, float scale,
+                           float* scores, float* out);
 
-    // One row of n numbers less their mean, over their standard deviation, times `weight`, plus `bias`.
+    // One row of n numbers minus their mean, over their standard deviation, times `weight`, plus `bias`.
     void (*layer_norm)(const float* x, int64_t n, const float* weight, const float* bias, float eps, float* to);
 
     float (*dot)(const float* a, const float* b, int64_t n);
-    float (*largest)(const float* x, int64_t n);
-    float (*sum_of_exps)(const float* x, int64_t n, float most);  // of e^(x - most), where most is at least each x
+    float (*max)(const float* x, int64_t n);                 // NaN is passed over
+    float (*sum_exp)(const float* x, int64_t n, float max);  // of e^(x - max), where max is at least each x
 
-    // In 16 bits, or with a `sum` in 8.
+    // In 16 bits, or with a `sum` in 8 bits.
     void (*pack_keys)(FloatRows k, int64_t n, int64_t head_dim, void* panels, float* scale, float* sum);
     // In 16 bits or 8.
     void (*pack_values)(FloatRows v, int64_t n, int64_t head_dim, int64_t bits, void* panels, float* scale);

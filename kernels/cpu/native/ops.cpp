@@ -1,18 +1,19 @@
-// Linear layers as torch operators, on torch's own threads, and the choice of kernels. Everything a caller could get wrong
-// is checked here.
+// Linear layers as torch operators, on torch's own threads, and the choice of the instruction set.
 //
-// x is float32 with its last dimension dense; results are fresh and dense. Bits do not depend on the number of threads:
-// work is shared out by rows or columns, never by the length of a sum.
+// x is float32 with a contiguous last dimension; results are fresh and contiguous. Bits do not depend on the number of
+// threads: work is divided by rows or columns, never along a sum.
 
 #include "ops.h"
 
 #include <string>
 #include <tuple>
 
+#include "packed.h"
+
 namespace tilewhisper {
 namespace {
 
-// ---------------------------------------------------------------- which kernels
+// ---------------------------------------------------------------- instruction sets
 
 std::vector<const Kernels*> usable_kernels() {
     std::vector<const Kernels*> usable;
@@ -28,10 +29,10 @@ std::vector<const Kernels*> usable_kernels() {
     return usable;
 }
 
-// Before anything runs: which kernels `kernels()` gives.
-const bool best_is_chosen = (chosen.store(usable_kernels().front()), true);
+// When the library is loaded: `kernels()` becomes the fastest.
+const bool fastest_is_chosen = (chosen.store(usable_kernels().front()), true);
 
-// Names of the instruction sets this processor can run, best first, joined by spaces.
+// Names of the instruction sets that this processor can run, fastest first, joined by spaces.
 std::string instruction_sets() {
     std::string names;
     for (const Kernels* k : usable_kernels()) names.append(names.empty() ? "" : " ").append(k->name);
@@ -43,13 +44,13 @@ std::string instruction_set() { return kernels().name; }
 void use_instruction_set(std::string name) {
     for (const Kernels* k : usable_kernels())
         if (name == k->name) return chosen.store(k);
-    STD_TORCH_CHECK(false, "no instruction set '", name, "' here; there is ", instruction_sets());
+    STD_TORCH_CHECK(false, "the instruction set must be one of ", instruction_sets(), ", got '", name, "'");
 }
 
-// ---------------------------------------------------------------- linear layers
+// ---------------------------------------------------------------- packing
 
-// Writes each column of a weight (n, k), as 16-bit numbers in `steps`, to where `place(column, i)` says, and its
-// scale; zeros up to whole panels and words.
+// Quantises each row of a weight (n, k) to 16-bit numbers in `steps`, zeros up to `length` and up to whole panels; writes
+// its scale, and passes the numbers to `place(column, numbers)`.
 template <class Place>
 void pack(const Tensor& weight, int64_t length, Steps steps, float* scale, const Place& place) {
     const int64_t n = weight.size(0), k = weight.size(1);
@@ -57,7 +58,8 @@ void pack(const Tensor& weight, int64_t length, Steps steps, float* scale, const
         auto* row = static_cast<int16_t*>(scratch(length * 2));
         for (int64_t column = first * PANEL; column < last * PANEL; ++column) {
             std::fill_n(row, length, int16_t{0});
-            scale[column] = column < n ? kernels().quantize_row(floats(weight) + column * weight.stride(0), k, steps, row) : 0;
+            scale[column] =
+                column < n ? kernels().quantize_row(floats(weight) + column * weight.stride(0), k, steps, row) : 0;
             place(column, row);
         }
     });
@@ -65,19 +67,20 @@ void pack(const Tensor& weight, int64_t length, Steps steps, float* scale, const
 
 void check_weight(const Tensor& weight) {
     check_floats(weight, 2, "weight");
-    STD_TORCH_CHECK(weight.size(0) > 0 && weight.size(1) > 0, "weight must not be empty");
+    check_range(weight.size(0), 1, MAX_SIZE, "the weight's number of rows");
+    check_range(weight.size(1), 1, MAX_SIZE, "the weight's number of columns");
 }
 
-// A weight (n, k) as panels of pairs of `bits` = 16 or 8, and a scale a row.
+// A weight (n, k) as panels of pairs of 16 or 8 bits, and a scale for each row.
 std::tuple<Tensor, Tensor> pack_weight(Tensor weight, int64_t bits) {
     check_weight(weight);
-    STD_TORCH_CHECK(bits == 16 || bits == 8, "bits must be 16 or 8");
+    STD_TORCH_CHECK(bits == 16 || bits == 8, "bits must be 16 or 8, got ", bits);
     const int64_t n = weight.size(0), count = pairs_of(weight.size(1));
     Tensor panels =
-        make_lasting(panels_of(n) * count * PANEL * 2, bits == 16 ? ScalarType::Short : ScalarType::Char, bits / 8);
+        make_weight(panels_of(n) * count * PANEL * 2, bits == 16 ? ScalarType::Short : ScalarType::Char, bits / 8);
     Tensor scales = make({panels_of(n) * PANEL});
     const auto write = [&](auto* to) {
-        pack(weight, count * 2, bits == 16 ? PAIRS_STEPS : BYTES_STEPS, static_cast<float*>(scales.data_ptr()),
+        pack(weight, count * 2, bits == 16 ? PAIRS_STEPS : BYTES_STEPS, mutable_floats(scales),
              [&](int64_t column, const int16_t* row) {
                  auto* at = to + column / PANEL * count * PANEL * 2 + column % PANEL * 2;
                  for (int64_t i = 0; i < count * 2; ++i)
@@ -91,13 +94,13 @@ std::tuple<Tensor, Tensor> pack_weight(Tensor weight, int64_t bits) {
     return {panels, scales};
 }
 
-// A weight (n, k) as panels of quads, a scale a row, and the sum of what a row's entries stand for.
+// A weight (n, k) as panels of quads, a scale for each row, and the sum of the values that a row's entries stand for.
 std::tuple<Tensor, Tensor, Tensor> pack_quads(Tensor weight) {
     check_weight(weight);
     const int64_t n = weight.size(0), count = words_of(weight.size(1), Layout::QUADS);
-    Tensor panels = make_lasting(panels_of(n) * count * PANEL * 4, ScalarType::Char, 1);
+    Tensor panels = make_weight(panels_of(n) * count * PANEL * 4, ScalarType::Char, 1);
     Tensor scales = make({panels_of(n) * PANEL}), sums = make({panels_of(n) * PANEL});
-    auto *scale = static_cast<float*>(scales.data_ptr()), *sum = static_cast<float*>(sums.data_ptr());
+    float *scale = mutable_floats(scales), *sum = mutable_floats(sums);
     auto* to = static_cast<int8_t*>(panels.data_ptr());
     pack(weight, count * 4, BYTES_STEPS, scale, [&](int64_t column, const int16_t* row) {
         int8_t* at = to + column / PANEL * count * PANEL * 4 + column % PANEL * 4;
@@ -111,8 +114,10 @@ std::tuple<Tensor, Tensor, Tensor> pack_quads(Tensor weight) {
     return {panels, scales, sums};
 }
 
-// Rows of x that a thread takes at a time: up to `most`, which use a panel well while it is in the cache, and so many that
-// every thread takes as often as the others. Of 661 rows two threads would else take 4 and 3 times 96.
+// ---------------------------------------------------------------- linear layers
+
+// Rows of x that a thread takes at a time: up to `most`, which reuse a panel well while it is in the cache, and a number
+// that gives every thread equally many parts. With 96 of 661 rows two threads would take 4 and 3 parts.
 int64_t rows_at_a_time(int64_t rows, int64_t most) {
     const int64_t threads = torch::stable::get_num_threads(), times = (rows + threads * most - 1) / (threads * most);
     const int64_t each = (rows + times * threads - 1) / (times * threads);
@@ -125,19 +130,15 @@ WordRows quantized(const Tensor& x, int64_t first, int64_t last, Norm norm, cons
     const WordRows to = at.words(weight.layout);
     for (int64_t row = first; row < last;) {  // as far as rows are evenly spaced
         const int64_t upto = std::min(last, (row / m + 1) * m), done = row - first;
-        kernels().quantize({floats(x) + row / m * x.stride(0) + row % m * x.stride(1), x.stride(1)}, upto - row, weight.k, norm,
-                           weight.layout, to.from(done), at.normed());
+        kernels().quantize({floats(x) + row / m * x.stride(0) + row % m * x.stride(1), x.stride(1)}, upto - row, weight.k,
+                           norm, weight.layout, to.from(done), at.normed());
         row = upto;
     }
     return to;
 }
 
-Norm norm_of(const std::optional<Tensor>& weight, const std::optional<Tensor>& bias, double eps, int64_t k) {
-    STD_TORCH_CHECK(weight.has_value() == bias.has_value(), "a norm has a weight and a bias");
-    return {dense_or_null(weight, k, "the norm's weight"), dense_or_null(bias, k, "the norm's bias"), static_cast<float>(eps)};
-}
-
-// Layer norm of x (batch, m, k), if there is one, times a packed weight of n columns, + bias, GELU, + residual: (batch, m, n).
+// Layer norm of x (batch, m, k), if there is one, times a packed weight of n columns, + bias, GELU, + residual, which is
+// contiguous: (batch, m, n).
 Tensor linear(Tensor x, Tensor panels, Tensor scales, std::optional<Tensor> sums, std::optional<Tensor> bias, int64_t n,
               bool gelu, std::optional<Tensor> residual, std::optional<Tensor> norm_weight, std::optional<Tensor> norm_bias,
               double eps) {
@@ -145,16 +146,18 @@ Tensor linear(Tensor x, Tensor panels, Tensor scales, std::optional<Tensor> sums
     const int64_t batch = x.size(0), m = x.size(1), k = x.size(2), rows = batch * m;
     const Weight weight = weight_of(panels, scales, sums, k, n);
     const Norm norm = norm_of(norm_weight, norm_bias, eps, k);
-    const Epilogue then{dense_or_null(bias, panels_of(n) * PANEL, "bias"), gelu,
-                        dense_or_null(residual, rows * n, "residual")};
+    const Epilogue then{contiguous_or_null(bias, panels_of(n) * PANEL, "bias"), gelu,
+                        contiguous_or_null(residual, numbers_of({rows, n}, "the result"), "residual")};
     Tensor out = make({batch, m, n});
-    auto* to = static_cast<float*>(out.data_ptr());
+    if (rows == 0) return out;
+    float* to = mutable_floats(out);
     const Kernels& run = kernels();
     const auto words = [&](int64_t first, int64_t last) {
         auto* memory = static_cast<char*>(scratch(Workspace::bytes(last - first, k)));
         return quantized(x, first, last, norm, weight, Workspace(memory, last - first, k));
     };
-    if (rows <= 4 * run.block) {  // share the columns, so that the weight is read once: 16 rows of base's vocabulary 3.8 -> 2.7 ms
+    // With few rows divide the columns, so that the weight is read once: 16 rows of base's LM head 3.8 -> 2.7 ms.
+    if (rows <= 4 * run.block) {
         const WordRows all = words(0, rows);
         share(panels_of(n), 16, [&](int64_t first, int64_t last) { run.product(all, rows, weight, first, last, then, to); });
         return out;
@@ -167,29 +170,32 @@ Tensor linear(Tensor x, Tensor panels, Tensor scales, std::optional<Tensor> sums
     return out;
 }
 
-// x + fc2(GELU(fc1(layer norm of x))) of dense x (batch, m, k), where fc1 has `hidden` columns and fc2 k. What lies between
-// the two, and takes four times x's memory, stays in the second cache: 48 rows of it at a time.
+// x + fc2(GELU(fc1(layer norm of x))) of contiguous x (batch, m, k), where fc1 has `hidden` columns and fc2 k. The hidden
+// layer, which takes four times x's memory, stays in the L2 cache: 48 rows of it at a time.
 Tensor feed_forward(Tensor x, Tensor norm_weight, Tensor norm_bias, double eps, Tensor panels1, Tensor scales1,
                     std::optional<Tensor> sums1, std::optional<Tensor> bias1, int64_t hidden, Tensor panels2, Tensor scales2,
                     std::optional<Tensor> sums2, std::optional<Tensor> bias2) {
     check_floats(x, 3, "x");
-    STD_TORCH_CHECK(x.is_contiguous(), "x must be dense");
+    STD_TORCH_CHECK(x.is_contiguous(), "x must be contiguous");
     const int64_t batch = x.size(0), m = x.size(1), k = x.size(2), rows = batch * m;
     const Weight fc1 = weight_of(panels1, scales1, sums1, k, hidden), fc2 = weight_of(panels2, scales2, sums2, hidden, k);
     const Norm norm = norm_of(norm_weight, norm_bias, eps, k);
-    const float* biases[] = {dense_or_null(bias1, panels_of(hidden) * PANEL, "fc1's bias"),
-                             dense_or_null(bias2, panels_of(k) * PANEL, "fc2's bias")};
+    const float* biases[] = {contiguous_or_null(bias1, panels_of(hidden) * PANEL, "fc1's bias"),
+                             contiguous_or_null(bias2, panels_of(k) * PANEL, "fc2's bias")};
     Tensor out = make({batch, m, k});
-    auto* to = static_cast<float*>(out.data_ptr());
+    if (rows == 0) return out;
+    float* to = mutable_floats(out);
     const Kernels& run = kernels();
     share(rows, rows_at_a_time(rows, 48), [&](int64_t first, int64_t last) {
         const int64_t count = last - first, between = (count * hidden * 4 + 63) / 64 * 64, widest = std::max(k, hidden);
         auto* memory = static_cast<char*>(scratch(between + Workspace::bytes(count, widest)));
         auto* values = reinterpret_cast<float*>(memory);
         const Workspace at(memory + between, count, widest);
-        run.product(quantized(x, first, last, norm, fc1, at), count, fc1, 0, panels_of(hidden), {biases[0], true, nullptr}, values);
+        run.product(quantized(x, first, last, norm, fc1, at), count, fc1, 0, panels_of(hidden), {biases[0], true, nullptr},
+                    values);
         run.quantize({values, hidden}, count, hidden, {}, fc2.layout, at.words(fc2.layout), nullptr);
-        run.product(at.words(fc2.layout), count, fc2, 0, panels_of(k), {biases[1], false, floats(x) + first * k}, to + first * k);
+        run.product(at.words(fc2.layout), count, fc2, 0, panels_of(k), {biases[1], false, floats(x) + first * k},
+                    to + first * k);
     });
     return out;
 }

@@ -1,8 +1,9 @@
 // The right side of a product, packed for the dot products of product.h.
 //
-// A panel holds 16 columns of a matrix (k, n). Two rows of it lie together: panel[pair][column][2], so that one 32-bit
-// lane has what one column takes from a pair. Where the left side has bytes it is four: panel[quad][column][4]. Either is
-// a *word* of the left side. Rows beyond whole words and columns beyond n are zero.
+// A panel holds 16 columns of a matrix (k, n). Two rows of it are stored together: panel[pair][column][2], so that one
+// 32-bit lane has a column's two entries for a pair of the left side. For a left side of 8 bits it is four rows:
+// panel[quad][column][4]. A pair or quad is a *word* of the left side. Rows beyond whole words and columns beyond n are
+// zero.
 #pragma once
 
 #include <cstdint>
@@ -15,7 +16,7 @@ inline constexpr int32_t LIMIT_16 = 32767;
 inline constexpr int32_t LIMIT_8 = 127;
 inline constexpr int32_t LIMIT_U8 = 255;
 
-// How a weight's entries lie.
+// How a weight's entries are stored.
 enum class Layout {
     PAIRS,       // 16 bits each
     BYTE_PAIRS,  // 8 bits, for a left side of 16
@@ -26,8 +27,9 @@ struct Quad {
     int8_t of[4];
 };
 
-// How finely rows become whole numbers, so that their products add up within an int32 over `words` words, where longer sums
-// are cut and go on in float32: up to `limit`, and the numbers of one such sum up to `norm`, the root of their squares.
+// The range of whole numbers that rows are quantised to, so that their products add up within an int32 over `words` words,
+// after which a longer sum continues in float32: each number up to `limit`, and the numbers of one such sum up to the
+// Euclidean norm `norm`.
 struct Steps {
     int32_t limit;
     float norm;
@@ -35,8 +37,8 @@ struct Steps {
 };
 
 // By Cauchy and Schwarz |sum of x w| <= |x| |w|, so that no sum of two rows whose norms are below sqrt(2^31) can overflow.
-// Rounding adds at most a half to each number, 8 to the norm of 256. A limit to each number alone would be 2896: a row of
-// normal numbers has some 11,600 steps up and down like this, one with outliers up to 32767.
+// Rounding adds at most a half to each number, 8 to the norm of 256. A limit to each number alone would be 2896: with the
+// norm a row of normal numbers has some 11,600 steps up and down, a row with outliers up to 32767.
 inline constexpr float NORM = 46332;
 static_assert((int64_t{46332} + 8) * (46332 + 8) <= INT32_MAX);
 inline constexpr float ANY_NORM = 1e9f;
@@ -46,8 +48,8 @@ inline constexpr Steps PAIRS_STEPS{LIMIT_16, NORM, 128};
 inline constexpr Steps BYTE_PAIRS_STEPS{LIMIT_16, ANY_NORM, 128};
 inline constexpr Steps QUADS_STEPS{LIMIT_U8, ANY_NORM, 1 << 14};
 inline constexpr Steps BYTES_STEPS{LIMIT_8, ANY_NORM, 1 << 14};  // of a weight, with either left side
-// A decoder's step waits for its weights, so that its few rows can have finer steps in shorter sums. Beam search adds up
-// what they are wrong by: see quantized.py.
+// A decode step waits for its weights, so that its few rows can have finer steps in shorter sums. Beam search adds up their
+// errors: see quantized.py.
 inline constexpr Steps FEW_PAIRS_STEPS{LIMIT_16, NORM, 32};
 static_assert(int64_t{LIMIT_16} * LIMIT_8 * BYTE_PAIRS_STEPS.words * 2 <= INT32_MAX);
 static_assert(int64_t{LIMIT_U8} * LIMIT_8 * QUADS_STEPS.words * 4 <= INT32_MAX);
@@ -60,13 +62,12 @@ inline constexpr Steps steps_of(Layout layout, bool few_rows) {
 
 inline constexpr int64_t pairs_of(int64_t k) { return (k + 1) / 2; }
 inline constexpr int64_t words_of(int64_t k, Layout layout) { return layout == Layout::QUADS ? (k + 3) / 4 : pairs_of(k); }
-inline constexpr int64_t padded_to_words(int64_t k, Layout layout) {
-    return words_of(k, layout) * (layout == Layout::QUADS ? 4 : 2);
-}
+inline constexpr int64_t entries_of(Layout layout) { return layout == Layout::QUADS ? 4 : 2; }  // of a word
+inline constexpr int64_t padded_to_words(int64_t k, Layout layout) { return words_of(k, layout) * entries_of(layout); }
 inline constexpr int64_t panels_of(int64_t n) { return (n + PANEL - 1) / PANEL; }
 
-// What attention wants of memory: a block of rows of scores and of weights, each row a little over n long, so that rows do
-// not fall on the same cache sets.
+// The memory of attention: a block of rows of scores and of softmax weights, each row a little over n long, so that rows do
+// not share cache sets.
 inline constexpr int64_t MAX_BLOCK = 12;
 inline constexpr int64_t MAX_HEAD_DIM = 256;
 inline constexpr int64_t scratch_columns(int64_t n) { return panels_of(n) * PANEL + 3 * PANEL; }

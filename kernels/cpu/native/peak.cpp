@@ -1,9 +1,9 @@
-// What this machine reaches at most, on torch's own threads: multiply-adds of one kind of instruction, and bytes read from
-// memory. A kernel's speed is held against these.
+// This machine's peak rates on torch's own threads: multiply-adds of one kind of instruction, and bytes read from memory. A
+// kernel's speed is compared with these.
 //
-//     peak(kind, isa) -> GOP/s, two a multiply-add; kind: float32, int16, int8; isa: avx2, avx512, or "" for the fastest
+//     peak(kind, isa) -> GOP/s, two for each multiply-add; kind: float32, int16, int8; isa: avx2, avx512, or "" (fastest)
 //     read_bandwidth() -> GB/s from memory, past the caches
-//     read(memory) -> a sum of all its bytes: the least that a kernel can do with them
+//     read(memory) -> the sum of its 32-bit words, zeros up to a whole word: the least that a kernel can do with them
 //
 // 0 is "unknown": a machine, kind or instruction set that is not in the table below.
 #include <torch/csrc/stable/library.h>
@@ -20,15 +20,13 @@
 
 namespace {
 
-// The best of many short tries counts: whatever else runs here only takes away.
+// The best of many short tries counts: other processes only take time away.
 constexpr int TRIES = 25;
 constexpr double TRY_SECONDS = 0.002;
 
-double now() {
-    return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
+double now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
 
-// run(index) for each of `threads` indices, one on each thread of torch's pool.
+// run(index) for each of `threads` indices, each on a thread of its own of torch's pool.
 template <class Run>
 void on_every_thread(int64_t threads, const Run& run) {
     torch::stable::parallel_for(0, threads, 1, [&](int64_t first, int64_t last) {
@@ -47,19 +45,18 @@ struct Instructions {
 #if defined(__x86_64__)
 
 constexpr int REPEATS = 2048;
-constexpr int SUMS = 12;  // independent ones: two pipelines with a latency of five cycles want ten
+constexpr int SUMS = 12;  // independent sums: two pipelines with a latency of five cycles need ten
 
-// Assembly, since a compiler would drop or reorder what nobody reads. All numbers are zero: no step can overflow, or be slowed
-// down by a denormal number. 12 and 13 are left for what a step needs between its instructions.
-#define EACH_SUM(step) \
-    step(0) step(1) step(2) step(3) step(4) step(5) step(6) step(7) step(8) step(9) step(10) step(11)
+// Assembly, since a compiler would drop or reorder results that nothing reads. All numbers are zero: no step can overflow,
+// or be slowed down by a denormal number. Registers 12 and 13 are free for a step's intermediate results.
+#define EACH_SUM(step) step(0) step(1) step(2) step(3) step(4) step(5) step(6) step(7) step(8) step(9) step(10) step(11)
 #define ZERO(r) "vpxor %%xmm" #r ", %%xmm" #r ", %%xmm" #r "\n"
-#define BURST(step)                                                                                                   \
-    [] {                                                                                                              \
-        int repeats = REPEATS;                                                                                        \
-        asm volatile(EACH_SUM(ZERO) ZERO(14) ZERO(15) "1:\n" EACH_SUM(step) "decl %0\n jnz 1b\n vzeroupper\n"         \
-                     : "+r"(repeats)::"cc", "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7", "xmm8",   \
-                       "xmm9", "xmm10", "xmm11", "xmm12", "xmm13", "xmm14", "xmm15");                                 \
+#define BURST(step)                                                                                                         \
+    [] {                                                                                                                    \
+        int repeats = REPEATS;                                                                                              \
+        asm volatile(EACH_SUM(ZERO) ZERO(14) ZERO(15) "1:\n" EACH_SUM(step) "decl %0\n jnz 1b\n vzeroupper\n"               \
+                     : "+r"(repeats)::"cc", "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7", "xmm8", "xmm9", \
+                       "xmm10", "xmm11", "xmm12", "xmm13", "xmm14", "xmm15");                                               \
     }
 
 #define FLOAT32_AVX2(r) "vfmadd231ps %%ymm14, %%ymm15, %%ymm" #r "\n"
@@ -93,7 +90,7 @@ std::vector<Instructions> table() { return {}; }
 
 #endif
 
-// Operations in a second on all threads at once, each by its own clock.
+// Operations per second on all threads at once, each by its own clock.
 double rate(const Instructions& instructions) {
     const int64_t threads = torch::stable::get_num_threads();
     std::vector<double> rates(threads);
@@ -119,10 +116,10 @@ double peak(std::string kind, std::string isa) {
     return best / 1e9;
 }
 
-// Sixteen numbers: as wide a read as any machine has, and a plain one where it is narrower.
+// Sixteen numbers: the widest read of any machine; narrower machines split it.
 typedef uint32_t Line __attribute__((vector_size(64)));
 constexpr int64_t TRY_LINES = int64_t{1} << 19;  // 32 MiB
-constexpr int64_t LINES = 8 * TRY_LINES;  // beyond the caches: a try reads what was last touched 224 MiB ago
+constexpr int64_t LINES = 8 * TRY_LINES;  // beyond the caches: 224 MiB are read before a try reads the same lines again
 
 uint32_t sum(const Line* from, int64_t lines) {
     Line a{}, b{}, c{}, d{};
@@ -135,7 +132,7 @@ uint32_t sum(const Line* from, int64_t lines) {
     return total;
 }
 
-// By all threads, each a part of its own.
+// By all threads, each reading a part of its own.
 uint32_t read_lines(const Line* from, int64_t lines) {
     const int64_t threads = torch::stable::get_num_threads(), part = (lines + threads - 1) / threads;
     std::vector<uint32_t> sums(threads);
@@ -149,20 +146,23 @@ uint32_t read_lines(const Line* from, int64_t lines) {
 }
 
 int64_t read_memory(torch::stable::Tensor memory) {
-    STD_TORCH_CHECK(memory.is_cpu() && memory.is_contiguous(), "memory must be dense and on the CPU");
+    STD_TORCH_CHECK(memory.is_cpu() && memory.is_contiguous(), "memory must be contiguous and on the CPU");
     const auto* from = static_cast<const Line*>(memory.data_ptr());
     STD_TORCH_CHECK(reinterpret_cast<uintptr_t>(from) % sizeof(Line) == 0, "memory must be aligned to a cache line");
-    return read_lines(from, memory.numel() * memory.element_size() / int64_t{sizeof(Line)});
+    const int64_t bytes = memory.numel() * int64_t(memory.element_size()), lines = bytes / int64_t{sizeof(Line)};
+    Line rest{};
+    if (const int64_t left = bytes % int64_t{sizeof(Line)}) std::memcpy(&rest, from + lines, left);
+    return uint32_t(read_lines(from, lines) + sum(&rest, 1));
 }
 
 double read_bandwidth() {
     const std::unique_ptr<Line[]> memory(new Line[LINES]);
     std::memset(static_cast<void*>(memory.get()), 1, LINES * sizeof(Line));
-    volatile uint32_t kept = 0;  // a read of which nothing is kept might be left out
+    volatile uint32_t total = 0;  // a read whose sum is unused might be left out
     double best = 0;
     for (int i = 0; i < TRIES; ++i) {
         const double started = now();
-        kept = kept + read_lines(&memory[i * TRY_LINES % LINES], TRY_LINES);
+        total = total + read_lines(&memory[i * TRY_LINES % LINES], TRY_LINES);
         best = std::max(best, double(TRY_LINES * sizeof(Line)) / (now() - started));
     }
     return best / 1e9;

@@ -1,4 +1,4 @@
-// Products of rows in words with packed panels: the one inner loop that linear layers and attention share.
+// Products of rows in words with packed panels: the inner loop that linear layers and attention share.
 #pragma once
 
 #include "kernels.h"
@@ -9,8 +9,8 @@ namespace tilewhisper::ISA {
 
 inline constexpr int VECTORS = PANEL / LANES;  // of a panel's columns
 
-// Rows at a time, and the accumulators that leave registers for one row's pair and the panel's: 12 x 2 panels of AVX-512's
-// 32 registers ran at 220 of 215-220 GOP/s (Zen 4, one core), 4 x 1 of AVX2's 16 at 175 of 170; 6 x 1 spilled.
+// Rows at a time, and the accumulators that leave registers free for a row's word and the panel's entries: 12 x 2 panels of
+// AVX-512's 32 registers ran at 220 of 215-220 GOP/s (Zen 4, one core), 4 x 1 of AVX2's 16 at 175 of 170; 6 x 1 spilled.
 inline constexpr int BLOCK = LANES == 16 ? 12 : LANES == 8 ? 4 : 2;
 inline constexpr int ACCUMULATORS = LANES == 16 ? 24 : 8;
 
@@ -19,7 +19,7 @@ constexpr int panels_for(int rows) {
     return fit < 1 ? 1 : fit > 4 ? 4 : fit;
 }
 
-// How many numbers make a word of the left side, and how many entries of a panel it meets in one column.
+// Numbers in a word of the left side, and elements of type Entry in one column of a panel for it.
 template <class Entry>
 inline constexpr int64_t NUMBERS = 2;
 template <class Entry>
@@ -38,7 +38,7 @@ __attribute__((noinline, noclone)) void dot_tile(const char* x, int64_t stride, 
     Ints tile[ROWS][WIDE] = {};
     for (int64_t word = 0; word < count; ++word) {
         Ints columns[WIDE];
-        // Bound by memory: fetch the next panels. The vocabulary of base, 1 row 1.34 -> 1.06 ms, 8 rows 1.5 -> 1.24.
+        // Bound by memory: prefetch the next panels. The LM head of base, 1 row 1.34 -> 1.06 ms, 8 rows 1.5 -> 1.24.
         if constexpr (ROWS <= 8) {
 #pragma GCC unroll 4
             for (int p = 0; p < PANELS; ++p)
@@ -62,8 +62,8 @@ __attribute__((noinline, noclone)) void dot_tile(const char* x, int64_t stride, 
 
 // The same as float32 and over any length >= 1: `step` words at a time, which stay within an int32.
 template <int ROWS, int PANELS, class Entry>
-inline void long_tile(const char* x, int64_t stride, int64_t step, const Entry* panel, int64_t panel_stride,
-                      int64_t count, float* sums) {
+inline void long_tile(const char* x, int64_t stride, int64_t step, const Entry* panel, int64_t panel_stride, int64_t count,
+                      float* sums) {
     alignas(64) int32_t part[ROWS * PANELS * PANEL];
     int64_t done = 0;
     do {
@@ -77,12 +77,12 @@ inline void long_tile(const char* x, int64_t stride, int64_t step, const Entry* 
     } while (done < count);
 }
 
-// After blocks of N rows, what is left goes in blocks of fewer: 8, and at last all at once, since each block reads the weight.
+// After blocks of 12 rows the rest goes in blocks of 8, and at last all at once, since each block reads the weight.
 constexpr int fewer(int n) { return n == 12 ? 8 : n - 1; }
 
-// One row's 16 sums of a panel to their place: scaled, with what follows; `columns` of them are the matrix's own.
+// Stores one row's 16 sums of a panel: scaled, + bias, GELU, + residual; the first `columns` of them are in the matrix.
 inline void finish(const float* sums, float row_scale, const float* column_scale, float row_offset, const float* column_sum,
-                   const float* bias, bool gelu_too, const float* residual, float* out, int64_t columns) {
+                   const float* bias, bool with_gelu, const float* residual, float* out, int64_t columns) {
     alignas(64) float edge[PANEL] = {};
     const bool whole = columns == PANEL;
     if (!whole && residual) std::memcpy(edge, residual, columns * sizeof(float));
@@ -92,7 +92,7 @@ inline void finish(const float* sums, float row_scale, const float* column_scale
         Floats y = load<Floats>(sums + v) * (row_scale * load<Floats>(column_scale + v));
         if (column_sum) y += row_offset * load<Floats>(column_sum + v);
         if (bias) y += load<Floats>(bias + v);
-        if (gelu_too) y = gelu(y);
+        if (with_gelu) y = gelu(y);
         if (residual) y += load<Floats>(added + v);
         store(to + v, y);
     }
@@ -110,8 +110,8 @@ inline void tile(WordRows x, int64_t row, Weight w, int64_t panel, Epilogue then
             const int64_t column = (panel + p) * PANEL, at = (row + r) * w.n + column;
             const int64_t columns = w.n - column < PANEL ? w.n - column : PANEL;
             finish(sums + (r * PANELS + p) * PANEL, x.scale[row + r], w.scale + column, w.sum ? x.offset[row + r] : 0.0f,
-                   w.sum ? w.sum + column : nullptr, then.bias ? then.bias + column : nullptr, then.gelu, then.residual ? then.residual + at : nullptr,
-                   out + at, columns);
+                   w.sum ? w.sum + column : nullptr, then.bias ? then.bias + column : nullptr, then.gelu,
+                   then.residual ? then.residual + at : nullptr, out + at, columns);
         }
 }
 

@@ -1,14 +1,12 @@
-// Rows of float32 to words of 16-bit or 8-bit numbers, with one scale a row, and an offset where they are 8-bit.
+// Rows of float32 to words of 16-bit or 8-bit numbers, with a scale for each row, and an offset if they are 8-bit.
 #pragma once
 
+#include "decode.h"
 #include "kernels.h"
 #include "panels.h"
 #include "simd.h"
-#include "step.h"
 
 namespace tilewhisper::ISA {
-
-inline constexpr float NOT_A_NUMBER = __builtin_nanf("");
 
 // The largest magnitude of n numbers; NaN where one of them is a NaN or an infinity.
 inline float largest_magnitude(const float* x, int64_t n) {
@@ -43,7 +41,7 @@ inline void round_to(const float* x, int64_t n, float factor, int16_t* to) {
     if (n % 2) to[n] = 0;
 }
 
-// The largest norm of any `length` of n numbers in sequence, cut from the first on, in units of `most`, the largest magnitude.
+// The largest norm of the pieces of `length` numbers that n numbers are cut into, in units of `most`, the largest magnitude.
 inline float largest_norm(const float* x, int64_t n, int64_t length, float most) {
     const float factor = 1.0f / most;  // so that no square overflows
     float largest = 0.0f;
@@ -61,9 +59,9 @@ inline float largest_norm(const float* x, int64_t n, int64_t length, float most)
     return __builtin_sqrtf(largest);
 }
 
-// Steps from zero to the largest magnitude, whole ones, so that this is exact: `norm` is that of a sum's numbers in units
-// of it.
-inline float steps_up(Steps steps, float norm) {
+// The number of steps from zero to the largest magnitude, a whole number, so that it maps exactly: `norm` is the norm of a
+// sum's numbers in units of that magnitude.
+inline float steps_for_norm(Steps steps, float norm) {
     const float fit = steps.norm / norm;
     return fit < steps.limit ? static_cast<float>(static_cast<int32_t>(fit)) : steps.limit;
 }
@@ -75,12 +73,12 @@ inline float quantize_row(const float* x, int64_t k, Steps steps, int16_t* to) {
         std::memset(to, 0, pairs_of(k) * 2 * sizeof(int16_t));
         return most;
     }
-    const float up = steps.norm < ANY_NORM ? steps_up(steps, largest_norm(x, k, steps.words * 2, most)) : steps.limit;
+    const float up = steps.norm < ANY_NORM ? steps_for_norm(steps, largest_norm(x, k, steps.words * 2, most)) : steps.limit;
     round_to(x, k, up / most, to);
     return most / up;
 }
 
-// The least and the largest of n numbers and zero, and NaN twice where one of them is a NaN or an infinity.
+// The minimum and the maximum of n numbers and zero; both NaN if there is a NaN or an infinity.
 struct Range {
     float least, most;
 };
@@ -109,8 +107,8 @@ inline Bytes bytes(Floats v) {
     return __builtin_convertvector(whole > LIMIT_U8 ? all(LIMIT_U8) : whole, Bytes);
 }
 
-// One row in bytes 0 to 255 from its least number to its largest. Zero is one of them, so that it stays exact: most of
-// what GELU leaves is near it.
+// One row in bytes 0 to 255 from its minimum to its maximum. Zero is a multiple of the step, so that it stays exact: most
+// results of GELU are near it.
 inline void quantize_bytes(const float* x, int64_t k, uint8_t* to, float* scale, float* offset) {
     const Range range = range_of(x, k);
     const int64_t padded = (k + 3) / 4 * 4;

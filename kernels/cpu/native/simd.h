@@ -1,8 +1,8 @@
 // Vectors of one instruction set, in the compiler's own vector types: arithmetic on them is plain C++.
 //
-// A unit that includes this is compiled for one set (see isa_*.cpp) and everything below lives in that set's namespace:
-// two units' inline functions must never be merged by the linker, or the portable path would run AVX-512 code. For the
-// same reason no template of the standard library is used in such a unit.
+// A unit that includes this is compiled for one set (see isa_*.cpp), and everything below is in that set's namespace: two
+// units' inline functions must never be merged by the linker, or the portable path would run AVX-512 code. For the same
+// reason no template of the standard library is used in such a unit.
 #pragma once
 
 #include <cstdint>
@@ -29,10 +29,10 @@ inline constexpr int64_t LANES = ISA_LANES;  // 32-bit lanes of a vector
 
 typedef float Floats __attribute__((vector_size(4 * ISA_LANES)));
 typedef int32_t Ints __attribute__((vector_size(4 * ISA_LANES)));
-typedef int16_t Shorts __attribute__((vector_size(2 * ISA_LANES)));       // as many as there are lanes
-typedef int16_t ShortPairs __attribute__((vector_size(4 * ISA_LANES)));   // two a lane
+typedef int16_t Shorts __attribute__((vector_size(2 * ISA_LANES)));      // one for each lane
+typedef int16_t ShortPairs __attribute__((vector_size(4 * ISA_LANES)));  // two for each lane
 typedef int8_t BytePairs __attribute__((vector_size(2 * ISA_LANES)));
-typedef uint8_t Bytes __attribute__((vector_size(ISA_LANES)));            // as many as there are lanes
+typedef uint8_t Bytes __attribute__((vector_size(ISA_LANES)));  // one for each lane
 
 template <class V>
 inline V load(const void* from) {
@@ -71,9 +71,9 @@ inline float largest(Floats v) {
     return most;
 }
 
-// What LANES columns of a panel take of one word of a row: 16-bit pairs, whether stored as such or as bytes, or 8-bit quads.
+// The entries of LANES columns of a panel for one word of a row: 16-bit pairs, stored in 16 or 8 bits, or 8-bit quads.
 inline Ints words(const int16_t* from) { return load<Ints>(from); }
-inline Ints words(const int8_t* from) { return (Ints)__builtin_convertvector(load<BytePairs>(from), ShortPairs); }
+inline Ints words(const int8_t* from) { return (Ints) __builtin_convertvector(load<BytePairs>(from), ShortPairs); }
 inline Ints words(const Quad* from) { return load<Ints>(from); }
 
 // sums + low(a) * low(b) + high(a) * high(b) in every lane, a lane holding two 16-bit numbers.
@@ -87,7 +87,7 @@ inline Ints add_pairs(Ints sums, Ints a, Ints b) {
 #endif
 }
 
-// The same of four 8-bit numbers, those of `a` without a sign, those of `b` with one.
+// The same with four 8-bit numbers in each lane, unsigned in `a`, signed in `b`.
 inline Ints add_quads(Ints sums, Ints a, Ints b) {
 #if ISA_LANES == 16
     return (Ints)_mm512_dpbusd_epi32((__m512i)sums, (__m512i)a, (__m512i)b);
@@ -98,7 +98,7 @@ inline Ints add_quads(Ints sums, Ints a, Ints b) {
 #endif
 }
 
-// A row's word times what columns take of it.
+// sums + a row's word times the columns' entries for it.
 template <class Entry>
 inline Ints add_products(Ints sums, Ints row, Ints columns) {
     return add_pairs(sums, row, columns);
@@ -114,7 +114,7 @@ inline Floats exp(Floats x) {
     const Ints n = round(x * 1.44269504f);
     const Floats whole = to_float(n);
     const Floats r = x - whole * 0.693359375f + whole * 2.12194440e-4f;  // ln 2 in two parts (Cody and Waite)
-    // The Taylor polynomial of degree 5: |r| <= ln(2)/2, so what is cut off is below 0.3466^6 / 6! = 2.4e-6.
+    // The Taylor polynomial of degree 5: |r| <= ln(2)/2, so the truncation error is below 0.3466^6 / 6! = 2.4e-6.
     Floats p = all(1.0f / 120);
     p = p * r + 1.0f / 24;
     p = p * r + 1.0f / 6;

@@ -1,5 +1,5 @@
-// What else a decoding step takes, in float32: self-attention of a few new tokens against a cache that grows by them, which
-// is small; layer norm; sums and maxima over scores.
+// Small float32 kernels of a decode step: self-attention of a new token over its cache, layer norm, sums and maxima of
+// logits.
 #pragma once
 
 #include "kernels.h"
@@ -16,21 +16,21 @@ inline float dot(const float* a, const float* b, int64_t n) {
     return rest;
 }
 
-// `values` weighted by `weights`, n rows `head_dim` apart: VECTORS of their columns.
+// The sum of n rows of `values`, `head_dim` apart, weighted by `weights`: VECTORS of their columns.
 template <int VECTORS>
-inline void mix_rows(const float* weights, const float* values, int64_t n, int64_t head_dim, float share, float* out) {
-    Floats mixed[VECTORS] = {};
+inline void weighted_sum(const float* weights, const float* values, int64_t n, int64_t head_dim, float factor, float* out) {
+    Floats sums[VECTORS] = {};
     for (int64_t j = 0; j < n; ++j)
 #pragma GCC unroll 16
-        for (int v = 0; v < VECTORS; ++v) mixed[v] += weights[j] * load<Floats>(values + j * head_dim + v * LANES);
+        for (int v = 0; v < VECTORS; ++v) sums[v] += weights[j] * load<Floats>(values + j * head_dim + v * LANES);
 #pragma GCC unroll 16
-    for (int v = 0; v < VECTORS; ++v) store(out + v * LANES, mixed[v] * share);
+    for (int v = 0; v < VECTORS; ++v) store(out + v * LANES, sums[v] * factor);
 }
 
-// softmax(scale * q keys^T) values over the first n rows of a head's cache; `scores` has room for n, rounded up to LANES.
-inline void attend_rows(const float* q, const float* keys, const float* values, int64_t n, int64_t head_dim, float scale,
-                        float* scores, float* out) {
-    constexpr int WIDE = PANEL / LANES;  // vectors of the least that a head's size is a multiple of
+// softmax(scale * q keys^T) values over the first n rows of a head's cache; `scores` has space for n, rounded up to LANES.
+inline void self_attention(const float* q, const float* keys, const float* values, int64_t n, int64_t head_dim, float scale,
+                           float* scores, float* out) {
+    constexpr int WIDE = PANEL / LANES;  // vectors of a panel's columns: a head's size is a multiple of PANEL
     const int64_t padded = (n + LANES - 1) / LANES * LANES;
     float most = -__builtin_inff();
     for (int64_t j = 0; j < n; ++j) {
@@ -44,13 +44,14 @@ inline void attend_rows(const float* q, const float* keys, const float* values, 
         total += p;
         store(scores + j, p);
     }
-    const float share = 1.0f / sum(total);
+    const float factor = 1.0f / sum(total);
     int64_t i = 0;
-    for (; i + 4 * PANEL <= head_dim; i += 4 * PANEL) mix_rows<4 * WIDE>(scores, values + i, n, head_dim, share, out + i);
-    for (; i < head_dim; i += PANEL) mix_rows<WIDE>(scores, values + i, n, head_dim, share, out + i);
+    for (; i + 4 * PANEL <= head_dim; i += 4 * PANEL)
+        weighted_sum<4 * WIDE>(scores, values + i, n, head_dim, factor, out + i);
+    for (; i < head_dim; i += PANEL) weighted_sum<WIDE>(scores, values + i, n, head_dim, factor, out + i);
 }
 
-inline float largest_of(const float* x, int64_t n) {
+inline float max_of(const float* x, int64_t n) {
     Floats most = all(-__builtin_inff());
     int64_t i = 0;
     for (; i + LANES <= n; i += LANES) most = larger(load<Floats>(x + i), most);
@@ -59,8 +60,8 @@ inline float largest_of(const float* x, int64_t n) {
     return found;
 }
 
-// What must not come, -inf, counts as e^-87: 50,000 of them are nothing beside the 1 of the largest.
-inline float sum_of_exps(const float* x, int64_t n, float most) {
+// A suppressed logit, -inf, counts as e^-87: 50,000 of them vanish beside the 1 of the largest.
+inline float sum_exp(const float* x, int64_t n, float most) {
     Floats total{};
     int64_t i = 0;
     for (; i + LANES <= n; i += LANES) total += exp(load<Floats>(x + i) - most);

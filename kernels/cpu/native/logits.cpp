@@ -1,0 +1,199 @@
+// Operators over a decode step's logits: top-k with the log-sum-exp, and exact rescoring of logits from 8-bit products.
+//
+// Rows of 50,000 logits are searched in blocks. The k-th largest of the blocks' maxima is a lower bound of a row's k largest
+// logits, so that few blocks are searched logit by logit.
+
+#include <cmath>
+#include <functional>
+#include <limits>
+#include <tuple>
+
+#include "ops.h"
+
+namespace tilewhisper {
+namespace {
+
+constexpr float SUPPRESSED = -std::numeric_limits<float>::infinity();
+constexpr int64_t BLOCK = 2048;
+
+struct Candidate {
+    float logit;
+    int64_t token;
+};
+
+// A part of one row, as blocks; the last may be shorter.
+struct Part {
+    const float* logits;
+    int64_t n;
+    const float* maxima;  // of the blocks
+    int64_t blocks() const { return (n + BLOCK - 1) / BLOCK; }
+
+    // found(j) for every logit of at least `bound`; a NaN is none.
+    template <class Found>
+    void at_least(float bound, const Found& found) const {
+        for (int64_t block = 0; block < blocks(); ++block) {
+            if (!(maxima[block] >= bound)) continue;
+            for (int64_t j = block * BLOCK; j < std::min(n, (block + 1) * BLOCK); ++j)
+                if (logits[j] >= bound) found(j);
+        }
+    }
+
+    // The `count` largest, largest first, of equals the first; fewer where the others are suppressed.
+    std::vector<Candidate> top_k(int64_t count) const {
+        std::vector<float> largest(maxima, maxima + blocks());
+        const int64_t place = std::min<int64_t>(count, blocks()) - 1;
+        std::nth_element(largest.begin(), largest.begin() + place, largest.end(), std::greater<>());
+        const float bound = count <= blocks() ? largest[place] : SUPPRESSED;
+        std::vector<Candidate> found;
+        at_least(std::max(bound, std::numeric_limits<float>::lowest()), [&](int64_t j) { found.push_back({logits[j], j}); });
+        const auto end = found.begin() + std::min<int64_t>(count, found.size());
+        std::partial_sort(found.begin(), end, found.end(), [](const Candidate& a, const Candidate& b) {
+            return a.logit != b.logit ? a.logit > b.logit : a.token < b.token;
+        });
+        found.erase(end, found.end());
+        return found;
+    }
+};
+
+// The maximum of each block, of columns [first, last) of all rows.
+class Blocks {
+   public:
+    Blocks(const float* logits, int64_t rows, int64_t stride, int64_t first, int64_t last)
+        : logits_(logits + first),
+          stride_(stride),
+          n_(last - first),
+          count_((n_ + BLOCK - 1) / BLOCK),
+          maxima_(rows * count_) {
+        each([&](int64_t, int64_t, const float* from, int64_t n) { return kernels().max(from, n); }, maxima_);
+    }
+
+    Part row(int64_t i) const { return {logits_ + i * stride_, n_, maxima_.data() + i * count_}; }
+
+    float max(int64_t i) const {
+        return *std::max_element(maxima_.begin() + i * count_, maxima_.begin() + (i + 1) * count_);
+    }
+
+    // log(sum of e^logit) of each row. Blocks are added up in order, whichever threads computed them.
+    std::vector<float> log_sum_exp() const {
+        const int64_t rows = static_cast<int64_t>(maxima_.size()) / count_;
+        std::vector<float> largest(rows), sums(maxima_.size()), logs(rows);
+        for (int64_t i = 0; i < rows; ++i) largest[i] = max(i);
+        each([&](int64_t i, int64_t, const float* from, int64_t n) { return kernels().sum_exp(from, n, largest[i]); }, sums);
+        for (int64_t i = 0; i < rows; ++i) {
+            double sum = 0;
+            for (int64_t block = 0; block < count_; ++block) sum += sums[i * count_ + block];
+            logs[i] = largest[i] == SUPPRESSED ? SUPPRESSED : static_cast<float>(largest[i] + std::log(sum));
+        }
+        return logs;
+    }
+
+   private:
+    template <class Of>
+    void each(const Of& of, std::vector<float>& to) const {
+        share(static_cast<int64_t>(to.size()), 4, [&](int64_t first, int64_t last) {
+            for (int64_t item = first; item < last; ++item) {
+                const int64_t i = item / count_, block = item % count_;
+                to[item] = of(i, block, logits_ + i * stride_ + block * BLOCK, std::min(BLOCK, n_ - block * BLOCK));
+            }
+        });
+    }
+
+    const float* logits_;
+    int64_t stride_, n_, count_;
+    std::vector<float> maxima_;
+};
+
+// Of each row of logits (rows, n): the `count` largest, largest first, their tokens, and log(sum of e^logit): (rows, count),
+// (rows, count), (rows, 1). Where fewer are not suppressed, the rest is -inf.
+std::tuple<Tensor, Tensor, Tensor> top_k(Tensor logits, int64_t count) {
+    check_floats(logits, 2, "logits");
+    const int64_t rows = logits.size(0), n = logits.size(1);
+    check_range(n, 1, MAX_NUMBERS, "the number of tokens");
+    check_range(count, 1, n, "count");
+    Tensor values = make({rows, count}), tokens = make({rows, count}, ScalarType::Long), sums = make({rows, 1});
+    if (rows == 0) return {values, tokens, sums};
+    const Blocks blocks(floats(logits), rows, logits.stride(0), 0, n);
+    const std::vector<float> logs = blocks.log_sum_exp();
+    std::copy(logs.begin(), logs.end(), mutable_floats(sums));
+    for (int64_t i = 0; i < rows; ++i) {
+        float* value = mutable_floats(values) + i * count;
+        auto* token = static_cast<int64_t*>(tokens.data_ptr()) + i * count;
+        std::fill_n(value, count, SUPPRESSED);
+        std::fill_n(token, count, int64_t{0});
+        for (const Candidate& candidate : blocks.row(i).top_k(count)) *value++ = candidate.logit, *token++ = candidate.token;
+    }
+    return {values, tokens, sums};
+}
+
+// A bound of the error of 8-bit logits, six times its standard deviation: x_k is off by up to half a step of its row, w_k by
+// up to half a step of its token's, evenly distributed, so that this is sqrt((|x| scale)^2 + (|w| step)^2) / sqrt(12).
+class ErrorBound {
+   public:
+    ErrorBound(const float* x, int64_t k) : norm_(std::sqrt(kernels().dot(x, x, k))) {
+        const auto [min, max] = std::minmax_element(x, x + k);
+        step_ = (std::max(*max, 0.0f) - std::min(*min, 0.0f)) / LIMIT_U8;
+    }
+    // Of a token whose row of the weight has this scale and norm.
+    float operator()(float scale, float norm) const {
+        return 6 / std::sqrt(12.0f) * std::hypot(norm_ * scale, norm * step_);
+    }
+
+   private:
+    float norm_, step_;
+};
+
+// Computes logits (rows, n) again, in place, where they may be among the `count` largest of their part of a row: before
+// `split` or from there on. They are x (rows, k) times the weight (n, k) in 8 bits with `scales` (n or more,); `norms` (n,)
+// are the norms of the weight's rows where x had 8 bits as well, and zeros where it had 16.
+void rescore(Tensor logits, Tensor x, Tensor weight, Tensor scales, Tensor norms, int64_t split, int64_t count) {
+    check_floats(logits, 2, "logits");
+    check_floats(x, 2, "x");
+    check_floats(weight, 2, "weight");
+    const int64_t rows = logits.size(0), n = logits.size(1), k = x.size(1);
+    STD_TORCH_CHECK(x.size(0) == rows && weight.size(0) == n && weight.size(1) == k, "x must be (", rows,
+                    ", k) and weight (", n, ", k), got (", x.size(0), ", ", k, ") and (", weight.size(0), ", ",
+                    weight.size(1), ")");
+    STD_TORCH_CHECK(k > 0, "x must have at least one column");
+    STD_TORCH_CHECK(rows <= 1 || logits.stride(0) >= n, "the rows of logits must not overlap");
+    const float* scale_of = contiguous_floats(scales, std::max(n, scales.numel()), "scales");
+    const float* norm_of = contiguous_floats(norms, n, "norms");
+    check_range(split, 0, n, "split");
+    STD_TORCH_CHECK(count >= 1, "count must be >= 1, got ", count);
+    if (rows == 0) return;
+    const auto rescore_part = [&](int64_t first, int64_t last) {
+        if (first == last) return;
+        const Blocks blocks(floats(logits), rows, logits.stride(0), first, last);
+        const float *scale = scale_of + first, *norm = norm_of + first;
+        const float largest_scale = kernels().max(scale, last - first), largest_norm = kernels().max(norm, last - first);
+        share_each(rows, [&](int64_t i) {
+            const Part part = blocks.row(i);
+            float* row = mutable_floats(logits) + i * logits.stride(0) + first;
+            const float* input = floats(x) + i * x.stride(0);
+            const ErrorBound error(input, k);
+            float least = std::numeric_limits<float>::max();  // stays where all of them are suppressed
+            for (const Candidate& candidate : part.top_k(count))
+                least = std::min(least, candidate.logit - error(scale[candidate.token], norm[candidate.token]));
+            const float bound = std::max(least - error(largest_scale, largest_norm), std::numeric_limits<float>::lowest());
+            part.at_least(bound, [&](int64_t j) {
+                if (row[j] + error(scale[j], norm[j]) >= least)
+                    row[j] = kernels().dot(input, floats(weight) + (first + j) * weight.stride(0), k);
+            });
+        });
+    };
+    rescore_part(0, split);
+    rescore_part(split, n);
+}
+
+}  // namespace
+
+STABLE_TORCH_LIBRARY_FRAGMENT(tilewhisper_native, m) {
+    m.def("top_k(Tensor logits, int count) -> (Tensor, Tensor, Tensor)");
+    m.def("rescore(Tensor(a!) logits, Tensor x, Tensor weight, Tensor scales, Tensor norms, int split, int count) -> ()");
+}
+
+STABLE_TORCH_LIBRARY_IMPL(tilewhisper_native, CPU, m) {
+    m.impl("top_k", TORCH_BOX(&top_k));
+    m.impl("rescore", TORCH_BOX(&rescore));
+}
+
+}  // namespace tilewhisper

@@ -1,0 +1,140 @@
+"""Arguments that every native operator accepts, by operator."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+NAMESPACE = "tilewhisper_native"
+native = getattr(torch.ops, NAMESPACE)
+
+
+def normal(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def weight(n: int, k: int, bits: int) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Packed panels, scales and sums: 16 and 8 bits for rows of 16, `bits` = 4 for quads."""
+    dense = normal(n, k, seed=n)
+    if bits == 4:
+        return tuple(native.pack_quads(dense))
+    return *native.pack_weight(dense, bits), None
+
+
+def padded(n: int) -> Tensor:
+    return torch.nn.functional.pad(normal(n, seed=7), (0, -n % 16))
+
+
+def linear(*shape: int, bits: int = 16, n: int = 21, whole: bool = True) -> list[Any]:
+    k = shape[-1]
+    more = [normal(*shape[:-1], n), normal(k), normal(k, seed=1)] if whole else [None] * 3
+    return [normal(*shape), *weight(n, k, bits), padded(n) if whole else None, n, whole, *more, 1e-5]
+
+
+def feed_forward(*shape: int, bits: int = 16, hidden: int = 70) -> list[Any]:
+    k = shape[-1]
+    fc1, fc2 = (weight(hidden, k, bits), padded(hidden)), (weight(k, hidden, bits), padded(k))
+    return [normal(*shape), normal(k), normal(k, seed=1), 1e-5, *fc1[0], fc1[1], hidden, *fc2[0], fc2[1]]
+
+
+def keys_values(*shape: int, bits: int = 16) -> list[Any]:
+    return [normal(*shape), normal(*shape, seed=1), bits]
+
+
+def attention(batch: int, heads: int, m: int, n: int = 21, bits: int = 16, biased: bool = True) -> list[Any]:
+    packed = native.pack_keys_values(*keys_values(batch, heads, n, 32, bits=bits))
+    return [normal(batch, heads, m, 32), *packed, n, 0.125, normal(n) if biased else None]
+
+
+def self_attention(batch: int, new: int, lengths: list[int]) -> list[Any]:
+    return [normal(batch, new, 3 * 2 * 32), normal(batch, 2, 9, 32), normal(batch, 2, 9, 32, seed=1), lengths, 0.125]
+
+
+def layer(bits: int, width: int = 32, hidden: int = 70) -> list[Any]:
+    sizes = [(3 * width, width), *[(width, width)] * 3, (hidden, width), (width, hidden)]
+    panels, scales, sums = (list(parts) for parts in zip(*(weight(*size, bits) for size in sizes), strict=True))
+    norms = [normal(width, seed=seed) for seed in range(6)]
+    return [norms, 1e-5, panels, scales, sums, [padded(n) for n, _ in sizes], width, hidden, 0.25]
+
+
+def cross_kv(n: int, bits: int = 16, biased: bool = True) -> list[Any]:
+    packed = native.pack_keys_values(*keys_values(1, 2, n, 16, bits=bits))
+    return [*packed, 2, n, 16, normal(n) if biased else None]
+
+
+def decoder_layers(lengths: list[int], new: list[int], cross_rows: list[int], bits: int = 16) -> list[Any]:
+    layers = [native.register_layer(*layer(bits)) for _ in range(2)]
+    handles = [native.register_cross_kv(*cross_kv(n, max(bits, 8))) for n in range(7, 7 + 2 * len(cross_rows))]
+    caches = [normal(2, len(lengths), 2, 9, 16, seed=seed) for seed in range(2)]
+    return [normal(sum(new), 32), layers, *caches, lengths, new, handles, cross_rows]
+
+
+def rescore(rows: int, n: int, k: int = 8, split: int = 0, count: int = 2) -> list[Any]:
+    x, dense = normal(rows, k), normal(n, k, seed=1)
+    _, scales, _ = native.pack_quads(dense)
+    return [x @ dense.T + normal(rows, n, seed=2) / 100, x, dense, scales, dense.norm(dim=1), split, count]
+
+
+VALID: dict[str, list[Callable[[], list[Any]]]] = {
+    "instruction_sets": [list],
+    "instruction_set": [list],
+    "use_instruction_set": [lambda: ["portable"]],
+    "pack_weight": [lambda: [normal(21, 13), 16], lambda: [normal(1, 1), 8]],
+    "pack_quads": [lambda: [normal(21, 13)], lambda: [normal(1, 1)]],
+    "linear": [
+        partial(linear, 2, 5, 13),
+        partial(linear, 1, 1, 1, bits=8, n=1, whole=False),
+        partial(linear, 3, 67, 13, bits=4),
+        partial(linear, 2, 67, 40, bits=8),
+    ],
+    "feed_forward": [partial(feed_forward, 2, 5, 13, bits=4), partial(feed_forward, 1, 67, 16)],
+    "pack_keys_values": [partial(keys_values, 2, 3, 21, 32), partial(keys_values, 1, 1, 1, 16, bits=8)],
+    "project_keys_values": [
+        lambda: [normal(1, 21, 13), *weight(64, 13, 4), padded(64), 64, 2, 8],
+        lambda: [normal(1, 1, 13), *weight(32, 13, 16), None, 32, 1, 16],
+    ],
+    "attention": [partial(attention, 2, 3, 55), partial(attention, 1, 1, 1, n=1, bits=8, biased=False)],
+    "self_attention": [partial(self_attention, 3, 2, [0, 7, 3]), partial(self_attention, 1, 1, [8])],
+    "register_layer": [partial(layer, 16), partial(layer, 4)],
+    "register_cross_kv": [partial(cross_kv, 21), partial(cross_kv, 1, 8, biased=False)],
+    "release": [lambda: [native.register_cross_kv(*cross_kv(3))]],
+    "decoder_layers": [
+        partial(decoder_layers, [0, 3, 2], [1, 2, 1], [3, 1]),
+        partial(decoder_layers, [4], [1], [1], bits=4),
+    ],
+    "top_k": [lambda: [normal(3, 5001), 6], lambda: [normal(1, 1), 1]],
+    "rescore": [partial(rescore, 3, 2500, split=2100), partial(rescore, 1, 1, count=1)],
+    "peak": [lambda: ["int8", "no such set"]],
+    "read_bandwidth": [],  # no arguments, a second or more; see test_peak.py
+    "read": [lambda: [torch.arange(33, dtype=torch.int32)]],
+}
+"""Arguments by operator, in the order of its schema."""
+
+EMPTY: dict[str, list[tuple[Callable[[], list[Any]], Any]]] = {
+    "linear": [
+        (partial(linear, 0, 5, 13), (0, 5, 21)),
+        (partial(linear, 2, 0, 13, bits=4), (2, 0, 21)),
+        (partial(linear, 0, 1500, 13, whole=False), (0, 1500, 21)),
+    ],
+    "feed_forward": [(partial(feed_forward, 0, 5, 13), (0, 5, 13)), (partial(feed_forward, 2, 0, 13), (2, 0, 13))],
+    "pack_keys_values": [
+        (partial(keys_values, 0, 3, 21, 32, bits=bits), ((0, 3, 1024), (0, 3, scales), (0, 3, values), (0, 3, 32)))
+        for bits, scales, values in ((16, 32, 22 * 32), (8, 64, 24 * 32))
+    ],
+    "attention": [
+        (partial(attention, 0, 3, 7), (0, 3, 7, 32)),
+        (partial(attention, 2, 0, 7), (2, 0, 7, 32)),
+        (partial(attention, 2, 3, 0, bits=8), (2, 3, 0, 32)),
+    ],
+    "self_attention": [
+        (partial(self_attention, 0, 2, []), (0, 2, 64)),
+        (partial(self_attention, 2, 0, [3, 9]), (2, 0, 64)),
+    ],
+    "decoder_layers": [(partial(decoder_layers, [], [], []), (0, 32))],
+    "top_k": [(lambda: [normal(0, 50), 6], ((0, 6), (0, 6), (0, 1)))],
+    "rescore": [(partial(rescore, 0, 50), None)],
+    "read": [(lambda: [torch.zeros(0)], 0)],
+}
+"""Arguments without rows, and the shapes of the results."""

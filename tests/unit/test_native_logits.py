@@ -1,0 +1,54 @@
+"""Top-k and rescoring of logits by the native kernels on every instruction set of this processor."""
+
+import math
+
+import pytest
+import torch
+from made_tensors import normal
+
+from tilewhisper.kernels.cpu import build
+from tilewhisper.kernels.cpu.torch_f32 import TorchBackend
+
+if reason := build.why_unavailable():
+    pytest.skip(reason, allow_module_level=True)
+
+
+pytest_plugins = ["native_fixtures"]
+
+
+@pytest.mark.parametrize("n", [1, 5, 4096, 51865])
+@pytest.mark.parametrize("count", [1, 6])
+def test_top_k_equals_torchs(instruction_set, backend, n, count):
+    logits = normal(3, n, seed=n) * 4
+    logits[:, ::7] = float("-inf")
+    logits[2, n // 2 :] = float("-inf")
+    count = min(count, n)
+    values, tokens, total = backend.top_k(logits, count)
+    exact = TorchBackend().top_k(logits.double(), count)
+    assert torch.equal(values, exact[0].float())
+    finite = values.isfinite()  # of suppressed tokens, any may be there
+    assert torch.equal(tokens[finite], exact[1][finite])
+    torch.testing.assert_close(total, exact[2].float(), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("count", [1, 6])
+def test_rescored_logits_are_exact_where_a_token_may_be_in_the_top_k_of_its_part(count, instruction_set, backend):
+    weight, x, split = normal(3000, 96), normal(4, 96, seed=1), 2500
+    x[0, 7], weight[5] = 30.0, weight[5] * 3  # a row and a token with coarser steps than the others
+    lm_head = backend.prepare_lm_head(weight)
+    exact, logits = (x.double() @ weight.double().T), backend.scores(x, lm_head)
+    suppressed = exact[1].argmax()
+    logits[1, suppressed] = exact[1, suppressed] = -math.inf
+    logits[2, split:] = exact[2, split:] = -math.inf
+    logits[3, split + 3 :] = exact[3, split + 3 :] = -math.inf
+    approximate = logits.clone()
+    backend.rescore(logits, x, lm_head, split, count)
+    for part in (slice(0, split), slice(split, None)):
+        least = exact[:, part].topk(count).values[:, -1:]
+        near = (exact[:, part] >= least - 0.05) & exact[:, part].isfinite()
+        assert near.any() and ((logits[:, part] - exact[:, part])[near].abs() < 1e-4).all()
+        assert (logits[:, part].argmax(dim=1) == exact[:, part].argmax(dim=1)).all()
+        best = (each[:, part].topk(count).values for each in (logits.double(), exact))
+        torch.testing.assert_close(*best, rtol=0, atol=1e-4)
+    assert (logits[2, split:] == -math.inf).all() and logits[1, suppressed] == -math.inf
+    assert (logits != approximate).sum() < 0.02 * approximate.numel()
