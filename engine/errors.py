@@ -4,7 +4,8 @@ USER_ERRORS
 ├── EngineError
 │   ├── PolicyError      a policy, rule or --backend that cannot be honoured
 │   ├── RoutingError     a routed product failed and no fallback was stated
-│   └── OptionError      an option out of its range
+│   ├── OptionError      an option out of its range
+│   └── ModelClosed      a model was used after `close`
 ├── models.ModelsError   audio, weights, languages
 └── kernels.KernelError  backends and devices
 """
@@ -27,6 +28,13 @@ class RoutingError(EngineError):
 
 class OptionError(EngineError):
     """An option out of its range."""
+
+
+class ModelClosed(EngineError):  # noqa: N818 (reads as the fact it states, like FileNotFoundError)
+    """A model was used after `close`."""
+
+    def __init__(self) -> None:
+        super().__init__("this model is closed; load it again")
 
 
 USER_ERRORS = (EngineError, ModelsError, KernelError)

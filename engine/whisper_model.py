@@ -18,9 +18,10 @@ from tilewhisper.engine.compat import policy_of, refuse
 from tilewhisper.engine.decoding.batch import Attempt, Batch, DecodedWindow, decode, detect_language
 from tilewhisper.engine.decoding.decoder import CrossKV, Decoder
 from tilewhisper.engine.decoding.token_rules import TokenRules
-from tilewhisper.engine.encoding.audio_context import AUTO_STEP, FULL, AudioContext, Encoded
+from tilewhisper.engine.encoding.audio_context import AUTO_STEP, FULL, AudioContext
 from tilewhisper.engine.encoding.audio_context import parse as parse_audio_context
 from tilewhisper.engine.encoding.encoder import Encoder
+from tilewhisper.engine.encoding.states import Encoded
 from tilewhisper.engine.errors import OptionError
 from tilewhisper.engine.options import TEMPERATURES, TranscriptionOptions
 from tilewhisper.engine.pipeline.scheduler import default_batch_size

@@ -13,9 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tilewhisper.engine.encoding.audio_context import Encoded
+from tilewhisper.engine.encoding.states import Encoded
 from tilewhisper.engine.routing.modules import fuse, norm_of
-from tilewhisper.kernels.base import DecoderBackend, DecoderLayer
+from tilewhisper.kernels.decoder import DecoderBackend, DecoderLayer
 
 ROOM = 64
 """Tokens that a cache has room for at first, and that it grows by; every row of a batch has the room of the longest.
@@ -149,7 +149,7 @@ class Decoder:
 
         Exact enough to see which may be the likeliest; `settle` makes those exact.
         """
-        return self._backend.scores(hidden, self._vocabulary)
+        return self._backend.logits(hidden, self._vocabulary)
 
     @torch.inference_mode()
     def rescore(self, logits: Tensor, hidden: Tensor, timestamp_begin: int, keep: int = 1) -> None:

@@ -30,7 +30,7 @@ def attempts(run: "FileRun", request: WindowRequest) -> Generator[Attempt, Decod
     prompt = request.prompt.around(plain)
     first, later = options.temperatures[0], options.temperatures[1:]
     decoded = yield Attempt(window.heard, prompt, first)
-    if window.encoded.cheap and came_out_badly(decoded, options):
+    if window.encoded.approximate and came_out_badly(decoded, options):
         window = run.encode_again(request)
         decoded = yield from with_fallback(window.heard, prompt, options.temperatures, options)
     elif later and needs_fallback(decoded, options):

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tilewhisper.engine.decoding.decoder import CrossKV
-from tilewhisper.engine.encoding.audio_context import FULL, AudioContext, Encoded
+from tilewhisper.engine.encoding.audio_context import FULL, AudioContext
+from tilewhisper.engine.encoding.states import Encoded
 from tilewhisper.engine.options import TranscriptionOptions
 from tilewhisper.engine.pipeline.frontend import Sound, listen, listen_to_speech
 from tilewhisper.engine.pipeline.segmenter import Stretch, WindowRequest, clips

@@ -26,9 +26,9 @@ from tilewhisper.engine.decoding.token_rules import TokenRules
 from tilewhisper.engine.pipeline import frontend
 from tilewhisper.engine.pipeline.transcription import Transcription
 from tilewhisper.engine.report import RunReport
-from tilewhisper.engine.routing.router import Router
+from tilewhisper.engine.routing.router import Launch, Router
 from tilewhisper.engine.whisper_model import WhisperModel
-from tilewhisper.kernels.base import DecoderBackend
+from tilewhisper.kernels.decoder import DecoderBackend
 from tilewhisper.models.audio.log_mel import LogMel
 
 DECODING = ("detect language", "prompt", "decode")
@@ -46,7 +46,7 @@ class Span(NamedTuple):
     end: int
     thread: int
     inputs: tuple[Sequence[int], ...] = ()
-    """Shapes of the tensors among the arguments, and in lists of them."""
+    """Shapes of the tensors among the arguments, and in lists of them; a launch's weights come last."""
     output: Sequence[int] | None = None
     """The result's shape, where it is a tensor."""
 
@@ -54,8 +54,10 @@ class Span(NamedTuple):
     def multiply_adds(self) -> int:
         """Of a product of the encoder."""
         if self.function == "attention":
-            q, k, *_ = self.inputs
-            return 2 * prod(q) * k[-2]
+            return self._attention_multiply_adds(self.inputs[0][-1] // 3)
+        if self.function == "encoder_layer":
+            weights = sum(prod(weight) for weight in self.inputs[-4:])
+            return prod(self.inputs[0][:-1]) * weights + self._attention_multiply_adds(self.inputs[0][-1])
         if self.function == "conv_gelu":
             _, weight, *_ = self.inputs
             return prod(self.output or ()) * prod(weight[1:])
@@ -63,6 +65,12 @@ class Span(NamedTuple):
             _, weight, *_ = self.inputs
             return 2 * prod(self.output or ()) * weight[0]
         return prod(self.output or ()) * self.inputs[0][-1]
+
+    def _attention_multiply_adds(self, width: int) -> int:
+        """Both products of x (batch, positions, ...); more keys, if any, are (batch, heads, n, head_dim)."""
+        x, *others = self.inputs
+        more = next((shape[-2] for shape in others if len(shape) == 4), 0)
+        return 2 * prod(x[:-1]) * (x[-2] + more) * width
 
 
 @dataclass(frozen=True)
@@ -180,7 +188,8 @@ def chrome_trace(recording: Recording) -> dict[str, Any]:
 
 
 _ENCODER_PRODUCTS = (
-    "conv_gelu", "linear", "norm_linear", "linear_gelu", "linear_add", "feed_forward", "matmul", "attention"
+    "conv_gelu", "linear", "norm_linear", "linear_gelu", "linear_add", "feed_forward", "matmul", "attention",
+    "encoder_layer",
 )  # fmt: skip
 """The router's functions."""
 
@@ -213,7 +222,7 @@ def _watched(model: WhisperModel) -> Iterator[tuple[Any, str, str, str | Callabl
     yield Batch, "step", "stage", lambda batch: "prompt" if batch.prompt_share else "decode"
     yield model, "align", "stage", "word times"
     for product in _ENCODER_PRODUCTS:
-        yield Router, product, "encoder", lambda router, launch, *_: launch
+        yield Router, product, "encoder", lambda router, launch, *_: launch.name
     yield Decoder, "step", "decoder", STEP
     yield Decoder, "logits", "decoder", "vocabulary"
     yield Decoder, "rescore", "decoder", "likeliest scores made exact"
@@ -252,7 +261,8 @@ def _watch(
         start = time.perf_counter_ns()
         result = original(*args, **options)
         end = time.perf_counter_ns()
-        inputs = tuple(tensor.shape for tensor in _tensors((*args, *options.values())))
+        weights = [weight for value in args if isinstance(value, Launch) for weight in value.weights]
+        inputs = tuple(tensor.shape for tensor in _tensors((*args, *options.values(), weights)))
         output = result.shape if isinstance(result, Tensor) else None
         spans.append(Span(called, category, function, start, end, get_native_id(), inputs, output))
         return result

@@ -92,7 +92,7 @@ def test_characters_are_counted_whatever_their_case_form_and_punctuation(script)
         (["gone.wav\twords"], [], "gone.wav: named in transcripts.tsv, and not there"),
         (["a.wav\t"], [], "a row has no file or no reference"),
         (["a.wav\twords"], ["--setting", "cpu"], "expected POLICY/AUDIO_CONTEXT, such as cpu/sparse:4, not 'cpu'"),
-        (["a.wav\twords"], ["--setting", "cpu/sparse:0"], "unknown audio context 'sparse:0'"),
+        (["a.wav\twords"], ["--setting", "cpu/sparse:0"], "got 'sparse:0'"),
         (["a.wav\twords"], ["--setting", "gpu/full"], "no policy 'gpu'"),
         (["a.wav\twords"], ["--beam_size", "0"], "beam_size must be at least 1"),
         (["a.wav\twords"], ["--model", "nobody"], "nobody"),

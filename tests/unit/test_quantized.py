@@ -324,13 +324,13 @@ def test_native_code_lets_go_of_a_window_with_the_last_that_is_kept_of_it(backen
     layers, x = backend.prepare_layers([decoder_layer(backend, 64)]), normal(1, 64)
     caches = torch.zeros(1, 1, 1, 8, 64), torch.zeros(1, 1, 1, 8, 64)
     first, second = (backend.pack_cross_kv(normal(1, 1, n, 64), normal(1, 1, n, 64)) for n in (30, 20))
-    gone, before = first.held.number, backend.decoder_layers(x, layers, *caches, [0], [1], [(second,)])
+    gone, before = first.handle.number, backend.decoder_layers(x, layers, *caches, [0], [1], [(second,)])
     del first
     assert torch.equal(backend.decoder_layers(x, layers, *caches, [0], [1], [(second,)]), before)
     with pytest.raises(RuntimeError, match=f"nothing of this kind is held as number {gone}"):
         native.decoder_layers(x, [layers[0].number], *caches, [0], [1], [gone], [1])
     with pytest.raises(RuntimeError, match="nothing of this kind"):
-        native.decoder_layers(x, [second.held.number], *caches, [0], [1], [second.held.number], [1])
+        native.decoder_layers(x, [second.handle.number], *caches, [0], [1], [second.handle.number], [1])
 
 
 def everything(backend) -> list[torch.Tensor]:
@@ -430,7 +430,7 @@ def test_settled_scores_are_exact_where_a_token_may_be_one_of_the_likeliest_of_i
     weight, x, split = normal(3000, 96), normal(4, 96, seed=1), 2500
     x[0, 7], weight[5] = 30.0, weight[5] * 3  # a row and a token of coarser steps than others
     vocabulary = backend.prepare_lm_head(weight)
-    exact, scores = (x.double() @ weight.double().T), backend.scores(x, vocabulary)
+    exact, scores = (x.double() @ weight.double().T), backend.logits(x, vocabulary)
     forbidden = exact[1].argmax()
     scores[1, forbidden] = exact[1, forbidden] = -math.inf
     scores[2, split:] = exact[2, split:] = -math.inf
