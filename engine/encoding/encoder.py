@@ -79,7 +79,7 @@ class Encoder:
         `bias` (positions,) is added to attention's logits; `more` are each layer's keys and values besides its own.
         """
         for i, layer in enumerate(self._layers):
-            x = layer(x, bias, more[i] if more else None)
+            x = layer.run(x, bias, more[i] if more else None)
         return self._norm(x)
 
     def _norm(self, x: Tensor) -> Tensor:

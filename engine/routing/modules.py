@@ -93,13 +93,9 @@ class RoutedLayer:
     qkv: Callable[[Tensor], Tensor]
     """x, normed first -> (batch, positions, 3 * d_model)"""
     rest: Callable[[Tensor, Tensor, Tensor | None, MoreKV], Tensor]
-    """(qkv, x, bias, more) -> the layer's output"""
-    whole: Callable[[Tensor, Tensor | None, MoreKV], Tensor] | None = None
-    """(x, bias, more) -> the layer's output, where its backend runs a layer as one launch."""
-
-    def __call__(self, x: Tensor, bias: Tensor | None = None, more: MoreKV = None) -> Tensor:
-        """x through the layer. `bias` and `more` are as in `Backend.qkv_attention`."""
-        return self.whole(x, bias, more) if self.whole else self.rest(self.qkv(x), x, bias, more)
+    """(qkv, x, bias, more) -> the layer's output; `bias` and `more` are as in `Backend.qkv_attention`."""
+    run: Callable[[Tensor, Tensor | None, MoreKV], Tensor]
+    """(x, bias, more) -> the layer's output, by as few launches as its backends allow."""
 
 
 @dataclass(frozen=True)
@@ -158,13 +154,20 @@ class _LayerRouting:
         sites = [site for site in self._router.plans if site.startswith(f"{self._name}.")]
         if self._router.can_join(sites, lambda backend: backend.supports_block("encoder_layer", self._shape)):
             return self._whole(sites)
-        attention, out, feed_forward = self._attention(), self._out, self._feed_forward()
-        self._router.prepare(out.launch)
+        router, projections, out = self._router, self._projections, self._out
+        qkv, attention, feed_forward = self._qkv(), self._attention(), self._feed_forward()
+        router.prepare(out.launch)
 
         def rest(qkv: Tensor, x: Tensor, bias: Tensor | None, more: MoreKV) -> Tensor:
             return feed_forward(out.add(attention(qkv, bias, more), x))
 
-        return RoutedLayer(self._qkv(), rest)
+        def run(x: Tensor, bias: Tensor | None, more: MoreKV) -> Tensor:
+            return rest(qkv(x), x, bias, more)
+
+        def run_on_device(x: Tensor, bias: Tensor | None, more: MoreKV) -> Tensor:
+            return run(router.place(x, projections[0].launch), bias, more)  # read twice: by the norm, as the residual
+
+        return RoutedLayer(qkv, rest, run_on_device if router.is_on_device(projections[0].launch) else run)
 
     def _whole(self, sites: Sequence[str]) -> RoutedLayer:
         qkv = self._joint_qkv()

@@ -196,6 +196,27 @@ class Router:
         """x (batch, positions, d_model) through a whole layer."""
         return self._run(launch, lambda backend, layer, x: backend.encoder_layer(x, layer, bias, more), x)
 
+    def place(self, x: Tensor, launch: Launch) -> Tensor:
+        """x on the backend of a launch, ahead of several launches that read it; the time is the launch's."""
+        backend = self._backend(launch.plans[0].backend)
+        if isinstance(x, DeviceTensor):
+            return x
+        started = time.perf_counter()
+        try:
+            with backend.lock:
+                moved = backend.to_device(x)
+        except TROUBLE:
+            return x  # the launch will fail too, and go to its fallback
+        if isinstance(moved, DeviceTensor):
+            moved.on_host = x
+        if (counts := _counting.get().get(self)) is not None:
+            counts[launch.plans[0].route.site.name].seconds += time.perf_counter() - started
+        return moved
+
+    def is_on_device(self, launch: Launch) -> bool:
+        """Whether the launch starts on a device."""
+        return self._backend(launch.plans[0].backend).on_device
+
     def labels(self) -> tuple[str, ...]:
         """Names of the backends in use, for reports; available after `close` too."""
         return tuple(self._labels[name] for name in dict.fromkeys(plan.backend for plan in self.plans.values()))

@@ -383,7 +383,7 @@ def test_a_closed_router_refuses_every_use(model, mel):
     routed.router.close()
     for use in (
         lambda: Encoder(model.model.encoder, routed)(mel),
-        lambda: routed.layers[0](torch.randn(1, 50, 64)),
+        lambda: routed.layers[0].run(torch.randn(1, 50, 64), None, None),
         lambda: model.model.encoder(mel),
         lambda: routed.router.uses_device(),
     ):
