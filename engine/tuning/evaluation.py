@@ -1,7 +1,7 @@
-"""One model's encoder under many policies, side by side: what each costs, and how far its states are from float32.
+"""One model's encoder under many policies: the time of each, and the error of its states against float32.
 
 Every policy gets its own copy of the modules, which shares the weights, and backends are made once; so policies can be
-run in turn without being routed and prepared anew. Times of single sites are the router's own counts.
+run in turn without routing and preparing again. Times of single sites are the router's own counts.
 """
 
 import copy
@@ -27,18 +27,18 @@ from tilewhisper.kernels import registry
 from tilewhisper.kernels.base import Backend
 
 BASELINE = "torch"
-"""The backend whose states are the truth: float32."""
+"""The backend whose states are the reference: float32."""
 
 Launch = tuple[str, ...]
-"""Names of the sites that run as one call where they are on one backend."""
+"""Names of the sites that run as one call if they are on one backend."""
 
 
 @dataclass(frozen=True)
 class Kind:
-    """A launch of a layer, in all layers: the same shapes, so the same times."""
+    """One launch of a layer, in all layers: equal shapes, so equal times."""
 
     name: str
-    """As the launch's, with `*` for the layer."""
+    """The launch's name, with `*` for the layer."""
     launches: tuple[Launch, ...]
 
 
@@ -51,7 +51,7 @@ class Timing:
 
 
 class Trials:
-    """Close it (or use it as a context manager) to release what its backends hold."""
+    """Policies of one model in turn. Close it (or use it as a context manager) to release its backends."""
 
     def __init__(self, model: Any, mels: Sequence[Tensor], create: Callable[[str], Backend] = registry.create) -> None:
         """`model` is a transformers Whisper model that is not routed; `mels` are windows (n_mels, 3000)."""
@@ -70,9 +70,9 @@ class Trials:
         self._truth = [encoder(mel) for mel in self._mels]
 
     def error(self, policy: Policy, windows: int | None = None) -> float:
-        """Relative Frobenius error of the final states, that of the worst of the first `windows`; NaN where one is.
+        """Relative Frobenius error of the final states: the largest of the first `windows`, NaN if any state is.
 
-        0 for the baseline by definition. Raises EngineError and KernelError where the policy cannot run.
+        0 for the baseline by definition. Raises EngineError and KernelError if the policy cannot run.
         """
         if policy.default == BASELINE and not policy.rules:
             return 0.0
@@ -84,7 +84,7 @@ class Trials:
         return float(torch.stack(errors).max())
 
     def time_in_turn(self, policies: Mapping[str, Policy], rounds: int) -> dict[str, Timing]:
-        """Warm each up, then let all take turns on the first window, so that a machine that slows down slows all."""
+        """Warm up each, then run all in turn on the first window, so that a machine that slows down slows all."""
         encoders = {name: self._encoder(policy) for name, policy in policies.items()}
         for _, encoder in encoders.values():
             encoder(self._mels[0])
@@ -107,7 +107,7 @@ class Trials:
         self.close()
 
     def _encoder(self, policy: Policy) -> tuple[RoutedEncoder, Encoder]:
-        # What deepcopy is told that it has copied, it takes as it is.
+        # deepcopy shares the tensors in its memo.
         shared = {id(tensor): tensor for tensor in chain(self._model.parameters(), self._model.buffers())}
         twin: Any = copy.deepcopy(self._model, shared)
         routed = apply_policy(twin, policy, self._create)

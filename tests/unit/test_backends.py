@@ -168,7 +168,7 @@ def test_an_encoder_layer_equals_float64(backend, biased, keys):
 
 # The seed's five accuracy cases: (M, K, N), standard deviations of a and b, the seed's largest |error|. It does not say
 # how its numbers were drawn. At these scales inputs rounded to bf16 stay within its errors, and inputs cut off to bf16,
-# which doubles the error, do not: so the bounds tell a right tile from a slightly wrong one.
+# which doubles the error, do not: so the bounds detect a slightly wrong tile.
 SEED_CASES = {
     "64x64": ((64, 64, 64), 0.16, 0.16, 0.002961),
     "arbitrary": ((100, 130, 70), 0.17, 0.17, 0.003776),

@@ -57,7 +57,7 @@ class LinearDevice(Backend):
 
 
 class Device(LinearDevice):
-    """The same with every block; `blocks` are those of several products that it runs as one."""
+    """The same with every block; it runs as one call the blocks of several products named in `blocks`."""
 
     name = "device"
 

@@ -25,7 +25,7 @@ from tilewhisper.kernels.base import Backend, BackendUnavailable, ProductFailed,
 
 
 class TroubledBackend(Backend):
-    """Stands for a device: pads weights, rejects one K, and fails after `works` products."""
+    """Imitates a device: pads weights, rejects one K, and fails after `works` products."""
 
     name = "troubled"
     summary = "for tests"
@@ -83,7 +83,7 @@ def rules(*entries: tuple[str, str, str | None], default: str = "torch") -> poli
 
 
 def encode(model, mel, chosen, create=registry.create):
-    """The states and what was counted, by site without `layers.`."""
+    """The states, the counts by site, and the routed encoder."""
     routed = apply_policy(model, chosen, create)
     counts = defaultdict(SiteCount)
     with routed.router.counting(counts):
@@ -439,7 +439,7 @@ def test_every_custom_operator_passes_opcheck(model, mel):
 
 
 def test_a_router_lives_no_longer_than_its_model(model, mel):
-    """No table of routers keeps it, and no cycle."""
+    """No table of routers holds it, and no reference cycle."""
     _, _, routed = encode(model, mel, rules())
     router = weakref.ref(routed.router)
     gc.disable()
