@@ -62,6 +62,14 @@ _counting: ContextVar[Mapping[Router, Counts]] = ContextVar("counting", default=
 """Where each router counts, by thread and task: two threads that use one router never see each other's counts."""
 
 
+Prepare = Callable[[Backend], Any]
+"""Converts a launch's weights for a backend."""
+
+
+def _no_weights(backend: Backend) -> None:
+    pass
+
+
 class Launch(OpaqueBase):
     """One call of a backend: its sites and its weights. Custom operators take it as their last argument.
 
@@ -75,9 +83,9 @@ class Launch(OpaqueBase):
         name: str,
         plans: Sequence[SitePlan],
         weights: Sequence[Tensor] = (),
-        prepare: Callable[[Backend], Any] = lambda backend: None,
+        prepare: Prepare = _no_weights,
     ) -> None:
-        """`prepare` converts the weights for a backend; `weights` are those same tensors, the products' own first."""
+        """`weights` are the weight tensors in the order of the products; `prepare` converts them for a backend."""
         self.router = router
         self.name = name
         self.plans = tuple(plans)
@@ -108,11 +116,9 @@ class Router:
         self._prepared: dict[tuple[Backend, str], Any] = {}
         self.plans: dict[str, SitePlan] = {route.site.name: plan_site(route, self._backend) for route in routes}
 
-    def launch(
-        self, site: str, weights: Sequence[Tensor] = (), prepare: Callable[[Backend], Any] | None = None
-    ) -> Launch:
+    def launch(self, site: str, weights: Sequence[Tensor] = (), prepare: Prepare = _no_weights) -> Launch:
         """A launch of one site."""
-        return Launch(self, site, [self.plans[site]], weights, prepare or (lambda backend: None))
+        return Launch(self, site, [self.plans[site]], weights, prepare)
 
     def can_join(self, sites: Sequence[str], reason_against: Callable[[Backend], str | None]) -> bool:
         """Whether the sites start at one backend, with one fallback, that has no reason against running them as one."""
@@ -126,7 +132,7 @@ class Router:
         name: str,
         sites: Sequence[str],
         weights: Sequence[Tensor] = (),
-        prepare: Callable[[Backend], Any] = lambda backend: None,
+        prepare: Prepare = _no_weights,
     ) -> Launch:
         """One launch for several sites, for which `can_join` must be true."""
         launch = Launch(self, name, [self.plans[site] for site in sites], weights, prepare)
