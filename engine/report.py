@@ -230,12 +230,12 @@ def site_report(plan: SitePlan, count: SiteCount) -> SiteReport:
         device_calls=count.device_calls,
         device_seconds=count.device_seconds,
         launch=plan.launch,
-        fallback_reasons=[*([plan.refusal] if plan.refusal else []), *count.failures],
+        fallback_reasons=[*([plan.fallback_reason] if plan.fallback_reason else []), *count.failures],
     )
 
 
 def decoder_report(plan: DecoderPlan) -> DecoderReport:
-    return DecoderReport(plan.route.backend, plan.backend.label, plan.refusal)
+    return DecoderReport(plan.route.backend, plan.backend.label, plan.fallback_reason)
 
 
 def machine() -> Machine:

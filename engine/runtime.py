@@ -15,8 +15,9 @@ from tilewhisper.engine.decoding.decoder import CrossKV, Decoder
 from tilewhisper.engine.decoding.language import detect_language
 from tilewhisper.engine.decoding.logits import LogitsProcessor
 from tilewhisper.engine.decoding.search import search_at
-from tilewhisper.engine.encoding.audio_context import AUTO_STEP, FULL, AudioContext, Encoded, parse
+from tilewhisper.engine.encoding.audio_context import AUTO_STEP, FULL, AudioContext, parse
 from tilewhisper.engine.encoding.encoder import Encoder
+from tilewhisper.engine.encoding.states import Encoded
 from tilewhisper.engine.options import TranscriptionOptions
 from tilewhisper.engine.report import Stage
 from tilewhisper.engine.routing.modules import apply_policy

@@ -1,4 +1,4 @@
-"""The oracle: products in float64, rounded to float32 once at the end. Slow on purpose; nothing here is clever."""
+"""The oracle: products in float64, rounded to float32 once at the end. Simple and slow on purpose."""
 
 from typing import NamedTuple
 

@@ -1,4 +1,4 @@
-"""Backend names and where each lives. A backend is imported when it is first asked for, not before."""
+"""Backend names and the class behind each. A backend is imported on first use."""
 
 from collections.abc import Iterator
 from difflib import get_close_matches
@@ -24,7 +24,7 @@ def names() -> tuple[str, ...]:
 
 
 def backend_class(name: str) -> type[Backend]:
-    """The class behind a name. Raises UnknownBackend with the valid names."""
+    """The class of a backend. Raises UnknownBackend with the valid names."""
     try:
         module, _, attribute = _BACKENDS[name].partition(":")
     except KeyError:
@@ -36,7 +36,7 @@ def backend_class(name: str) -> type[Backend]:
 
 
 def create(name: str, settings: Settings = DEFAULTS) -> Backend:
-    """A fresh backend. Raises UnknownBackend, or BackendUnavailable when it cannot run on this machine."""
+    """Create a backend. Raises UnknownBackend, or BackendUnavailable if it cannot run on this machine."""
     cls = backend_class(name)
     if reason := cls.why_unavailable(settings):
         raise BackendUnavailable(f"backend {name!r} cannot run here: {reason}")

@@ -20,7 +20,7 @@ from rich.progress import track
 from rich.table import Table
 
 from tilewhisper import WhisperModel
-from tilewhisper.engine.encoding.audio_context import Encoded
+from tilewhisper.engine.encoding.states import Encoded
 from tilewhisper.engine.errors import USER_ERRORS
 from tilewhisper.engine.options import TranscriptionOptions
 from tilewhisper.engine.tuning.transformers_whisper import TransformersWhisper

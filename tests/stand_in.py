@@ -1,4 +1,4 @@
-"""A model that says what it was asked and gives a transcript back: a command's case costs milliseconds."""
+"""A fake model that records its calls and returns a given transcript, so that a command's test takes milliseconds."""
 
 from types import SimpleNamespace
 
@@ -19,7 +19,7 @@ def segment(**values) -> Segment:
 
 
 class StandIn:
-    """In the place of `WhisperModel`; its instances, and what they were asked, are kept for the test."""
+    """Replaces `WhisperModel`; its calls are recorded for the test."""
 
     asked: list[SimpleNamespace]
     together: list[SimpleNamespace]

@@ -12,9 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tilewhisper.engine.encoding.audio_context import Encoded
+from tilewhisper.engine.encoding.states import Encoded
 from tilewhisper.engine.routing.modules import fuse, norm_of
-from tilewhisper.kernels.base import DecoderBackend, DecoderLayer
+from tilewhisper.kernels.decoder import DecoderBackend, DecoderLayer
 
 CACHE_STEP = 64
 """Tokens of cache capacity to start with and to grow by; all rows of a batch have the capacity of the longest.
@@ -152,7 +152,7 @@ class Decoder:
 
         `rescore` makes the candidates' logits exact.
         """
-        return self._backend.scores(hidden, self._lm_head)
+        return self._backend.logits(hidden, self._lm_head)
 
     @torch.inference_mode()
     def rescore(self, logits: Tensor, hidden: Tensor, timestamp_begin: int, top: int = 1) -> None:

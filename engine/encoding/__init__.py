@@ -1,1 +1,1 @@
-"""From log-mel windows to encoder states, over as much of the trailing silence as needed."""
+"""Encode log-mel windows to states, with a full or an approximate silent tail."""

@@ -1,22 +1,26 @@
 """Run Whisper's encoder over the model's modules: conv stem, layers with routed products, final norm.
 
 A runner of our own, because transformers' forward fixes the context at 30 s and does not let the attention products
-go elsewhere. Weights are the model's own; every product goes through `engine.routing`, with the norm before it.
+run elsewhere. Weights are the model's own; every product goes through `engine.routing`, with the norm before it.
+Activations may stay on a device from one layer to the next; the last one is read back before the final norm.
 """
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from tilewhisper.engine.encoding.audio_context import EDGE, FULL, AudioContext, Encoded, SparseTail, whole_positions
-from tilewhisper.engine.routing.modules import LayerRoutes, RoutedEncoder
+from tilewhisper.engine.encoding.audio_context import EDGE, FULL, AudioContext, whole_positions
+from tilewhisper.engine.encoding.states import Encoded, SparseTail
+from tilewhisper.engine.routing.modules import RoutedEncoder
+from tilewhisper.kernels.base import split_heads
+from tilewhisper.kernels.device_tensor import to_host
 from tilewhisper.models.constants import FRAMES_PER_POSITION, POSITIONS
 
-Attend = Callable[[LayerRoutes, int, Tensor, Tensor, Tensor, float], Tensor]
-"""(routes, layer, q, k, v, scale) -> values, all (batch, heads, positions, head_dim)"""
+KeysValues = tuple[Tensor, Tensor]
+"""One layer's, each (1, heads, positions, head_dim)"""
 
 
 class Encoder:
@@ -26,18 +30,18 @@ class Encoder:
         """`modules` is the model's encoder, whose projections `routed` has swapped."""
         self._modules = modules
         self._convolutions = routed.stem
-        self._layers = list(zip(modules.layers, routed.layers, strict=True))
+        self._layers, self._heads = routed.layers, routed.heads
         self._positions: Tensor = modules.embed_positions.weight
 
     @torch.inference_mode()
     def __call__(self, mel: Tensor) -> Tensor:
         """Log-mel windows (batch, n_mels, 3000) to states (batch, 1500, d_model)."""
         x = self._stem(mel)
-        return self._run(x + self._positions[: x.shape[1]], _attend_to_all)
+        return self._run(x + self._positions[: x.shape[1]])
 
     @torch.inference_mode()
     def encode(self, mel: Tensor, content_frames: int, context: AudioContext) -> Encoded:
-        """One window (1, n_mels, 3000) whose first frames hold audio and whose others are silence."""
+        """Encode one window (1, n_mels, 3000) with audio in its first `content_frames` frames and silence after."""
         whole = whole_positions(content_frames)
         if context == FULL or whole >= POSITIONS - EDGE:
             return Encoded(self(mel))
@@ -46,80 +50,56 @@ class Encoder:
         return self._with_silent_tail(mel, content_frames, whole)
 
     def _with_sparse_tail(self, mel: Tensor, content_frames: int, tail: SparseTail) -> Encoded:
-        def attend(routes: LayerRoutes, layer: int, q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
-            return routes.attention(q, k, v, scale, tail.bias)
-
-        x = self._short_stem(mel, content_frames, tail.kept)
-        return Encoded(self._run(x, attend), tail.bias, cheap=True)
+        x = self._short_stem(mel, content_frames, tail.positions)
+        return Encoded(self._run(x, tail.bias), tail.bias, approximate=True)
 
     def _with_silent_tail(self, mel: Tensor, content_frames: int, whole: int) -> Encoded:
-        silence = self._silence
-
-        def attend(routes: LayerRoutes, layer: int, q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
-            silent_k, silent_v = silence.keys_values[layer]
-            k, v = torch.cat([k, silent_k[:, :, whole:]], dim=2), torch.cat([v, silent_v[:, :, whole:]], dim=2)
-            return routes.attention(q, k, v, scale, None)
-
+        states, keys_values = self._silence
         x = self._short_stem(mel, content_frames, torch.arange(whole))
-        return Encoded(torch.cat([self._run(x, attend), silence.states[:, whole:]], dim=1), cheap=True)
+        x = self._run(x, more=[(k[:, :, whole:], v[:, :, whole:]) for k, v in keys_values])
+        return Encoded(torch.cat([x, states[:, whole:]], dim=1), approximate=True)
 
     @cached_property
-    def _silence(self) -> "_Silence":
-        """A window of nothing but silence, encoded once: 37 MB for base."""
-        keys_values: list[tuple[Tensor, Tensor]] = []
-
-        def attend(routes: LayerRoutes, layer: int, q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
-            keys_values.append((k.contiguous(), v.contiguous()))
-            return routes.attention(q, k, v, scale, None)
-
+    def _silence(self) -> tuple[Tensor, list[KeysValues]]:
+        """A window of pure silence, encoded once: states (1, 1500, d_model) and each layer's keys and values; 37 MB for
+        base."""
         n_mels = self._modules.conv1.weight.shape[1]
-        x = self._stem(torch.zeros(1, n_mels, POSITIONS * FRAMES_PER_POSITION))
-        return _Silence(self._run(x + self._positions, attend), keys_values)
+        x = self._stem(torch.zeros(1, n_mels, POSITIONS * FRAMES_PER_POSITION)) + self._positions
+        keys_values = []
+        for layer in self._layers:
+            qkv = layer.qkv(x)
+            _, k, v = split_heads(to_host(qkv), self._heads)
+            keys_values.append((k.contiguous(), v.contiguous()))
+            x = layer.rest(qkv, x, None, None)
+        return self._norm(x), keys_values
 
-    def _run(self, x: Tensor, attend: Attend) -> Tensor:
-        """(batch, positions, d_model) through the layers and the final norm."""
-        for i, (layer, routes) in enumerate(self._layers):
-            x = _self_attention(layer, routes, x, i, attend)
-            x = routes.feed_forward(x)
-        states: Tensor = self._modules.layer_norm(x)
+    def _run(self, x: Tensor, bias: Tensor | None = None, more: Sequence[KeysValues] | None = None) -> Tensor:
+        """(batch, positions, d_model) through the layers and the final norm.
+
+        `bias` (positions,) is added to attention's logits; `more` are each layer's keys and values besides its own.
+        """
+        for i, layer in enumerate(self._layers):
+            x = layer.run(x, bias, more[i] if more else None)
+        return self._norm(x)
+
+    def _norm(self, x: Tensor) -> Tensor:
+        states: Tensor = self._modules.layer_norm(to_host(x))
         return states
 
     def _stem(self, mel: Tensor) -> Tensor:
         x = mel.mT
         for conv in self._convolutions:
             x = conv(x)
-        return x
+        return to_host(x)
 
-    def _short_stem(self, mel: Tensor, content_frames: int, kept: Tensor) -> Tensor:
-        """The kept positions' inputs (1, n, d_model), without the convolutions of silence.
+    def _short_stem(self, mel: Tensor, content_frames: int, positions: Tensor) -> Tensor:
+        """The inputs (1, n, d_model) of the given positions, without the convolutions of silence.
 
-        After the audio, log-mel frames are all alike, and so are positions from 3 frames on, but for the last, which
+        After the audio, log-mel frames are all equal, and so are positions from 3 frames on, except the last, which
         sees the edge. So a window cut 16 frames after the audio has one of each kind.
         """
         frames = min(-(-(content_frames + 16) // FRAMES_PER_POSITION) * FRAMES_PER_POSITION, mel.shape[2])
         x = self._stem(mel[:, :, :frames])
         last = x.shape[1] - 1
-        source = torch.where(kept == POSITIONS - 1, last, kept.clamp(max=last - 1))
-        return x[:, source] + self._positions[kept]
-
-
-class _Silence:
-    """What a silent window leaves: states (1, 1500, d_model), and each layer's keys and values."""
-
-    def __init__(self, states: Tensor, keys_values: list[tuple[Tensor, Tensor]]) -> None:
-        self.states = states
-        self.keys_values = keys_values
-
-
-def _attend_to_all(routes: LayerRoutes, layer: int, q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
-    return routes.attention(q, k, v, scale, None)
-
-
-def _self_attention(layer: Any, routes: LayerRoutes, x: Tensor, number: int, attend: Attend) -> Tensor:
-    """x (batch, positions, d_model) plus what its positions take from each other."""
-    attention = layer.self_attn
-    heads = (*x.shape[:-1], attention.num_heads, attention.head_dim)
-    q, k, v = (part.view(heads).transpose(1, 2) for part in routes.qkv(x))
-    values = attend(routes, number, q, k, v, attention.scaling)
-    y: Tensor = attention.out_proj.add(values.transpose(1, 2).reshape(x.shape), x)
-    return y
+        source = torch.where(positions == POSITIONS - 1, last, positions.clamp(max=last - 1))
+        return x[:, source] + self._positions[positions]

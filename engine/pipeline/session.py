@@ -10,7 +10,8 @@ from typing import Any
 
 from tilewhisper.engine.decoding.batch import Attempt
 from tilewhisper.engine.decoding.decoder import CrossKV
-from tilewhisper.engine.encoding.audio_context import FULL, AudioContext, Encoded
+from tilewhisper.engine.encoding.audio_context import FULL, AudioContext
+from tilewhisper.engine.encoding.states import Encoded
 from tilewhisper.engine.options import TranscriptionOptions
 from tilewhisper.engine.pipeline.frontend import AudioFeatures, read_audio, read_speech
 from tilewhisper.engine.pipeline.segmenter import Clip, WindowRequest, clips_of

@@ -1,1 +1,1 @@
-"""Which backend runs which matrix product: sites, policies and the router."""
+"""Routing: sites, policies, and the router that runs each product on its backend."""

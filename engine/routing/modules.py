@@ -1,10 +1,9 @@
 """Put a router into a Whisper model: swap the encoder's projections, share the weights.
 
 `apply_policy(model, policy)` swaps the encoder's projections for `RoutedLinear` modules that hold the very parameters
-of the layers they replace, so the state dict stays as it was. A projection is one call of a custom op
-(`tilewhisper::linear`, `norm_linear`, `linear_gelu`, `linear_add`); convolutions and attention products call the router
-directly. Where the q, k and v projections of a layer go to the same backend they share a launch, and so do the two
-attention products, or fc1 and fc2 (`tilewhisper::feed_forward`), where that backend fuses them.
+of the layers they replace, so the state dict stays as it was. Every product is a call of a custom operator (see
+operators.py). Sites that start at one backend run as one launch where that backend has such a block: all of a layer;
+else q, k and v; both attention products; fc1 and fc2.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,117 +13,25 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from tilewhisper.engine.routing import operators
 from tilewhisper.engine.routing.policy import Policy
-from tilewhisper.engine.routing.router import Router, router_of, weights_of
+from tilewhisper.engine.routing.router import Launch, MoreKV, Router
 from tilewhisper.engine.routing.sites import sites_of
 from tilewhisper.kernels import registry
-from tilewhisper.kernels.base import Backend, Norm, ProductShape
-
-
-def _linear(x: Tensor, weight: Tensor, bias: Tensor | None, router: str, launch: str) -> Tensor:
-    return router_of(router).linear(launch, x, weight, bias)
-
-
-def _norm_linear(
-    x: Tensor,
-    norm_weight: Tensor,
-    norm_bias: Tensor,
-    eps: float,
-    weight: Tensor,
-    bias: Tensor | None,
-    router: str,
-    launch: str,
-) -> Tensor:
-    return router_of(router).norm_linear(launch, x, Norm(norm_weight, norm_bias, eps), weight, bias)
-
-
-def _linear_gelu(x: Tensor, weight: Tensor, bias: Tensor | None, router: str, launch: str) -> Tensor:
-    return router_of(router).linear_gelu(launch, x, weight, bias)
-
-
-def _linear_add(x: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor, router: str, launch: str) -> Tensor:
-    return router_of(router).linear_add(launch, x, weight, bias, residual)
-
-
-def _feed_forward(
-    x: Tensor,
-    norm_weight: Tensor,
-    norm_bias: Tensor,
-    eps: float,
-    weight1: Tensor,
-    bias1: Tensor | None,
-    weight2: Tensor,
-    bias2: Tensor | None,
-    router: str,
-    launch: str,
-) -> Tensor:
-    norm = Norm(norm_weight, norm_bias, eps)
-    return router_of(router).feed_forward(launch, x, norm, [(weight1, bias1), (weight2, bias2)])
-
-
-def _linear_shape(x: Tensor, weight: Tensor, bias: Tensor | None, router: str, launch: str) -> Tensor:
-    return x.new_empty((*x.shape[:-1], weight.shape[0]))
-
-
-def _linear_add_shape(
-    x: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor, router: str, launch: str
-) -> Tensor:
-    return torch.empty_like(residual)
-
-
-def _norm_linear_shape(
-    x: Tensor,
-    norm_weight: Tensor,
-    norm_bias: Tensor,
-    eps: float,
-    weight: Tensor,
-    bias: Tensor | None,
-    router: str,
-    launch: str,
-) -> Tensor:
-    return x.new_empty((*x.shape[:-1], weight.shape[0]))
-
-
-def _like_x(x: Tensor, *others: Any) -> Tensor:
-    return torch.empty_like(x)
-
-
-def _operator(name: str, inputs: str, run: Callable[..., Tensor], shape: Callable[..., Tensor]) -> Any:
-    """A custom operator. Not by `torch.library.custom_op`, whose first call imports torch's compiler: 1.3 s."""
-    qualified = f"tilewhisper::{name}"
-    torch.library.define(qualified, f"({inputs}, str router, str launch) -> Tensor")
-    torch.library.impl(qualified, "default", run)
-    torch.library.register_fake(qualified, shape)
-    return getattr(torch.ops.tilewhisper, name).default
-
-
-routed_linear = _operator("linear", "Tensor x, Tensor weight, Tensor? bias", _linear, _linear_shape)
-"""x (..., k) through the launch's backend: (..., n). `weight` (n, k) and `bias` are what the launch prepared."""
-
-routed_norm_linear = _operator(
-    "norm_linear",
-    "Tensor x, Tensor norm_weight, Tensor norm_bias, float eps, Tensor weight, Tensor? bias",
-    _norm_linear,
-    _norm_linear_shape,
+from tilewhisper.kernels.base import (
+    Backend,
+    EncoderLayer,
+    LayerShape,
+    Norm,
+    ProductShape,
+    attention_weights,
+    join_heads,
+    split_heads,
 )
-"""`routed_linear` of x's layer norm."""
+from tilewhisper.kernels.device_tensor import to_host
 
-routed_feed_forward = _operator(
-    "feed_forward",
-    "Tensor x, Tensor norm_weight, Tensor norm_bias, float eps, "
-    "Tensor weight1, Tensor? bias1, Tensor weight2, Tensor? bias2",
-    _feed_forward,
-    _like_x,
-)
-"""x (..., k) plus what two layers make of its norm, GELU between them: (..., k)."""
-
-routed_linear_gelu = _operator("linear_gelu", "Tensor x, Tensor weight, Tensor? bias", _linear_gelu, _linear_shape)
-"""`routed_linear`, then GELU."""
-
-routed_linear_add = _operator(
-    "linear_add", "Tensor x, Tensor weight, Tensor? bias, Tensor residual", _linear_add, _linear_add_shape
-)
-"""`routed_linear` plus a residual (..., n)."""
+Attention = Callable[[Tensor, Tensor | None, MoreKV], Tensor]
+"""(qkv, bias, more) -> (batch, positions, d_model); see `Backend.qkv_attention`."""
 
 
 class RoutedLinear(nn.Module):
@@ -133,48 +40,31 @@ class RoutedLinear(nn.Module):
     weight: nn.Parameter
     bias: nn.Parameter | None
 
-    def __init__(self, replaced: "nn.Linear | RoutedLinear", router: Router, launch: str) -> None:
+    def __init__(self, replaced: "nn.Linear | RoutedLinear", router: Router, site: str) -> None:
         super().__init__()
         parameters: dict[str, nn.Parameter | None] = dict(replaced.named_parameters())
         self.register_parameter("weight", parameters["weight"])
         self.register_parameter("bias", parameters.get("bias"))
-        self.router = router
-        self.launch = launch
+        weight, bias = self.weight, self.bias
+        self.launch = router.launch(site, [weight], lambda backend: backend.prepare(weight, bias))
 
     def forward(self, x: Tensor) -> Tensor:
         """x (..., k) -> (..., n)"""
-        y: Tensor = routed_linear(x, self.weight, self.bias, self.router.key, self.launch)
+        y: Tensor = operators.linear(x, self.launch)
         return y
 
     def gelu(self, x: Tensor) -> Tensor:
         """x (..., k) -> GELU of (..., n)"""
-        y: Tensor = routed_linear_gelu(x, self.weight, self.bias, self.router.key, self.launch)
+        y: Tensor = operators.linear_gelu(x, self.launch)
         return y
 
     def add(self, x: Tensor, residual: Tensor) -> Tensor:
         """x (..., k) -> (..., n) plus a residual of that shape"""
-        y: Tensor = routed_linear_add(x, self.weight, self.bias, residual, self.router.key, self.launch)
+        y: Tensor = operators.linear_add(x, residual, self.launch)
         return y
 
     def extra_repr(self) -> str:
-        return f"in_features={self.weight.shape[1]}, out_features={self.weight.shape[0]}, launch={self.launch!r}"
-
-
-class FusedLinear(nn.Module):
-    """Several linear layers of one input run as one product. Their parameters become slices of the fused ones."""
-
-    def __init__(self, parts: Sequence[nn.Linear | RoutedLinear], router: Router, launch: str) -> None:
-        super().__init__()
-        self.weight, self.bias = fuse(parts)
-        self.sizes = [part.weight.shape[0] for part in parts]
-        self.router = router
-        self.launch = launch
-
-    def forward(self, x: Tensor, norm: Norm) -> tuple[Tensor, ...]:
-        """x (..., k), normed -> one (..., n) a part"""
-        scaled = norm.weight, norm.bias, norm.eps
-        y: Tensor = routed_norm_linear(x, *scaled, self.weight, self.bias, self.router.key, self.launch)
-        return torch.split(y, self.sizes, dim=-1)
+        return f"in_features={self.weight.shape[1]}, out_features={self.weight.shape[0]}, launch={self.launch.name!r}"
 
 
 def fuse(
@@ -182,8 +72,8 @@ def fuse(
 ) -> tuple[Tensor, Tensor]:
     """Join layers of one input into one weight (sum of n, k) and bias (sum of n), zeros where a part has none.
 
-    The parts' parameters are re-pointed at slices of the result: same names, same values, and no second copy.
-    `layout` may lay the weight out otherwise than row by row.
+    The parts' parameters become slices of the result: same names, same values, and no second copy. `layout` may store
+    the weight otherwise than row by row.
     """
     weight = layout(torch.cat([part.weight.data for part in parts]))
     bias = torch.cat([part.weight.new_zeros(len(part.weight)) if part.bias is None else part.bias for part in parts])
@@ -197,105 +87,175 @@ def fuse(
 
 
 @dataclass(frozen=True)
-class LayerRoutes:
-    """One encoder layer's products, each bound to where it runs."""
+class RoutedLayer:
+    """One encoder layer, bound to where it runs. x is (batch, positions, d_model), on the host or a device."""
 
-    qkv: Callable[[Tensor], tuple[Tensor, ...]]
-    """(batch, positions, d_model), normed first -> q, k, v of that shape"""
-    attention: Callable[[Tensor, Tensor, Tensor, float, Tensor | None], Tensor]
-    """q, k, v (batch, heads, positions, head_dim), scale, a bias for each key -> the same shape as q"""
-    feed_forward: Callable[[Tensor], Tensor]
-    """(batch, positions, d_model) -> that plus the feed-forward half of the layer"""
+    qkv: Callable[[Tensor], Tensor]
+    """x, normed first -> (batch, positions, 3 * d_model)"""
+    rest: Callable[[Tensor, Tensor, Tensor | None, MoreKV], Tensor]
+    """(qkv, x, bias, more) -> the layer's output; `bias` and `more` are as in `Backend.qkv_attention`."""
+    run: Callable[[Tensor, Tensor | None, MoreKV], Tensor]
+    """(x, bias, more) -> the layer's output, by as few launches as its backends allow."""
 
 
 @dataclass(frozen=True)
 class RoutedEncoder:
-    """An encoder's router, and its products."""
+    """An encoder's router and its routed parts."""
 
     router: Router
     stem: tuple[Callable[[Tensor], Tensor], ...]
-    """The convolutions with their GELU: (batch, positions, channels) -> the same of the next"""
-    layers: tuple[LayerRoutes, ...]
+    """The convolutions with their GELU: (batch, positions, channels) -> the input of the next"""
+    layers: tuple[RoutedLayer, ...]
+    heads: int
 
 
 def apply_policy(model: Any, policy: Policy, create: Callable[[str], Backend] = registry.create) -> RoutedEncoder:
-    """Route the encoder of a transformers Whisper model. A model that is routed already is routed anew.
+    """Route the encoder of a transformers Whisper model. A model that is already routed is routed again.
 
     Raises PolicyError (a rule that matches nothing, a request that cannot be met) and KernelError (unknown backend,
-    one that cannot run here) before anything is changed.
+    or one that cannot run here) before anything is changed.
     """
     encoder = model.model.encoder
     router = Router(policy.resolve(sites_of(model.config)), create)
     stem = tuple(_route_conv(getattr(encoder, name), name, router) for name in ("conv1", "conv2"))
-    layers = tuple(_route_layer(layer, f"layers.{i}", router) for i, layer in enumerate(encoder.layers))
-    return RoutedEncoder(router, stem, layers)
-
-
-def _route_conv(conv: nn.Conv1d, site: str, router: Router) -> Callable[[Tensor], Tensor]:
-    (stride,) = conv.stride
-    router.prepare(site, conv.weight, conv.bias)
-    return lambda x: router.conv_gelu(site, x, conv.weight, conv.bias, stride)
-
-
-def _route_layer(layer: Any, name: str, router: Router) -> LayerRoutes:
-    attention = layer.self_attn
-    for leaf in ("q_proj", "k_proj", "v_proj", "out_proj"):
-        _swap(attention, leaf, f"{name}.self_attn.{leaf}", router)
-    for leaf in ("fc1", "fc2"):
-        _swap(layer, leaf, f"{name}.{leaf}", router)
-    for linear in (attention.out_proj, layer.fc1, layer.fc2):
-        router.prepare(linear.launch, linear.weight, linear.bias)
-    return LayerRoutes(
-        _route_qkv(attention, norm_of(layer.self_attn_layer_norm), f"{name}.self_attn", router),
-        _route_attention(f"{name}.self_attn.qk", f"{name}.self_attn.av", router),
-        _route_feed_forward(layer, norm_of(layer.final_layer_norm), name, router),
-    )
+    layers = tuple(_LayerRouting(layer, f"layers.{i}", router).route() for i, layer in enumerate(encoder.layers))
+    return RoutedEncoder(router, stem, layers, int(model.config.encoder_attention_heads))
 
 
 def norm_of(module: nn.LayerNorm) -> Norm:
     return Norm(module.weight, module.bias, module.eps)
 
 
+def _route_conv(conv: nn.Conv1d, site: str, router: Router) -> Callable[[Tensor], Tensor]:
+    (stride,), weight, bias = conv.stride, conv.weight, conv.bias
+    launch = router.launch(site, [weight], lambda backend: backend.prepare_conv(weight, bias))
+    router.prepare(launch)
+    return lambda x: operators.conv_gelu(x, stride, launch)
+
+
+class _LayerRouting:
+    """Routes one encoder layer: swaps its projections and joins launches."""
+
+    def __init__(self, layer: Any, name: str, router: Router) -> None:
+        self._name, self._router = name, router
+        attention = layer.self_attn
+        for leaf in ("q_proj", "k_proj", "v_proj", "out_proj"):
+            _swap(attention, leaf, f"{name}.self_attn.{leaf}", router)
+        for leaf in ("fc1", "fc2"):
+            _swap(layer, leaf, f"{name}.{leaf}", router)
+        self._projections = [attention.q_proj, attention.k_proj, attention.v_proj]
+        self._out, self._fc1, self._fc2 = attention.out_proj, layer.fc1, layer.fc2
+        self._attention_norm, self._final_norm = norm_of(layer.self_attn_layer_norm), norm_of(layer.final_layer_norm)
+        self._heads, self._scale = int(attention.num_heads), float(attention.scaling)
+        site = router.plans[f"{name}.fc1"].route.site
+        self._shape = LayerShape(site.m, site.k, self._heads, site.n)
+
+    def route(self) -> RoutedLayer:
+        sites = [site for site in self._router.plans if site.startswith(f"{self._name}.")]
+        if self._router.can_join(sites, lambda backend: backend.supports_block("encoder_layer", self._shape)):
+            return self._whole(sites)
+        router, projections, out = self._router, self._projections, self._out
+        qkv, attention, feed_forward = self._qkv(), self._attention(), self._feed_forward()
+        router.prepare(out.launch)
+
+        def rest(qkv: Tensor, x: Tensor, bias: Tensor | None, more: MoreKV) -> Tensor:
+            return feed_forward(out.add(attention(qkv, bias, more), x))
+
+        def run(x: Tensor, bias: Tensor | None, more: MoreKV) -> Tensor:
+            return rest(qkv(x), x, bias, more)
+
+        def run_on_device(x: Tensor, bias: Tensor | None, more: MoreKV) -> Tensor:
+            return run(router.place(x, projections[0].launch), bias, more)  # read twice: by the norm, as the residual
+
+        return RoutedLayer(qkv, rest, run_on_device if router.is_on_device(projections[0].launch) else run)
+
+    def _whole(self, sites: Sequence[str]) -> RoutedLayer:
+        qkv = self._joint_qkv()
+
+        def prepare(backend: Backend) -> Any:
+            norm, projections = qkv.prepared(backend)
+            out, feed_forward = self._out.launch.prepared(backend), self._prepare_feed_forward(backend)
+            layer = EncoderLayer(norm, projections, out, *feed_forward, self._heads, self._scale)
+            return backend.prepare_layer(layer)
+
+        weights = [*qkv.weights, *(linear.weight for linear in (self._out, self._fc1, self._fc2))]
+        launch = self._router.join(f"{self._name}.*", sites, weights, prepare)
+        self._router.prepare(launch)
+
+        def whole(x: Tensor, bias: Tensor | None, more: MoreKV) -> Tensor:
+            y: Tensor = operators.encoder_layer(x, bias, *(more or (None, None)), launch)
+            return y
+
+        return RoutedLayer(
+            lambda x: operators.norm_linear(x, qkv), lambda _, x, bias, more: whole(x, bias, more), whole
+        )
+
+    def _qkv(self) -> Callable[[Tensor], Tensor]:
+        q = self._router.plans[f"{self._name}.self_attn.q_proj"].route.site
+        joint = ProductShape(q.batch, q.m, q.k, 3 * q.n)
+        parts, norm = self._projections, self._attention_norm
+        if self._router.can_join([part.launch.name for part in parts], lambda backend: backend.supports(joint)):
+            launch = self._joint_qkv()
+            self._router.prepare(launch)
+            return lambda x: operators.norm_linear(x, launch)
+        for part in parts:
+            self._router.prepare(part.launch)
+
+        def one_by_one(x: Tensor) -> Tensor:
+            normed = norm(to_host(x))
+            return torch.cat([to_host(part(normed)) for part in parts], dim=-1)
+
+        return one_by_one
+
+    def _joint_qkv(self) -> Launch:
+        weight, bias = fuse(self._projections)
+        norm = self._attention_norm
+        return self._router.join(
+            f"{self._name}.self_attn.{{q_proj,k_proj,v_proj}}",
+            [part.launch.name for part in self._projections],
+            [weight],
+            lambda backend: (backend.prepare_norm(norm), backend.prepare(weight, bias)),
+        )
+
+    def _attention(self) -> Attention:
+        qk, av = (f"{self._name}.self_attn.{leaf}" for leaf in ("qk", "av"))
+        heads, scale = self._heads, self._scale
+        if self._router.can_join([qk, av], lambda backend: backend.supports_block("attention", self._shape)):
+            joint = self._router.join(f"{self._name}.self_attn.{{qk,av}}", [qk, av])
+            return lambda qkv, bias, more: operators.attention(qkv, heads, scale, bias, *(more or (None, None)), joint)
+        first, second = self._router.launch(qk), self._router.launch(av)
+
+        def two_products(qkv: Tensor, bias: Tensor | None, more: MoreKV) -> Tensor:
+            q, k, v = split_heads(to_host(qkv), heads, more)
+            products = to_host(operators.matmul(q, k.mT, first))
+            return join_heads(to_host(operators.matmul(attention_weights(products, scale, bias), v, second)))
+
+        return two_products
+
+    def _feed_forward(self) -> Callable[[Tensor], Tensor]:
+        fc1, fc2, norm = self._fc1, self._fc2, self._final_norm
+        sites = [fc1.launch.name, fc2.launch.name]
+        if self._router.can_join(sites, lambda backend: backend.supports_block("feed_forward", self._shape)):
+            name, weights = f"{self._name}.{{fc1,fc2}}", [fc1.weight, fc2.weight]
+            launch = self._router.join(name, sites, weights, self._prepare_feed_forward)
+            self._router.prepare(launch)
+            return lambda x: operators.feed_forward(x, launch)
+        for linear in (fc1, fc2):
+            self._router.prepare(linear.launch)
+
+        def two_products(x: Tensor) -> Tensor:
+            y: Tensor = fc2.add(fc1.gelu(norm(to_host(x))), x)
+            return y
+
+        return two_products
+
+    def _prepare_feed_forward(self, backend: Backend) -> tuple[Any, Any, Any]:
+        return (
+            backend.prepare_norm(self._final_norm),
+            self._fc1.launch.prepared(backend),
+            self._fc2.launch.prepared(backend),
+        )
+
+
 def _swap(owner: Any, leaf: str, site: str, router: Router) -> None:
     setattr(owner, leaf, RoutedLinear(getattr(owner, leaf), router, site))
-
-
-def _route_qkv(attention: Any, norm: Norm, prefix: str, router: Router) -> Callable[[Tensor], tuple[Tensor, ...]]:
-    parts = [attention.q_proj, attention.k_proj, attention.v_proj]
-    q = router.plans[f"{prefix}.q_proj"].route.site
-    joint = ProductShape(q.batch, q.m, q.k, 3 * q.n)
-    if launch := router.share_launch([part.launch for part in parts], joint):
-        fused = FusedLinear(parts, router, launch)
-        router.prepare(launch, fused.weight, fused.bias)
-        return lambda x: fused(x, norm)
-    for part in parts:
-        router.prepare(part.launch, part.weight, part.bias)
-
-    def one_by_one(x: Tensor) -> tuple[Tensor, ...]:
-        normed = norm(x)
-        return tuple(part(normed) for part in parts)
-
-    return one_by_one
-
-
-def _route_attention(
-    qk: str, av: str, router: Router
-) -> Callable[[Tensor, Tensor, Tensor, float, Tensor | None], Tensor]:
-    if router.fuses_attention(qk) and (launch := router.share_launch([qk, av])):
-        return lambda q, k, v, scale, bias: router.attention(launch, q, k, v, scale, bias)
-
-    def two_products(q: Tensor, k: Tensor, v: Tensor, scale: float, bias: Tensor | None) -> Tensor:
-        scores = router.matmul(qk, q, k.mT)
-        return router.matmul(av, weights_of(scores, scale, bias), v)
-
-    return two_products
-
-
-def _route_feed_forward(layer: Any, norm: Norm, name: str, router: Router) -> Callable[[Tensor], Tensor]:
-    fc1, fc2 = layer.fc1, layer.fc2
-    sites = [f"{name}.fc1", f"{name}.fc2"]
-    if router.fuses_feed_forward(sites[0]) and (launch := router.share_launch(sites)):
-        scaled = norm.weight, norm.bias, norm.eps
-        weights = fc1.weight, fc1.bias, fc2.weight, fc2.bias
-        return lambda x: routed_feed_forward(x, *scaled, *weights, router.key, launch)
-    return lambda x: fc2.add(fc1.gelu(norm(x)), x)

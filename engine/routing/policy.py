@@ -1,23 +1,23 @@
-"""Which backend runs which site: rules in, a table out. Pure data; nothing here runs or imports a backend.
+"""Policies: rules that say which backend runs which site. Pure data; nothing here runs or imports a backend.
 
 A policy file is TOML:
 
     description = "…"              # optional
-    machine = "…"                  # optional: the machine it was measured on, as `engine.fingerprint` words it
-    default = "torch"              # the backend of every site that no rule takes
+    machine = "…"                  # optional: the machine it was measured on, as `engine.fingerprint` formats it
+    default = "torch"              # the backend of every site that no rule matches
     [[rule]]                       # rules in order: the first that matches a site decides
     sites = "layers.*.fc?"         # a glob on the whole site name; `*` also spans dots
     when = "M*N > 100000"          # optional: a product of M, K, N and batch, compared to a number
     backend = "bf16"
-    fallback = "torch"             # optional: what may run instead when the backend cannot
+    fallback = "torch"             # optional: the backend that runs instead if this one cannot
 
-    [decoder]                      # optional: where the decoder runs, all of it; torch where nothing is said
+    [decoder]                      # optional: the backend of the whole decoder; torch by default
     backend = "int16"
     fallback = "torch"
 
 Precedence: `--backend GLOB=NAME` overrides, the last one given first (`--backend decoder=NAME` is the decoder's); then
-the file's rules from top to bottom; then the default. A rule whose glob matches no site of the model is an error: it is
-a typing mistake, or another model's.
+the file's rules from top to bottom; then the default. A rule whose glob matches no site of the model is an
+error: it is mistyped, or made for another model.
 """
 
 import math
@@ -37,9 +37,9 @@ from tilewhisper.engine.routing.sites import Site
 
 DEFAULT_POLICY = "cpu"
 _DECODER = "decoder"
-"""What stands for the decoder among overrides. No site of the encoder has this name."""
+"""Names the decoder in overrides. No site of the encoder has this name."""
 
-_WANTED: dict[type, str] = {str: "a string", list: "[[rule]] tables", dict: "a [decoder] table"}
+_EXPECTED: dict[type, str] = {str: "a string", list: "[[rule]] tables", dict: "a [decoder] table"}
 _COMPARE: dict[str, Callable[[int, int], bool]] = {
     ">": operator.gt,
     ">=": operator.ge,
@@ -53,7 +53,7 @@ _CONDITION = re.compile(r"\s*((?:M|K|N|batch)(?:\s*\*\s*(?:M|K|N|batch))*)\s*(>=
 
 @dataclass(frozen=True)
 class Condition:
-    """A bound on a product's size, as `M*N > 100000`."""
+    """A bound on a product's size, e.g. `M*N > 100000`."""
 
     factors: tuple[str, ...]
     comparison: str
@@ -76,7 +76,7 @@ class Condition:
 
 @dataclass(frozen=True)
 class Rule:
-    """One rule of a policy. `origin` says in the user's words where it stands."""
+    """One rule of a policy. `origin` names its place for error messages."""
 
     sites: str
     backend: str
@@ -84,7 +84,7 @@ class Rule:
     when: Condition | None = None
     origin: str = ""
 
-    def takes(self, site: Site) -> bool:
+    def matches(self, site: Site) -> bool:
         return fnmatchcase(site.name, self.sites) and (self.when is None or self.when.holds(site))
 
     def __str__(self) -> str:
@@ -94,18 +94,18 @@ class Rule:
 
 @dataclass(frozen=True)
 class Route:
-    """What a policy says of one site: the printable, resolved form."""
+    """The backend a policy requests for one site: its printable, resolved form."""
 
     site: Site
     backend: str
     fallback: str | None
     rule: str
-    """The rule that decided, or `default`."""
+    """The rule that matched, or `default`."""
 
 
 @dataclass(frozen=True)
 class DecoderRoute:
-    """What a policy says of the decoder."""
+    """The backend a policy requests for the decoder."""
 
     backend: str = "torch"
     fallback: str | None = None
@@ -120,11 +120,11 @@ class Policy:
     rules: tuple[Rule, ...] = ()
     description: str = ""
     machine: str = ""
-    """The machine it was measured on; empty where it is anyone's."""
+    """The machine it was measured on; empty if it is for any."""
     decoder: DecoderRoute = DecoderRoute()
 
     def with_overrides(self, overrides: Sequence[str]) -> "Policy":
-        """Put `GLOB=BACKEND` rules on top; the last one given comes first. Raises PolicyError on another form."""
+        """Put `GLOB=BACKEND` rules before the others, the last given first. Raises PolicyError for another form."""
         on_top = [_parse_override(text) for text in reversed(overrides)]
         rules = tuple(rule for rule in on_top if rule.sites != _DECODER)
         decoder = next((DecoderRoute(rule.backend) for rule in on_top if rule.sites == _DECODER), self.decoder)
@@ -140,7 +140,7 @@ class Policy:
 
     def _route(self, site: Site) -> Route:
         for rule in self.rules:
-            if rule.takes(site):
+            if rule.matches(site):
                 return Route(site, rule.backend, rule.fallback, str(rule))
         return Route(site, self.default, None, "default")
 
@@ -153,7 +153,7 @@ def presets() -> dict[str, Policy]:
 
 
 def load_policy(name_or_file: str | Path) -> Policy:
-    """A preset by name, or a policy file by path. Raises PolicyError when it is neither, or cannot be read."""
+    """Load a preset by name, or a policy file by path. Raises PolicyError if it is neither, or cannot be read."""
     shipped = presets()
     if str(name_or_file) in shipped:
         return shipped[str(name_or_file)]
@@ -171,7 +171,7 @@ def load_policy(name_or_file: str | Path) -> Policy:
 
 
 def parse_policy(text: str, name: str) -> Policy:
-    """A policy from TOML text. Raises PolicyError with the place of the mistake."""
+    """Parse a policy from TOML text. Raises PolicyError with the place of the error."""
     try:
         table = tomllib.loads(text)
     except tomllib.TOMLDecodeError as e:
@@ -218,8 +218,8 @@ def _check_keys(where: str, table: dict[str, Any], required: dict[str, type], op
             hint = f" (did you mean {near[0]!r}?)" if near else ""
             raise PolicyError(f"{where}: unknown key {key!r}{hint}; the keys are {', '.join(known)}")
         if not isinstance(value, known[key]):
-            wanted = _WANTED[known[key]]
-            raise PolicyError(f"{where}: {key} must be {wanted}, not {value!r}")
+            expected = _EXPECTED[known[key]]
+            raise PolicyError(f"{where}: {key} must be {expected}, got {value!r}")
     if missing := [key for key in required if key not in table]:
         raise PolicyError(f"{where}: {missing[0]!r} is missing")
 

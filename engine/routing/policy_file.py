@@ -1,4 +1,4 @@
-"""Policies that a program makes: few rules out of a table of sites, and the TOML that `policy.parse` reads."""
+"""Write policies: few rules from a table of sites, and the TOML that `parse_policy` reads."""
 
 import json
 import re
@@ -9,10 +9,10 @@ from tilewhisper.engine.routing.policy import DecoderRoute, Policy, Rule
 
 
 def compact(name: str, backends: Mapping[str, str]) -> Policy:
-    """The policy that sends every site where `backends` says, in few rules.
+    """The policy that routes every site to its backend in `backends`, in few rules.
 
-    The most frequent backend is the default. What differs is a rule for a site of all layers, and before it one for
-    each layer that is unlike most.
+    The most frequent backend is the default. A site that differs in most layers gets a rule for all layers, after a
+    rule for each layer that is an exception.
     """
     default = _most_frequent(backends.values())
     same_site: defaultdict[str, dict[str, str]] = defaultdict(dict)
@@ -33,7 +33,7 @@ def any_layer(name: str) -> str:
 
 
 def to_toml(policy: Policy, comments: Sequence[str] = ()) -> str:
-    """The policy as a file, comments at its head. Its name is not part of it."""
+    """The policy as TOML, with comments at the top. Its name is not part of it."""
     lines = [f"# {_printable(comment)}".rstrip() for comment in comments]
     if lines:
         lines.append("")

@@ -1,326 +1,324 @@
-"""Where products go: the backends a policy needs, the weights prepared for them, and the count of what ran.
+"""The router: the backends of a policy, the weights prepared for them, and exact counts of what ran.
 
-A *launch* is one call of a backend. Sites that share a launch run as one product; `routing` decides which can.
-Knows sites by name and shape; the model's modules are `routing`'s affair.
+A *launch* is one call of a backend, for one site or for several that run as one block. The router moves activations:
+a launch's inputs go to its backend if they are not there already, and its result stays there until a launch of another
+backend, or the host, needs it.
 """
 
-import itertools
+from __future__ import annotations
+
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
+from threading import RLock
+from types import MappingProxyType
 from typing import Any
-from weakref import WeakValueDictionary
 
-import torch
 from torch import Tensor
+from torch._library.opaque_object import register_opaque_type
+from torch._opaque_base import OpaqueBase
 
-from tilewhisper.engine.errors import PolicyError, RoutingError
-from tilewhisper.engine.routing.policy import DecoderRoute, Route
-from tilewhisper.engine.routing.sites import Site
+from tilewhisper.engine.errors import ModelClosed, RoutingError
+from tilewhisper.engine.routing.plans import DecoderPlan, SitePlan, plan_decoder, plan_site, shape_of
+from tilewhisper.engine.routing.policy import Route
 from tilewhisper.kernels import registry
-from tilewhisper.kernels.base import (
-    AttentionBackend,
-    Backend,
-    BackendUnavailable,
-    BlockBackend,
-    DecoderBackend,
-    Norm,
-    ProductFailed,
-    ProductShape,
-    Usage,
-)
+from tilewhisper.kernels.base import Backend, BackendUnavailable, ProductFailed, Usage
+from tilewhisper.kernels.device_tensor import DeviceTensor, to_host
 
-_routers: WeakValueDictionary[str, "Router"] = WeakValueDictionary()
-_serial = itertools.count()
+__all__ = ["Counts", "DecoderPlan", "Launch", "Router", "SiteCount", "SitePlan", "plan_decoder", "shape_of"]
 
 TROUBLE = (ProductFailed, BackendUnavailable)
-"""What a stated fallback may stand in for: a device may turn out to be unusable only when it is first used."""
+"""Failures that a stated fallback handles: a device may prove unusable only on first use."""
+
+_MISSING = object()
+_NO_USE = Usage()
+
+MoreKV = tuple[Tensor, Tensor] | None
+"""Keys and values (batch, heads, n, head_dim) for attention besides the positions' own."""
 
 
 @dataclass
 class SiteCount:
-    """What one site has run."""
+    """Calls and times of one site."""
 
     calls: Counter[str] = field(default_factory=Counter)
-    """Calls by the backend that ran them."""
+    """Calls by the label of the backend that ran them."""
     seconds: float = 0.0
-    """Wall time; a shared launch's times are split by multiply-adds."""
+    """Wall time; a joint launch's time is split by multiply-adds."""
     device_calls: int = 0
-    """Kernel calls on a device; those of a shared launch stand at each of its sites."""
+    """Kernel calls on a device; those of a joint launch are counted at each of its sites."""
     device_seconds: float = 0.0
-    """Of `seconds`, what the device took."""
+    """The device's part of `seconds`."""
     failures: Counter[str] = field(default_factory=Counter)
     """Reasons for which a running call went to the fallback."""
 
 
 Counts = defaultdict[str, SiteCount]
 
-
-@dataclass
-class SitePlan:
-    """What one site asks for and where it starts."""
-
-    route: Route
-    launch: str
-    """The launch this site is part of; sites that share one run together."""
-    refusal: str | None = None
-    """Why the requested backend was never used, when a stated fallback took its place from the start."""
-
-    @property
-    def backend(self) -> str:
-        """The backend calls start at."""
-        return self.route.fallback if self.refusal and self.route.fallback else self.route.backend
+_counting: ContextVar[Mapping[Router, Counts]] = ContextVar("counting", default=MappingProxyType({}))
+"""Where each router counts, by thread and task: two threads that use one router never see each other's counts."""
 
 
-@dataclass(frozen=True)
-class DecoderPlan:
-    """What a policy asks for the decoder, and what it gets."""
-
-    route: DecoderRoute
-    backend: DecoderBackend
-    refusal: str | None = None
-    """Why the requested backend is not used, when a stated fallback took its place."""
+Prepare = Callable[[Backend], Any]
+"""Converts a launch's weights for a backend."""
 
 
-def plan_decoder(route: DecoderRoute, create: Callable[[str], Backend] = registry.create) -> DecoderPlan:
-    """The decoder's backend. Raises UnknownBackend, or PolicyError when the request cannot be met."""
-    backend, refusal = _step_backend(route.backend, create)
-    if backend:
-        return DecoderPlan(route, backend)
-    if route.fallback is None:
-        raise PolicyError(f"decoder: {refusal}; no fallback is stated")
-    backend, second = _step_backend(route.fallback, create)
-    if not backend:
-        raise PolicyError(f"decoder: {refusal}; nor can its fallback run: {second}")
-    return DecoderPlan(route, backend, refusal)
+def _no_weights(backend: Backend) -> None:
+    pass
 
 
-def _step_backend(name: str, create: Callable[[str], Backend]) -> tuple[DecoderBackend | None, str]:
-    """The backend, or why it is not to be had."""
-    if not issubclass(registry.backend_class(name), DecoderBackend):
-        able = ", ".join(cls.name for cls in registry.all_classes() if issubclass(cls, DecoderBackend))
-        return None, f"backend {name!r} cannot run a decoder; those that can are {able}"
-    try:
-        backend = create(name)
-    except BackendUnavailable as e:
-        return None, str(e)
-    assert isinstance(backend, DecoderBackend)
-    return backend, ""
+class Launch(OpaqueBase):
+    """One call of a backend: its sites and its weights. Custom operators take it as their last argument.
+
+    It is an opaque object to torch (`torch._library.opaque_object` of 2.13), like the packed weights of
+    `quantized::linear`. So there is no global table of routers, and a router lives only as long as its model.
+    """
+
+    def __init__(
+        self,
+        router: Router,
+        name: str,
+        plans: Sequence[SitePlan],
+        weights: Sequence[Tensor] = (),
+        prepare: Prepare = _no_weights,
+    ) -> None:
+        """`weights` are the weight tensors in the order of the products; `prepare` converts them for a backend."""
+        self.router = router
+        self.name = name
+        self.plans = tuple(plans)
+        self.weights = tuple(weights)
+        self.prepare = prepare
+
+    def prepared(self, backend: Backend) -> Any:
+        """The weights as `backend` takes them; converted on first use."""
+        return self.router.prepared(self, backend)
+
+    def __repr__(self) -> str:
+        return f"Launch({self.name!r})"
+
+
+register_opaque_type(Launch, typ="reference")
 
 
 class Router:
-    """Holds the backends a policy needs, the weights prepared for them, and the count of what ran."""
+    """Runs launches on the backends of a policy. Threads may share one; a device serves them one at a time."""
 
     def __init__(self, routes: Sequence[Route], create: Callable[[str], Backend] = registry.create) -> None:
         """Raises UnknownBackend, BackendUnavailable, or PolicyError when a site's request cannot be met."""
-        self.key = f"router-{next(_serial)}"
         self._create = create
+        self._lock = RLock()
+        self._closed = False
         self._backends: dict[str, Backend] = {}
-        self._prepared: dict[tuple[str, str], Any] = {}
-        self.plans: dict[str, SitePlan] = {}
-        self._launches: dict[str, tuple[SitePlan, ...]] = {}
-        self._counts: Counts = defaultdict(SiteCount)
-        for route in routes:
-            self._add(route)
-        _routers[self.key] = self
+        self._labels: dict[str, str] = {}
+        self._prepared: dict[tuple[Backend, str], Any] = {}
+        self.plans: dict[str, SitePlan] = {route.site.name: plan_site(route, self._backend) for route in routes}
 
-    def share_launch(self, names: Sequence[str], shape: ProductShape | None = None) -> str | None:
-        """Make the named sites one launch: its name, or None where they start at different backends.
+    def launch(self, site: str, weights: Sequence[Tensor] = (), prepare: Prepare = _no_weights) -> Launch:
+        """A launch of one site."""
+        return Launch(self, site, [self.plans[site]], weights, prepare)
 
-        `shape` is that of the joint product; None too where the backend cannot take it.
-        """
-        plans = tuple(self.plans[name] for name in names)
+    def can_join(self, sites: Sequence[str], reason_against: Callable[[Backend], str | None]) -> bool:
+        """Whether the sites start at one backend, with one fallback, that has no reason against running them as one."""
+        plans = [self.plans[site] for site in sites]
         if len({(plan.backend, plan.route.fallback) for plan in plans}) > 1:
-            return None
-        if shape and self._backend(plans[0].backend).supports(shape):
-            return None
-        parent = names[0].rpartition(".")[0]
-        launch = f"{parent}.{{{','.join(name.rpartition('.')[2] for name in names)}}}"
-        for plan in plans:
-            plan.launch = launch
-        self._launches[launch] = plans
+            return False
+        return reason_against(self._backend(plans[0].backend)) is None
+
+    def join(
+        self,
+        name: str,
+        sites: Sequence[str],
+        weights: Sequence[Tensor] = (),
+        prepare: Prepare = _no_weights,
+    ) -> Launch:
+        """One launch for several sites, for which `can_join` must be true."""
+        launch = Launch(self, name, [self.plans[site] for site in sites], weights, prepare)
+        for plan in launch.plans:
+            plan.launch = name
         return launch
 
-    def prepare(self, launch: str, weight: Tensor, bias: Tensor | None) -> None:
-        """Have the launch's weights ready for its backend before the first call: (n, k), or (n, channels, taps) of a
-        convolution. Raises RoutingError."""
-        first, *_ = plans = self._launches[launch]
+    def prepare(self, launch: Launch) -> None:
+        """Convert the launch's weights for its backend before the first call. Raises RoutingError."""
         try:
-            self._weights_for(first.backend, launch, weight, bias)
+            self._prepare_on(launch.plans[0].backend, launch)
         except TROUBLE as e:
-            fallback = _fallback_after(e, launch, first)
-            for plan in plans:
-                plan.refusal = str(e)
-            self._weights_for(fallback, launch, weight, bias)
+            fallback = _fallback_after(e, launch)
+            for plan in launch.plans:
+                plan.fallback_reason = str(e)
+            self._prepare_on(fallback, launch)
 
-    def linear(self, launch: str, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        """x (..., k) -> (..., n), where the launch's route says. Raises RoutingError."""
-        return self._weighted(launch, weight, bias, lambda backend, w: backend.linear(x, w))
+    def prepared(self, launch: Launch, backend: Backend) -> Any:
+        """A launch's weights as a backend takes them. The caller holds the backend's lock."""
+        key = (backend, launch.name)
+        found = self._prepared.get(key, _MISSING)
+        if found is _MISSING:
+            with self._lock:
+                self._check_open()
+                if (found := self._prepared.get(key, _MISSING)) is _MISSING:
+                    found = self._prepared[key] = launch.prepare(backend)
+        return found
 
-    def norm_linear(self, launch: str, x: Tensor, norm: Norm, weight: Tensor, bias: Tensor | None) -> Tensor:
-        """`linear` of x's layer norm. Raises RoutingError."""
-        return self._weighted(launch, weight, bias, lambda backend, w: backend.norm_linear(x, norm, w))
+    # Each of these runs one launch, where its route says, and raises RoutingError if that fails without a fallback.
 
-    def linear_gelu(self, launch: str, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        """`linear`, then GELU. Raises RoutingError."""
-        return self._weighted(launch, weight, bias, lambda backend, w: backend.linear_gelu(x, w))
+    def linear(self, launch: Launch, x: Tensor) -> Tensor:
+        """x (..., k) -> (..., n)."""
+        return self._run(launch, lambda backend, weights, x: backend.linear(x, weights), x)
 
-    def linear_add(self, launch: str, x: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor) -> Tensor:
-        """`linear` plus a residual (..., n). Raises RoutingError."""
-        return self._weighted(launch, weight, bias, lambda backend, w: backend.linear_add(x, w, residual))
+    def linear_gelu(self, launch: Launch, x: Tensor) -> Tensor:
+        """`linear`, then GELU."""
+        return self._run(launch, lambda backend, weights, x: backend.linear_gelu(x, weights), x)
 
-    def conv_gelu(self, launch: str, x: Tensor, weight: Tensor, bias: Tensor | None, stride: int) -> Tensor:
-        """x (batch, positions, channels) -> GELU of its convolution (batch, positions / stride, n).
+    def linear_add(self, launch: Launch, x: Tensor, residual: Tensor) -> Tensor:
+        """`linear` plus a residual (..., n)."""
+        return self._run(launch, lambda backend, weights, x, y: backend.linear_add(x, weights, y), x, residual)
 
-        Raises RoutingError.
-        """
-        taps = weight.shape[-1]
-        return self._weighted(launch, weight, bias, lambda backend, w: backend.conv_gelu(x, w, taps, stride))
+    def norm_linear(self, launch: Launch, x: Tensor) -> Tensor:
+        """`linear` of x's layer norm."""
+        return self._run(launch, lambda backend, weights, x: backend.norm_linear(x, *weights), x)
 
-    def matmul(self, site: str, a: Tensor, b: Tensor) -> Tensor:
-        """a (..., m, k) @ b (..., k, n), where the site's route says. Raises RoutingError."""
-        return self._run(site, lambda name: self._backend(name).matmul(a, b))
+    def conv_gelu(self, launch: Launch, x: Tensor, stride: int) -> Tensor:
+        """x (batch, positions, channels) -> GELU of its convolution (batch, positions / stride, n)."""
+        taps = launch.weights[0].shape[-1]
+        return self._run(launch, lambda backend, weights, x: backend.conv_gelu(x, weights, taps, stride), x)
 
-    def attention(self, launch: str, q: Tensor, k: Tensor, v: Tensor, scale: float, bias: Tensor | None) -> Tensor:
-        """Both attention products of a shared launch as one pass. Raises RoutingError."""
+    def matmul(self, launch: Launch, a: Tensor, b: Tensor) -> Tensor:
+        """a (..., m, k) @ b (..., k, n)."""
+        return self._run(launch, lambda backend, weights, a, b: backend.matmul(a, b), a, b)
 
-        def run(name: str) -> Tensor:
-            backend = self._backend(name)
-            if isinstance(backend, AttentionBackend):
-                return backend.attention(q, k, v, scale, bias)
-            return backend.matmul(weights_of(backend.matmul(q, k.mT), scale, bias), v)
-
-        return self._run(launch, run)
-
-    def feed_forward(
-        self, launch: str, x: Tensor, norm: Norm, weights: Sequence[tuple[Tensor, Tensor | None]]
+    def attention(
+        self, launch: Launch, qkv: Tensor, heads: int, scale: float, bias: Tensor | None, more: MoreKV
     ) -> Tensor:
-        """x (..., k) plus fc2(GELU(fc1(norm of x))) by a shared launch of fc1 and fc2. Raises RoutingError."""
-        sites = [plan.route.site.name for plan in self._launches[launch]]
+        """Both attention products of qkv (batch, positions, 3 * d_model): (batch, positions, d_model)."""
+        return self._run(launch, lambda backend, _, qkv: backend.qkv_attention(qkv, heads, scale, bias, more), qkv)
 
-        def run(name: str) -> Tensor:
-            backend = self._backend(name)
-            fc1, fc2 = (self._weights_for(name, site, *weight) for site, weight in zip(sites, weights, strict=True))
-            if isinstance(backend, BlockBackend):
-                return backend.feed_forward(x, norm, fc1, fc2)
-            return backend.linear_add(backend.linear_gelu(norm(x), fc1), fc2, x)
+    def feed_forward(self, launch: Launch, x: Tensor) -> Tensor:
+        """x (..., k) plus fc2(GELU(fc1(norm of x)))."""
+        return self._run(launch, lambda backend, weights, x: backend.feed_forward(x, *weights), x)
 
-        return self._run(launch, run)
+    def encoder_layer(self, launch: Launch, x: Tensor, bias: Tensor | None, more: MoreKV) -> Tensor:
+        """x (batch, positions, d_model) through a whole layer."""
+        return self._run(launch, lambda backend, layer, x: backend.encoder_layer(x, layer, bias, more), x)
+
+    def place(self, x: Tensor, launch: Launch) -> Tensor:
+        """x on the backend of a launch, ahead of several launches that read it; the time is the launch's."""
+        backend = self._backend(launch.plans[0].backend)
+        if isinstance(x, DeviceTensor):
+            return x
+        started = time.perf_counter()
+        try:
+            with backend.lock:
+                moved = backend.to_device(x)
+        except TROUBLE:
+            return x  # the launch will fail too, and go to its fallback
+        if isinstance(moved, DeviceTensor):
+            moved.on_host = x
+        if (counts := _counting.get().get(self)) is not None:
+            counts[launch.plans[0].route.site.name].seconds += time.perf_counter() - started
+        return moved
+
+    def is_on_device(self, launch: Launch) -> bool:
+        """Whether the launch starts on a device."""
+        return self._backend(launch.plans[0].backend).on_device
 
     def labels(self) -> tuple[str, ...]:
-        """What reports call the backends in use."""
-        return tuple(self._backend(name).label for name in dict.fromkeys(plan.backend for plan in self.plans.values()))
+        """Names of the backends in use, for reports; available after `close` too."""
+        return tuple(self._labels[name] for name in dict.fromkeys(plan.backend for plan in self.plans.values()))
 
     def uses_device(self) -> bool:
         return any(self._backend(plan.backend).on_device for plan in self.plans.values())
 
-    def fuses_attention(self, site: str) -> bool:
-        return isinstance(self._backend(self.plans[site].backend), AttentionBackend)
-
-    def fuses_feed_forward(self, site: str) -> bool:
-        return isinstance(self._backend(self.plans[site].backend), BlockBackend)
-
     @contextmanager
     def counting(self, counts: Counts) -> Iterator[None]:
-        """Count what runs inside by site name in `counts`."""
-        before, self._counts = self._counts, counts
+        """Count in `counts`, by site name, the launches that this thread (or asyncio task) runs inside."""
+        token = _counting.set({**_counting.get(), self: counts})
         try:
             yield
         finally:
-            self._counts = before
+            _counting.reset(token)
 
     def close(self) -> None:
-        """Release prepared weights and devices."""
-        self._prepared.clear()
-        for backend in self._backends.values():
-            backend.close()
-        self._backends.clear()
+        """Release prepared weights and devices. Any later use raises ModelClosed."""
+        # Outside this lock: a running launch holds its backend's lock and may need this one.
+        with self._lock:
+            self._closed = True
+            backends = list(self._backends.values())
+            self._backends.clear()
+        for backend in backends:
+            with backend.lock:
+                self._prepared.clear()
+                backend.close()
 
-    def _add(self, route: Route) -> None:
-        if refusal := self._why_not(route.backend, route.site):
-            if route.fallback is None:
-                raise PolicyError(f"{route.site.name} ({route.rule}): {refusal}; no fallback is stated")
-            if second := self._why_not(route.fallback, route.site):
-                raise PolicyError(f"{route.site.name} ({route.rule}): {refusal}; nor can its fallback run: {second}")
-        plan = SitePlan(route, launch=route.site.name, refusal=refusal)
-        self.plans[route.site.name] = plan
-        self._launches[route.site.name] = (plan,)
+    def _prepare_on(self, name: str, launch: Launch) -> None:
+        backend = self._backend(name)
+        with backend.lock:
+            launch.prepared(backend)
 
-    def _why_not(self, backend: str, site: Site) -> str | None:
-        try:
-            reason = self._backend(backend).supports(shape_of(site))
-        except BackendUnavailable as e:
-            return str(e)
-        return f"backend {backend!r} cannot take it: {reason}" if reason else None
+    def _check_open(self) -> None:
+        if self._closed:
+            raise ModelClosed
 
     def _backend(self, name: str) -> Backend:
-        if name not in self._backends:
-            self._backends[name] = self._create(name)
-        return self._backends[name]
+        found = self._backends.get(name)
+        if found is None:
+            with self._lock:
+                self._check_open()
+                if (found := self._backends.get(name)) is None:
+                    found = self._backends[name] = self._create(name)
+                    self._labels[name] = found.label
+        return found
 
-    def _weighted(
-        self, launch: str, weight: Tensor, bias: Tensor | None, product: Callable[[Backend, Any], Tensor]
-    ) -> Tensor:
-        """Run a product of prepared weights."""
-        return self._run(
-            launch, lambda name: product(self._backend(name), self._weights_for(name, launch, weight, bias))
-        )
-
-    def _weights_for(self, name: str, launch: str, weight: Tensor, bias: Tensor | None) -> Any:
-        key = (name, launch)
-        if key not in self._prepared:
-            backend = self._backend(name)
-            prepare = backend.prepare_conv if weight.dim() == 3 else backend.prepare
-            self._prepared[key] = prepare(weight, bias)
-        return self._prepared[key]
-
-    def _run(self, launch: str, product: Callable[[str], Tensor]) -> Tensor:
-        plans = self._launches[launch]
-        ran = plans[0].backend
-        started, before = time.perf_counter(), self._backend(ran).usage
+    def _run(self, launch: Launch, block: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
+        """Run `block(backend, prepared weights, *inputs)` on the launch's backend, else on its fallback."""
+        counts = _counting.get().get(self)
+        started = time.perf_counter()
+        backend = self._backend(launch.plans[0].backend)
         try:
-            result = product(ran)
+            result, usage = _run_on(backend, launch, block, inputs)
         except TROUBLE as e:
-            ran = _fallback_after(e, launch, plans[0])
-            for plan in plans:
-                self._counts[plan.route.site.name].failures[str(e)] += 1
-            before = self._backend(ran).usage
-            result = product(ran)
-        self._count(plans, self._backend(ran), before, time.perf_counter() - started)
+            backend = self._backend(_fallback_after(e, launch))
+            if counts is not None:
+                for plan in launch.plans:
+                    counts[plan.route.site.name].failures[str(e)] += 1
+            result, usage = _run_on(backend, launch, block, inputs)
+        if counts is not None:
+            _count(counts, launch.plans, backend.label, usage, time.perf_counter() - started)
         return result
 
-    def _count(self, plans: Sequence[SitePlan], ran: Backend, before: Usage, seconds: float) -> None:
-        work = [shape_of(plan.route.site).multiply_adds for plan in plans]
-        for plan, part in zip(plans, work, strict=True):
-            count, share = self._counts[plan.route.site.name], part / sum(work)
-            count.calls[ran.label] += 1
-            count.seconds += seconds * share
-            count.device_calls += ran.usage.calls - before.calls
-            count.device_seconds += (ran.usage.device_seconds - before.device_seconds) * share
+
+def _run_on(
+    backend: Backend, launch: Launch, block: Callable[..., Tensor], inputs: Sequence[Tensor]
+) -> tuple[Tensor, Usage]:
+    """The block's result and the device's use for it; inputs that are elsewhere are moved first."""
+    # Read back from other devices before this one is locked: two threads must not wait for each other's.
+    inputs = [to_host(x) if isinstance(x, DeviceTensor) and x.owner is not backend else x for x in inputs]
+    with backend.lock:
+        weights = launch.prepared(backend)
+        if not backend.on_device:
+            return block(backend, weights, *inputs), _NO_USE
+        before = backend.usage
+        moved = (x if isinstance(x, DeviceTensor) else backend.to_device(x) for x in inputs)
+        return block(backend, weights, *moved), backend.usage - before
 
 
-def weights_of(products: Tensor, scale: float, bias: Tensor | None) -> Tensor:
-    """The softmax between the two products of attention: q k^T (..., m, n), a bias (n,) for each key."""
-    scores = products * scale
-    return torch.softmax(scores if bias is None else scores + bias, dim=-1)
+def _count(counts: Counts, plans: Sequence[SitePlan], label: str, usage: Usage, seconds: float) -> None:
+    work = [shape_of(plan.route.site).multiply_adds for plan in plans]
+    for plan, part in zip(plans, work, strict=True):
+        count, share = counts[plan.route.site.name], part / sum(work)
+        count.calls[label] += 1
+        count.seconds += seconds * share
+        count.device_calls += usage.calls
+        count.device_seconds += usage.device_seconds * share
 
 
-def _fallback_after(failure: Exception, launch: str, plan: SitePlan) -> str:
-    """The backend that may take over from the one that failed. Raises RoutingError where the policy states none."""
+def _fallback_after(failure: Exception, launch: Launch) -> str:
+    """The backend that takes over from the failed one. Raises RoutingError if the policy states none."""
+    plan = launch.plans[0]
     fallback = plan.route.fallback
     if fallback is None or fallback == plan.backend:
         raise RoutingError(
-            f"{launch} failed on {plan.backend!r}: {failure}; the policy states no fallback"
+            f"{launch.name} failed on {plan.backend!r}: {failure}; the policy states no fallback"
         ) from failure
     return fallback
-
-
-def shape_of(site: Site) -> ProductShape:
-    return ProductShape(site.batch, site.m, site.k, site.n)
-
-
-def router_of(key: str) -> Router:
-    """The living router of that key: how a custom op, which takes strings, finds it."""
-    return _routers[key]

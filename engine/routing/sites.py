@@ -1,4 +1,4 @@
-"""The encoder's routable matrix products: names, sizes and kinds. Needs neither torch nor weights."""
+"""The encoder's routable matrix products: names, sizes and kinds. Needs no torch and no weights."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ class Site:
     """One routable product of the encoder: (batch, m, k) @ (batch, k, n), for one audio window.
 
     `name` is the checkpoint's own module name from the encoder's root, or `...self_attn.qk` / `.av` for the two
-    products of activations; `kind` is "linear" where the right side is a weight, "matmul" where it is not, "conv" for
-    a convolution of three taps as the product it amounts to: a row of the left side is three frames end to end.
+    products of activations; `kind` is "linear" if the right side is a weight, "matmul" if it is an activation, "conv"
+    for a convolution of three taps as a product: a row of its left side is three frames end to end.
     """
 
     name: str
@@ -57,7 +57,7 @@ def encoder_sites(layers: int, d_model: int, heads: int, ffn: int, positions: in
 
 
 def sites_of(config: ModelConfig) -> tuple[Site, ...]:
-    """`stem_sites` and `encoder_sites` of a model; a transformers configuration will do."""
+    """`stem_sites` and `encoder_sites` of a model; accepts a transformers configuration too."""
     return stem_sites(config.num_mel_bins, config.d_model, config.max_source_positions) + encoder_sites(
         layers=config.encoder_layers,
         d_model=config.d_model,

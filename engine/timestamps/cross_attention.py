@@ -13,8 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tilewhisper.engine.decoding.decoder import CrossKV
-from tilewhisper.engine.encoding.audio_context import Encoded
-from tilewhisper.kernels.base import DecoderBackend
+from tilewhisper.engine.encoding.states import Encoded
+from tilewhisper.kernels.decoder import DecoderBackend
 
 
 class CrossAttention:

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from tilewhisper.engine.pipeline.transcription import Transcription
 from tilewhisper.engine.report import RunReport
+from tilewhisper.engine.routing.router import Launch
 from tilewhisper.engine.tuning.watched import Category, WatchedFunction, watched_functions
 from tilewhisper.engine.whisper_model import WhisperModel
 
@@ -32,7 +33,7 @@ class TraceSpan(NamedTuple):
     end: int
     thread: int
     inputs: tuple[Sequence[int], ...] = ()
-    """Shapes of the tensor arguments, including those in lists."""
+    """Shapes of the tensor arguments, including those in lists; a launch's weights come last."""
     output: Sequence[int] | None = None
     """The result's shape if it is a tensor."""
 
@@ -44,8 +45,10 @@ class TraceSpan(NamedTuple):
     def multiply_adds(self) -> int:
         """For a product of the encoder."""
         if self.function == "attention":
-            q, k, *_ = self.inputs
-            return 2 * prod(q) * k[-2]
+            return self._attention_multiply_adds(self.inputs[0][-1] // 3)
+        if self.function == "encoder_layer":
+            weights = sum(prod(weight) for weight in self.inputs[-4:])
+            return prod(self.inputs[0][:-1]) * weights + self._attention_multiply_adds(self.inputs[0][-1])
         if self.function == "conv_gelu":
             _, weight, *_ = self.inputs
             return prod(self.output or ()) * prod(weight[1:])
@@ -53,6 +56,12 @@ class TraceSpan(NamedTuple):
             _, weight, *_ = self.inputs
             return 2 * prod(self.output or ()) * weight[0]
         return prod(self.output or ()) * self.inputs[0][-1]
+
+    def _attention_multiply_adds(self, width: int) -> int:
+        """Both products of x (batch, positions, ...); additional keys, if any, are (batch, heads, n, head_dim)."""
+        x, *others = self.inputs
+        more = next((shape[-2] for shape in others if len(shape) == 4), 0)
+        return 2 * prod(x[:-1]) * (x[-2] + more) * width
 
 
 @dataclass(frozen=True)
@@ -119,7 +128,8 @@ def _watch(spans: list[TraceSpan], watched: WatchedFunction) -> Iterator[None]:
         start = time.perf_counter_ns()
         result = original(*args, **options)
         end = time.perf_counter_ns()
-        inputs = tuple(tensor.shape for tensor in _tensors((*args, *options.values())))
+        weights = [weight for value in args if isinstance(value, Launch) for weight in value.weights]
+        inputs = tuple(tensor.shape for tensor in _tensors((*args, *options.values(), weights)))
         output = result.shape if isinstance(result, Tensor) else None
         spans.append(TraceSpan(name, category, function, start, end, get_native_id(), inputs, output))
         return result

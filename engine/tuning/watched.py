@@ -14,14 +14,15 @@ from tilewhisper.engine.pipeline import frontend
 from tilewhisper.engine.report import StageName
 from tilewhisper.engine.routing.router import Router
 from tilewhisper.engine.whisper_model import WhisperModel
-from tilewhisper.kernels.base import DecoderBackend
+from tilewhisper.kernels.decoder import DecoderBackend
 from tilewhisper.models.audio.log_mel import LogMel
 
 STEP = "step"
 """The span of one decoder step."""
 
 ENCODER_PRODUCTS = (
-    "conv_gelu", "linear", "norm_linear", "linear_gelu", "linear_add", "feed_forward", "matmul", "attention"
+    "conv_gelu", "linear", "norm_linear", "linear_gelu", "linear_add", "feed_forward", "matmul", "attention",
+    "encoder_layer",
 )  # fmt: skip
 """Methods of `Router`."""
 
@@ -62,7 +63,7 @@ def watched_functions(model: WhisperModel) -> Iterator[WatchedFunction]:
     yield WatchedFunction(Batch, "step", Category.STAGE, _stage_of_step)
     yield WatchedFunction(model.runtime, "align", Category.STAGE, StageName.WORD_TIMES)
     for function in ENCODER_PRODUCTS:
-        yield WatchedFunction(Router, function, Category.ENCODER, lambda router, launch, *_: launch)
+        yield WatchedFunction(Router, function, Category.ENCODER, lambda router, launch, *_: launch.name)
     yield WatchedFunction(Decoder, "step", Category.DECODER, STEP)
     yield WatchedFunction(Decoder, "logits", Category.DECODER, "LM head")
     yield WatchedFunction(Decoder, "rescore", Category.DECODER, "rescore top-k")

@@ -1,11 +1,11 @@
-"""What an NPU's tile computes, on the host: inputs rounded to bf16 (nearest, ties to even), float32 sums.
+"""The arithmetic of an NPU tile, on the host: inputs rounded to bf16 (nearest, ties to even), float32 sums.
 
 A product of two 8-bit mantissas fits float32's 24 bits, so a float32 matmul of rounded inputs has exact products; only
 the order of its sums differs from a device's. Per element, with u = 2^-8 for rounding an input and 2^-24 for a sum:
 
     |error| <= ((1 + u)^2 - 1 + K 2^-24) * sum_k |a_k| |b_k|
 
-Not a fast path. The products run in float32 because torch's bf16 matmul reached 20 GFLOP/s on AVX2, its float32 180.
+Not a fast path. The products run in float32, because on AVX2 torch's bf16 matmul reached 20 GFLOP/s and float32 180.
 """
 
 from typing import NamedTuple

@@ -1,7 +1,7 @@
-"""Products of 16-bit and 8-bit numbers by this project's own kernels: `int16`, `int8` and `w8a8`.
+"""Products of 16-bit and 8-bit integers by this project's own kernels: `int16`, `int8` and `w8a8`.
 
-Activations are quantised row by row as they come, weights once, row by row too; the products are exact, their sums are
-int32 over at most 256 terms and float32 beyond. With u half a unit of the last place of a row,
+Weights are quantised once and activations in every call, both row by row; products are exact, sums are int32 over at
+most 256 terms and float32 beyond. With u half a unit of the last place of a row,
 
     int16: 16 bits of both, and any 256 numbers of a row    u = max(max|row| / 65534, norm of 256 / 92664)
            with a norm of 46332 at the most, so that no
@@ -12,22 +12,23 @@ int32 over at most 256 terms and float32 beyond. With u half a unit of the last 
 
     |error of one product| <= sum_k (|x_k| u_w + |w_k| u_x + u_x u_w)
 
-which for normally distributed rows is 1.4e-4 (int16) and 7.5e-3 (int8, w8a8) of a result's size; what a layer makes of
-its outliers is worse. The states of tiny.en's encoder are wrong by 4e-4 (int16), those of base by 1e-3; with the same
-2896 steps for every row, which hold without a look at norms, it was 1.9e-3 and 5e-3, at the same speed.
+which for normally distributed rows is 1.4e-4 (int16) and 7.5e-3 (int8, w8a8) of a result's size; outliers of a layer
+make it worse. The encoder states of tiny.en have a relative error of 4e-4 (int16), those of base 1e-3; with 2896 steps
+for every row, which are safe for any norm, the errors were 1.9e-3 and 5e-3, at the same speed.
 
-Attention by int16 has its scores and its mixed values in the same steps, and a float32 softmax between; by the other
-two all of these have 8 bits (see native/attention.h). A decoder runs on the first two; by `int8` a window's keys and
-values come of w8a8's products. The vocabulary has 8 bits, what it is multiplied with 16 by `int16` and 8 by `int8`;
-tokens that may be the likeliest are scored anew in float32. The others enter the sum of all, which beams add up: with
-8 bits on both sides one clip of 60 more, of tiny.en, parted from openai-whisper.
+Attention by int16 quantises its logits and its weighted values in the same steps, with a float32 softmax between; by
+int8 and w8a8 all of these have 8 bits (see native/attention.h). A decoder runs on int16 or int8; by int8, a window's
+cross-attention keys and values are w8a8 products. The output projection (LM head) has 8 bits, its activations 16 by
+int16 and 8 by int8; the logits of top candidates are computed again in float32 (`rescore`). The other logits enter the
+log-sum-exp that beam search accumulates: with 8 bits on both sides, one more clip of 60 (tiny.en) differed from
+openai-whisper.
 
-In a decoder's products, which wait for their weights, int16's rows are summed up 64 by 64, which leaves them up to
-twice as many steps. Beams of 5 gave the tokens of openai-whisper in float32 on 59 (tiny.en) and 60 (base) of 60 clips;
-hypotheses often lie close together.
+The decoder's products are bound by reading weights, so int16 sums its rows 64 by 64 there, which allows up to twice as
+many steps. Beams of 5 gave the tokens of openai-whisper in float32 on 59 (tiny.en) and 60 (base) of 60 clips;
+hypotheses are often close.
 
-The kernels (native/) are compiled on first use; see build.py. They run on torch's threads, AVX-512 with VNNI, AVX2 or
-plain C++, whichever the processor has; bits do not depend on the number of threads.
+The kernels (native/) are compiled on first use; see build.py. They run on torch's threads, by AVX-512 with VNNI, AVX2
+or plain C++, whichever the processor has; results are bit-equal for any number of threads.
 """
 
 from collections.abc import Sequence
@@ -39,21 +40,22 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tilewhisper.kernels.base import Backend, BlockBackend, DecoderBackend, DecoderLayer, Norm, Settings, runs
+from tilewhisper.kernels.base import Backend, Norm, Settings
 from tilewhisper.kernels.cpu import build
+from tilewhisper.kernels.decoder import DecoderBackend, DecoderLayer, runs
 
 _native = torch.ops.tilewhisper_native
 
 _Packed = tuple[Tensor, Tensor, Tensor, Tensor]
-"""Keys, their scales, values, their scales: as pack_keys_values gives them; see native/attention_ops.cpp."""
+"""Keys, their scales, values, their scales, from pack_keys_values; see native/attention_ops.cpp."""
 
 
 class PackedWeight(NamedTuple):
-    """A weight (n, k) as the kernels read it; see native/panels.h."""
+    """A weight (n, k) in the kernels' layout; see native/panels.h."""
 
     panels: Tensor  # int16 or int8
-    scales: Tensor  # float32, one a row and zeros up to whole panels
-    sums: Tensor | None  # float32, padded likewise: what a row's entries add up to; where they lie in quads
+    scales: Tensor  # float32, one per row, zero-padded to whole panels
+    sums: Tensor | None  # float32, padded likewise: sums of rows; only for weights in quads
     bias: Tensor | None  # float32, padded likewise
     n: int
 
@@ -82,15 +84,15 @@ def linear(
     residual: Tensor | None = None,
     norm: Norm | None = None,
 ) -> Tensor:
-    """x (..., k), normed if asked, times a packed weight, + bias, GELU, + residual (..., n): fresh float32 (..., n)."""
+    """x (..., k), or its norm, times a packed weight, + bias, GELU, + residual (..., n): fresh float32 (..., n)."""
     rows = x if x.dim() == 3 else x.reshape(1, -1, x.shape[-1])
     scaled = (norm.weight, norm.bias, norm.eps) if norm else (None, None, 0.0)
     y: Tensor = _native.linear(rows, *weight, gelu, residual, *scaled)
     return y.view(*x.shape[:-1], weight.n)
 
 
-class _Native(BlockBackend):
-    """What all precisions share: everything but how weights, keys and values are packed."""
+class _Native(Backend):
+    """Everything that all precisions share; subclasses pack weights, keys and values."""
 
     attention_bits: ClassVar[int]
 
@@ -132,59 +134,59 @@ class _Native(BlockBackend):
         return attended
 
 
-class _Stepping(_Native, DecoderBackend):
-    """Those that also run a decoder: rows of 16 bits, so that only the weights' bits differ."""
+class _NativeDecoder(_Native, DecoderBackend):
+    """Precisions that also run a decoder: 16-bit rows, so that only the bits of weights differ."""
 
     bits: ClassVar[int]
 
     def prepare(self, weight: Tensor, bias: Tensor | None) -> PackedWeight:
         return pack(weight, bias, self.bits)
 
-    def prepare_lm_head(self, weight: Tensor) -> "_Vocabulary":
-        return _Vocabulary(pack(weight, None, 8), weight, torch.zeros(len(weight)))
+    def prepare_lm_head(self, weight: Tensor) -> "LMHead":
+        return LMHead(pack(weight, None, 8), weight, torch.zeros(len(weight)))
 
-    def scores(self, x: Tensor, vocabulary: "_Vocabulary") -> Tensor:
-        return linear(x, vocabulary.packed)
+    def logits(self, x: Tensor, lm_head: "LMHead") -> Tensor:
+        return linear(x, lm_head.packed)
 
-    def rescore(self, scores: Tensor, x: Tensor, vocabulary: "_Vocabulary", split: int, keep: int = 1) -> None:
-        _native.rescore(scores, x, vocabulary.weight, vocabulary.packed.scales, vocabulary.norms, split, keep)
+    def rescore(self, logits: Tensor, x: Tensor, lm_head: "LMHead", split: int, count: int = 1) -> None:
+        _native.rescore(logits, x, lm_head.weight, lm_head.packed.scales, lm_head.norms, split, count)
 
-    def top_k(self, scores: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
-        found: tuple[Tensor, Tensor, Tensor] = _native.top_k(scores, count)
+    def top_k(self, logits: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
+        found: tuple[Tensor, Tensor, Tensor] = _native.top_k(logits, count)
         return found
 
-    def pack_cross_kv(self, k: Tensor, v: Tensor, bias: Tensor | None = None) -> "_Kept":
+    def pack_cross_kv(self, k: Tensor, v: Tensor, bias: Tensor | None = None) -> "_PackedCrossKV":
         packed: _Packed = _native.pack_keys_values(k, v, self.attention_bits)
-        return _kept(packed, k.shape[1:], bias)
+        return _packed_cross_kv(packed, k.shape[1:], bias)
 
     def project_cross_kv(
         self, states: Tensor, prepared: PackedWeight, heads: int, bias: Tensor | None = None
-    ) -> "_Kept":
+    ) -> "_PackedCrossKV":
         packed: _Packed = _native.project_keys_values(states, *prepared, heads, self.attention_bits)
-        return _kept(packed, (heads, states.shape[1], prepared.n // heads // 2), bias)
+        return _packed_cross_kv(packed, (heads, states.shape[1], prepared.n // heads // 2), bias)
 
-    def cross_attention(self, q: Tensor, kept: "_Kept", scale: float) -> Tensor:
-        attended: Tensor = _native.attention(q, *kept.packed, kept.n, scale, kept.bias)
+    def cross_attention(self, q: Tensor, cross_kv: "_PackedCrossKV", scale: float) -> Tensor:
+        attended: Tensor = _native.attention(q, *cross_kv.packed, cross_kv.n, scale, cross_kv.bias)
         return attended.transpose(1, 2).flatten(2)
 
     def self_attention(self, qkv: Tensor, keys: Tensor, values: Tensor, lengths: Sequence[int], scale: float) -> Tensor:
         attended: Tensor = _native.self_attention(qkv, keys, values, lengths, scale)
         return attended
 
-    def prepare_layers(self, layers: Sequence[DecoderLayer]) -> list["_Held"]:
-        return [_hold_layer(layer) for layer in layers]
+    def prepare_layers(self, layers: Sequence[DecoderLayer]) -> list["_Handle"]:
+        return [_register_layer(layer) for layer in layers]
 
     def decoder_layers(
         self,
         x: Tensor,
-        layers: Sequence["_Held"],
+        layers: Sequence["_Handle"],
         keys: Tensor,
         values: Tensor,
         lengths: Sequence[int],
         new: Sequence[int],
-        windows: Sequence[Sequence["_Kept"]],
+        cross_kv: Sequence[Sequence["_PackedCrossKV"]],
     ) -> Tensor:
-        heard, counts = runs(windows), iter(new)
+        windows, counts = runs(cross_kv), iter(new)
         y: Tensor = _native.decoder_layers(
             x,
             [layer.number for layer in layers],
@@ -192,71 +194,71 @@ class _Stepping(_Native, DecoderBackend):
             values,
             lengths,
             new,
-            [kept.held.number for window, _ in heard for kept in window],
-            [sum(islice(counts, rows)) for _, rows in heard],
+            [of_layer.handle.number for window, _ in windows for of_layer in window],
+            [sum(islice(counts, rows)) for _, rows in windows],
         )
         return y
 
 
-class _Held:
-    """What native code keeps of some tensors under a number, as long as this lives. A tensor that a call takes costs
-    0.8 us, and a step of 8 rows would take 370: a sixth of its time."""
+class _Handle:
+    """A number for tensors registered in native code, for as long as this object lives. Each tensor argument of a call
+    costs 0.8 us, and a step of 8 rows would pass 370: a sixth of its time."""
 
     def __init__(self, number: int) -> None:
         self.number = number
         finalize(self, _native.release, number).atexit = False
 
 
-def _hold_layer(layer: DecoderLayer) -> _Held:
+def _register_layer(layer: DecoderLayer) -> _Handle:
     norms = (layer.own_norm, layer.cross_norm, layer.final_norm)
     products = (layer.qkv, layer.own_out, layer.cross_query, layer.cross_out, layer.fc1, layer.fc2)
     panels, scales, sums, biases, _ = map(list, zip(*products, strict=True))
     of_norms = [part for norm in norms for part in (norm.weight, norm.bias)]
     eps, width, hidden = layer.own_norm.eps, layer.fc2.n, layer.fc1.n
-    return _Held(_native.register_layer(of_norms, eps, panels, scales, sums, biases, width, hidden, layer.scale))
+    return _Handle(_native.register_layer(of_norms, eps, panels, scales, sums, biases, width, hidden, layer.scale))
 
 
-class _Vocabulary(NamedTuple):
-    """8 bits to find the candidates with: a step reads all of it. And the weight itself to decide between them."""
+class LMHead(NamedTuple):
+    """The output projection: in 8 bits to find candidates, since a step reads all of it; in float32 to rescore them."""
 
     packed: PackedWeight
     weight: Tensor  # (n, k) float32, shared with the model
-    norms: Tensor  # (n,), of its rows; zeros where what it is multiplied with is not in bytes
+    norms: Tensor  # (n,), of its rows; zeros if activations have 16 bits
 
 
-class _Kept(NamedTuple):
-    """Packed keys and values of n positions, and the same as `decoder_layers` takes them; see native/kernels.h."""
+class _PackedCrossKV(NamedTuple):
+    """Packed keys and values of n positions, and their handle for `decoder_layers`; see native/kernels.h."""
 
     packed: _Packed
     n: int
     bias: Tensor | None  # (n,)
-    held: _Held
+    handle: _Handle
 
 
-def _kept(packed: _Packed, sizes: Sequence[int], bias: Tensor | None) -> _Kept:
-    """`sizes` are heads, n and head_dim."""
-    return _Kept(packed, sizes[1], bias, _Held(_native.register_cross_kv(*packed, *sizes, bias)))
+def _packed_cross_kv(packed: _Packed, sizes: Sequence[int], bias: Tensor | None) -> _PackedCrossKV:
+    """Register packed keys and values; `sizes` are heads, n and head_dim."""
+    return _PackedCrossKV(packed, sizes[1], bias, _Handle(_native.register_cross_kv(*packed, *sizes, bias)))
 
 
-class Int16Backend(_Stepping):
+class Int16Backend(_NativeDecoder):
     name = "int16"
     summary = "rows in int16, as fine as their norms allow, exact products, int32 and float32 sums; native code"
     bits = 16
     attention_bits = 16
 
 
-class Int8Backend(_Stepping):
+class Int8Backend(_NativeDecoder):
     name = "int8"
     summary = "8-bit weight rows, 16-bit activation rows, attention of 8 bits, int32 and float32 sums; native code"
     bits = 8
     attention_bits = 8
 
     def prepare_cross_kv(self, weight: Tensor, bias: Tensor | None) -> PackedWeight:
-        """With rows of 8 bits as well: hundreds come at once, so that the products take the time, not the weights."""
+        """In 8 bits with 8-bit rows: at hundreds of rows, arithmetic takes the time, not reading the weight."""
         return pack_quads(weight, bias)
 
-    def prepare_lm_head(self, weight: Tensor) -> "_Vocabulary":
-        return _Vocabulary(pack_quads(weight, None), weight, torch.linalg.vector_norm(weight, dim=1))
+    def prepare_lm_head(self, weight: Tensor) -> "LMHead":
+        return LMHead(pack_quads(weight, None), weight, torch.linalg.vector_norm(weight, dim=1))
 
 
 class W8A8Backend(_Native):
@@ -268,5 +270,5 @@ class W8A8Backend(_Native):
         return pack_quads(weight, bias)
 
     def prepare_conv(self, weight: Tensor, bias: Tensor | None) -> PackedWeight:
-        """In int16: the stem is a thirtieth of the work, and everything comes of it."""
+        """In int16: the stem is a thirtieth of the work, and all states depend on it."""
         return pack(weight.transpose(1, 2).flatten(1), bias, 16)

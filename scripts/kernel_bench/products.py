@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from tilewhisper.engine.routing.sites import encoder_sites, stem_sites
-from tilewhisper.kernels.base import AttentionBackend, Backend, ProductShape
+from tilewhisper.kernels.base import Backend, ProductShape
 from tilewhisper.models.checkpoint.catalog import Size
 
 Run = Callable[[], Tensor]
@@ -85,7 +85,7 @@ class Task:
         return cls(case, (normal(s.m, s.k), normal(s.n, s.k) / math.sqrt(s.k), normal(s.n)))
 
     def on(self, backend: Backend) -> Run:
-        """Prepare the weights and return the call to time; without fused attention: two products and a softmax."""
+        """Prepare the weights and return the call to time."""
         a, b, c = self.inputs
         if self.case.kind == "linear":
             weights = backend.prepare(b, c)
@@ -94,9 +94,7 @@ class Task:
             taps = backend.prepare_conv(b, c)
             return lambda: backend.conv_gelu(a, taps, TAPS, self.case.stride)
         scale = self.case.shape.k**-0.5
-        if isinstance(backend, AttentionBackend):
-            return lambda: backend.attention(a, b, c, scale)
-        return lambda: backend.matmul(torch.softmax(backend.matmul(a, b.mT) * scale, dim=-1), c)
+        return lambda: backend.attention(a, b, c, scale)
 
 
 def shape_table(sizes: Iterable[Size]) -> list[Case]:

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from tilewhisper.engine.commands import main
+
 _PROGRAM = "from tilewhisper.engine.commands.main import program; program()"
 _PLAN = ("plan", "--shape", "3001,512,512")
 

@@ -1,10 +1,14 @@
 """The routed encoder against transformers' own forward, real weights, real speech."""
 
+from collections import defaultdict
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 from conftest import require_weights
 
 from tilewhisper import WhisperModel
+from tilewhisper.engine.routing.router import SiteCount
 from tilewhisper.kernels.cpu.build import why_unavailable
 from tilewhisper.models.audio import reader
 
@@ -40,18 +44,18 @@ def test_int8_is_within_a_few_hundredths(case):
     with WhisperModel(name, policy="int8") as model:
         error = relative_error(model.encode(mel), states)
         first = [plan.route.site.name.startswith("layers.0.") for plan in model.site_plans]
-        assert [plan.backend for plan in model.site_plans] == ["int16" if one else "w8a8" for one in first]
+        assert [plan.backend for plan in model.site_plans] == ["int16" if is_first else "w8a8" for is_first in first]
     assert 5e-3 < error <= 4e-2  # 2 to 2.5 % over four clips; with the first layer in 8 bits, too, 8 % for base
 
 
-def test_float64_is_nearer_to_float32_than_its_rounding(case):
+def test_float64_differs_from_float32_by_its_rounding_only(case):
     name, mel, states = case
     with WhisperModel(name, policy="reference") as model:
         error = relative_error(model.encode(mel), states)
     assert 0 < error <= 1e-5
 
 
-def test_windows_in_a_batch_are_encoded_as_alone(engine, oracle, shared):
+def test_windows_in_a_batch_are_encoded_as_if_alone(engine, oracle, shared):
     mels = [
         oracle("tiny.en").log_mel(reader.decode_audio(shared / "librispeech" / f"1688-142285-000{i}.flac"))
         for i in range(2)
@@ -59,6 +63,22 @@ def test_windows_in_a_batch_are_encoded_as_alone(engine, oracle, shared):
     together = engine("tiny.en").encode(torch.cat(mels))
     for states, mel in zip(together, mels, strict=True):
         assert relative_error(states[None], engine("tiny.en").encode(mel)) <= 1e-6
+
+
+@pytest.mark.parametrize("policy", ["torch", "cpu"])
+def test_threads_that_encode_on_one_model_count_exactly_their_own_calls(oracle, shared, policy):
+    mel = oracle("tiny.en").log_mel(reader.decode_audio(shared / "jfk.flac"))
+    with WhisperModel("tiny.en", policy=policy) as model, ThreadPoolExecutor(4) as pool:
+        expected, sites = model.encode(mel), {plan.route.site.name for plan in model.site_plans}
+        assert len(sites) == 2 + 4 * 8
+
+        def work(_):
+            counts = defaultdict(SiteCount)
+            assert torch.equal(model.encode(mel, counts), expected)
+            return counts
+
+        for counts in pool.map(work, range(4)):
+            assert {site: count.calls.total() for site, count in counts.items()} == dict.fromkeys(sites, 1)
 
 
 def test_the_same_thread_count_gives_the_same_bits(case, engine):

@@ -43,13 +43,13 @@ def transcribe(shared, tmp_path, capsys):
 
 
 def planned_calls(sites: dict, leaf: str, n: int) -> int:
-    """What the planner says of one launch of layer 0."""
+    """The planner's number of calls for one launch of layer 0."""
     site = sites[f"layers.0.self_attn.{leaf}"]
     m, k = (int(number) for number in site["shape"].split(")")[0].strip("(").split(","))
     return plan(ProductShape(1, m, k, n), find_geometry("whole-array", XDNA1), XDNA1).calls
 
 
-def test_every_projection_runs_on_the_emulated_npu_and_the_text_stays(transcribe):
+def test_every_projection_runs_on_the_emulated_npu_with_the_same_text(transcribe):
     _, expected, _, _ = transcribe("--policy", "torch")
     status, text, err, report = transcribe("--policy", "npu", "--npu", "emulated")
     assert status == 0
@@ -75,7 +75,7 @@ def test_all_products_of_the_layers_can_run_on_the_emulated_npu(transcribe):
         assert site["used"] == ({"torch": 1} if site["site"].startswith("conv") else {"npu (emulated)": 1})
 
 
-def test_a_hang_goes_to_the_stated_fallback_and_the_report_says_which_calls_and_why(transcribe, tmp_path):
+def test_a_hang_goes_to_the_stated_fallback_and_the_report_names_calls_and_reason(transcribe, tmp_path):
     policy = tmp_path / "with-fallback.toml"
     policy.write_text(WITH_FALLBACK)
     _, expected, _, _ = transcribe("--policy", "torch")
@@ -100,8 +100,8 @@ def test_a_hang_without_a_fallback_is_one_clear_line(transcribe):
     assert "no fallback" in line
 
 
-def test_without_the_word_emulated_nothing_is_emulated(transcribe):
-    """This machine has no NPU; one that has would run it."""
+def test_nothing_is_emulated_unless_requested(transcribe):
+    """Only on a machine without an NPU."""
     if registry.backend_class("npu").why_unavailable(Settings()) is None:
         pytest.skip("there is a real NPU here")
     status, _, err, report = transcribe("--policy", "npu")
@@ -109,7 +109,7 @@ def test_without_the_word_emulated_nothing_is_emulated(transcribe):
     assert "cannot run here" in err
 
 
-def test_the_encoder_lets_go_of_the_device():
+def test_closing_the_router_frees_the_device():
     backends = []
 
     def create(name: str):

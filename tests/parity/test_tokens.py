@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from tilewhisper.engine.encoding.audio_context import FULL, AudioContext, Encoded
+from tilewhisper.engine.encoding.audio_context import FULL, AudioContext
+from tilewhisper.engine.encoding.states import Encoded
 from tilewhisper.engine.options import TranscriptionOptions
 from tilewhisper.engine.routing.router import SiteCount
 from tilewhisper.models.audio import reader

@@ -133,10 +133,10 @@ def test_a_cross_attention_cache_is_released_with_its_last_reference(backend):
     layers, x = backend.prepare_layers([decoder_layer(backend, 64)]), normal(1, 64)
     caches = torch.zeros(1, 1, 1, 8, 64), torch.zeros(1, 1, 1, 8, 64)
     first, second = (backend.pack_cross_kv(normal(1, 1, n, 64), normal(1, 1, n, 64)) for n in (30, 20))
-    gone, before = first.held.number, backend.decoder_layers(x, layers, *caches, [0], [1], [(second,)])
+    gone, before = first.handle.number, backend.decoder_layers(x, layers, *caches, [0], [1], [(second,)])
     del first
     assert torch.equal(backend.decoder_layers(x, layers, *caches, [0], [1], [(second,)]), before)
     with pytest.raises(RuntimeError, match=f"{gone} is not the handle of a cross-attention K/V cache"):
         native.decoder_layers(x, [layers[0].number], *caches, [0], [1], [gone], [1])
     with pytest.raises(RuntimeError, match="is not the handle of a decoder layer"):
-        native.decoder_layers(x, [second.held.number], *caches, [0], [1], [second.held.number], [1])
+        native.decoder_layers(x, [second.handle.number], *caches, [0], [1], [second.handle.number], [1])

@@ -85,8 +85,8 @@ def test_waiting_takes_wall_seconds_but_no_cpu_seconds():
     assert clock.stage("asleep").cpu_seconds < 0.1
 
 
-def plan(name: str, refusal: str | None = None) -> SitePlan:
-    return SitePlan(Route(SITES[name], "bf16", "torch", "layers.* = bf16"), launch="some.launch", refusal=refusal)
+def plan(name: str, reason: str | None = None) -> SitePlan:
+    return SitePlan(Route(SITES[name], "bf16", "torch", "layers.* = bf16"), "some.launch", fallback_reason=reason)
 
 
 def test_a_site_that_ran_on_the_requested_backend():
@@ -104,7 +104,7 @@ def test_a_site_that_fell_back_has_its_reason():
     assert (site.used, site.calls) == ({"bf16": 2, "torch": 1}, 3)
     assert site.fallback_reasons == ["the device was lost"]
     assert site.shape == "4 x (1500, 16) x (16, 1500)"
-    never = site_report(plan("layers.0.fc2", refusal="K is too long"), SiteCount(calls=Counter(torch=3)))
+    never = site_report(plan("layers.0.fc2", reason="K is too long"), SiteCount(calls=Counter(torch=3)))
     assert never.fallback_reasons == ["K is too long"]
 
 

@@ -1,27 +1,31 @@
-"""What the router runs, shares, counts, and does when a backend fails. The model is small and random."""
+"""The router: launches, counts, threads, fallbacks and closing, on a small random model."""
 
 import copy
 import gc
 import itertools
+import threading
+import time
 import weakref
 from collections import defaultdict
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
 import torch.nn.functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import WhisperConfig, WhisperForConditionalGeneration
 
 from tilewhisper.engine.encoding.encoder import Encoder
-from tilewhisper.engine.errors import PolicyError, RoutingError
-from tilewhisper.engine.routing import policy
-from tilewhisper.engine.routing.modules import RoutedLinear, apply_policy, routed_linear
+from tilewhisper.engine.errors import ModelClosed, PolicyError, RoutingError
+from tilewhisper.engine.routing import operators, policy
+from tilewhisper.engine.routing.modules import RoutedLinear, apply_policy
 from tilewhisper.engine.routing.router import SiteCount
 from tilewhisper.kernels import registry
-from tilewhisper.kernels.base import Backend, BackendUnavailable, BlockBackend, ProductFailed, UnknownBackend
+from tilewhisper.kernels.base import Backend, BackendUnavailable, ProductFailed, UnknownBackend, Usage
 
 
 class TroubledBackend(Backend):
-    """Stands for a device: it pads, takes only so many rows, and fails from its n-th product on."""
+    """Imitates a device: pads weights, rejects one K, and fails after `works` products."""
 
     name = "troubled"
     summary = "for tests"
@@ -79,7 +83,7 @@ def rules(*entries: tuple[str, str, str | None], default: str = "torch") -> poli
 
 
 def encode(model, mel, chosen, create=registry.create):
-    """The states and what was counted, by site without `layers.`."""
+    """The states, the counts by site, and the routed encoder."""
     routed = apply_policy(model, chosen, create)
     counts = defaultdict(SiteCount)
     with routed.router.counting(counts):
@@ -128,7 +132,7 @@ def test_a_weight_is_shared_and_not_copied(model):
     assert routed.layers
 
 
-def test_q_k_and_v_run_as_one_product_where_they_go_to_one_backend(model, mel):
+def test_q_k_and_v_run_as_one_product_on_one_backend(model, mel):
     troubled = TroubledBackend()
     _, counts, routed = encode(model, mel, rules(default="troubled"), with_troubled(troubled))
     # Two convolutions. Per layer: q, k, v as one; qk; av; out; fc1; fc2.
@@ -138,7 +142,7 @@ def test_q_k_and_v_run_as_one_product_where_they_go_to_one_backend(model, mel):
     assert routed.router.plans["layers.0.self_attn.k_proj"].launch == "layers.0.self_attn.{q_proj,k_proj,v_proj}"
 
 
-def test_q_k_and_v_run_apart_where_they_differ(model, mel):
+def test_q_k_and_v_run_separately_if_their_backends_differ(model, mel):
     expected, _, _ = encode(copy.deepcopy(model), mel, rules())
     troubled = TroubledBackend()
     states, counts, _ = encode(
@@ -150,18 +154,44 @@ def test_q_k_and_v_run_apart_where_they_differ(model, mel):
     torch.testing.assert_close(states, expected, rtol=1e-5, atol=1e-6)
 
 
-class FeedForwardBackend(TroubledBackend, BlockBackend):
-    """The same with the feed-forward half of a layer as one pass, which alone can fail."""
-
-    def attention(self, q, k, v, scale, bias=None):
-        return F.scaled_dot_product_attention(q, k, v, scale=scale)
+class FeedForwardBackend(TroubledBackend):
+    """The same with feed-forward as one block, which alone can fail."""
 
     def feed_forward(self, x, norm, fc1, fc2):
         self._run()
         return x + F.linear(F.gelu(F.linear(norm(x), fc1[0][: fc1[1]], fc1[2])), fc2[0][: fc2[1]], fc2[2])
 
 
-def test_fc1_and_fc2_run_as_one_where_their_backend_can(model, mel):
+class WholeLayerBackend(TroubledBackend):
+    """The same with a whole layer as one block."""
+
+    def encoder_layer(self, x, layer, bias=None, more=None):
+        self._run()
+        inside = TroubledBackend()  # its products are not counted and do not fail
+        return inside.encoder_layer(x, layer, bias, more)
+
+
+def test_a_layer_runs_as_one_if_its_backend_can(model, mel):
+    expected, _, _ = encode(copy.deepcopy(model), mel, rules())
+    whole = WholeLayerBackend()
+    states, counts, routed = encode(model, mel, rules(("layers.*", "troubled", None)), with_troubled(whole))
+    assert whole.products == 2
+    assert {plan.launch for plan in routed.router.plans.values()} == {"conv1", "conv2", "layers.0.*", "layers.1.*"}
+    assert all(count.calls.total() == 1 for count in counts.values()) and len(counts) == 2 + 2 * 8
+    torch.testing.assert_close(states, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_a_failed_layer_runs_on_the_stated_fallback(model, mel):
+    expected, _, _ = encode(copy.deepcopy(model), mel, rules())
+    whole = WholeLayerBackend(works=1)
+    states, counts, _ = encode(model, mel, rules(("layers.*", "troubled", "torch")), with_troubled(whole))
+    assert counts["layers.0.self_attn.qk"].calls == {"troubled": 1}
+    assert counts["layers.1.self_attn.qk"].calls == {"torch": 1}
+    assert counts["layers.1.fc2"].failures == {"the device was lost": 1}
+    torch.testing.assert_close(states, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_fc1_and_fc2_run_as_one_if_their_backend_can(model, mel):
     expected, _, _ = encode(copy.deepcopy(model), mel, rules())
     troubled = FeedForwardBackend()
     states, counts, routed = encode(model, mel, rules(("layers.*.fc?", "troubled", None)), with_troubled(troubled))
@@ -171,7 +201,7 @@ def test_fc1_and_fc2_run_as_one_where_their_backend_can(model, mel):
     torch.testing.assert_close(states, expected, rtol=1e-5, atol=1e-6)
 
 
-def test_fc1_and_fc2_run_apart_where_they_differ(model, mel):
+def test_fc1_and_fc2_run_separately_if_their_backends_differ(model, mel):
     expected, _, _ = encode(copy.deepcopy(model), mel, rules())
     troubled = FeedForwardBackend()
     states, counts, _ = encode(model, mel, rules(("layers.*.fc1", "troubled", None)), with_troubled(troubled))
@@ -179,7 +209,7 @@ def test_fc1_and_fc2_run_apart_where_they_differ(model, mel):
     torch.testing.assert_close(states, expected, rtol=1e-5, atol=1e-6)
 
 
-def test_a_feed_forward_that_fails_goes_to_the_stated_fallback_piece_by_piece(model, mel):
+def test_a_failed_feed_forward_runs_on_the_stated_fallback_as_two_products(model, mel):
     expected, _, _ = encode(copy.deepcopy(model), mel, rules())
     troubled = FeedForwardBackend(works=0)
     states, counts, _ = encode(model, mel, rules(("layers.*.fc?", "troubled", "torch")), with_troubled(troubled))
@@ -196,7 +226,7 @@ def test_the_attention_products_can_go_to_different_backends(model, mel):
     torch.testing.assert_close(states, expected, rtol=1e-5, atol=1e-6)
 
 
-def test_a_model_can_be_routed_anew(model, mel):
+def test_a_model_can_be_routed_again(model, mel):
     first, _, _ = encode(model, mel, rules())
     rounded, _, _ = encode(model, mel, rules(default="bf16"))
     again, _, _ = encode(model, mel, rules())
@@ -213,16 +243,16 @@ def test_shared_time_is_split_by_work(model, mel, monkeypatch):
     assert q + k + v == pytest.approx(1.0)
 
 
-def test_a_refused_shape_goes_to_the_stated_fallback_and_says_why(model, mel):
+def test_an_unsupported_shape_goes_to_the_stated_fallback_with_the_reason(model, mel):
     troubled = TroubledBackend(refuses_k=128)
     _, counts, routed = encode(model, mel, rules(("*.fc?", "troubled", "torch")), with_troubled(troubled))
     plan = routed.router.plans["layers.0.fc2"]
     assert counts["layers.0.fc1"].calls == {"troubled": 1}
     assert counts["layers.0.fc2"].calls == {"torch": 1}
-    assert "K = 128 is more than a tile holds" in plan.refusal
+    assert "K = 128 is more than a tile holds" in plan.fallback_reason
 
 
-def test_a_refused_shape_without_a_fallback_is_an_error(model):
+def test_an_unsupported_shape_without_a_fallback_is_an_error(model):
     with pytest.raises(PolicyError, match=r"layers\.0\.fc2.*K = 128 is more than a tile holds.*no fallback"):
         apply_policy(model, rules(("*.fc?", "troubled", None)), with_troubled(TroubledBackend(refuses_k=128)))
 
@@ -246,7 +276,7 @@ def test_weights_that_cannot_be_prepared_go_to_the_stated_fallback(model, mel):
     troubled = TroubledBackend(fails_to_prepare=True)
     _, counts, routed = encode(model, mel, rules(("*.fc1", "troubled", "torch")), with_troubled(troubled))
     assert counts["layers.0.fc1"].calls == {"torch": 1}
-    assert routed.router.plans["layers.0.fc1"].refusal == "no room for the weights"
+    assert routed.router.plans["layers.0.fc1"].fallback_reason == "no room for the weights"
 
 
 def test_a_backend_that_cannot_run_here_goes_to_the_stated_fallback(model, mel):
@@ -257,21 +287,117 @@ def test_a_backend_that_cannot_run_here_goes_to_the_stated_fallback(model, mel):
 
     _, counts, routed = encode(model, mel, rules(("*.fc1", "troubled", "torch")), create)
     assert counts["layers.0.fc1"].calls == {"torch": 1}
-    assert "no such device" in routed.router.plans["layers.0.fc1"].refusal
+    assert "no such device" in routed.router.plans["layers.0.fc1"].fallback_reason
     with pytest.raises(PolicyError, match="no such device"):
         apply_policy(model, rules(("*.fc1", "troubled", None)), create)
 
 
-def test_an_unknown_backend_is_refused_before_anything_is_swapped(model):
+def test_an_unknown_backend_is_an_error_before_anything_is_swapped(model):
     with pytest.raises(UnknownBackend):
         apply_policy(model, rules(("*.fc1", "bf17", None)))
     assert type(model.model.encoder.layers[0].fc1) is torch.nn.Linear
 
 
+@pytest.mark.parametrize("name", ["torch", "int16"])
+def test_threads_that_share_a_model_count_exactly_their_own_calls(model, mel, name):
+    if reason := registry.backend_class(name).why_unavailable(registry.DEFAULTS):
+        pytest.skip(reason)
+    routed = apply_policy(model, rules(default=name))
+    encoder = Encoder(model.model.encoder, routed)
+    expected, ready = encoder(mel), threading.Barrier(4)
+
+    def work(times):
+        counts = defaultdict(SiteCount)
+        ready.wait()
+        for _ in range(times):
+            with routed.router.counting(counts):
+                states = encoder(mel)
+            encoder(mel)  # not counted
+            assert torch.equal(states, expected)
+        return counts
+
+    with ThreadPoolExecutor(4) as pool:
+        for times, counts in zip((3, 5, 7, 9), pool.map(work, (3, 5, 7, 9)), strict=True):
+            assert {site: count.calls for site, count in counts.items()} == {
+                site: {name: times} for site in routed.router.plans
+            }
+
+
+class MeteredBackend(TroubledBackend):
+    """A device that counts its runs in two steps, as no lock of its own protects them."""
+
+    on_device = True
+
+    def __init__(self):
+        super().__init__()
+        self._usage = Usage()
+
+    @property
+    def usage(self):
+        return self._usage
+
+    def _run(self):
+        before = self._usage
+        time.sleep(1e-4)
+        self._usage = Usage(before.calls + 3, before.device_seconds + 1.0)
+
+
+def test_threads_that_share_a_device_count_exactly_its_work_for_them(model, mel):
+    device, ready = MeteredBackend(), threading.Barrier(4)
+    routed = apply_policy(
+        model,
+        rules(("layers.*.fc?", "device", None)),
+        lambda name: device if name == "device" else registry.create(name),
+    )
+    encoder = Encoder(model.model.encoder, routed)
+
+    def work(_):
+        counts = defaultdict(SiteCount)
+        ready.wait()
+        with routed.router.counting(counts):
+            encoder(mel)
+        return counts
+
+    with ThreadPoolExecutor(4) as pool:
+        for counts in pool.map(work, range(4)):
+            fcs = [counts[f"layers.{i}.fc{j}"] for i in range(2) for j in (1, 2)]
+            assert [(count.device_calls, count.device_seconds) for count in fcs] == [(3, 1.0)] * 4
+    assert device.usage.calls == 4 * 4 * 3
+
+
+def test_counts_inside_counts_go_to_the_inner_ones_of_the_same_router(model, mel):
+    other = apply_policy(copy.deepcopy(model), rules())
+    routed = apply_policy(model, rules())
+    outer, inner, others = (defaultdict(SiteCount) for _ in range(3))
+    with routed.router.counting(outer):
+        with routed.router.counting(inner), other.router.counting(others):
+            Encoder(model.model.encoder, routed)(mel)
+        assert not outer and not others
+        Encoder(model.model.encoder, routed)(mel)
+    assert outer["conv1"].calls == inner["conv1"].calls == {"torch": 1}
+
+
+def test_a_closed_router_refuses_every_use(model, mel):
+    _, _, routed = encode(model, mel, rules())
+    routed.router.close()
+    routed.router.close()
+    for use in (
+        lambda: Encoder(model.model.encoder, routed)(mel),
+        lambda: routed.layers[0].run(torch.randn(1, 50, 64), None, None),
+        lambda: model.model.encoder(mel),
+        lambda: routed.router.uses_device(),
+    ):
+        with pytest.raises(ModelClosed, match="this model is closed; load it again"):
+            use()
+    assert routed.router.labels() == ("torch",)  # a report may be written after closing
+
+
 def test_closing_releases_the_backends_and_their_weights(model, mel):
     troubled = TroubledBackend()
     _, _, routed = encode(model, mel, rules(default="troubled"), with_troubled(troubled))
-    prepared = [weakref.ref(weights[0]) for weights in routed.router._prepared.values()]
+    weights = [w for w in routed.router._prepared.values() if w is not None]
+    prepared = [weakref.ref(w[1][0] if isinstance(w[1], tuple) else w[0]) for w in weights]
+    del weights
     routed.router.close()
     gc.collect()
     assert troubled.closed
@@ -279,11 +405,50 @@ def test_closing_releases_the_backends_and_their_weights(model, mel):
     assert all(reference() is None for reference in prepared)
 
 
-def test_the_custom_op_passes_opcheck(model):
-    routed = apply_policy(model, rules())
-    for linear in (model.model.encoder.layers[0].fc1, model.model.encoder.layers[0].self_attn.k_proj):
-        x = torch.randn(2, 5, linear.weight.shape[1])
-        torch.library.opcheck(routed_linear, (x, linear.weight, linear.bias, routed.router.key, linear.launch))
+class Recorder(TorchDispatchMode):
+    """Notes one call of each custom operator."""
+
+    def __init__(self):
+        super().__init__()
+        self.calls = {}
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if func.namespace == "tilewhisper":
+            self.calls.setdefault(func, args)
+        return func(*args, **(kwargs or {}))
+
+
+def test_every_custom_operator_passes_opcheck(model, mel):
+    """On arguments of real calls; their values do not matter, and opcheck takes no inference tensors."""
+    whole, recorder = WholeLayerBackend(), Recorder()
+    policies = [
+        rules(),
+        rules(default="bf16"),
+        rules(("layers.0.*", "whole", None), ("layers.1.fc?", "feed_forward", None)),
+    ]
+    backends = {"whole": whole, "feed_forward": FeedForwardBackend()}
+    with recorder:
+        for chosen in policies:
+            encode(model, mel, chosen, lambda name: backends.get(name) or registry.create(name))
+        model.model.encoder(mel)
+    defined = {value for value in vars(operators).values() if isinstance(value, torch._ops.OpOverload)}
+    assert set(recorder.calls) == defined
+    for operator, arguments in recorder.calls.items():
+        inputs = [torch.rand(x.shape) if isinstance(x, torch.Tensor) else x for x in arguments]
+        torch.library.opcheck(operator, tuple(inputs))
+
+
+def test_a_router_lives_no_longer_than_its_model(model, mel):
+    """No table of routers holds it, and no reference cycle."""
+    _, _, routed = encode(model, mel, rules())
+    router = weakref.ref(routed.router)
+    gc.disable()
+    try:
+        apply_policy(model, rules())
+        del routed
+        assert router() is None
+    finally:
+        gc.enable()
 
 
 def test_the_custom_op_equals_torch_bit_for_bit(model):

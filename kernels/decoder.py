@@ -1,0 +1,152 @@
+"""The contract of a backend that also runs Whisper's decoder: a few rows at a time, over cached keys and values."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import TYPE_CHECKING, Any
+
+from tilewhisper.kernels.base import Backend, Norm
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class DecoderLayer:
+    """One layer of a pre-norm decoder: weights as `prepare` returned them."""
+
+    own_norm: Norm
+    qkv: Any
+    own_out: Any
+    cross_norm: Norm
+    cross_query: Any
+    cross_out: Any
+    final_norm: Norm
+    fc1: Any
+    fc2: Any
+    scale: float
+    """Factor of q k^T."""
+
+
+class DecoderBackend(Backend):
+    """A backend that also runs a decoder. All its tensors are on the host."""
+
+    def decode_layout(self, weight: Tensor) -> Tensor:
+        """A weight (n, k) in the layout from which `prepare` makes its best form for a few rows. Same values."""
+        return weight.contiguous()
+
+    def prepare_cross_kv(self, weight: Tensor, bias: Tensor | None) -> Any:
+        """Like `prepare`, for a product over all positions of a window, which runs once per window."""
+        return self.prepare(weight, bias)
+
+    def prepare_lm_head(self, weight: Tensor) -> Any:
+        """Convert the output projection (n_vocab, k) for `logits` and `rescore`."""
+        return self.prepare(weight, None)
+
+    def logits(self, x: Tensor, lm_head: Any) -> Tensor:
+        """x (..., k) to logits (..., n_vocab), accurate enough to find the candidates that `rescore` makes exact."""
+        return self.linear(x, lm_head)
+
+    def rescore(self, logits: Tensor, x: Tensor, lm_head: Any, split: int, count: int = 1) -> None:
+        """Make the logits (rows, n_vocab) of x (rows, k) exact, in place, for every token that may be among the `count`
+        largest of its part of the row: before `split`, or from there on.
+
+        Suppressed tokens must be -inf already.
+        """
+
+    def top_k(self, logits: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
+        """The `count` largest logits of each row (rows, n), largest first, their indices, and log(sum of e^logit):
+        (rows, count), (rows, count), (rows, 1).
+        """
+        # `max` finds the largest of a row in a fifth of topk's time.
+        values, indices = logits.max(dim=-1, keepdim=True) if count == 1 else logits.topk(count)
+        return values, indices, logits.logsumexp(dim=-1, keepdim=True)
+
+    @abstractmethod
+    def pack_cross_kv(self, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Any:
+        """Pack keys and values (batch, heads, n, head_dim) and a bias (n,) per key, for repeated `cross_attention`."""
+
+    def project_cross_kv(self, states: Tensor, prepared: Any, heads: int, bias: Tensor | None = None) -> Any:
+        """`pack_cross_kv` of a window's states (1, n, k) times a weight from `prepare_cross_kv`: (1, n, 2 * heads *
+        head_dim), the keys before the values."""
+        both = self.linear(states, prepared).unflatten(-1, (2, heads, -1))
+        keys, values = (part.transpose(1, 2) for part in both.unbind(2))
+        return self.pack_cross_kv(keys, values, bias)
+
+    @abstractmethod
+    def cross_attention(self, q: Tensor, cross_kv: Any, scale: float) -> Tensor:
+        """softmax(scale * q k^T + bias) v of queries (batch, heads, m, head_dim): (batch, m, heads * head_dim)."""
+
+    @abstractmethod
+    def self_attention(self, qkv: Tensor, keys: Tensor, values: Tensor, lengths: Sequence[int], scale: float) -> Tensor:
+        """Causal self-attention of new tokens: (batch, m, heads * head_dim).
+
+        The keys and values of qkv (batch, m, 3 * heads * head_dim) are written into the caches (batch, heads, context,
+        head_dim), in place, after each row's first `lengths` tokens; each token attends to itself and all before it.
+        The rest of the caches may hold any number but NaN.
+        """
+
+    def prepare_layers(self, layers: Sequence[DecoderLayer]) -> Any:
+        """Convert a decoder's layers for `decoder_layers`."""
+        return layers
+
+    def decoder_layers(
+        self,
+        x: Tensor,
+        layers: Any,
+        keys: Tensor,
+        values: Tensor,
+        lengths: Sequence[int],
+        new: Sequence[int],
+        cross_kv: Sequence[Sequence[Any]],
+    ) -> Tensor:
+        """New tokens through all layers from `prepare_layers`: x (tokens, d), `new` tokens of each batch row one after
+        the other, to (tokens, d).
+
+        Their keys and values are written into the caches (layers, batch, heads, context, head_dim), each layer's dense,
+        as in `self_attention`. `cross_kv` has for each row what `pack_cross_kv` returned, layer by layer: the same
+        object for rows of one window.
+        """
+        import torch
+
+        done, row, token = [], 0, 0
+        for count, alike in groupby(new):
+            end = row + sum(1 for _ in alike)
+            y = x[token : token + (end - row) * count].unflatten(0, (end - row, count))
+            for i, layer in enumerate(layers):
+                of_layer = [window[i] for window in cross_kv[row:end]]
+                y = self._decoder_layer(y, layer, keys[i, row:end], values[i, row:end], lengths[row:end], of_layer)
+            done.append(y.flatten(0, 1))
+            row, token = end, token + len(done[-1])
+        return torch.cat(done)
+
+    def _decoder_layer(
+        self,
+        x: Tensor,
+        layer: DecoderLayer,
+        keys: Tensor,
+        values: Tensor,
+        lengths: Sequence[int],
+        cross_kv: Sequence[Any],
+    ) -> Tensor:
+        import torch
+
+        heads, head_dim = keys.shape[1], keys.shape[3]
+        qkv = self.norm_linear(x, layer.own_norm, layer.qkv)
+        x = self.linear_add(self.self_attention(qkv, keys, values, lengths, layer.scale), layer.own_out, x)
+        q = self.norm_linear(x, layer.cross_norm, layer.cross_query).unflatten(-1, (heads, head_dim))
+        windows = runs(cross_kv)
+        attended = []
+        for rows, (window, _) in zip(q.split([count for _, count in windows]), windows, strict=True):
+            together = self.cross_attention(rows.flatten(0, 1)[None].transpose(1, 2), window, layer.scale)
+            attended.append(together.view(len(rows), -1, heads * head_dim))
+        x = self.linear_add(torch.cat(attended), layer.cross_out, x)
+        return self.linear_add(self.linear_gelu(layer.final_norm(x), layer.fc1), layer.fc2, x)
+
+
+def runs(cross_kv: Sequence[Any]) -> list[tuple[Any, int]]:
+    """Neighbouring rows of one window, as (its object, number of rows): they attend to it together."""
+    return [(next(same), 1 + sum(1 for _ in same)) for _, same in groupby(cross_kv, key=id)]

@@ -1,0 +1,59 @@
+"""Sizes of products and of encoder layers, device usage, and device settings. Needs no torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class ProductShape:
+    """The size of one product (batch, m, k) @ (batch, k, n)."""
+
+    batch: int
+    m: int
+    k: int
+    n: int
+
+    @property
+    def multiply_adds(self) -> int:
+        return self.batch * self.m * self.k * self.n
+
+    def __str__(self) -> str:
+        size = f"({self.m}, {self.k}) x ({self.k}, {self.n})"
+        return size if self.batch == 1 else f"{self.batch} x {size}"
+
+
+@dataclass(frozen=True)
+class LayerShape:
+    """The size of one encoder layer for one window of `positions`."""
+
+    positions: int
+    width: int
+    """d_model"""
+    heads: int
+    hidden: int
+    """Outputs of fc1."""
+
+
+@dataclass(frozen=True)
+class Usage:
+    """Device use so far; zeros for a host backend."""
+
+    calls: int = 0
+    """Kernel calls; one product may take many."""
+    device_seconds: float = 0.0
+
+    def __sub__(self, earlier: Usage) -> Usage:
+        return Usage(self.calls - earlier.calls, self.device_seconds - earlier.device_seconds)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """User settings for devices. Host backends ignore them."""
+
+    npu: str = "auto"
+    """`auto` is the real device, `emulated` an emulation: chosen by name, never as a substitute."""
+    npu_kernels: str | None = None
+    """The folder of built designs; None is the user's cache folder."""
+    npu_fault: str | None = None
+    """A fault of the emulated NPU, to try out fallbacks: `hang:N[,N…]` or `lost:N` at its N-th run, or `contexts`."""
