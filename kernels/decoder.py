@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 class DecoderLayer:
     """One layer of a pre-norm decoder: weights as `prepare` returned them."""
 
-    own_norm: Norm
+    self_norm: Norm
     qkv: Any
-    own_out: Any
+    self_out: Any
     cross_norm: Norm
     cross_query: Any
     cross_out: Any
@@ -135,8 +135,8 @@ class DecoderBackend(Backend):
         import torch
 
         heads, head_dim = keys.shape[1], keys.shape[3]
-        qkv = self.norm_linear(x, layer.own_norm, layer.qkv)
-        x = self.linear_add(self.self_attention(qkv, keys, values, lengths, layer.scale), layer.own_out, x)
+        qkv = self.norm_linear(x, layer.self_norm, layer.qkv)
+        x = self.linear_add(self.self_attention(qkv, keys, values, lengths, layer.scale), layer.self_out, x)
         q = self.norm_linear(x, layer.cross_norm, layer.cross_query).unflatten(-1, (heads, head_dim))
         windows = runs(cross_kv)
         attended = []

@@ -181,9 +181,9 @@ def _layer(layer: Any, backend: DecoderBackend) -> DecoderLayer:
     """One layer's prepared weights, with self-attention's q, k, v fused."""
     own, cross = layer.self_attn, layer.encoder_attn
     return DecoderLayer(
-        own_norm=norm_of(layer.self_attn_layer_norm),
+        self_norm=norm_of(layer.self_attn_layer_norm),
         qkv=backend.prepare(*fuse([own.q_proj, own.k_proj, own.v_proj], backend.decode_layout)),
-        own_out=_prepare(own.out_proj, backend),
+        self_out=_prepare(own.out_proj, backend),
         cross_norm=norm_of(layer.encoder_attn_layer_norm),
         cross_query=_prepare(cross.q_proj, backend),
         cross_out=_prepare(cross.out_proj, backend),

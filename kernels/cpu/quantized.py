@@ -210,11 +210,11 @@ class _Handle:
 
 
 def _register_layer(layer: DecoderLayer) -> _Handle:
-    norms = (layer.own_norm, layer.cross_norm, layer.final_norm)
-    products = (layer.qkv, layer.own_out, layer.cross_query, layer.cross_out, layer.fc1, layer.fc2)
+    norms = (layer.self_norm, layer.cross_norm, layer.final_norm)
+    products = (layer.qkv, layer.self_out, layer.cross_query, layer.cross_out, layer.fc1, layer.fc2)
     panels, scales, sums, biases, _ = map(list, zip(*products, strict=True))
     of_norms = [part for norm in norms for part in (norm.weight, norm.bias)]
-    eps, width, hidden = layer.own_norm.eps, layer.fc2.n, layer.fc1.n
+    eps, width, hidden = layer.self_norm.eps, layer.fc2.n, layer.fc1.n
     return _Handle(_native.register_layer(of_norms, eps, panels, scales, sums, biases, width, hidden, layer.scale))
 
 

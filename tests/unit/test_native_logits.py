@@ -36,7 +36,7 @@ def test_rescored_logits_are_exact_where_a_token_may_be_in_the_top_k_of_its_part
     weight, x, split = normal(3000, 96), normal(4, 96, seed=1), 2500
     x[0, 7], weight[5] = 30.0, weight[5] * 3  # a row and a token with coarser steps than the others
     lm_head = backend.prepare_lm_head(weight)
-    exact, logits = (x.double() @ weight.double().T), backend.scores(x, lm_head)
+    exact, logits = (x.double() @ weight.double().T), backend.logits(x, lm_head)
     suppressed = exact[1].argmax()
     logits[1, suppressed] = exact[1, suppressed] = -math.inf
     logits[2, split:] = exact[2, split:] = -math.inf

@@ -61,14 +61,14 @@ def decoder_layer(backend, d: int, seed: int = 0) -> DecoderLayer:
 
     sizes = {
         "qkv": (3 * d, d),
-        "own_out": (d, d),
+        "self_out": (d, d),
         "cross_query": (d, d),
         "cross_out": (d, d),
         "fc1": (4 * d, d),
         "fc2": (d, 4 * d),
     }
     products = {name: product(*size, 10 * i) for i, (name, size) in enumerate(sizes.items())}
-    return DecoderLayer(own_norm=norm(1), cross_norm=norm(3), final_norm=norm(5), scale=0.125, **products)
+    return DecoderLayer(self_norm=norm(1), cross_norm=norm(3), final_norm=norm(5), scale=0.125, **products)
 
 
 @pytest.mark.parametrize(
@@ -104,12 +104,12 @@ def test_the_largest_possible_sums_of_a_decode_step_do_not_overflow(instruction_
     for run in (backend, TorchBackend()):
         layer = decoder_layer(run, d)
         norm = Norm(torch.zeros(d), torch.full((d,), 3.0), 1e-5)
-        sizes = {"qkv": (3 * d, d), "own_out": (d, d), "cross_query": (d, d), "cross_out": (d, d)}
+        sizes = {"qkv": (3 * d, d), "self_out": (d, d), "cross_query": (d, d), "cross_out": (d, d)}
         sizes |= {"fc1": (4 * d, d), "fc2": (d, 4 * d)}
         products = {
             name: run.prepare(torch.full(size, sign / size[1]), torch.zeros(size[0])) for name, size in sizes.items()
         }
-        layer = replace(layer, own_norm=norm, cross_norm=norm, final_norm=norm, **products)
+        layer = replace(layer, self_norm=norm, cross_norm=norm, final_norm=norm, **products)
         window = run.pack_cross_kv(torch.ones(1, 3, 20, 64), torch.full((1, 3, 20, 64), 2.0))
         caches = torch.zeros(1, 2, 3, 8, 64), torch.zeros(1, 2, 3, 8, 64)
         layers, windows = run.prepare_layers([layer]), [(window,)] * 2
