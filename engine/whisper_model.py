@@ -176,9 +176,12 @@ class BatchedInferencePipeline:
     def __init__(self, model: WhisperModel) -> None:
         self.model = model
 
-    def transcribe(self, audio: Any, *, batch_size: int = 8, **options: Any) -> tuple[Transcription, TranscriptionInfo]:
+    @takes_options(TranscriptionOptions)
+    def transcribe(
+        self, audio: Any, *args: Any, batch_size: int = 8, progress: Progress | None = None, **options: Any
+    ) -> tuple[Transcription, TranscriptionInfo]:
         """`WhisperModel.transcribe` with a batch size.
 
         Unlike in faster-whisper, timestamps are on: without them tiny.en skipped the second half of a 26 s chunk.
         """
-        return self.model.transcribe(audio, batch_size=batch_size, **options)
+        return self.model.transcribe(audio, *args, batch_size=batch_size, progress=progress, **options)

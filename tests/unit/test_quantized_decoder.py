@@ -7,9 +7,10 @@ import torch
 import torch.nn.functional as F
 from made_tensors import normal, relative
 
-from tilewhisper.kernels.base import DecoderLayer, Norm
+from tilewhisper.kernels.base import Norm
 from tilewhisper.kernels.cpu import build
 from tilewhisper.kernels.cpu.torch_f32 import TorchBackend
+from tilewhisper.kernels.decoder import DecoderLayer
 
 if reason := build.why_unavailable():
     pytest.skip(reason, allow_module_level=True)
