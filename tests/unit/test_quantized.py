@@ -11,9 +11,10 @@ import torch
 import torch.nn.functional as F
 
 from tilewhisper.kernels import registry
-from tilewhisper.kernels.base import DecoderLayer, Norm
+from tilewhisper.kernels.base import Norm
 from tilewhisper.kernels.cpu import build, quantized
 from tilewhisper.kernels.cpu.torch_f32 import TorchBackend
+from tilewhisper.kernels.decoder import DecoderLayer
 
 if reason := build.why_unavailable():
     pytest.skip(reason, allow_module_level=True)
@@ -254,7 +255,7 @@ def test_a_decoders_layers_in_one_call_are_their_operations_one_by_one(instructi
     x = normal(sum(new), heads * 64)
     results = []
     for run in (backend, TorchBackend()):
-        kept = [run.keep(*window) for window in windows]
+        kept = [run.pack_cross_kv(*window) for window in windows]
         keys, values = normal(2, batch, heads, 50, 64, seed=2), normal(2, batch, heads, 50, 64, seed=3)
         layers = run.prepare_layers([decoder_layer(run, heads * 64), decoder_layer(run, heads * 64, seed=100)])
         y = run.decoder_layers(x, layers, keys, values, lengths, new, [(kept[i], kept[i]) for i in places])
@@ -279,7 +280,7 @@ def test_the_largest_possible_sums_of_a_step_fit(instruction_set, backend, sign)
             name: run.prepare(torch.full(size, sign / size[1]), torch.zeros(size[0])) for name, size in sizes.items()
         }
         layer = replace(layer, own_norm=norm, cross_norm=norm, final_norm=norm, **products)
-        window = run.keep(torch.ones(1, 3, 20, 64), torch.full((1, 3, 20, 64), 2.0))
+        window = run.pack_cross_kv(torch.ones(1, 3, 20, 64), torch.full((1, 3, 20, 64), 2.0))
         caches = torch.zeros(1, 2, 3, 8, 64), torch.zeros(1, 2, 3, 8, 64)
         layers, windows = run.prepare_layers([layer]), [(window,)] * 2
         results.append(run.decoder_layers(torch.ones(2, d), layers, *caches, [0, 0], [1, 1], windows))
