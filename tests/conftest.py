@@ -21,6 +21,7 @@ TESTS = Path(__file__).parent
 SHARED = TESTS.parents[1] / "shared" / "data"
 SAMPLE = TESTS / "data" / "sample.flac"
 SAMPLE_WORDS = "we will take your questions"
+
 hypothesis.settings.register_profile("no deadline", deadline=None)  # a busy machine is not a defect
 hypothesis.settings.load_profile("no deadline")
 
@@ -52,7 +53,8 @@ def require_weights(name: str) -> str:
 
 @pytest.fixture(scope="session", autouse=True)
 def _two_threads() -> None:
-    torch.set_num_threads(2)
+    """Use 2 threads, but 1 in a worker: threads without a core of their own spin while they wait for each other."""
+    torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else 2)
 
 
 @pytest.fixture(scope="session", autouse=True)
