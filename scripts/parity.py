@@ -162,7 +162,7 @@ def _table(model: str, rows: Sequence[Row]) -> Table:
     for heading in ("same tokens", "near %", "WER to theirs %", "WER %", "openai's", "disordered", "openai's"):
         table.add_column(heading, justify="right")
     for row in rows:
-        rates = (row.near, row.apart, row.word_error_rate, row.their_word_error_rate)
+        rates = (row.near, row.difference, row.word_error_rate, row.their_word_error_rate)
         table.add_row(
             row.setting,
             row.decoding,

@@ -34,7 +34,7 @@ class Row:
     """Names of recordings whose tokens differ."""
     near: float | None
     """Share of word times within `NEAR` of openai-whisper's; None without words."""
-    apart: float
+    difference: float
     """Word error rate with openai-whisper's text as the reference."""
     word_error_rate: float | None
     their_word_error_rate: float | None
@@ -72,7 +72,7 @@ def score(
             if ours.tokens != theirs.tokens
         ],
         near=near(pairs),
-        apart=word_error_rate(their_texts, our_texts),
+        difference=word_error_rate(their_texts, our_texts),
         word_error_rate=word_error_rate(references, our_texts) if has_references else None,
         their_word_error_rate=word_error_rate(references, their_texts) if has_references else None,
         disordered=sum(count_misplaced(ours.spans) for ours, _ in pairs),

@@ -21,7 +21,7 @@ def segment(**values) -> Segment:
 class StandIn:
     """Replaces `WhisperModel`; its calls are recorded for the test."""
 
-    asked: list[SimpleNamespace]
+    requests: list[SimpleNamespace]
     together: list[SimpleNamespace]
     transcript: list[Segment]
     language: str
@@ -37,10 +37,10 @@ class StandIn:
 
     def transcribe(self, file, batch_size=None, progress=None, **options):
         options |= {} if batch_size is None else {"batch_size": batch_size}
-        self.asked.append(SimpleNamespace(file=file, options=options, **self.setup))
+        self.requests.append(SimpleNamespace(file=file, options=options, **self.setup))
         fields = TranscriptionOptions.__dataclass_fields__
         TranscriptionOptions(**{name: value for name, value in options.items() if name in fields})
-        return Decoded(self, len(self.asked)), SimpleNamespace(language=self.language)
+        return Decoded(self, len(self.requests)), SimpleNamespace(language=self.language)
 
     def transcribe_many(self, files, batch_size=None, **options):
         self.together.append(SimpleNamespace(files=list(files), batch_size=batch_size, options=options))

@@ -80,7 +80,7 @@ def _usable(yes: bool) -> str:
 
 def _cpu_features() -> list[str]:
     """The vector extensions for matrix products among the features in /proc/cpuinfo; empty if it cannot be read."""
-    wanted = ("avx", "avx2", "fma", "f16c", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_tile", "asimd")
+    features = ("avx", "avx2", "fma", "f16c", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_tile", "asimd")
     try:
         with Path("/proc/cpuinfo").open(encoding="utf-8") as lines:
             flags = next(
@@ -88,4 +88,4 @@ def _cpu_features() -> list[str]:
             )
     except OSError:
         return []
-    return [feature for feature in wanted if feature in flags]
+    return [feature for feature in features if feature in flags]

@@ -136,15 +136,15 @@ def find(root: Path, plan: TilePlan, *, target: Target | None = None) -> Artifac
     return Artifact(folder, manifest, folder / XCLBIN, folder / manifest.launches[launch])
 
 
-def read_manifest(folder: Path, wanted: Design) -> Manifest:
+def read_manifest(folder: Path, required: Design) -> Manifest:
     """Read a folder's manifest. Raises BackendUnavailable if it is missing or invalid."""
     path = folder / MANIFEST
     try:
         return _from_json(json.loads(path.read_text("utf-8")))
     except OSError as missing:
-        raise BackendUnavailable(f"{path} cannot be read ({missing.strerror}); {_how_to_fix(wanted)}") from missing
+        raise BackendUnavailable(f"{path} cannot be read ({missing.strerror}); {_how_to_fix(required)}") from missing
     except (ValueError, KeyError, TypeError, AttributeError) as broken:
-        raise BackendUnavailable(f"{path} is not a manifest of this version; {_how_to_fix(wanted)}") from broken
+        raise BackendUnavailable(f"{path} is not a manifest of this version; {_how_to_fix(required)}") from broken
 
 
 def designs_in(root: Path) -> tuple[Design, ...]:
@@ -159,27 +159,27 @@ def _design_in(folder: Path) -> Design | None:
         return None
 
 
-def _why_missing(root: Path, wanted: Design) -> str:
+def _why_missing(root: Path, required: Design) -> str:
     """Why there is no folder for this design: the nearest design and its first difference."""
-    built = [(design, list(_design_reasons(design, wanted))) for design in designs_in(root)] if root.is_dir() else []
+    built = [(design, list(_design_reasons(design, required))) for design in designs_in(root)] if root.is_dir() else []
     if not built:
         return f"no design has been built in {root}"
     nearest, reasons = min(built, key=lambda item: len(item[1]))
     if not reasons:
-        return f"the design {folder_name(wanted)} is in a folder with another name"
+        return f"the design {folder_name(required)} is in a folder with another name"
     return f"no design in {root} fits; the nearest, {folder_name(nearest)}, differs: {reasons[0]}"
 
 
-def _design_reasons(built: Design, wanted: Design) -> Iterator[str]:
-    if built.device != wanted.device:
-        yield f"built for {built.device.upper()}, this is {wanted.device.upper()}"
-    if (built.rows, built.columns) != (wanted.rows, wanted.columns):
-        yield f"built for {built.rows}x{built.columns} cores, not {wanted.rows}x{wanted.columns}"
-    if built.k != wanted.k:
-        yield f"built for K = {built.k}, not {wanted.k}"
-    if built.core != wanted.core:
-        yield f"built with core tiles of {built.core}, not {wanted.core}"
-    found, needed = (f"{design.dtype_in} -> {design.dtype_out}" for design in (built, wanted))
+def _design_reasons(built: Design, required: Design) -> Iterator[str]:
+    if built.device != required.device:
+        yield f"built for {built.device.upper()}, this is {required.device.upper()}"
+    if (built.rows, built.columns) != (required.rows, required.columns):
+        yield f"built for {built.rows}x{built.columns} cores, not {required.rows}x{required.columns}"
+    if built.k != required.k:
+        yield f"built for K = {built.k}, not {required.k}"
+    if built.core != required.core:
+        yield f"built with core tiles of {built.core}, not {required.core}"
+    found, needed = (f"{design.dtype_in} -> {design.dtype_out}" for design in (built, required))
     if found != needed:
         yield f"built for {found}, not {needed}"
 
@@ -212,8 +212,8 @@ def _file_reasons(folder: Path, manifest: Manifest) -> Iterator[str]:
             yield f"{record.name} was changed after the build: its SHA-256 differs"
 
 
-def _how_to_fix(wanted: Design) -> str:
-    return f"run scripts/build_kernels.py --device {wanted.device}"
+def _how_to_fix(required: Design) -> str:
+    return f"run scripts/build_kernels.py --device {required.device}"
 
 
 def _to_json(manifest: Manifest) -> dict[str, Any]:

@@ -112,13 +112,13 @@ class Tokenizer:
 
         Raises LanguageError, which suggests similar names, for a language the model does not support.
         """
-        wanted = name_or_code.strip().lower().replace("_", " ")
+        query = name_or_code.strip().lower().replace("_", " ")
         by_name = {name: code for code, name in LANGUAGES.items()} | dict(ALIASES)
-        code = by_name.get(wanted, wanted)
+        code = by_name.get(query, query)
         if code in self.languages:
             return code
         known = [*self.languages, *(name for name, code in by_name.items() if code in self.languages)]
-        near = difflib.get_close_matches(wanted, known, n=3)
+        near = difflib.get_close_matches(query, known, n=3)
         hint = f"did you mean {', '.join(near)}?" if near else "use a code such as en, or an English name"
         raise LanguageError(f"unknown language {name_or_code!r}, the model supports {len(self.languages)}: {hint}")
 

@@ -67,7 +67,7 @@ def _accuracy(result: Any) -> list[Figures]:
 
 
 def _parity(result: Any) -> list[Figures]:
-    keys = ("model", "setting", "decoding", "what", "near", "apart", "word_error_rate", "their_word_error_rate")
+    keys = ("model", "setting", "decoding", "what", "near", "difference", "word_error_rate", "their_word_error_rate")
     return [
         _pick(row, *keys, "disordered", "their_disordered")
         | {"same_tokens": f"{row['recordings'] - len(row['different'])}/{row['recordings']}"}
@@ -276,7 +276,11 @@ BENCHMARKS: Mapping[str, Benchmark] = {
             (
                 *(_MODEL, Column("setting", "setting"), Column("decoding", "decoding"), Column("what", "")),
                 *(Column("same_tokens", "same tokens"), Column("near", "near %", ".2f")),
-                *(Column("apart", "difference %", ".2f"), _WER, Column("their_word_error_rate", "openai's", ".2f")),
+                *(
+                    Column("difference", "difference %", ".2f"),
+                    _WER,
+                    Column("their_word_error_rate", "openai's", ".2f"),
+                ),
                 *(Column("disordered", "disordered", "d"), Column("their_disordered", "openai's", "d")),
             ),
             _parity,

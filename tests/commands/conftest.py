@@ -70,7 +70,7 @@ def model(monkeypatch):
     """Replace the command's model by a stand-in; returns the class, which records its calls."""
     require_weights("tiny.en")
     monkeypatch.setattr("tilewhisper.engine.whisper_model.WhisperModel", StandIn)
-    monkeypatch.setattr(StandIn, "asked", [], raising=False)
+    monkeypatch.setattr(StandIn, "requests", [], raising=False)
     monkeypatch.setattr(StandIn, "together", [], raising=False)
     monkeypatch.setattr(StandIn, "transcript", [segment(), segment(id=1, text=" And more.")], raising=False)
     monkeypatch.setattr(StandIn, "language", "en", raising=False)

@@ -74,14 +74,14 @@ def test_a_folder_stands_for_its_recordings_in_order(tilewhisper, model, tmp_pat
         shutil.copy(SAMPLE, tmp_path / name)
     (tmp_path / "notes.txt").write_text("no audio")
     assert tilewhisper("transcribe", tmp_path, tmp_path / "b.flac").status == 0
-    assert [call.file for call in model.asked] == [str(tmp_path / name) for name in ("a.WAV", "b.flac", "c.mp4")]
+    assert [call.file for call in model.requests] == [str(tmp_path / name) for name in ("a.WAV", "b.flac", "c.mp4")]
 
 
 def test_failed_files_are_listed_at_the_end(tilewhisper, model, tmp_path):
     (tmp_path / "empty").mkdir()
     finished = tilewhisper("transcribe", tmp_path / "empty", tmp_path / "none.wav", SAMPLE)
     assert finished.status == 3
-    assert [call.file for call in model.asked] == [str(SAMPLE)]
+    assert [call.file for call in model.requests] == [str(SAMPLE)]
     assert finished.err.splitlines()[-1] == f"tilewhisper: failed: {tmp_path / 'empty'}, {tmp_path / 'none.wav'}"
 
 
@@ -117,7 +117,7 @@ def test_several_files_are_decoded_together(tilewhisper, model, tmp_path, flags,
 def test_flags_that_decode_files_one_after_the_other(tilewhisper, model, tmp_path, flags, options):
     assert tilewhisper("transcribe", *three_files(tmp_path), *flags.split()).status == 0
     assert model.together == []
-    assert [call.options for call in model.asked] == [options] * 3
+    assert [call.options for call in model.requests] == [options] * 3
 
 
 @pytest.mark.parametrize("one_by_one", [True, False])

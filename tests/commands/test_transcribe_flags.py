@@ -42,7 +42,7 @@ def options(tilewhisper, model):
     def of(*flags):
         finished = tilewhisper("transcribe", SAMPLE, *flags)
         assert finished.status == 0, finished.err
-        return model.asked.pop().options
+        return model.requests.pop().options
 
     return of
 
@@ -62,7 +62,7 @@ def test_every_flag_of_other_engines_is_accepted_in_both_spellings(tilewhisper, 
         ]
         finished = tilewhisper("transcribe", SAMPLE, *words)
         assert finished.status == 0, finished.err
-    assert len(model.asked) == 2
+    assert len(model.requests) == 2
 
 
 def test_every_option_is_a_flag_with_its_default_in_the_help():
@@ -96,7 +96,7 @@ def test_a_dash_in_a_value_stays(options, tilewhisper, model, tmp_path):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(tmp_path)
         assert tilewhisper("transcribe", "--seed", "1", "--", strange.name).status == 0
-    assert model.asked[-1].file == strange.name
+    assert model.requests[-1].file == strange.name
 
 
 # --- the options of the model ---------------------------------------------------------------------------------------
@@ -149,7 +149,7 @@ def test_flags_become_options(options, words, expected):
 )
 def test_a_compute_type_selects_a_policy(tilewhisper, model, words, policy, backends):
     assert tilewhisper("transcribe", SAMPLE, *words.split()).status == 0
-    assert (model.asked[-1].policy, model.asked[-1].backends) == (policy, backends)
+    assert (model.requests[-1].policy, model.requests[-1].backends) == (policy, backends)
 
 
 @pytest.mark.parametrize(
@@ -165,7 +165,7 @@ def test_a_compute_type_selects_a_policy(tilewhisper, model, words, policy, back
 def test_the_default_model_knows_the_language(tilewhisper, model, words, name):
     require_weights("base")
     assert tilewhisper("transcribe", SAMPLE, *words.split()).status == 0
-    assert model.asked[-1].model == name
+    assert model.requests[-1].model == name
 
 
 def test_weights_are_searched_in_the_model_folder_first(tilewhisper, model, tmp_path, monkeypatch):
@@ -175,7 +175,7 @@ def test_weights_are_searched_in_the_model_folder_first(tilewhisper, model, tmp_
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     (tmp_path / "large-v3-turbo.pt").write_bytes(b"PK\x03\x04")
     assert tilewhisper("transcribe", SAMPLE, "--model", "turbo", "--model_dir", tmp_path).status == 0
-    assert model.asked[-1].model == str(tmp_path / "large-v3-turbo.pt")
+    assert model.requests[-1].model == str(tmp_path / "large-v3-turbo.pt")
     finished = tilewhisper("transcribe", SAMPLE, "--model", "small", "--model_dir", tmp_path, "--local_files_only")
     assert finished.status == 2
     assert "--local_files_only forbids" in finished.errors[0]
@@ -202,7 +202,7 @@ def test_the_command_lines_of_openai_whispers_readme_run_unchanged(tilewhisper, 
         shutil.copy(SAMPLE, name)
     finished = tilewhisper("transcribe", *command.split())
     assert finished.status == 0, finished.err
-    assert [one.file for one in model.asked] == files
+    assert [one.file for one in model.requests] == files
     assert finished.out.startswith("usage: " if command == "--help" else "Hello there.\nAnd more.\n" * len(files))
 
 
@@ -249,7 +249,7 @@ def test_a_refused_value_is_reported_in_one_line(tilewhisper, model, words, erro
     assert finished.out == ""
     assert error in finished.err.splitlines()[-1]
     assert len(finished.err.splitlines()) <= 2  # argparse prints the usage first
-    assert not model.asked
+    assert not model.requests
 
 
 @pytest.mark.parametrize(

@@ -38,12 +38,12 @@ def folder(root: Path) -> Path:
     return root / "xdna1_4x4_k384_64x64x32_bf16_f32"
 
 
-def refusal(root: Path, wanted: TilePlan = PLAN, **options) -> str:
+def refusal(root: Path, required: TilePlan = PLAN, **options) -> str:
     with pytest.raises(BackendUnavailable) as error:
-        find(root, wanted, **options)
+        find(root, required, **options)
     text = str(error.value)
     assert "\n" not in text
-    assert f"run scripts/build_kernels.py --device {wanted.device.name}" in text
+    assert f"run scripts/build_kernels.py --device {required.device.name}" in text
     return text
 
 
@@ -75,33 +75,33 @@ def test_an_empty_folder(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("wanted", "why"),
+    ("required", "why"),
     [
         (cut(1500, 512, 512), "built for K = 384, not 512"),
         (cut(64, 384, 64, "seed-64x512"), "built for 4x4 cores, not 1x1"),
     ],
     ids=["K", "cores"],
 )
-def test_the_nearest_design_and_its_difference(root, wanted, why):
-    assert why in refusal(root, wanted)
+def test_the_nearest_design_and_its_difference(root, required, why):
+    assert why in refusal(root, required)
 
 
 def test_another_device(root):
     geometry = Geometry("same", "", ("xdna2",), 4, 4, (Tile(64, 64, 32),))
-    wanted = plan(ProductShape(1, 1500, 384, 384), geometry, XDNA2)
-    assert "built for XDNA1, this is XDNA2" in refusal(root, wanted)
+    required = plan(ProductShape(1, 1500, 384, 384), geometry, XDNA2)
+    assert "built for XDNA1, this is XDNA2" in refusal(root, required)
 
 
 def test_another_core_tile(root):
     geometry = Geometry("other", "", ("xdna1",), 4, 4, (Tile(32, 64, 32),))
-    wanted = plan(ProductShape(1, 1500, 384, 384), geometry, XDNA1)
-    assert "core tiles of 64x64x32, not 32x64x32" in refusal(root, wanted)
+    required = plan(ProductShape(1, 1500, 384, 384), geometry, XDNA1)
+    assert "core tiles of 64x64x32, not 32x64x32" in refusal(root, required)
 
 
 def test_a_folder_with_a_wrong_name(root, folder):
-    wanted = cut(1500, 512, 512)
-    folder.rename(root / folder_name(wanted.design))
-    assert "built for K = 384, not 512" in refusal(root, wanted)
+    required = cut(1500, 512, 512)
+    folder.rename(root / folder_name(required.design))
+    assert "built for K = 384, not 512" in refusal(root, required)
 
 
 def test_other_dtypes(root, folder):

@@ -223,8 +223,8 @@ def test_a_prompt_is_read_once_and_gives_the_no_speech_probability_at_its_start_
     assert found.no_speech_prob == pytest.approx(float(at_sot[NO_SPEECH]))
 
 
-@pytest.mark.parametrize(("context", "asked", "most"), [(20, 4, 4), (20, None, 10), (8, None, 4), (6, 9, 4), (2, 9, 1)])
-def test_tokens_end_with_the_budget_or_the_text_context(context, asked, most):
+@pytest.mark.parametrize(("context", "limit", "most"), [(20, 4, 4), (20, None, 10), (8, None, 4), (6, 9, 4), (2, 9, 1)])
+def test_tokens_end_with_the_budget_or_the_text_context(context, limit, most):
     """The last token of a full context is not read any more, so that a prompt that fills it still gives one."""
 
     class NeverEnds(TableDecoder):
@@ -234,7 +234,7 @@ def test_tokens_end_with_the_budget_or_the_text_context(context, asked, most):
             return scores
 
     for size, temperature in ((1, 0.0), (2, 0.0), (2, 1.0)):
-        chosen = options(beam_size=size, best_of=size, max_new_tokens=asked)
+        chosen = options(beam_size=size, best_of=size, max_new_tokens=limit)
         (found,) = run([0], chosen, temperature, decoder=NeverEnds(context))
         assert len(found.tokens) == most
 

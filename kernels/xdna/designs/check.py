@@ -93,15 +93,15 @@ def _shapes(structure: Structure) -> tuple[tuple[int, ...], ...]:
 
 def _plan_reasons(design: ReadDesign) -> Reasons:
     """Differences between the text and the design of its plan."""
-    wanted_plan = read_plan(design)
-    wanted, found = structure_of(wanted_plan), design.structure
+    required_plan = read_plan(design)
+    required, found = structure_of(required_plan), design.structure
     for part in ("functions", "tiles", "fifos", "links", "cores", "arguments"):
-        yield from _differences(part, getattr(wanted, part), getattr(found, part))
-    yield from _differences("instructions", runtime_sequence(wanted_plan), design.sequence)
+        yield from _differences(part, getattr(required, part), getattr(found, part))
+    yield from _differences("instructions", runtime_sequence(required_plan), design.sequence)
 
 
-def _differences(part: str, wanted: Iterable[Any], found: Iterable[Any]) -> Reasons:
-    for i, (expected, actual) in enumerate(zip_longest(wanted, found)):
+def _differences(part: str, required: Iterable[Any], found: Iterable[Any]) -> Reasons:
+    for i, (expected, actual) in enumerate(zip_longest(required, found)):
         if expected != actual:
             yield f"{part}: number {i} {_difference(expected, actual)}"
 
@@ -198,22 +198,22 @@ def _link_reasons(link: Link, fifos: dict[str, Fifo]) -> Reasons:
 
 def _core_reasons(core: Core, structure: Structure, fifos: dict[str, Fifo]) -> Reasons:
     functions = {function.name: function for function in structure.functions}
-    held: set[str] = set()
+    acquired: set[str] = set()
     for step in steps_of(core.program):
         match step:
             case Acquire(name, port) | Release(name, port):
                 fifo = fifos[name]
                 if core.place not in ((fifo.producer,) if port == "produce" else fifo.consumers):
                     yield f"the core at {core.place} cannot {port} {name}, which does not end there"
-                if isinstance(step, Acquire) == (name in held):
+                if isinstance(step, Acquire) == (name in acquired):
                     yield f"the core at {core.place} acquires or releases {name} twice"
-                held ^= {name}
+                acquired ^= {name}
             case Call(name, arguments):
-                wanted = functions[name].arguments if name in functions else ()
-                if wanted != tuple(fifos[fifo].block for fifo in arguments) or not held.issuperset(arguments):
+                required = functions[name].arguments if name in functions else ()
+                if required != tuple(fifos[fifo].block for fifo in arguments) or not acquired.issuperset(arguments):
                     yield f"the core at {core.place} calls {name} on objects of a wrong type or without acquiring them"
-    if held:
-        yield f"the core at {core.place} never releases {', '.join(sorted(held))}"
+    if acquired:
+        yield f"the core at {core.place} never releases {', '.join(sorted(acquired))}"
 
 
 def _memory_reasons(structure: Structure, fifos: dict[str, Fifo], device: Device) -> Reasons:

@@ -210,8 +210,8 @@ def _core(operation: Operation, places: Mapping[Any, Place], fifos: Mapping[str,
     )
 
 
-def _steps(block: Any, place: Place, fifos: Mapping[str, Fifo], held: dict[Any, str]) -> Iterator[Step]:
-    """`held`: the value of each acquired object -> its FIFO."""
+def _steps(block: Any, place: Place, fifos: Mapping[str, Fifo], acquired: dict[Any, str]) -> Iterator[Step]:
+    """`acquired`: the value of each acquired object -> its FIFO."""
     for name, operation in _operations(block.ops):
         match name:
             case "aie.objectfifo.acquire" | "aie.objectfifo.release":
@@ -222,19 +222,19 @@ def _steps(block: Any, place: Place, fifos: Mapping[str, Fifo], held: dict[Any, 
                 if name.endswith("release"):
                     yield Release(fifo, port)
                     continue
-                held[operation.results[0]] = fifo
+                acquired[operation.results[0]] = fifo
                 _expect_block(operation.results[0].type, fifos[fifo], place)
                 yield Acquire(fifo, port)
             case "aie.objectfifo.subview.access":
-                held[operation.results[0]] = fifo = held[operation.operands[0]]
+                acquired[operation.results[0]] = fifo = acquired[operation.operands[0]]
                 _expect_block(operation.results[0].type, fifos[fifo], place)
             case "func.call":
-                yield Call(_symbol(operation, "callee"), tuple(held[operand] for operand in operation.operands))
+                yield Call(_symbol(operation, "callee"), tuple(acquired[operand] for operand in operation.operands))
             case "scf.for":
                 start, end, step = (_constant(operand) for operand in operation.operands)
                 if (start, step) != (0, 1):
                     raise DesignError(f"a loop of the core at {place} does not count from 0 by 1")
-                yield Loop(end, tuple(_steps(operation.regions[0].block, place, fifos, held)))
+                yield Loop(end, tuple(_steps(operation.regions[0].block, place, fifos, acquired)))
             case "arith.constant" | "scf.yield" | "aie.end":
                 pass
             case _:
