@@ -172,7 +172,7 @@ def _table(model: str, rows: Sequence[Row]) -> Table:
 
 def _backends(policy: str, model: WhisperModel) -> str:
     """Describe the backends that a policy uses on this machine."""
-    decoder = model.decoder_plan
+    decoder = model.runtime.decoder_plan
     why = f" ({decoder.fallback_reason})" if decoder.fallback_reason else ""
     return f"{policy}: encoder on {', '.join(model.backend_labels)}, decoder on {decoder.backend.label}{why}"
 

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -28,7 +29,7 @@ ON_XDNA2 = cut(300, 128, 256, XDNA2)
 class Session:
     """Device, context, kernel, instructions and buffers of one launch, made by the bindings' own sequence."""
 
-    pyxrt: object
+    pyxrt: Any
     root: Path
     plan: TilePlan = PLAN
     xclbin_of: TilePlan | None = None

@@ -1,6 +1,7 @@
 """Real speech with the encoder on the emulated NPU, through the command: the text, the report, and failures."""
 
 import json
+from typing import Any
 
 import pytest
 from conftest import require_weights
@@ -119,7 +120,8 @@ def test_closing_the_router_frees_the_device():
     model = loader.load(require_weights("tiny.en")).model
     policy = Policy("one", "torch", (Rule("layers.0.fc1", "npu"),))
     routed = apply_policy(model, policy, lambda name: create(name) if name == "npu" else registry.create(name))
-    machine = backends[0]._xrt.pyxrt.emulation
+    backend: Any = backends[0]
+    machine = backend._xrt.pyxrt.emulation
     assert machine.contexts_open == 1
     routed.router.close()
     apply_policy(model, Policy("torch", "torch"))

@@ -33,32 +33,32 @@ def test_tokens_and_words_of_some_clips(parity, shared, tmp_path):
 
 def test_what_differs_is_counted(parity):
     recordings = [parity.Recording(name, None, "red green") for name in ("a", "b")]
-    theirs = parity.Said("Red green.", [1, 2], [(0.0, 1.0)], [("Red", 0.0, 0.5), (" green.", 0.5, 1.0)])
+    theirs = parity.Transcription("Red green.", [1, 2], [(0.0, 1.0)], [("Red", 0.0, 0.5), (" green.", 0.5, 1.0)])
     late = replace(theirs, words=[("Red", 0.0, 0.56), (" green.", 0.57, 1.0)])
     other = replace(theirs, text="Red.", tokens=[1], spans=[(0.5, 0.5)], words=[("Red.", 0.5, 0.5)])
     row = parity.score("m", "s", "d", "w", recordings, [(late, theirs), (other, theirs)])
     assert (row.same_tokens, row.different) == (1, ["b"])
     assert row.near == 75  # of the first alone: the words of the second are others
-    assert (row.apart, row.word_error_rate, row.their_word_error_rate) == (25, 25, 0)
+    assert (row.difference, row.word_error_rate, row.their_word_error_rate) == (25, 25, 0)
     assert (row.disordered, row.their_disordered) == (1, 0)
 
 
-def test_what_openai_whisper_says_is_kept(parity, tmp_path, monkeypatch):
+def test_openai_whispers_results_are_cached(parity, tmp_path, monkeypatch):
     import numpy as np
-    from openai_whisper import OpenAIWhisper, Said
+    from openai_whisper import OpenAIWhisper, Transcription
 
     class Workshop:
         def weights(self, model, form):
             return tmp_path / form
 
     monkeypatch.setattr("openai_whisper.installed_version", lambda: "1")
-    asked, said = [], Said("a", [1], [(0.0, 1.0)], [("a", 0.0, 1.0)])
-    monkeypatch.setattr(OpenAIWhisper, "_transcribe", lambda self, *how: asked.append(how) or said)
+    calls, result = [], Transcription("a", [1], [(0.0, 1.0)], [("a", 0.0, 1.0)])
+    monkeypatch.setattr(OpenAIWhisper, "_transcribe", lambda self, *how: calls.append(how) or result)
     sounds = [np.full(4, value, np.float32) for value in (0, 0, 1)]
-    heard = [OpenAIWhisper("m", Workshop()).transcribe(one, 5, True, False) for one in sounds]
+    results = [OpenAIWhisper("m", Workshop()).transcribe(one, 5, True, False) for one in sounds]
     OpenAIWhisper("m", Workshop()).transcribe(sounds[0], 1, True, False)
-    assert heard == [said] * 3
-    assert len(asked) == 3  # not again for the same samples
+    assert results == [result] * 3
+    assert len(calls) == 3  # not again for the same samples
 
 
 def test_it_says_that_openai_whisper_is_not_installed(parity, tmp_path, monkeypatch, capsys):

@@ -194,7 +194,7 @@ def has_shapes(shapes: Any, arguments: list[Any], result: Any) -> str | None:
     return None if result == shapes else f"must be {shapes}, got {result}"
 
 
-def same(operator: str, arguments: list[Any], result: Any) -> str | None:
+def same(operator: str, arguments: Any, result: Any) -> str | None:
     """An error, or to the bit the result of contiguous tensors: the operator's, and those it has written to."""
     if isinstance(result, RuntimeError):
         return None

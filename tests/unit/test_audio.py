@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import av
 import numpy as np
@@ -289,7 +290,7 @@ def test_libav_continues_where_libsndfile_fails(monkeypatch: pytest.MonkeyPatch)
 def test_an_abandoned_stream_closes_its_file(tmp_path: Path) -> None:
     path = encode(tmp_path / "sound.m4a", "aac", np.tile(speech(), 3), SAMPLE_RATE, "ipod")
     for file in (SAMPLE, path):
-        blocks = stream(file)
+        blocks: Any = stream(file)
         next(blocks)
         assert str(file) in open_files()
         blocks.close()

@@ -4,6 +4,7 @@ test_backends.py compares the backends with their error bounds; these tests are 
 """
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -88,7 +89,8 @@ def test_feed_forward_equals_its_operations(instruction_set, name, error, batch,
 @pytest.mark.parametrize(("name", "error"), [("int16", 1e-3), ("int8", 2e-2)])
 @pytest.mark.parametrize("rows", [1, 13, 48, 49, 300])
 def test_the_cross_attention_projection_is_a_product(instruction_set, name, error, rows):
-    backend, x, weight, bias = registry.create(name), normal(2, rows, 65), normal(37, 65, seed=1), normal(37, seed=2)
+    backend: Any = registry.create(name)
+    x, weight, bias = normal(2, rows, 65), normal(37, 65, seed=1), normal(37, seed=2)
     y = backend.linear(x, backend.prepare_cross_kv(weight, bias))
     assert relative(y, F.linear(x.double(), weight.double(), bias.double())) < error
 
@@ -133,10 +135,10 @@ def result_of_each_kernel(backend) -> list[torch.Tensor]:
             backend.linear_gelu(x, prepared),
             backend.linear_add(x, prepared, normal(m, n, seed=3)),
         ]
-    q, k, v = (normal(1, 3, 201, 64, seed=seed) for seed in range(3))
-    results.append(backend.attention(q, k, v, 0.125))
+    q, keys, values = (normal(1, 3, 201, 64, seed=seed) for seed in range(3))
+    results.append(backend.attention(q, keys, values, 0.125))
     results += backend.project_cross_kv(normal(1, 201, 64), backend.prepare_cross_kv(normal(192, 64), None), 3).packed
-    results.append(native.self_attention(normal(1, 2, 576), k.contiguous(), v.contiguous(), [50], 0.125))
+    results.append(native.self_attention(normal(1, 2, 576), keys.contiguous(), values.contiguous(), [50], 0.125))
     return results
 
 

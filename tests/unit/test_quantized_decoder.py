@@ -1,6 +1,7 @@
 """A decode step of the native kernels on every instruction set of this processor: caches, layers, threads, handles."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -44,7 +45,8 @@ def test_rows_of_a_batch_may_have_different_lengths(instruction_set):
     heads, lengths = 2, [0, 9, 4]
     caches = normal(3, heads, 12, 64), normal(3, heads, 12, 64, seed=1)
     qkv = normal(3, 2, 3 * heads * 64, seed=2)
-    for self_attention in (native.self_attention, TorchBackend().self_attention):
+    implementations: tuple[Any, ...] = (native.self_attention, TorchBackend().self_attention)
+    for self_attention in implementations:
         alone = [
             self_attention(qkv[i : i + 1], *(cache[i : i + 1].clone() for cache in caches), [length], 0.125)
             for i, length in enumerate(lengths)

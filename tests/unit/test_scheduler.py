@@ -5,9 +5,9 @@ A fake window takes as many decode steps as its number says; its text is its job
 
 import threading
 import time
-from collections.abc import Iterator
 from contextlib import contextmanager
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -28,7 +28,7 @@ class FakeBatch:
     """Decodes every attempt for its number of steps."""
 
     def __init__(self, before_step=lambda: None):
-        self.left: dict[object, int] = {}
+        self.left: dict[Any, int] = {}
         self.steps, self.history = 0, []
         self._before_step = before_step
 
@@ -113,10 +113,12 @@ def job(name, *steps, fails_at=None, batch_size=1) -> Job:
     return Job(FakeSession(name, fails_at), FakeSegmenter(steps), batch_size)
 
 
-def texts(scheduler, jobs, batch_size) -> Iterator[tuple[str, list, bool]]:
+def texts(scheduler, jobs, batch_size) -> Any:
     """(name, new segments, done) whenever `run_in_order` yields."""
+    session: Any
     for one in run_in_order(scheduler, iter(jobs), batch_size):
-        yield one.session.name, one.take_segments(), one.done
+        session = one.session
+        yield session.name, one.take_segments(), one.done
 
 
 def all_texts(scheduler, jobs, batch_size) -> dict[str, list]:
