@@ -156,9 +156,9 @@ def test_transcribe_has_faster_whispers_parameters():
         return list(value) if isinstance(value, list | tuple) else value
 
     assert list(ours)[: len(theirs)] == list(theirs)
-    assert {name: plainly(p.default) for name, p in theirs.items()} == {
-        name: plainly(ours[name].default) for name in theirs
-    }
+    defaults = {name: plainly(parameter.default) for name, parameter in theirs.items()}
+    defaults["max_initial_timestamp"] = None  # the checkpoint's own, which is their 1.0 s in OpenAI's models
+    assert {name: plainly(ours[name].default) for name in theirs} == defaults
     assert all(ours[name].kind is inspect.Parameter.KEYWORD_ONLY for name in list(ours)[len(theirs) :])
 
 

@@ -122,7 +122,7 @@ def test_a_full_text_context_is_refused(engine, oracle, shared):
     state.add([model.runtime.project_cross_kv(Encoded(states))])
     model.runtime.decoder.step([[50257]], state)
     state.lengths = [model.runtime.decoder.text_context]
-    with pytest.raises(IndexError, match="text context of 448"):
+    with pytest.raises(IndexError, match="a row must have at most 448 tokens, got 449"):
         model.runtime.decoder.step([[843]], state)
 
 
