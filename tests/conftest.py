@@ -25,16 +25,30 @@ SAMPLE_WORDS = "we will take your questions"
 hypothesis.settings.register_profile("no deadline", deadline=None)  # a busy machine is not a defect
 hypothesis.settings.load_profile("no deadline")
 
-SLOW = ("commands", "parity", "device/test_backend.py", "device/test_designs.py", "unit/test_autotune.py")
-"""Folders and files whose tests are all marked `slow`; `pytest -m "not slow"` leaves them out."""
+SLOW = tuple(
+    TESTS / name
+    for name in (
+        "commands",
+        "device",
+        "parity",
+        "unit/test_autotune.py",
+        "unit/test_formats.py",
+        "unit/test_repetition.py",
+    )
+)
+"""Folders and files whose tests are all marked `slow`; `pytest -m "not slow"` does not even import them."""
 
 MAX_WORKERS = 4  # each loads models of its own, up to 1.5 GB
 
 
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Skip the import of slow modules: transformers and the other engines took 15 s of 60 in both workers."""
+    return True if config.option.markexpr == "not slow" and collection_path in SLOW else None
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    slow = tuple(TESTS / name for name in SLOW)
     for item in items:
-        if any(item.path.is_relative_to(path) for path in slow):
+        if any(item.path.is_relative_to(path) for path in SLOW):
             item.add_marker("slow")
 
 

@@ -2,14 +2,16 @@
 
 import pytest
 import torch
-from transformers import WhisperConfig, WhisperModel
 
 import tilewhisper
 from tilewhisper.engine.routing import sites
 from tilewhisper.models.checkpoint import catalog
 
 
+@pytest.mark.slow
 def test_linear_sites_are_the_products_of_a_forward_pass_in_order() -> None:
+    from transformers import WhisperConfig, WhisperModel
+
     config = WhisperConfig(
         d_model=32, encoder_layers=2, decoder_layers=1, encoder_attention_heads=4, decoder_attention_heads=4,
         encoder_ffn_dim=48, decoder_ffn_dim=48, vocab_size=60, max_source_positions=10, pad_token_id=1,

@@ -1,11 +1,11 @@
 """Log-mel spectrograms: equal to transformers' extractor, complete windows at any seek, the same in pieces."""
 
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from transformers import WhisperFeatureExtractor
 
 from tilewhisper.models.audio import spill
 from tilewhisper.models.audio.log_mel import LogMel, content_frames, log_mel, mel_filters, window
@@ -16,18 +16,25 @@ def noise(samples: int, scale: float = 0.1, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).normal(0, scale, samples).astype(np.float32)
 
 
+def extractor(n_mels: int) -> Any:
+    from transformers import WhisperFeatureExtractor
+
+    return WhisperFeatureExtractor(feature_size=n_mels)
+
+
 def extracted(samples: np.ndarray, n_mels: int, **options: object) -> torch.Tensor:
-    extractor = WhisperFeatureExtractor(feature_size=n_mels)
-    return extractor(samples, sampling_rate=16_000, return_tensors="pt", **options).input_features[0]
+    return extractor(n_mels)(samples, sampling_rate=16_000, return_tensors="pt", **options).input_features[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n_mels", [80, 128])
 def test_filters_equal_transformers(n_mels: int) -> None:
-    theirs = torch.from_numpy(WhisperFeatureExtractor(feature_size=n_mels).mel_filters).float().T
+    theirs = torch.from_numpy(extractor(n_mels).mel_filters).float().T
     # Both are computed in float64, with formulas that may differ in the last bit before rounding to float32.
     torch.testing.assert_close(mel_filters(n_mels), theirs, rtol=2**-23, atol=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n_mels", [80, 128])
 @pytest.mark.parametrize(
     "samples",
@@ -50,6 +57,7 @@ def test_a_window_equals_transformers(samples: np.ndarray, n_mels: int) -> None:
     torch.testing.assert_close(mel, extracted(samples, n_mels), rtol=0, atol=2e-6)
 
 
+@pytest.mark.slow
 def test_long_audio_equals_transformers_over_the_whole_file() -> None:
     samples = np.concatenate([noise(500_000, 0.001), noise(300_000, 0.3, seed=1), noise(100_123, 1e-6, seed=2)])
     theirs = extracted(samples, 80, truncation=False, padding="longest")

@@ -13,7 +13,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
-from transformers import WhisperConfig, WhisperForConditionalGeneration
 
 from tilewhisper.engine.encoding.encoder import Encoder
 from tilewhisper.engine.errors import ModelClosed, PolicyError, RoutingError
@@ -64,6 +63,8 @@ class TroubledBackend(Backend):
 
 @pytest.fixture
 def model():
+    from transformers import WhisperConfig, WhisperForConditionalGeneration  # late: 3 s
+
     torch.manual_seed(0)
     config = WhisperConfig(
         vocab_size=100, d_model=64, encoder_layers=2, decoder_layers=1, encoder_attention_heads=2,
@@ -418,6 +419,7 @@ class Recorder(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
+@pytest.mark.slow  # opcheck imports torch's compiler: 4 s
 def test_every_custom_operator_passes_opcheck(model, mel):
     """On arguments of real calls; their values do not matter, and opcheck takes no inference tensors."""
     whole, recorder = WholeLayerBackend(), Recorder()
