@@ -1,6 +1,7 @@
 """`WhisperModel` from Python: faster-whisper's shapes, lazy segments, and long files held against transformers."""
 
 import io
+from dataclasses import replace
 from itertools import pairwise
 
 import jiwer
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 
 from tilewhisper.engine.errors import OptionError
+from tilewhisper.engine.options import TranscriptionOptions
 from tilewhisper.models.audio import reader
 from tilewhisper.models.errors import LanguageError
 
@@ -183,3 +185,16 @@ def test_the_most_tokens_of_a_window(engine, shared):
     segments, _ = engine("tiny.en").transcribe(shared / "jfk.flac", beam_size=1, max_new_tokens=6)
     list(segments)
     assert segments.report().tokens == 6
+
+
+def test_the_checkpoints_limit_of_the_first_timestamp_is_used_unless_the_caller_gives_one(engine, monkeypatch):
+    runtime = engine("tiny.en").runtime
+    config = replace(runtime.generation_config, max_initial_timestamp_index=3)
+    monkeypatch.setattr(runtime, "generation_config", config)
+
+    def limit(**options):
+        attempt = runtime.attempt(None, (), 0.0, TranscriptionOptions(language="en", **options))
+        return attempt.processor.max_initial_timestamp_index
+
+    assert limit() == 3
+    assert limit(max_initial_timestamp=0.5) == 25
