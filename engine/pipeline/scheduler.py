@@ -203,8 +203,10 @@ class Scheduler:
         """Run the calls that wait; without any, fill the free places and decode one token of each window."""
         if self._calls:
             while self._calls:
-                self._calls[0]()
-                self._calls.popleft()
+                call = self._calls[0]
+                call()  # stays in the queue if an interrupt ends it: its caller may be another thread
+                with suppress(ValueError):  # an interrupted caller has removed it
+                    self._calls.remove(call)
             return
         self._drop_cancelled()
         self._admit()
