@@ -1,5 +1,7 @@
 """Segments of speech that was joined without its silence, moved back to their times in the file."""
 
+from dataclasses import replace
+
 import pytest
 
 from tilewhisper.engine.pipeline.transcription import placed
@@ -47,4 +49,4 @@ def test_words_take_their_segment_along():
 
 
 def test_without_cuts_times_stay():
-    assert placed(segment(1.0, 2.0), 5, None) == segment(1.0, 2.0).__class__(**{**vars(segment(1.0, 2.0)), "id": 5})
+    assert placed(segment(1.0, 2.0), 5, None) == replace(segment(1.0, 2.0), id=5)

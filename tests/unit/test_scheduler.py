@@ -25,11 +25,12 @@ class Attempt(SimpleNamespace):
 
 
 class FakeBatch:
-    """Decodes every attempt for its number of steps."""
+    """Decodes every attempt for its number of steps. As with real caches, a step cut short leaves it unusable."""
 
     def __init__(self, before_step=lambda: None):
         self.left: dict[Any, int] = {}
         self.steps, self.history = 0, []
+        self.half_written = False
         self._before_step = before_step
 
     prompt_share = 0.0
@@ -42,8 +43,11 @@ class FakeBatch:
 
     def clear(self):
         self.left.clear()
+        self.half_written = False
 
     def step(self):
+        assert not self.half_written, "the caches are half written"
+        self.half_written = True
         self._before_step()
         self.steps += 1
         self.history.append([attempt.name for attempt in self.left])
@@ -51,6 +55,7 @@ class FakeBatch:
         finished = [attempt for attempt, steps in self.left.items() if steps == 0]
         for attempt in finished:
             del self.left[attempt]
+        self.half_written = False
         return [(attempt, decoded(attempt)) for attempt in finished]
 
 
