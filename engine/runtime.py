@@ -118,9 +118,14 @@ class Runtime:
         return Batch(self.decoder, self.tokenizer)
 
     def attempt(
-        self, window: CrossKV, prompt: Sequence[int], temperature: float, options: TranscriptionOptions
+        self,
+        window: CrossKV,
+        prompt: Sequence[int],
+        temperature: float,
+        options: TranscriptionOptions,
+        prefix: Sequence[int] = (),
     ) -> Attempt:
-        """One decoding of a window at one temperature."""
+        """One decoding of a window at one temperature, whose text begins with the tokens of `prefix`."""
         processor = self._processor(
             suppress=options.suppressed(self.tokenizer, self.generation_config),
             suppress_first=options.suppressed_first(self.generation_config),
@@ -130,7 +135,7 @@ class Runtime:
             no_repeat_ngram_size=options.no_repeat_ngram_size,
         )
         search = search_at(temperature, options, self.tokenizer.eot)
-        return Attempt(window, prompt, temperature, search, processor, options.max_new_tokens)
+        return Attempt(window, prompt, temperature, search, processor, prefix, options.max_new_tokens)
 
     def decode(self, windows: Sequence[CrossKV], options: TranscriptionOptions) -> list[DecodedWindow]:
         """Decode windows together, without previous text, at the first of the options' temperatures.

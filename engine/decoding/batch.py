@@ -27,8 +27,9 @@ class DecodedWindow:
     """The tokens of one window, without prompt and end-of-text, and how sure the model was of them."""
 
     tokens: tuple[int, ...]
+    """The prefix, if any, and the decoded tokens."""
     avg_logprob: float
-    """Mean log-probability per token under the rules, end-of-text included."""
+    """Mean log-probability per decoded token under the rules, end-of-text included."""
     text_logprob: float
     """The same over text tokens only, without timestamps and end-of-text; -inf where there is no text."""
     no_speech_prob: float
@@ -48,6 +49,8 @@ class Attempt:
     temperature: float
     search: Search
     processor: LogitsProcessor
+    prefix: Sequence[int] = ()
+    """Tokens that the window's own begin with."""
     max_new_tokens: int | None = None
     """None is half the text context."""
 
@@ -70,7 +73,9 @@ class _Active:
     @property
     def unread(self) -> list[Sequence[int]]:
         """Row by row, the tokens the decoder has not read: at first the prompt, then the newest token."""
-        return [self.attempt.prompt] if self.is_new else [live.tokens[-1:] for live in self.hypotheses.live]
+        if self.is_new:
+            return [(*self.attempt.prompt, *self.attempt.prefix)]
+        return [live.tokens[-1:] for live in self.hypotheses.live]
 
     @property
     def is_finished(self) -> bool:
@@ -78,7 +83,7 @@ class _Active:
 
     @property
     def live_tokens(self) -> list[tuple[int, ...]]:
-        return [live.tokens for live in self.hypotheses.live]
+        return [(*self.attempt.prefix, *live.tokens) for live in self.hypotheses.live]
 
 
 class Batch:
@@ -95,7 +100,7 @@ class Batch:
     @property
     def prompt_share(self) -> float:
         """The share of prompt tokens among the tokens the next step reads."""
-        prompts = sum(len(active.attempt.prompt) for active in self._active if active.is_new)
+        prompts = sum(len(tokens) for active in self._active if active.is_new for tokens in active.unread)
         newest = sum(len(active.rows) for active in self._active if not active.is_new)
         return prompts / max(1, prompts + newest)
 
@@ -108,8 +113,9 @@ class Batch:
         context, rows = self._decoder.text_context, count(len(self._state.lengths))
         added = []
         for attempt in attempts:
-            if (left := context - len(attempt.prompt)) < 0:
-                raise IndexError(f"a prompt must have at most {context} tokens, got {len(attempt.prompt)}")
+            length = len(attempt.prompt) + len(attempt.prefix)
+            if (left := context - length) < 0:
+                raise IndexError(f"prompt and prefix must have at most {context} tokens, got {length}")
             most = attempt.max_new_tokens or context // 2
             added.append(_Active(attempt, attempt.search.start(min(most, left)), [next(rows)]))
         self._state.add([attempt.cross_kv for attempt in attempts])
@@ -190,14 +196,15 @@ class Batch:
 
     def _decoded(self, active: _Active) -> DecodedWindow:
         best, tokenizer = active.attempt.search.best(active.hypotheses), self._tokenizer
+        tokens = (*active.attempt.prefix, *best.tokens)
         text = [logprob for token, logprob in zip(best.tokens, best.logprobs, strict=False) if token < tokenizer.eot]
         return DecodedWindow(
-            tokens=best.tokens,
+            tokens=tokens,
             avg_logprob=best.logprob / (len(best.tokens) + 1),
             text_logprob=sum(text) / len(text) if text else float("-inf"),
             no_speech_prob=active.no_speech_prob,
             temperature=active.attempt.temperature,
-            compression_ratio=compression_ratio(tokenizer.decode(best.tokens).strip()),
+            compression_ratio=compression_ratio(tokenizer.decode(tokens).strip()),
         )
 
 

@@ -8,7 +8,8 @@
 4. A token that would repeat an n-gram is masked, and tokens seen before are penalised, as in transformers and
    CTranslate2. Both are off by default.
 
-Every function changes logits (rows, n_vocab) in place; `tokens` holds each row's tokens so far, without the prompt.
+Every function changes logits (rows, n_vocab) in place; `tokens` holds each row's tokens so far, without the prompt
+and with the prefix.
 """
 
 from collections.abc import Sequence

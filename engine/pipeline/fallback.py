@@ -5,9 +5,11 @@ together.
 """
 
 from collections.abc import Generator, Sequence
+from dataclasses import replace
 from functools import partial
 
 from tilewhisper.engine.decoding.batch import Attempt, DecodedWindow
+from tilewhisper.engine.pipeline.prompt import Prompt
 from tilewhisper.engine.pipeline.quality import fails_checks, is_silence, may_be_silence, needs_fallback
 from tilewhisper.engine.pipeline.segmenter import WindowRequest, WindowResult
 from tilewhisper.engine.pipeline.session import Session, Window
@@ -23,8 +25,9 @@ def decode_window(session: Session, request: WindowRequest) -> Attempts:
     """
     options, window = session.options, session.encode(request)
     language = session.language_of(window)
-    without_history = session.task_prompt(language)
-    prompt = request.prompt.around(without_history)
+    task = session.task_prompt(language)
+    prompt = request.prompt.with_task(task)
+    without_history = replace(prompt, before=task)
     first, later = options.temperatures[0], options.temperatures[1:]
     decoded = yield session.attempt(window, prompt, first)
     if window.encoded.approximate and fails_checks(decoded, options):
@@ -42,7 +45,7 @@ def decode_window(session: Session, request: WindowRequest) -> Attempts:
 
 
 def _at_rising_temperatures(
-    session: Session, window: Window, prompt: Sequence[int], temperatures: Sequence[float]
+    session: Session, window: Window, prompt: Prompt, temperatures: Sequence[float]
 ) -> Generator[Attempt, DecodedWindow, DecodedWindow]:
     """The first result that needs no fallback, else the last."""
     for temperature in temperatures:

@@ -6,7 +6,7 @@ tokens. The rules are openai-whisper's; hotwords and the prefix are faster-whisp
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tilewhisper.engine.options import TranscriptionOptions
 from tilewhisper.models.tokenizer.tokenizer import Tokenizer
@@ -14,14 +14,16 @@ from tilewhisper.models.tokenizer.tokenizer import Tokenizer
 
 @dataclass(frozen=True)
 class Prompt:
-    """The tokens around those of language and task."""
+    """What the decoder reads before it decodes a window."""
 
     before: tuple[int, ...] = ()
+    """Tokens before the window's own text."""
     prefix: tuple[int, ...] = ()
+    """Tokens that the window's own text begins with."""
 
-    def around(self, task: Sequence[int]) -> tuple[int, ...]:
-        """The whole prompt; `task` is `Tokenizer.prompt`."""
-        return (*self.before, *task, *self.prefix)
+    def with_task(self, task: Sequence[int]) -> "Prompt":
+        """The prompt with the tokens of language and task, `Tokenizer.prompt`, after the text before the window."""
+        return replace(self, before=(*self.before, *task))
 
 
 class History:

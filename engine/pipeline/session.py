@@ -14,6 +14,7 @@ from tilewhisper.engine.encoding.audio_context import FULL, AudioContext
 from tilewhisper.engine.encoding.states import Encoded
 from tilewhisper.engine.options import TranscriptionOptions
 from tilewhisper.engine.pipeline.frontend import AudioFeatures, read_audio, read_speech
+from tilewhisper.engine.pipeline.prompt import Prompt
 from tilewhisper.engine.pipeline.segmenter import Clip, WindowRequest, clips_of
 from tilewhisper.engine.report import (
     OPTIONAL_STAGES,
@@ -85,8 +86,8 @@ class Session:
         self._reencoded += 1
         return self._encode(request.clip, FULL)
 
-    def attempt(self, window: Window, prompt: Sequence[int], temperature: float) -> Attempt:
-        return self._runtime.attempt(window.cross_kv, prompt, temperature, self.options)
+    def attempt(self, window: Window, prompt: Prompt, temperature: float) -> Attempt:
+        return self._runtime.attempt(window.cross_kv, prompt.before, temperature, self.options, prompt.prefix)
 
     def language_of(self, window: Window) -> str:
         """The file's language, or the window's own with the option `multilingual`."""

@@ -89,6 +89,17 @@ def test_a_prompt_is_seen(engine, shared):
     assert "Americans" in plainly[0].text and "Americans" not in "".join(s.text for s in prompted)
 
 
+@pytest.mark.parametrize("timestamps", [True, False])
+def test_a_prefix_begins_the_text(engine, shared, timestamps):
+    segments, _ = engine("tiny.en").transcribe(
+        shared / "jfk.flac", **GREEDY, prefix="And so my", without_timestamps=not timestamps
+    )
+    found = list(segments)
+    text = " And so my fellow Americans ask not what your country can do for you"  # faster-whisper 1.2.1's, too
+    assert found[0].text.startswith(text) and len(found) == (2 if timestamps else 1)
+    assert (found[0].start, found[-1].end) == (0.0, pytest.approx(11, abs=0.5))
+
+
 def test_many_files_together_give_what_each_gives_alone(engine, shared, two_windows, alone):
     model = engine("tiny.en")
     files = [two_windows, "missing.wav", shared / "jfk.flac"]

@@ -108,7 +108,8 @@ def batch(decoder: TableDecoder | None = None) -> Batch:
 
 def attempt(window: int, prompt: tuple[int, ...], temperature: float, chosen: TranscriptionOptions) -> Attempt:
     processor = processors[chosen.repetition_penalty, chosen.no_repeat_ngram_size]
-    return Attempt(window, prompt, temperature, search_at(temperature, chosen, EOT), processor, chosen.max_new_tokens)
+    search = search_at(temperature, chosen, EOT)
+    return Attempt(window, prompt, temperature, search, processor, max_new_tokens=chosen.max_new_tokens)
 
 
 class Processors(dict):
@@ -221,6 +222,24 @@ def test_a_prompt_is_read_once_and_gives_the_no_speech_probability_at_its_start_
     assert decoder.most_rows == 3
     at_sot = TableDecoder().table(0, (1, 2, 1, SOT)).softmax(0)
     assert found.no_speech_prob == pytest.approx(float(at_sot[NO_SPEECH]))
+
+
+@pytest.mark.parametrize(("size", "temperature"), [(1, 0.0), (3, 0.0), (3, 0.8)])
+def test_a_window_begins_with_its_prefix_and_goes_on_as_after_a_prompt(size, temperature):
+    chosen, prefix = options(beam_size=size, best_of=size), (2, 1)
+    (prompted,) = run([0], chosen, temperature, [(*PROMPT, *prefix)])
+    (found,) = decode(batch(), [replace(attempt(0, PROMPT, temperature, chosen), prefix=prefix)])
+    assert found.tokens == (*prefix, *prompted.tokens)
+    assert (found.avg_logprob, found.text_logprob) == (prompted.avg_logprob, prompted.text_logprob)
+    with pytest.raises(IndexError, match="at most 12 tokens, got 14"):
+        batch().add([replace(attempt(0, PROMPT, temperature, chosen), prefix=prefix * 6)])
+
+
+def test_a_prefix_counts_as_the_windows_text_for_the_rules():
+    first, *_ = run([0], options(beam_size=1))
+    rules = replace(RULES, suppress_first=first.tokens[:1])
+    free = replace(attempt(0, PROMPT[:1], 0.0, options(beam_size=1)), processor=rules, prefix=PROMPT[1:])
+    assert decode(batch(), [free])[0].tokens[1:] == first.tokens
 
 
 @pytest.mark.parametrize(("context", "limit", "most"), [(20, 4, 4), (20, None, 10), (8, None, 4), (6, 9, 4), (2, 9, 1)])

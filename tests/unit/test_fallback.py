@@ -67,7 +67,7 @@ class FakeSession:
         return self.encode(request)
 
     def attempt(self, window, prompt, temperature):
-        return window.number, prompt, temperature
+        return window.number, (*prompt.before, *prompt.prefix), temperature
 
     def language_of(self, window):
         return "en"
@@ -78,9 +78,9 @@ class FakeSession:
     def align(self, *_): ...
 
 
-def attempts_at(session, answer, before=()):
+def attempts_at(session, answer, before=(), prefix=()):
     """All attempts at a window and the result; `answer` maps an attempt to its decoded window."""
-    steps, made, reply = decode_window(session, WindowRequest(0, 3000, Prompt(before))), [], None
+    steps, made, reply = decode_window(session, WindowRequest(0, 3000, Prompt(before, prefix))), [], None
     with pytest.raises(StopIteration) as finished:
         while True:
             made.append(steps.send(reply))
@@ -105,12 +105,15 @@ def test_a_failed_approximate_window_is_reencoded_and_starts_again():
     assert result.avg_logprob == -0.5
 
 
-def test_silence_is_judged_without_the_text_before():
+@pytest.mark.parametrize("prefix", [(), (7,)])
+def test_silence_is_judged_without_the_text_before(prefix):
+    alone = (*TASK, *prefix)
     session = FakeSession(approximate=False)
     made, result = attempts_at(
         session,
-        lambda _, prompt, __: decoded(no_speech_prob=0.9, text_logprob=-3.0 if prompt == TASK else -0.5),
+        lambda _, prompt, __: decoded(no_speech_prob=0.9, text_logprob=-3.0 if prompt == alone else -0.5),
         before=(1, 2),
+        prefix=prefix,
     )
-    assert made == [(1, (1, 2, *TASK), 0.0), (1, TASK, 0.0)]
+    assert made == [(1, (1, 2, *alone), 0.0), (1, alone, 0.0)]
     assert result.text_logprob == -3.0

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from tilewhisper.engine.options import TranscriptionOptions
-from tilewhisper.engine.pipeline.prompt import History
+from tilewhisper.engine.pipeline.prompt import History, Prompt
 
 PREV, ZERO, CONTEXT = 900, 1000, 20  # half of the context, less one for start-of-previous: 9 tokens
 TOKENIZER = SimpleNamespace(sot_prev=PREV, timestamp_begin=ZERO, encode=lambda text: [int(t) for t in text.split()])
@@ -71,6 +71,6 @@ def test_prompt_and_prefix_leave_half_of_the_context():
     assert len(prompt.before) + len(prompt.prefix) <= CONTEXT // 2
 
 
-def test_around_the_tokens_of_the_task():
+def test_the_tokens_of_the_task_follow_the_text_before():
     one = history(prefix="3", initial_prompt="7")
-    assert one.next_prompt().around((50, 51)) == (PREV, 7, 50, 51, ZERO, 3)
+    assert one.next_prompt().with_task((50, 51)) == Prompt((PREV, 7, 50, 51), (ZERO, 3))
