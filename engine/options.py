@@ -88,19 +88,28 @@ def _parsed_token_ids(words: str) -> tuple[int, ...]:
 
 def _clip_times(value: Any) -> tuple[float, ...]:
     """Seconds of `start,end,start,end,…`."""
-    allowed = "ascending seconds >= 0: start,end,start,end,…, of which the last end may be left out"
+    allowed = (
+        "seconds >= 0: start,end,start,end,… with no end before its start, of which the last end may be left out; "
+        'or a list of {"start": …, "end": …}'
+    )
     try:
-        if isinstance(value, str):
-            times = tuple(float(word) for word in value.split(",") if word.strip())
-        elif isinstance(value, Sequence) and not isinstance(value, bytes | bytearray):
-            times = tuple(map(_number, value))
-        else:
-            raise TypeError(value)
-    except (TypeError, ValueError, OverflowError):
+        times = tuple(_flat_times(value))
+    except (KeyError, TypeError, ValueError, OverflowError):
         raise ValueError(allowed) from None
-    if list(times) != sorted(times) or not all(time in Range(0) for time in times):
+    if not all(time in Range(0) for time in times) or any(a > b for a, b in zip(times[::2], times[1::2], strict=False)):
         raise ValueError(allowed)
     return times
+
+
+def _flat_times(value: Any) -> Iterable[float]:
+    if isinstance(value, str):
+        return [float(word) for word in value.split(",") if word.strip()]
+    if isinstance(value, Mapping | bytes | bytearray):
+        raise TypeError(value)
+    if not isinstance(value, Iterable):
+        return [_number(value)]
+    edges = ([clip["start"], clip["end"]] if isinstance(clip, Mapping) else [clip] for clip in value)
+    return [_number(time) for clip in edges for time in clip]
 
 
 def _clips(value: Any) -> str | tuple[float, ...]:
@@ -217,9 +226,9 @@ class TranscriptionOptions:
     chunk_length: int | None = option(
         None, f"most seconds of audio in a window; by default {WINDOW_SECONDS}", Range(1, WINDOW_SECONDS)
     )
-    clip_timestamps: str | Sequence[float] = option(
+    clip_timestamps: str | float | Sequence[float] | Sequence[Mapping[str, float]] = option(
         "0",
-        "seconds to transcribe: start,end,start,end,…; the last end may be left out",
+        "seconds to transcribe: start,end,start,end,…; the last end may be left out, and clips may overlap",
         check=_clips,
         metavar="TIMES",
         group=_SPEECH,
@@ -293,7 +302,7 @@ class TranscriptionOptions:
 
     @property
     def clips(self) -> tuple[tuple[float, float], ...]:
-        """(start, end) of each clip to transcribe, in seconds; the last may end at infinity."""
+        """(start, end) of each clip to transcribe, in seconds, in the given order; the last may end at infinity."""
         times = list(_clip_times(self.clip_timestamps)) or [0.0]
         if len(times) % 2:
             times.append(math.inf)

@@ -80,14 +80,14 @@ class Segmenter:
         self._history = History(options, tokenizer, text_context)
         self._reader = _WindowReader(content, options, tokenizer, last_speech)
         self._clips = iter(clips)
-        self._end = clips[-1].last if clips else 0
-        self._clip = next(self._clips, None)
-        self.request = self._next(self._clip.first if self._clip else 0)
+        self._end = max((clip.last for clip in clips), default=0)
+        self._clip: Clip | None = Clip(0, 0)
+        self.request = self._next(0)
         """The next window; None at the end."""
 
     @property
     def position(self) -> int:
-        """The frame before which everything is transcribed."""
+        """Where the next window starts; at the end, the end of the audio to transcribe."""
         return self.request.seek if self.request else self._end
 
     def accept(self, result: WindowResult) -> tuple[Segment, ...]:
@@ -106,7 +106,9 @@ class Segmenter:
     def _next(self, seek: int) -> WindowRequest | None:
         while self._clip and self._clip.last - seek < MIN_FRAMES:
             self._clip = next(self._clips, None)
-            seek = self._clip.first if self._clip else seek
+            if self._clip:
+                seek = self._clip.first
+                self._reader.start_clip(self._clip)
         if self._clip is None:
             return None
         longest = self._options.longest_chunk * FRAMES_PER_SECOND
@@ -121,6 +123,10 @@ class _WindowReader:
         self._punctuation = Punctuation(options.prepend_punctuations, options.append_punctuations)
         self._last_speech = last_speech
 
+    def start_clip(self, clip: Clip) -> None:
+        """Forget the speech after the clip's start, which a clip before it in the list may have had."""
+        self._last_speech = min(self._last_speech, clip.first / FRAMES_PER_SECOND)
+
     def read(self, request: WindowRequest, result: WindowResult, *, closed: bool) -> tuple[tuple[Segment, ...], int]:
         """The window's segments, without empty ones, and the frame the next window starts at."""
         decoded = result.decoded
@@ -129,7 +135,7 @@ class _WindowReader:
         seek = request.seek + split.advance
         if self._options.word_timestamps:
             segments, seek = self._with_words(segments, request, result, seek, ends_in_silence=split.ends_in_silence)
-        inside = (self._clamp(segment) for segment in segments)
+        inside = (_clamped(segment, request.clip) for segment in segments)
         return tuple(segment for segment in inside if segment.start < segment.end and segment.text.strip()), seek
 
     def is_wordless(self, decoded: DecodedWindow) -> bool:
@@ -179,7 +185,8 @@ class _WindowReader:
             temperature=decoded.temperature,
         )
 
-    def _clamp(self, segment: Segment) -> Segment:
-        """Limit a segment to the audio: the model may well end it later."""
-        end = self._content / FRAMES_PER_SECOND
-        return replace(segment, start=min(segment.start, end), end=min(segment.end, end))
+
+def _clamped(segment: Segment, window: Clip) -> Segment:
+    """The segment limited to its window's audio: the model may well end it later, in the silence that pads it."""
+    end = window.last / FRAMES_PER_SECOND
+    return replace(segment, start=min(segment.start, end), end=min(segment.end, end))

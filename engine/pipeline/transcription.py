@@ -67,7 +67,8 @@ class Transcription(Iterator[Segment]):
     def _show_progress(self, position: int, bar: Progress | None) -> None:
         info, session = self.info, self._session
         total = info.duration if session.features.timeline is None else info.duration_after_vad
-        done = total if position >= session.clips[-1].last else position / FRAMES_PER_SECOND
+        end = max(clip.last for clip in session.clips)
+        done = total if position >= end else position / FRAMES_PER_SECOND
         for progress in (self._progress, bar):
             if progress:
                 progress(done, total)
@@ -114,7 +115,7 @@ class Transcriber:
                 except USER_ERRORS as error:
                     unread.append((number, Transcript(audio, [], None, None, error)))
                     continue
-                job = self._job(session, session.clips, batch_size=batch_size)
+                job = self._job(session, session.clips, options, batch_size=batch_size)
                 numbers[job] = number, audio
                 yield job
 
@@ -141,23 +142,26 @@ class Transcriber:
 
     def _jobs(self, session: Session) -> Iterator[Job]:
         if session.options.batch_size is None:
-            yield self._job(session, session.clips)
+            yield self._job(session, session.clips, session.options)
             return
+        options = session.options
         for clip in session.clips:  # to its segmenter, each chunk is all the audio there is
-            yield self._job(session, [clip], clip.last, clip.first / FRAMES_PER_SECOND, session.options.batch_size)
+            yield self._job(session, [clip], options, clip.last, clip.first / FRAMES_PER_SECOND, options.batch_size)
+            options = replace(options, prefix=None)  # the file's text begins with the prefix, not every chunk's
 
     def _job(
         self,
         session: Session,
         clips: Sequence[Clip],
+        options: TranscriptionOptions,
         content: int | None = None,
         last_speech: float = 0.0,
-        batch_size: int = 1,
+        batch_size: int | None = 1,
     ) -> Job:
         frames = session.frames if content is None else content
         runtime = self._runtime
-        segmenter = Segmenter(clips, frames, session.options, runtime.tokenizer, runtime.text_context, last_speech)
-        return Job(session, segmenter, batch_size)
+        segmenter = Segmenter(clips, frames, options, runtime.tokenizer, runtime.text_context, last_speech)
+        return Job(session, segmenter, batch_size or 1)
 
 
 def placed(segment: Segment, number: int, timeline: Timeline | None) -> Segment:

@@ -30,7 +30,7 @@ class WindowSplit:
 
 
 def split_window(tokens: Sequence[int], timestamp_begin: int, frames: int, *, closed: bool = False) -> WindowSplit:
-    """Segments of a window that holds `frames` frames of audio.
+    """Segments of a window that holds `frames` frames of audio; the model may well end them later.
 
     `closed` says that the window was cut at a silence: text after the last pair of timestamps is complete, and ends
     with the window.
@@ -51,7 +51,8 @@ def split_window(tokens: Sequence[int], timestamp_begin: int, frames: int, *, cl
     if ends_in_silence:
         cuts.append(len(tokens))
     segments = tuple(SegmentTokens(part, frame(part[0]), frame(part[-1])) for part in _parts(tokens, cuts))
-    advance = frames if ends_in_silence else max(frame(tokens[cuts[-1] - 1]), FRAMES_PER_TIMESTAMP)
+    last = frames if ends_in_silence else frame(tokens[cuts[-1] - 1])
+    advance = min(max(last, FRAMES_PER_TIMESTAMP), frames)
     return WindowSplit(segments, advance, ends_in_silence)
 
 

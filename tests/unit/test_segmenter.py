@@ -79,6 +79,38 @@ def test_clips_are_transcribed_in_order():
     assert [s.start for s in segments] == [5.0, 35.0, 60.0]
 
 
+def test_clips_may_overlap_and_go_back():
+    windows = [decoded(100, n, 1600) for n in (1, 2, 3, 4)]
+    requested, segments = run(9000, *windows, clip_timestamps="20,55,10,25,0,5")
+    assert [(seek, frames) for seek, frames, _ in requested] == [(2000, 3000), (5000, 500), (1000, 1500), (0, 500)]
+    assert [(s.start, s.end) for s in segments] == [(20.0, 50.0), (50.0, 55.0), (10.0, 25.0), (0.0, 5.0)]
+
+
+def test_words_of_a_clip_that_goes_back_do_not_wait_for_the_speech_of_the_clip_before():
+    windows = [decoded(100, 1, 2, 150), decoded(100, 3, 4, 150)]
+    _, segments = run(9000, *windows, align=aligned, clip_timestamps="20,25,10,15", word_timestamps=True)
+    assert [(word.start, word.end) for s in segments for word in s.words] == [
+        (20, 21),
+        (21, 21.5),
+        (10, 11),
+        (11, 11.5),
+    ]
+
+
+def test_text_that_the_model_ends_after_its_clip_ends_with_the_clip():
+    windows = [decoded(100, 1, 110, 110, 2, 1000, 1000, 3, 1600, 1600), decoded(100, 4, 1000)]
+    requested, segments = run(9000, *windows, clip_timestamps="2,3,5,6")
+    assert [(seek, frames) for seek, frames, _ in requested] == [(200, 100), (500, 100)]
+    assert [(s.start, s.end, s.text) for s in segments] == [(2.0, 2.2, " 1"), (2.2, 3.0, " 2"), (5.0, 6.0, " 4")]
+
+
+def test_segments_of_short_windows_do_not_overlap():
+    windows = [decoded(100, 1, 200, 200, 2, 300, 300)] * 4
+    requested, segments = run(400, *windows, chunk_length=1)
+    assert [seek for seek, *_ in requested] == [0, 100, 200, 300]
+    assert [(s.start, s.end) for s in segments] == [(0, 1), (1, 2), (2, 3), (3, 4)]
+
+
 @pytest.mark.parametrize(
     ("given", "found"),
     [("0", [(0, 900)]), ("2,4,6", [(200, 400), (600, 900)]), ("2,99", [(200, 900)]), ("99", [(900, 900)])],

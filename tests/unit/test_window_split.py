@@ -56,5 +56,9 @@ def test_an_empty_window_advances():
     assert split(frames=700).advance == 700
 
 
+def test_the_next_window_starts_in_this_one_or_right_after_it():
+    assert split(100, 1, 900, 900, 2, frames=500).advance == 500
+
+
 def test_the_next_window_always_starts_later():
     assert split(100, 100, 1).advance > 0
