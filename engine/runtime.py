@@ -24,7 +24,7 @@ from tilewhisper.engine.routing.modules import apply_policy
 from tilewhisper.engine.routing.policy import Policy
 from tilewhisper.engine.routing.router import Counts, SitePlan, plan_decoder
 from tilewhisper.engine.startup import Startup
-from tilewhisper.engine.timestamps.alignment import token_probabilities, token_times
+from tilewhisper.engine.timestamps.alignment import TokenTimes, token_probabilities, token_times
 from tilewhisper.engine.timestamps.cross_attention import CrossAttention
 from tilewhisper.kernels.base import Backend
 from tilewhisper.models.checkpoint.loader import Checkpoint
@@ -148,18 +148,15 @@ class Runtime:
 
     def align(
         self, encoded: Encoded, cross_kv: CrossKV, frames: int, language: str, task: str, text: Sequence[int]
-    ) -> tuple[Sequence[float], Sequence[float]]:
-        """Times (n + 1) in seconds from the window's start and probabilities (n) of its n text tokens.
-
-        `frames` of the window hold audio.
-        """
+    ) -> tuple[TokenTimes, Sequence[float]]:
+        """The times and the probabilities of a window's text tokens; `frames` of the window hold audio."""
         tokenizer = self.tokenizer
         prompt = tokenizer.prompt(language, task, False)
         tokens = (*prompt, *text, tokenizer.eot)
         attention_logits, hidden = self._cross_attention(tokens, encoded, cross_kv, frames // FRAMES_PER_POSITION)
         chosen = slice(len(prompt) - 1, len(prompt) - 1 + len(text))
         probabilities = token_probabilities(self.decoder.logits(hidden[chosen]), list(text), tokenizer.eot)
-        return token_times(attention_logits, len(prompt)).tolist(), probabilities
+        return token_times(attention_logits, len(prompt)), probabilities
 
     def close(self) -> None:
         """Release prepared weights and devices."""

@@ -13,6 +13,8 @@ from tilewhisper.engine.pipeline.prompt import History, Prompt
 from tilewhisper.engine.pipeline.quality import is_silence
 from tilewhisper.engine.pipeline.window_split import SegmentTokens, split_window
 from tilewhisper.engine.results import Segment
+from tilewhisper.engine.timestamps.alignment import TokenTimes
+from tilewhisper.engine.timestamps.cuts import crosses, split_at_cuts
 from tilewhisper.engine.timestamps.hallucinations import WindowPosition, filter_hallucinations
 from tilewhisper.engine.timestamps.punctuation import Punctuation
 from tilewhisper.engine.timestamps.words import add_word_timestamps, text_tokens
@@ -23,8 +25,8 @@ from tilewhisper.models.tokenizer.tokenizer import Tokenizer
 MIN_FRAMES = round(MIN_SECONDS * FRAMES_PER_SECOND)
 """The remainder after a last timestamp is not worth a window below this."""
 
-Align = Callable[[Sequence[int]], tuple[Sequence[float], Sequence[float]]]
-"""Text tokens of a window to their times (n + 1), in seconds from its start, and probabilities (n)."""
+Align = Callable[[Sequence[int]], tuple[TokenTimes, Sequence[float]]]
+"""Text tokens of a window to their times and probabilities."""
 
 
 @dataclass(frozen=True)
@@ -74,11 +76,15 @@ class Segmenter:
         tokenizer: Tokenizer,
         text_context: int,
         last_speech: float = 0.0,
+        cuts: Sequence[float] = (),
     ) -> None:
-        """`content` is the frames of audio in all; `last_speech` is the end of the speech before the first clip."""
+        """`content` is the frames of audio in all; `last_speech` is the end of the speech before the first clip.
+
+        At the `cuts`, in ascending seconds, a pause is missing from the audio: no segment reaches over one.
+        """
         self._options = options
         self._history = History(options, tokenizer, text_context)
-        self._reader = _WindowReader(content, options, tokenizer, last_speech)
+        self._reader = _WindowReader(content, options, tokenizer, last_speech, cuts)
         self._clips = iter(clips)
         self._end = max((clip.last for clip in clips), default=0)
         self._clip: Clip | None = Clip(0, 0)
@@ -118,10 +124,17 @@ class Segmenter:
 class _WindowReader:
     """From a decoded window to its segments."""
 
-    def __init__(self, content: int, options: TranscriptionOptions, tokenizer: Tokenizer, last_speech: float) -> None:
+    def __init__(
+        self,
+        content: int,
+        options: TranscriptionOptions,
+        tokenizer: Tokenizer,
+        last_speech: float,
+        cuts: Sequence[float],
+    ) -> None:
         self._content, self._options, self._tokenizer = content, options, tokenizer
         self._punctuation = Punctuation(options.prepend_punctuations, options.append_punctuations)
-        self._last_speech = last_speech
+        self._last_speech, self._cuts = last_speech, cuts
 
     def start_clip(self, clip: Clip) -> None:
         """Forget the speech after the clip's start, which a clip before it in the list may have had."""
@@ -134,7 +147,10 @@ class _WindowReader:
         segments = [self._segment(request.seek, tokens, decoded) for tokens in split.segments]
         seek = request.seek + split.advance
         if self._options.word_timestamps:
-            segments, seek = self._with_words(segments, request, result, seek, ends_in_silence=split.ends_in_silence)
+            segments, seek = self._without_hallucinations(
+                self._with_words(segments, result), request, seek, ends_in_silence=split.ends_in_silence
+            )
+        segments = self._between_cuts(segments, result)
         inside = (_clamped(segment, request.clip) for segment in segments)
         return tuple(segment for segment in inside if segment.start < segment.end and segment.text.strip()), seek
 
@@ -144,13 +160,25 @@ class _WindowReader:
         checked = self._options.no_speech_threshold is not None
         return checked and bool(text.strip()) and not any(character.isalnum() for character in text)
 
-    def _with_words(
-        self, segments: list[Segment], request: WindowRequest, result: WindowResult, seek: int, *, ends_in_silence: bool
-    ) -> tuple[list[Segment], int]:
-        """The segments with their words, hallucinated ones dropped, and the frame the next window starts at."""
+    def _between_cuts(self, segments: list[Segment], result: WindowResult) -> list[Segment]:
+        """The segments, those that reach over a cut split there, by their words where they have none yet."""
+        if not any(crosses(segment, self._cuts) for segment in segments):
+            return segments
+        timed = segments if self._options.word_timestamps else self._with_words(segments, result)
+        split: list[Segment] = []
+        for segment, with_words in zip(segments, timed, strict=True):
+            if not crosses(segment, self._cuts) or not with_words.words:
+                split.append(segment)
+                continue
+            parts = split_at_cuts(replace(segment, words=with_words.words), self._cuts, self._tokenizer)
+            split += (part if segment.words else replace(part, words=None) for part in parts)
+        return split
+
+    def _with_words(self, segments: list[Segment], result: WindowResult) -> list[Segment]:
+        """The segments with their words."""
         text = [token for segment in segments for token in text_tokens(segment, self._tokenizer)]
-        times, probabilities = result.align(text) if text else ([0.0], [])
-        timed = add_word_timestamps(
+        times, probabilities = result.align(text) if text else (TokenTimes([0.0], []), [])
+        return add_word_timestamps(
             segments,
             times,
             probabilities,
@@ -158,7 +186,13 @@ class _WindowReader:
             result.language,
             last_speech=self._last_speech,
             punctuation=self._punctuation,
+            cuts=self._cuts,
         )
+
+    def _without_hallucinations(
+        self, timed: list[Segment], request: WindowRequest, seek: int, *, ends_in_silence: bool
+    ) -> tuple[list[Segment], int]:
+        """The segments without hallucinated ones, and the frame the next window starts at."""
         filtered = filter_hallucinations(
             timed,
             WindowPosition(request.seek, request.frames, self._content),

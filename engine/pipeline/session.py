@@ -30,6 +30,7 @@ from tilewhisper.engine.report import (
 from tilewhisper.engine.results import TranscriptionInfo
 from tilewhisper.engine.routing.router import Counts, SiteCount
 from tilewhisper.engine.runtime import ModelDescription, Runtime
+from tilewhisper.engine.timestamps.alignment import TokenTimes
 from tilewhisper.models.audio import vad
 from tilewhisper.models.constants import FRAMES_PER_WINDOW, HOP_LENGTH, SAMPLE_RATE
 
@@ -96,7 +97,7 @@ class Session:
         with self.clock(StageName.DETECT_LANGUAGE):
             return next(iter(self._runtime.detect_language(window.cross_kv)))
 
-    def align(self, window: Window, language: str, text: Sequence[int]) -> tuple[Sequence[float], Sequence[float]]:
+    def align(self, window: Window, language: str, text: Sequence[int]) -> tuple[TokenTimes, Sequence[float]]:
         """Times and probabilities of a window's text tokens; see `Runtime.align`."""
         with self.clock(StageName.WORD_TIMES):
             task = self.options.task

@@ -7,6 +7,7 @@ from typing import Any
 
 from tilewhisper.engine.errors import USER_ERRORS, ModelClosed
 from tilewhisper.engine.options import TranscriptionOptions
+from tilewhisper.engine.pipeline.frontend import AudioFeatures
 from tilewhisper.engine.pipeline.scheduler import Job, Scheduler, run_in_order
 from tilewhisper.engine.pipeline.segmenter import Clip, Segmenter
 from tilewhisper.engine.pipeline.session import Session
@@ -14,7 +15,7 @@ from tilewhisper.engine.progress import Progress, progress_bar
 from tilewhisper.engine.report import RunReport
 from tilewhisper.engine.results import Segment, TranscriptionInfo
 from tilewhisper.engine.runtime import ModelDescription, Runtime
-from tilewhisper.models.audio.vad import Timeline
+from tilewhisper.models.audio.vad import within_speech
 from tilewhisper.models.constants import FRAMES_PER_SECOND
 
 
@@ -53,7 +54,7 @@ class Transcription(Iterator[Segment]):
                     done = job.position
                     self._show_progress(done, bar)
                 for segment in job.take_segments():
-                    yield placed(segment, next(numbers), session.features.timeline)
+                    yield placed(segment, next(numbers), session.features)
                 if job.error:
                     raise job.error
 
@@ -123,7 +124,7 @@ class Transcriber:
         for job in run_in_order(self._scheduler, jobs(), batch_size):
             session = job.session
             new = enumerate(job.take_segments(), len(segments))
-            segments += [placed(segment, number, session.features.timeline) for number, segment in new]
+            segments += [placed(segment, number, session.features) for number, segment in new]
             if not job.done:
                 continue
             number, audio = numbers.pop(job)
@@ -160,17 +161,23 @@ class Transcriber:
     ) -> Job:
         frames = session.frames if content is None else content
         runtime = self._runtime
-        segmenter = Segmenter(clips, frames, options, runtime.tokenizer, runtime.text_context, last_speech)
+        timeline = session.features.timeline
+        cuts = timeline.pauses if timeline else ()
+        segmenter = Segmenter(clips, frames, options, runtime.tokenizer, runtime.text_context, last_speech, cuts)
         return Job(session, segmenter, batch_size or 1)
 
 
-def placed(segment: Segment, number: int, timeline: Timeline | None) -> Segment:
-    """The segment with its number, and with its times in the file where speech was cut out of it."""
-    if timeline is None:
-        return replace(segment, id=number)
-    if not segment.words:
-        start, end = timeline.restore_segment(segment.start, segment.end)
-        return replace(segment, id=number, start=start, end=end)
-    moved = [timeline.restore_word(word.start, word.end) for word in segment.words]
-    words = [replace(word, start=start, end=end) for word, (start, end) in zip(segment.words, moved, strict=True)]
-    return replace(segment, id=number, start=words[0].start, end=words[-1].end, words=words)
+def placed(segment: Segment, number: int, features: AudioFeatures) -> Segment:
+    """The segment with its number, and with its times in the file, without the silence that VAD found around it."""
+    timeline, speech = features.timeline, features.speech
+    start, end, words = segment.start, segment.end, segment.words
+    if timeline and words:
+        moved = [timeline.restore_word(word.start, word.end) for word in words]
+        words = [replace(word, start=start, end=end) for word, (start, end) in zip(words, moved, strict=True)]
+    elif timeline:
+        start, end = timeline.restore(start), timeline.restore(end, is_end=True)
+    elif speech and not words:
+        start, end = within_speech(start, end, speech)
+    if words:
+        start, end = words[0].start, words[-1].end
+    return replace(segment, id=number, start=start, end=end, words=words)

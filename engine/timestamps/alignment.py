@@ -7,6 +7,10 @@ token fits each position; the cheapest monotonic path through that matrix is the
 A position is one encoder state, 20 ms. Knows neither the model nor the tokens' text.
 """
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -23,17 +27,36 @@ _MEDIAN_OF_7 = (
 )  # fmt: skip
 
 
-def token_times(attention_logits: Tensor, prompt_length: int) -> NDArray[np.float64]:
-    """The start time of each text token, then the end time of the text: (text tokens + 1,), non-decreasing.
+_SINK_POSITIONS = 5
+"""Heads also attend to a window's first position, whatever is there: of 50 tokens of speech between music which the
+path stretched over more than 1 s, 5 had their peak there."""
 
-    Times are in seconds from the window's start. `attention_logits` (heads, tokens, positions) are the alignment heads'
-    attention logits, before the softmax, for the `prompt_length` tokens of the prompt (the last is no_timestamps), the
-    text tokens, and end-of-text; padding positions after the audio are left out.
+
+@dataclass(frozen=True)
+class TokenTimes:
+    """When the text tokens of a window are spoken, in seconds from its start."""
+
+    starts: Sequence[float]
+    """The start of each token, then the end of the text: (text tokens + 1,), non-decreasing. A token lasts until the
+    next one starts, whatever silence or music lies between them."""
+    peaks: Sequence[float]
+    """Where the heads attend to each token most within that time: (text tokens,)."""
+
+
+def token_times(attention_logits: Tensor, prompt_length: int) -> TokenTimes:
+    """Align the text tokens of a window to its audio.
+
+    `attention_logits` (heads, tokens, positions) are the alignment heads' attention logits, before the softmax, for the
+    `prompt_length` tokens of the prompt (the last is no_timestamps), the text tokens, and end-of-text; padding
+    positions after the audio are left out.
     """
-    heads = [_median_filter(_standardised(head)) for head in attention_logits.float().softmax(dim=-1)]
+    weights = attention_logits.float().softmax(dim=-1)
+    heads = [_median_filter(_standardised(head)) for head in weights]
     # The decoder predicts the next token at each token, so the first text token's row is the prompt's last.
-    matrix = torch.stack(heads).mean(dim=0)[prompt_length - 1 : -1]
-    return path_starts(-matrix.numpy().astype(np.float64)) / POSITIONS_PER_SECOND
+    text = slice(prompt_length - 1, -1)
+    starts = path_starts(-torch.stack(heads).mean(dim=0)[text].numpy().astype(np.float64))
+    peaks = _peaks(weights[:, text].mean(dim=0).numpy(), starts)
+    return TokenTimes((starts / POSITIONS_PER_SECOND).tolist(), (peaks / POSITIONS_PER_SECOND).tolist())
 
 
 def token_probabilities(logits: Tensor, text: list[int], eot: int) -> list[float]:
@@ -61,6 +84,16 @@ def path_starts(cost: NDArray[np.float64]) -> NDArray[np.int64]:
         else:
             row, column = row - 1, column - 1
     return first
+
+
+def _peaks(weights: NDArray[np.float32], starts: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The position of each token's largest weight (tokens, positions) between its start and the next token's."""
+    peaks = starts[:-1].copy()
+    for token, (first, after) in enumerate(pairwise(starts.tolist())):
+        begin = max(first, _SINK_POSITIONS)
+        if begin < after:
+            peaks[token] = begin + weights[token, begin:after].argmax()
+    return peaks
 
 
 def _path_costs(cost: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -28,7 +28,7 @@ FRAME_SAMPLES = 512  # samples per probability: 32 ms
 CONTEXT_SAMPLES = 64  # samples before the frame that the network sees as well
 STATE_SIZE = 128  # of the network's LSTM
 FRAMES_PER_RUN = 512  # 16 s: long enough to amortise the overhead of a call, short enough to need little memory
-CUT_TOLERANCE = 0.5  # seconds of a segment beyond a cut that hold no speech
+PAUSE_SAMPLES = SAMPLE_RATE  # so much silence cut out is a pause: a segment across it would be too long in the file
 SHORT_SILENCE = 98 * SAMPLES_PER_MS  # a span that grows too long is cut at a silence longer than this
 
 Probabilities = npt.NDArray[np.float32]
@@ -63,6 +63,15 @@ def speech_spans(probabilities: Probabilities, n_samples: int, options: VadOptio
     return _padded(speech, n_samples, options.speech_pad_ms * SAMPLES_PER_MS)
 
 
+def within_speech(start: float, end: float, spans: Sequence[SpeechSpan]) -> tuple[float, float]:
+    """The seconds of the file from `start` to `end` without the silence before the first speech in them and after the
+    last; unchanged where they hold no speech."""
+    inside = [span for span in spans if span.start < end * SAMPLE_RATE and span.end > start * SAMPLE_RATE]
+    if not inside:
+        return start, end
+    return max(start, inside[0].start / SAMPLE_RATE), min(end, inside[-1].end / SAMPLE_RATE)
+
+
 def chunks(spans: Sequence[SpeechSpan], max_samples: int = WINDOW_SAMPLES) -> list[SpeechSpan]:
     """Join neighbouring spans, with the silence between them, to chunks of at most `max_samples`.
 
@@ -90,26 +99,15 @@ class Timeline:
         self._ends = [*accumulate(lengths)]  # of each span in the concatenation, in samples
         self._silence = [span.end - end for span, end in zip(spans, self._ends, strict=True)]  # removed before its end
         self.duration = sum(lengths) / SAMPLE_RATE
+        gaps = [after.start - before.end for before, after in pairwise(spans)]
+        self.pauses = tuple(
+            end / SAMPLE_RATE for end, gap in zip(self._ends, gaps, strict=False) if gap >= PAUSE_SAMPLES
+        )
+        """Where in the concatenation at least a second of silence is missing."""
 
     def restore(self, seconds: float, *, is_end: bool = False) -> float:
         """The time in the file. At a cut between two spans, an end belongs to the first span, a start to the second."""
         return seconds + self._offset(seconds, is_end)
-
-    def restore_segment(self, start: float, end: float) -> tuple[float, float]:
-        """Move a segment, whose ends may lie just beyond the speech it belongs to.
-
-        The model's timestamps miss the silence that was cut out by some hundredths of a second. A span ends with up to
-        0.4 s of padding without speech, so a part of a segment up to `CUT_TOLERANCE` beyond a cut holds no speech: it
-        would stretch the segment over the whole pause.
-        """
-        for cut in (samples / SAMPLE_RATE for samples in self._ends[:-1]):
-            if start < cut < end:
-                before, after = cut - start, end - cut
-                if before <= CUT_TOLERANCE and before < after:
-                    start = cut
-                elif after <= CUT_TOLERANCE:
-                    end = cut
-        return self.restore(start), self.restore(end, is_end=True)
 
     def restore_word(self, start: float, end: float) -> tuple[float, float]:
         """The start and end of a word in the file.

@@ -76,8 +76,8 @@ def test_a_text_as_long_as_the_context_has_times(engine):
     times, probabilities = model.runtime.align(
         encoded, model.runtime.project_cross_kv(encoded), 500, "en", "transcribe", text
     )
-    assert (len(times), len(probabilities)) == (model.runtime.text_context, model.runtime.text_context - 1)
-    assert all(0 <= a <= b <= 5 for a, b in pairwise(times))
+    assert (len(times.starts), len(probabilities)) == (model.runtime.text_context, model.runtime.text_context - 1)
+    assert all(0 <= a <= b <= 5 for a, b in pairwise(times.starts))
 
 
 def test_a_prompt_is_seen(engine, shared):

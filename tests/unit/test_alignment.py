@@ -64,20 +64,21 @@ def logits_of(starts: list[int], positions: int, prompt: int = 3, heads: int = 2
 
 def test_tokens_start_where_the_heads_attend():
     starts = [0, 25, 40, 100, 130]
-    assert token_times(logits_of(starts, 150), prompt_length=3) == pytest.approx(np.array(starts) / 50, abs=0.021)
+    times = token_times(logits_of(starts, 150), prompt_length=3)
+    assert times.starts == pytest.approx(np.array(starts) / 50, abs=0.021)
 
 
 def test_a_peak_of_one_position_does_not_change_the_times():
     starts = [0, 50, 100]
     logits = logits_of(starts, 150)
     logits[:, 3, 20] = 12.0
-    assert token_times(logits, prompt_length=3) == pytest.approx(np.array(starts) / 50, abs=0.021)
+    assert token_times(logits, prompt_length=3).starts == pytest.approx(np.array(starts) / 50, abs=0.021)
 
 
 def test_positions_that_no_token_attends_to_do_not_change_the_times():
     logits = logits_of([0, 50, 100], 150)
     logits[:, :, 60:80] = -1e4
-    assert token_times(logits, prompt_length=3) == pytest.approx([0.0, 1.0, 2.0], abs=0.021)
+    assert token_times(logits, prompt_length=3).starts == pytest.approx([0.0, 1.0, 2.0], abs=0.021)
 
 
 @given(seed=st.integers(0, 2**32 - 1), prompt=st.integers(1, 5), text=st.integers(1, 24), positions=st.integers(1, 90))
@@ -85,10 +86,21 @@ def test_positions_that_no_token_attends_to_do_not_change_the_times():
 def test_times_from_noise_do_not_decrease(seed, prompt, text, positions):
     logits = torch.randn(3, prompt + text + 1, positions, generator=torch.Generator().manual_seed(seed))
     times = token_times(logits, prompt_length=prompt)
-    assert len(times) == text + 1
-    assert times[0] == 0
-    assert (np.diff(times) >= 0).all()
-    assert times[-1] < positions / 50
+    assert (len(times.starts), len(times.peaks)) == (text + 1, text)
+    assert times.starts[0] == 0
+    assert (np.diff(times.starts) >= 0).all()
+    assert times.starts[-1] < positions / 50
+    assert all(
+        start <= peak <= end for peak, (start, end) in zip(times.peaks, itertools.pairwise(times.starts), strict=True)
+    )
+
+
+def test_a_token_stretched_over_a_pause_peaks_where_the_heads_attend():
+    starts = [0, 25, 100]
+    logits = logits_of(starts, 150)
+    logits[:, 2, 0] = logits[:, 2, 20] = 12.0  # the first position attracts every head
+    logits[:, 3, 90] = 12.0
+    assert token_times(logits, prompt_length=3).peaks == pytest.approx([0.4, 1.8], abs=0.021)
 
 
 def test_probabilities_are_normalised_over_text_tokens():

@@ -10,6 +10,7 @@ import pytest
 from tilewhisper.engine.decoding.batch import DecodedWindow
 from tilewhisper.engine.options import TranscriptionOptions
 from tilewhisper.engine.pipeline.segmenter import Clip, Segmenter, WindowResult, clips_of
+from tilewhisper.engine.timestamps.alignment import TokenTimes
 
 BEGIN = 100
 TOKENIZER = SimpleNamespace(
@@ -25,10 +26,10 @@ def decoded(*tokens, no_speech=0.0, logprob=-0.1, temperature=0.0):
     return DecodedWindow(tokens, logprob, logprob, no_speech, temperature, 1.0)
 
 
-def run(content, *windows, align=None, clips=None, **fields):
+def run(content, *windows, align=None, clips=None, cuts=(), **fields):
     """(seek, frames, text before) of each requested window, and all segments."""
     options = TranscriptionOptions(**fields)
-    segmenter = Segmenter(clips or clips_of(options, content), content, options, TOKENIZER, 448)
+    segmenter = Segmenter(clips or clips_of(options, content), content, options, TOKENIZER, 448, cuts=cuts)
     requests, segments, results = [], [], iter(windows)
     while request := segmenter.request:
         assert segmenter.position == request.seek
@@ -131,7 +132,8 @@ def test_a_remainder_below_a_tenth_of_a_second_gets_no_window():
 
 def aligned(text):
     """One word per second; the last one lasts half a second."""
-    return [float(i) for i in range(len(text))] + [len(text) - 0.5], [0.9] * len(text)
+    starts = [float(i) for i in range(len(text))]
+    return TokenTimes([*starts, len(text) - 0.5], [start + 0.1 for start in starts]), [0.9] * len(text)
 
 
 def test_words_time_their_segments_and_the_next_window():
@@ -145,7 +147,7 @@ def test_words_time_their_segments_and_the_next_window():
 def test_a_hallucination_after_silence_is_skipped():
     def improbable(text):
         times, _ = aligned(text)
-        return [t + 10 for t in times], [0.01] * len(text)
+        return TokenTimes([t + 10 for t in times.starts], [t + 10 for t in times.peaks]), [0.01] * len(text)
 
     hallucinated = decoded(600, 1, 650, 650)
     requested, segments = run(
@@ -158,3 +160,26 @@ def test_a_hallucination_after_silence_is_skipped():
     )
     assert [seek for seek, *_ in requested] == [0, 1000]
     assert [s.text for s in segments] == [" 2"]
+
+
+@pytest.mark.parametrize("words", [False, True])
+def test_a_segment_across_a_cut_is_split_by_its_words(words):
+    window = decoded(100, 1, 2, 3, 200, 200, 4, 300)  # 0 to 2 s and 2 to 4 s; a word every second
+    _, segments = run(1000, window, align=aligned, cuts=(1.05, 3.9), word_timestamps=words)
+    assert [(s.text, s.tokens) for s in segments] == [(" 1", [100, 1]), (" 2 3", [2, 3, 200]), (" 4", [200, 4, 300])]
+    if words:
+        assert [[(w.start, w.end) for w in s.words] for s in segments] == [
+            [(0.0, 1.0)],
+            [(1.05, 2.0), (2.0, 3.0)],
+            [(3.0, 3.5)],
+        ]
+    else:
+        assert [(s.start, s.end, s.words) for s in segments] == [(0, 1.05, None), (1.05, 2, None), (2, 3.9, None)]
+
+
+def test_words_are_found_only_where_a_segment_crosses_a_cut():
+    def never(text):
+        raise AssertionError(text)
+
+    _, segments = run(1000, decoded(100, 1, 200, 200, 2, 300), align=never, cuts=(2.0, 9.0))
+    assert [(s.start, s.end) for s in segments] == [(0, 2), (2, 4)]

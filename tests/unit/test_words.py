@@ -8,12 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tilewhisper.engine.results import Segment
+from tilewhisper.engine.timestamps.alignment import TokenTimes
 from tilewhisper.engine.timestamps.punctuation import PUNCTUATION, Punctuation
-from tilewhisper.engine.timestamps.words import add_word_timestamps, split_words
+from tilewhisper.engine.timestamps.words import LONGEST_WORD, add_word_timestamps, split_words
 from tilewhisper.models.constants import FRAMES_PER_WINDOW
 
 EOT = 10_000
 NOTHING_MERGED = Punctuation("", "")
+USUAL = ((" a", 0.3), (" b", 0.3), (" c", 0.3))
 
 
 class ByteTokenizer:
@@ -72,6 +74,8 @@ def timed(
     stamps: tuple[float, float] = (0.0, 30.0),
     last_speech: float = 0.0,
     punctuation: Punctuation = PUNCTUATION,
+    peaks: dict[int, float] | None = None,
+    cuts: tuple[float, ...] = (),
 ) -> Segment:
     """A segment of pieces with these durations; the first starts at `start`."""
     tokenizer = ByteTokenizer()
@@ -81,8 +85,21 @@ def timed(
         times.append(times[-1] + duration)
     probabilities = [0.5] * len(pieces)
     return add_word_timestamps(
-        [untimed], times, probabilities, tokenizer, "en", last_speech=last_speech, punctuation=punctuation
+        [untimed],
+        token_times(times, peaks),
+        probabilities,
+        tokenizer,
+        "en",
+        last_speech=last_speech,
+        punctuation=punctuation,
+        cuts=cuts,
     )[0]
+
+
+def token_times(starts: list[float], peaks: dict[int, float] | None = None) -> TokenTimes:
+    """Tokens whose peak is in the middle, or where `peaks` says."""
+    middles = {token: (start + end) / 2 for token, (start, end) in enumerate(pairwise(starts))}
+    return TokenTimes(starts, [*(middles | (peaks or {})).values()])
 
 
 def spans(timed_segment: Segment) -> list[tuple[str, float, float]]:
@@ -98,14 +115,16 @@ def test_words_and_their_segment_have_the_same_times():
 def test_times_are_relative_to_the_file():
     tokenizer = ByteTokenizer()
     untimed = replace(segment(tokenizer, " one"), seek=1234)
-    found = add_word_timestamps([untimed], [0.5, 0.9], [1.0], tokenizer, "en", last_speech=12.0)
+    found = add_word_timestamps([untimed], token_times([0.5, 0.9]), [1.0], tokenizer, "en", last_speech=12.0)
     assert spans(found[0]) == [(" one", 12.84, 13.24)]
 
 
 def test_probability_is_the_mean_of_the_tokens():
     tokenizer = ByteTokenizer()
     untimed = segment(tokenizer, " one", "s", " two", ".")
-    found = add_word_timestamps([untimed], [0, 1, 2, 3, 4], [0.2, 0.4, 0.7, 0.1], tokenizer, "en", last_speech=0.0)
+    found = add_word_timestamps(
+        [untimed], token_times([0, 1, 2, 3, 4]), [0.2, 0.4, 0.7, 0.1], tokenizer, "en", last_speech=0.0
+    )
     assert [word.probability for word in found[0].words] == pytest.approx([0.3, 0.7]), "punctuation does not count"
 
 
@@ -120,28 +139,42 @@ def test_the_merged_punctuation_is_configurable():
 
 
 def test_the_pause_between_sentences_belongs_to_no_word():
-    usual = ((" a", 0.3), (" b", 0.3), (" c", 0.3))
-    after = timed(*usual, (".", 0.1), (" d", 4.0), (" e", 0.3))
-    assert spans(after)[3] == (" d", 4.4, 5.0)
-    mark = timed(*usual, (".", 4.0), (" d", 0.3), (" e", 0.3))
-    assert spans(mark)[2:4] == [(" c.", 0.6, 0.9), (" d", 4.9, 5.2)]
-    alone = timed(*usual, (".", 4.0), (" d", 0.3), (" e", 0.3), punctuation=NOTHING_MERGED)
+    after = timed(*USUAL, (".", 0.1), (" d", 1.4), (" e", 0.3))
+    assert spans(after)[3] == (" d", 1.8, 2.4)
+    mark = timed(*USUAL, (".", 1.4), (" d", 0.3), (" e", 0.3))
+    assert spans(mark)[2:4] == [(" c.", 0.6, 0.9), (" d", 2.3, 2.6)]
+    alone = timed(*USUAL, (".", 1.4), (" d", 0.3), (" e", 0.3), punctuation=NOTHING_MERGED)
     assert spans(alone)[3] == (".", 0.9, 1.5)
-    elsewhere = timed(*usual, (" d", 4.0), (" e", 0.3))
-    assert spans(elsewhere)[3] == (" d", 0.9, 4.9), "a long word inside a sentence may be spoken slowly"
+    elsewhere = timed(*USUAL, (" d", 1.4), (" e", 0.3))
+    assert spans(elsewhere)[3] == (" d", 0.9, 2.3), "a long word inside a sentence may be spoken slowly"
+
+
+@pytest.mark.parametrize(("peak", "span"), [(1.0, (0.9, 1.5)), (3.0, (2.7, 3.3)), (4.9, (4.3, 4.9))])
+def test_a_word_too_long_to_be_spoken_is_where_the_model_attends_to_it(peak, span):
+    assert spans(timed(*USUAL, (" d", 4.0), (" e", 0.3), peaks={3: peak}))[3] == (" d", *span)
+
+
+def test_of_a_word_of_several_tokens_the_longest_says_where_it_is():
+    pieces = (*USUAL, (" d", 4.0), ("ee", 0.2), (" e", 0.3))
+    assert spans(timed(*pieces, peaks={3: 4.8, 4: 5.0}))[3] == (" dee", 4.5, 5.1)
+
+
+@pytest.mark.parametrize(("peak", "span"), [(1.0, (0.9, 1.5)), (1.9, (1.5, 2.1))])
+def test_a_word_across_a_cut_lies_on_the_side_of_its_peak(peak, span):
+    assert spans(timed(*USUAL, (" d", 1.2), (" e", 0.3), peaks={3: peak}, cuts=(1.5,)))[3] == (" d", *span)
 
 
 def test_the_first_words_after_a_pause_are_shortened():
-    found = timed((" a", 5.0), (" b", 0.3), (" c", 0.3), (" d", 0.3))
-    assert spans(found)[0] == (" a", 4.4, 5.0)
-    both = timed((" a", 2.0), (" b", 3.0), (" c", 0.3), (" d", 0.3), (" e", 0.3))
-    assert spans(both)[:2] == [(" a", 3.8, 4.4), (" b", 4.4, 5.0)]
+    found = timed((" a", 1.4), (" b", 0.3), (" c", 0.3), (" d", 0.3))
+    assert spans(found)[0] == (" a", 0.8, 1.4)
+    both = timed((" a", 1.3), (" b", 1.4), (" c", 0.3), (" d", 0.3), (" e", 0.3))
+    assert spans(both)[:2] == [(" a", 1.5, 2.1), (" b", 2.1, 2.7)]
     no_pause = timed((" a", 1.0), (" b", 0.3), (" c", 0.3), (" d", 0.3), last_speech=0.0)
     assert spans(no_pause)[0] == (" a", 0.0, 1.0)
 
 
 def test_a_segments_timestamps_shorten_its_first_and_last_word():
-    found = timed((" a", 1.1), (" b", 0.3), (" c", 0.3), (" d", 0.3), (" e", 2.0), stamps=(0.7, 2.5))
+    found = timed((" a", 1.1), (" b", 0.3), (" c", 0.3), (" d", 0.3), (" e", 1.4), stamps=(0.7, 2.5))
     assert spans(found)[0] == (" a", 0.7, 1.1)
     assert spans(found)[-1] == (" e", 2.0, 2.5)
     assert (found.start, found.end) == (0.7, 2.5)
@@ -164,8 +197,10 @@ def test_no_word_starts_before_the_end_of_the_previous_window_words():
 def test_a_segment_without_text_has_no_words():
     tokenizer = ByteTokenizer()
     blank = segment(tokenizer, start=1.0, end=2.0)
-    assert add_word_timestamps([blank], [0.0], [], tokenizer, "en", last_speech=0.0) == [replace(blank, words=[])]
-    assert add_word_timestamps([], [0.0], [], tokenizer, "en", last_speech=0.0) == []
+    assert add_word_timestamps([blank], token_times([0.0]), [], tokenizer, "en", last_speech=0.0) == [
+        replace(blank, words=[])
+    ]
+    assert add_word_timestamps([], token_times([0.0]), [], tokenizer, "en", last_speech=0.0) == []
 
 
 PIECES = (
@@ -237,13 +272,17 @@ def test_words_are_in_order_without_overlap_and_concatenate_to_the_text(windows,
         steps = data.draw(st.lists(st.sampled_from(STEPS), min_size=count + 1, max_size=count + 1))
         probabilities = data.draw(st.lists(st.floats(0, 1), min_size=count, max_size=count))
         times = [min(30.0, time) for time in accumulate(steps)]
-        found = add_word_timestamps(segments, times, probabilities, tokenizer, language, last_speech=last_speech)
+        peaks = {token: data.draw(st.floats(*span)) for token, span in enumerate(pairwise(times))}
+        found = add_word_timestamps(
+            segments, token_times(times, peaks), probabilities, tokenizer, language, last_speech=last_speech
+        )
         assert ["".join(word.word for word in each.words) for each in found] == [each.text for each in segments]
         words = [word for each in found for word in each.words]
         edges = [last_speech, *(edge for word in words for edge in (word.start, word.end))]
         assert edges == sorted(edges)
+        assert all(word.end - word.start <= LONGEST_WORD + 0.01 for word in words)
         assert all(0 <= word.probability <= 1 for word in words)
         with_words = [each for each in found if each.words]
-        assert all(each.start <= each.end for each in with_words)
+        assert all((each.start, each.end) == (each.words[0].start, each.words[-1].end) for each in with_words)
         assert all(before.end <= after.start for before, after in pairwise(with_words))
         last_speech = max([last_speech, *(word.end for word in words)])
