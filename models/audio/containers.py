@@ -66,6 +66,7 @@ def blocks(
     try:
         with av.open(nameless, mode="r", metadata_errors="ignore", options=options) as container:
             stream = _stream(container, name, track)
+            tracks.check(stream, name)
             log.track = tracks.label(stream, container.streams.audio.index(stream) + 1)
             decoder = _Decoder(container, stream, log, gapless or container.format.name == "flac")
             yield from decoder.blocks()

@@ -73,6 +73,7 @@ def decode_audio(
             "to transcribe them separately, pass each as a one-dimensional array at 16 kHz"
         )
     if isinstance(input_file, np.ndarray) or _is_tensor(input_file):
+        _refuse_track(audio_track)
         samples = _scaled(_from_array(input_file))
         for _ in _checked(_sliced(samples), ARRAY):
             pass
@@ -91,6 +92,7 @@ def stream(
     """
     log = AudioLog() if log is None else log
     if isinstance(source, np.ndarray) or _is_tensor(source):
+        _refuse_track(audio_track)
         name, blocks = ARRAY, _counted(_sliced(_from_array(source)), log)
     elif isinstance(source, str | os.PathLike):
         name = os.fspath(source)
@@ -138,6 +140,11 @@ def _from_array(array: "npt.NDArray[Any] | torch.Tensor") -> npt.NDArray[Any]:
             "average the channels or select one first, for example with array.mean(axis=0)"
         )
     return array
+
+
+def _refuse_track(track: int | str | None) -> None:
+    if track not in (None, 1):
+        raise AudioError(f"an array has one audio track, got audio_track {track!r}; expected None or 1")
 
 
 def _scaled(array: npt.NDArray[Any]) -> Samples:

@@ -24,12 +24,15 @@ def choose(tracks: "Sequence[AudioStream]", wanted: int | str, name: str) -> "Au
     return found[0]
 
 
+def check(track: "AudioStream", name: str) -> None:
+    """Raise AudioError for a track that libav cannot decode."""
+    if not track.codec_context:
+        raise AudioError(f"{name}: its audio has a codec that cannot be decoded; convert the file first")
+
+
 def label(track: "AudioStream", number: int) -> str:
     """Number, language, codec and title, such as `2 (eng, aac, Commentary)`."""
     language = track.language or ""
-    facts = (
-        "" if language in UNKNOWN else language,
-        track.codec_context.codec.canonical_name,
-        track.metadata.get("title", ""),
-    )
+    codec = track.codec_context.codec.canonical_name if track.codec_context else "unknown codec"
+    facts = ("" if language in UNKNOWN else language, codec, track.metadata.get("title", ""))
     return f"{number} ({', '.join(fact for fact in facts if fact)})"
