@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from tilewhisper.models.tokenizer.tokenizer import Tokenizer
 
 _SPEECH = "language, prompt and clips"
+_FILES = "audio files"
 WORDS_GROUP = "words and subtitles"
 
 TASKS = ("transcribe", "translate")
@@ -133,6 +134,23 @@ def _language(value: Any) -> str:
     if not isinstance(value, str) or not value.strip():
         raise ValueError("a language's code or English name")
     return value
+
+
+def _audio_track(value: Any) -> int | str:
+    allowed = "a track's number, from 1 on, or its language code such as en or eng"
+    if isinstance(value, str) and value.strip() and not value.strip().isdigit():
+        return value.strip()
+    try:
+        number: int = _count(value)
+    except TypeError:
+        number = 0
+    if number < 1:
+        raise ValueError(allowed)
+    return number
+
+
+def _parsed_track(word: str) -> int | str:
+    return int(word) if word.isdigit() else word
 
 
 def _audio_context(value: Any) -> str:
@@ -266,6 +284,20 @@ class TranscriptionOptions:
         "or auto; a window that then decodes badly is encoded in full",
         check=_audio_context,
         metavar="HOW",
+    )
+    audio_track: int | str | None = option(
+        None,
+        "number, from 1 on, or language code of the audio track to transcribe; by default the file's main one",
+        check=_audio_track,
+        parse=_parsed_track,
+        metavar="TRACK",
+        group=_FILES,
+    )
+    strict_audio: bool = option(
+        False,
+        "refuse a truncated or damaged file; by default, what can be decoded is transcribed, and a warning says what "
+        "is missing",
+        group=_FILES,
     )
 
     def __post_init__(self) -> None:

@@ -22,6 +22,7 @@ import torch
 from tilewhisper.engine.options import TranscriptionOptions
 from tilewhisper.engine.routing.router import DecoderPlan, SiteCount, SitePlan, shape_of
 from tilewhisper.engine.startup import Startup
+from tilewhisper.models.audio.facts import AudioFacts
 
 PACKAGES = ("tilewhisper", "torch", "transformers", "numpy", "soundfile", "soxr", "av", "tokenizers")
 
@@ -119,6 +120,8 @@ class RunReport:
     backend_overrides: list[str]
     language: str
     options: TranscriptionOptions
+    audio: AudioFacts
+    """How the file was read: its track, and what is missing of it."""
     audio_seconds: float
     rtf: float
     speed: float

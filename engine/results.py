@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from tilewhisper.engine.options import TranscriptionOptions
+    from tilewhisper.models.audio.facts import AudioFacts
     from tilewhisper.models.audio.vad_options import VadOptions
 
 
@@ -54,3 +55,5 @@ class TranscriptionInfo:
     """(code, probability), most probable first; None if no language was detected."""
     transcription_options: TranscriptionOptions
     vad_options: VadOptions | None = None
+    audio: AudioFacts | None = None
+    """How the file was read: its track, and what is missing of it."""

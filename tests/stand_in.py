@@ -7,6 +7,7 @@ from tilewhisper.engine.pipeline.transcription import Transcript
 from tilewhisper.engine.report import DecoderReport, RunReport, Stage, machine
 from tilewhisper.engine.results import Segment
 from tilewhisper.engine.startup import Startup
+from tilewhisper.models.audio.facts import AudioLog
 from tilewhisper.models.errors import AudioError
 
 
@@ -79,7 +80,8 @@ class Decoded:
         stage = Stage("decode", 1, 0.1, 0.1, 0.1)
         return RunReport(
             file="f", model="m", weights="w", policy="p", backends=["b"], backend_overrides=[], language="en",
-            options=TranscriptionOptions(), audio_seconds=1.0, rtf=0.1, speed=10.0, load=stage, stages=[stage],
+            options=TranscriptionOptions(), audio=AudioLog(seconds=1.0).facts(),
+            audio_seconds=1.0, rtf=0.1, speed=10.0, load=stage, stages=[stage],
             startup=Startup(1.0, 0.1, True, 0.1),
             total=stage, audio_context="full", batch_size=1, windows=1, windows_reencoded=0, tokens=1,
             tokens_per_second=1.0,

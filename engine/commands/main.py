@@ -1,6 +1,7 @@
 """The command line's entry point: arguments in, exit status out. Each command is a module of `engine.commands`.
 
-Exit status: 0 all done, 2 the request cannot be met, 3 some of several files failed, 130 interrupted.
+Exit status: 0 all done, 2 the request cannot be met, 3 some of several files failed or
+a file is damaged and was transcribed in part, 130 interrupted.
 """
 
 import argparse

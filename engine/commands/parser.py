@@ -22,7 +22,10 @@ _TRANSCRIBE = (
     "--output_dir or --verbose False is given, in openai-whisper's formats. Flags may be spelled with underscores or "
     "dashes."
 )
-_STATUSES = "Exit status: 0 all done, 2 the request cannot be met, 3 some of several files failed, 130 interrupted."
+_STATUSES = (
+    "Exit status: 0 all done, 2 the request cannot be met, 3 some of several files failed or a file is damaged and was "
+    "transcribed in part, 130 interrupted."
+)
 
 
 def parser() -> argparse.ArgumentParser:

@@ -1,7 +1,10 @@
 """Standard output and standard error as rich consoles."""
 
 import io
+import logging
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from rich.console import Console
 from rich.text import Text
@@ -25,6 +28,26 @@ def console(*, stderr: bool = False) -> Console:
     if not screen.is_terminal:
         screen.width = _PIPE_WIDTH
     return screen
+
+
+class _Warnings(logging.Handler):
+    def __init__(self, screen: Console) -> None:
+        super().__init__(logging.WARNING)
+        self._screen = screen
+
+    def emit(self, record: logging.LogRecord) -> None:
+        say(self._screen, f"tilewhisper: {record.levelname.lower()}: {record.getMessage()}")
+
+
+@contextmanager
+def showing_warnings(screen: Console) -> Iterator[None]:
+    """Print the warnings that the library logs."""
+    log, handler = logging.getLogger("tilewhisper"), _Warnings(screen)
+    log.addHandler(handler)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
 
 
 def say(screen: Console, line: str, style: str = "") -> None:

@@ -70,10 +70,12 @@ def summary_line(report: RunReport) -> str:
 def setting_line(report: RunReport) -> str:
     """The model, policy, language and machine of a run."""
     policy = " + ".join((report.policy, *report.backend_overrides))
+    track = f"audio track {report.audio.track}, " if report.audio.track != "1" else ""
+    threads = f"{counted(report.machine.threads, 'thread')} of {report.machine.cpu}"
     batches = f"batches of {report.batch_size}, " if report.batch_size > 1 else ""
     return (
         f"model {report.model} ({report.weights}), policy {policy} on {', '.join(report.backends)}, "
-        f"language {report.language}, {batches}{counted(report.machine.threads, 'thread')} of {report.machine.cpu}"
+        f"{track}language {report.language}, {batches}{threads}"
     )
 
 

@@ -11,8 +11,8 @@ from rich.console import Console
 from tilewhisper.engine.commands import inputs, outputs
 from tilewhisper.engine.commands.files import check_writable, write
 from tilewhisper.engine.commands.npu import settings
-from tilewhisper.engine.commands.screen import console, say
-from tilewhisper.engine.commands.transcribe_run import SOME_FAILED, Outcome, TranscribeRun
+from tilewhisper.engine.commands.screen import console, say, showing_warnings
+from tilewhisper.engine.commands.transcribe_run import INCOMPLETE, Outcome, TranscribeRun
 from tilewhisper.engine.commands.transcribe_task import TranscribeTask, task_from
 from tilewhisper.engine.routing.policy import load_policy
 from tilewhisper.models.audio.reader import check_file
@@ -39,10 +39,12 @@ def run(args: Namespace) -> int:
     written = _outputs(files, args)
 
     if files:
-        with _load(task, args, err) as model:
+        with showing_warnings(err), _load(task, args, err) as model:
             TranscribeRun(model, files, task, written, outcome, out, err).transcribe()
-    if outcome.status == SOME_FAILED:
+    if outcome.failures and outcome.status == INCOMPLETE:
         say(err, f"tilewhisper: failed: {', '.join(file for file, _ in outcome.failures)}")
+    if outcome.damaged:
+        say(err, f"tilewhisper: damaged, transcribed in part: {', '.join(outcome.damaged)}")
     if args.report:
         write(Path(args.report), json.dumps(outcome.to_json(), indent=1) + "\n")
     return outcome.status

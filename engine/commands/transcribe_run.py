@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from tilewhisper.engine.results import Segment, TranscriptionInfo
     from tilewhisper.engine.whisper_model import WhisperModel
 
-SOME_FAILED = 3
-"""Exit status if some of several files failed."""
+INCOMPLETE = 3
+"""Exit status if some of several files failed, or a file is damaged and was transcribed in part."""
 LONG_SECONDS = 30.0
 """A file of more than one window gets a progress bar."""
 
@@ -35,9 +35,14 @@ class Outcome:
     @property
     def status(self) -> int:
         """The command's exit status."""
-        if not self.failures:
+        if not self.failures and not self.damaged:
             return 0
-        return SOME_FAILED if self.reports else 2
+        return INCOMPLETE if self.reports else 2
+
+    @property
+    def damaged(self) -> list[str]:
+        """Files that were transcribed in part, because not all of their audio could be decoded."""
+        return [report.file for report in self.reports if report.audio.damage]
 
     @contextmanager
     def collecting_failure(self, file: str, err: Console) -> Iterator[None]:

@@ -10,6 +10,7 @@ from typing import Any
 
 from tilewhisper.engine.report import Clock, StageName
 from tilewhisper.models.audio import reader, vad
+from tilewhisper.models.audio.facts import AudioFacts, AudioLog
 from tilewhisper.models.audio.log_mel import LogMel
 from tilewhisper.models.audio.recording import Samples
 from tilewhisper.models.audio.spill import SpillBuffer
@@ -20,6 +21,28 @@ from tilewhisper.models.constants import SAMPLE_RATE, WINDOW_SAMPLES
 BLOCK_SAMPLES = WINDOW_SAMPLES
 
 
+class AudioSource:
+    """A source of audio that can be read once, and how it is to be read."""
+
+    def __init__(self, audio: Any, *, strict: bool = False, track: int | str | None = None) -> None:
+        self._log = AudioLog()
+        self._stream = reader.stream(audio, self._log, strict_audio=strict, audio_track=track)
+
+    def blocks(self, clock: Clock) -> Iterator[Samples]:
+        """The samples, in blocks. Raises AudioError."""
+        while True:
+            with clock(StageName.DECODE_AUDIO):
+                block = next_block(self._stream)
+            if block is None:
+                return
+            yield block
+
+    @property
+    def facts(self) -> AudioFacts:
+        """How it was read, known after the last block."""
+        return self._log.facts()
+
+
 @dataclass(frozen=True)
 class AudioFeatures:
     """One file's audio as the model takes it."""
@@ -27,30 +50,32 @@ class AudioFeatures:
     mel: LogMel
     seconds: float
     """Duration of the whole file."""
+    facts: AudioFacts
+    """How the file was read."""
     speech: tuple[SpeechSpan, ...] | None = None
     """Spans of speech in the file; None without VAD."""
     timeline: Timeline | None = None
     """Maps times in `mel` to times in the file where `mel` holds the speech alone; None where it holds all audio."""
 
 
-def read_audio(source: Any, n_mels: int, clock: Clock) -> AudioFeatures:
+def read_audio(source: AudioSource, n_mels: int, clock: Clock) -> AudioFeatures:
     """All of the file's audio. Raises AudioError."""
     mel = LogMel(n_mels)
-    for block in _blocks(source, clock):
+    for block in source.blocks(clock):
         with clock(StageName.LOG_MEL):
             mel.append(block)
     with clock(StageName.LOG_MEL):
         mel.finish()
-    return AudioFeatures(mel, mel.samples / SAMPLE_RATE)
+    return AudioFeatures(mel, mel.samples / SAMPLE_RATE, source.facts)
 
 
-def read_speech(source: Any, n_mels: int, clock: Clock, options: VadOptions, *, cut_out: bool) -> AudioFeatures:
+def read_speech(source: AudioSource, n_mels: int, clock: Clock, options: VadOptions, *, cut_out: bool) -> AudioFeatures:
     """The file's audio and its spans of speech; with `cut_out` the speech alone, joined without the silence.
 
     Raises AudioError and VadUnavailable.
     """
     buffer = SpillBuffer()
-    for block in _blocks(source, clock):
+    for block in source.blocks(clock):
         buffer.append(block)
     samples = len(buffer)
     with clock(StageName.VAD):
@@ -62,22 +87,12 @@ def read_speech(source: Any, n_mels: int, clock: Clock, options: VadOptions, *, 
             for block in _read(buffer, span):
                 mel.append(block)
         mel.finish()
-    return AudioFeatures(mel, samples / SAMPLE_RATE, speech, Timeline(speech) if cut_out else None)
+    return AudioFeatures(mel, samples / SAMPLE_RATE, source.facts, speech, Timeline(speech) if cut_out else None)
 
 
 def next_block(blocks: Iterator[Samples]) -> Samples | None:
     """The next samples of a stream, None at its end."""
     return next(blocks, None)
-
-
-def _blocks(source: Any, clock: Clock) -> Iterator[Samples]:
-    blocks = reader.stream(source)
-    while True:
-        with clock(StageName.DECODE_AUDIO):
-            block = next_block(blocks)
-        if block is None:
-            return
-        yield block
 
 
 def _read(buffer: SpillBuffer, span: SpeechSpan) -> Iterator[Samples]:

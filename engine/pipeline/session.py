@@ -13,7 +13,7 @@ from tilewhisper.engine.decoding.decoder import CrossKV
 from tilewhisper.engine.encoding.audio_context import FULL, AudioContext
 from tilewhisper.engine.encoding.states import Encoded
 from tilewhisper.engine.options import TranscriptionOptions
-from tilewhisper.engine.pipeline.frontend import AudioFeatures, read_audio, read_speech
+from tilewhisper.engine.pipeline.frontend import AudioFeatures, AudioSource, read_audio, read_speech
 from tilewhisper.engine.pipeline.prompt import Prompt
 from tilewhisper.engine.pipeline.segmenter import Clip, WindowRequest, clips_of
 from tilewhisper.engine.report import (
@@ -129,6 +129,7 @@ class Session:
             backend_overrides=list(model.backend_overrides),
             language=info.language,
             options=info.transcription_options,
+            audio=self.features.facts,
             audio_seconds=info.duration,
             rtf=total.wall_seconds / info.duration,
             speed=info.duration / total.wall_seconds,
@@ -150,11 +151,12 @@ class Session:
 
     def _read(self, audio: Any) -> AudioFeatures:
         """The audio, with its speech where VAD is requested; explicit clips take precedence."""
+        source = AudioSource(audio, strict=self.options.strict_audio, track=self.options.audio_track)
         options = self.options.vad_options
         if options is None or self.options.clips != ((0.0, inf),):
-            return read_audio(audio, self._runtime.n_mels, self.clock)
+            return read_audio(source, self._runtime.n_mels, self.clock)
         batched = self.options.batch_size is not None
-        return read_speech(audio, self._runtime.n_mels, self.clock, options, cut_out=not batched)
+        return read_speech(source, self._runtime.n_mels, self.clock, options, cut_out=not batched)
 
     def _clips(self) -> list[Clip]:
         """The clips to transcribe: those of the options, or the chunks of a file that is cut at silences."""
@@ -184,6 +186,7 @@ class Session:
             all_language_probs=None if detected is None else list(detected.items()),
             transcription_options=replace(options, language=language),
             vad_options=None if speech is None else options.vad_options,
+            audio=features.facts,
         )
 
     def _detect_language(self) -> dict[str, float]:

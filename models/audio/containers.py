@@ -1,133 +1,177 @@
-"""Decode the audio track of any file libav reads (m4a, mp4, webm, mkv, mp3, …) with PyAV; needs no ffmpeg executable.
+"""Decode an audio track of any file libav reads (m4a, mp4, webm, mkv, mp3, …) with PyAV; needs no ffmpeg executable.
 
-The only file that imports `av`; libav's errors become `AudioError` here. Samples keep the track's own rate; time 0 is
-the track's first sample, and gaps between timestamps are not filled. Packets that cannot be decoded are skipped, and
-the truncation check counts them as missing.
+The only file that imports `av`; libav's errors become `AudioError` here. Samples keep the track's own rate. Time 0 is
+the start of the file, in whichever track that is, and silence stands in for audio that is not there (`track_clock`).
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
-from tilewhisper.models.audio.recording import (
-    TRUNCATION_SLACK_SECONDS,
-    Block,
-    Samples,
-    refuse_truncated,
-    to_float32,
-    to_mono,
-)
+import numpy as np
+
+from tilewhisper.models.audio import mpeg, tracks
+from tilewhisper.models.audio.facts import AudioLog
+from tilewhisper.models.audio.recording import Block, Samples, to_float32, to_mono
+from tilewhisper.models.audio.track_clock import TrackClock
 from tilewhisper.models.errors import AudioError
 
 if TYPE_CHECKING:
     import av
+    from av.audio.stream import AudioStream
     from av.container import InputContainer
+    from av.packet import Packet
 
-# Formats whose packets carry timestamps. The last packet of any track shows how far the file reaches, since audio may
-# end before video.
-TIMESTAMPED_FORMATS = {"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm"}
+# Formats whose packets carry times. libav only counts the packets of others, and the count is off after damage or a
+# change of the rate.
+TIMESTAMPED_FORMATS = {
+    "asf",
+    "flac",
+    "flv",
+    "matroska,webm",
+    "mov,mp4,m4a,3gp,3g2,mj2",
+    "mpeg",
+    "mpegts",
+    "mxf",
+    "nut",
+    "ogg",
+    "rm",
+    "wtv",
+}
+# Formats that lie in the order of their times: bytes that are skipped at a gap are damage.
+SEQUENTIAL_FORMATS = {"asf", "flv", "matroska,webm"}
+# Formats whose headers state the length. For others libav estimates it, from the bit rate and the file's size.
+STATED_FORMATS = {"asf", "avi", "flac", "flv", "matroska,webm", "mov,mp4,m4a,3gp,3g2,mj2", "ogg"}
+
+SILENCE_SAMPLES = 65_536  # of a block, so that a long gap takes no memory
 
 
-@dataclass
-class _Track:
-    """Decoding progress of one track."""
+def blocks(
+    handle: BinaryIO, name: str, log: AudioLog, track: int | str | None = None, *, gapless: bool = False
+) -> Iterator[Block]:
+    """Decode an audio track of a seekable binary file, from the file's beginning, and record what is missing.
 
-    samples: int = 0  # at `rate`
-    rate: int = 0  # Hz, as decoded: HE-AAC's containers state half of it
-    latest_seconds: float = 0.0  # end of the last packet of any track
-    lost_seconds: float = 0.0  # total duration of audio packets that could not be decoded
-    resampler: "av.AudioResampler | None" = None
-    format: tuple[str, str] = ("", "")  # the resampler's input: sample format and channel layout
-
-
-def blocks(handle: BinaryIO, name: str) -> Iterator[Block]:
-    """Decode the best audio track of a seekable binary file, from the file's beginning.
-
-    Raises `AudioError` when libav cannot decode the file or finds no audio track; after the last block, when the header
-    states clearly more audio than could be decoded.
+    `track` is a number from 1 on or a language code; None takes the track that libav prefers. With `gapless`, every
+    gap between timestamps is recorded as damage. Raises `AudioError` when
+    libav cannot decode the file, or it has no such track.
     """
     import av  # late: wav and flac need no libav
 
+    whole = mpeg.is_whole(handle)
     handle.seek(0)
-    track = _Track()
+    # A playlist must not make libav open other files or URLs: only the handle itself may be read.
+    options = {"protocol_whitelist": "none"}
+    # The name is hidden because libav trusts an extension over the content: text named x.raw becomes a picture.
+    nameless = SimpleNamespace(read=handle.read, seek=handle.seek, tell=handle.tell)
     try:
-        # A playlist must not make libav open other files or URLs: only the handle itself may be read.
-        options = {"protocol_whitelist": "none"}
-        # The name is hidden because libav trusts an extension over the content: text named x.raw becomes a picture.
-        nameless = SimpleNamespace(read=handle.read, seek=handle.seek, tell=handle.tell)
         with av.open(nameless, mode="r", metadata_errors="ignore", options=options) as container:
-            for samples in _decode(container, track, name):
-                track.samples += len(samples)
-                yield Block(samples, track.rate)
-            stated = _stated_seconds(container)
-            timestamped = container.format.name in TIMESTAMPED_FORMATS
+            stream = _stream(container, name, track)
+            tracks.check(stream, name)
+            log.track = tracks.label(stream, container.streams.audio.index(stream) + 1)
+            decoder = _Decoder(container, stream, log, gapless or container.format.name == "flac")
+            yield from decoder.blocks()
+            if not decoder.decoded and decoder.error:
+                raise decoder.error
+            stated = _stated_seconds(container, stream, whole)
     except av.FFmpegError as error:
         raise AudioError(
             f"{name}: not audio, or too damaged to decode ({error.strerror}); "
             "expected an audio or video file such as wav, flac, mp3, m4a or webm"
         ) from error
-    seconds = track.samples / max(track.rate, 1)
     if stated is not None:
-        # Some packets (WavPack's) carry no duration, so the decoded samples count too.
-        reached = max(seconds, track.latest_seconds - track.lost_seconds) if timestamped else seconds
-        refuse_truncated(name, stated, reached)
-    if track.lost_seconds > TRUNCATION_SLACK_SECONDS:
-        raise AudioError(
-            f"{name}: damaged: {track.lost_seconds:.1f} s of its audio could not be decoded; "
-            "copy or export the file again"
+        log.compare(stated, decoder.clock.reached)
+
+
+class _Decoder:
+    """Decodes one track."""
+
+    def __init__(self, container: "InputContainer", stream: "AudioStream", log: AudioLog, gapless: bool) -> None:
+        self._container, self._stream = container, stream
+        self.clock = TrackClock(
+            log,
+            timestamped=container.format.name in TIMESTAMPED_FORMATS,
+            sequential=container.format.name in SEQUENTIAL_FORMATS,
+            gapless=gapless,
         )
+        self.decoded = False
+        self.error: av.FFmpegError | None = None
+        """The last error of a packet."""
+        self._resampler: av.AudioResampler | None = None
+        self._resampled = ("", "", 0)
+        """The sample format, channel layout and rate that the resampler takes."""
 
+    def blocks(self) -> Iterator[Block]:
+        import av
 
-def _decode(container: "InputContainer", track: _Track, name: str) -> Iterator[Samples]:
-    import av
+        start = (self._container.start_time or 0) / av.time_base
+        for packet in self._packets():
+            duration = float((packet.duration or 0) * packet.time_base)
+            time = None if packet.pts is None else float(packet.pts * packet.time_base) - start
+            self.clock.read_packet(time, duration, packet.pos, packet.size)
+            if packet.stream.index != self._stream.index:
+                continue
+            try:
+                frames = packet.decode()
+            except av.FFmpegError as error:  # any code: a damaged AAC packet may report "operation not permitted"
+                self.error = error
+                self.clock.lose_packet(bytes(packet), duration)
+                continue
+            self.clock.keep_packet(bytes(packet), duration)
+            for frame in cast("list[av.AudioFrame]", frames):  # of a packet of an audio track
+                rate = frame.sample_rate  # HE-AAC's containers state half of it
+                silence = self.clock.silence_before(None if frame.time is None else frame.time - start)
+                yield from _silence(round(silence * rate), rate)
+                for samples in self._converted(frame):
+                    self.decoded = True
+                    self.clock.advance(len(samples) / rate)
+                    yield Block(samples, rate)
+        self.clock.finish()
 
-    stream = container.streams.best("audio")
-    if stream is None and container.streams.audio:  # declared in the header, but without even a sample rate
-        raise AudioError(f"{name}: malformed: its audio track cannot be decoded; copy or export the file again")
-    if stream is None:
-        raise AudioError(f"{name}: has no audio track; expected an audio file, or a video file with sound")
-    for packet in container.demux():
-        duration = float((packet.duration or 0) * packet.time_base)
-        if packet.pts is not None:
-            track.latest_seconds = max(track.latest_seconds, float(packet.pts * packet.time_base) + duration)
-        if packet.stream.index != stream.index:
-            continue
+    def _packets(self) -> "Iterator[Packet[Any]]":
+        """The packets of all tracks, up to the end or to damage that libav cannot skip."""
+        import av
+
         try:
-            frames = packet.decode()
-        except av.FFmpegError:  # any code: a damaged AAC packet may report even "operation not permitted"
-            track.lost_seconds += duration
-            continue
-        for frame in frames:
-            yield from _converted(track, frame, name)  # type: ignore[arg-type]  # an audio packet yields audio frames
+            yield from self._container.demux()
+        except av.FFmpegError as error:
+            self.error = error
+            self.clock.break_off()
+
+    def _converted(self, frame: "av.AudioFrame") -> Iterator[Samples]:
+        import av
+
+        # Never call `to_ndarray` on a planar frame of 8 channels: PyAV (18.1) looks for a ninth plane and crashes the
+        # process. Interleaved float32 has one plane; at an unchanged rate the resampler converts without buffering.
+        source = (frame.format.name, frame.layout.name, frame.sample_rate)
+        if self._resampler is None or self._resampled != source:
+            self._resampler, self._resampled = av.AudioResampler(format="flt"), source
+        for packed in self._resampler.resample(frame):
+            interleaved = to_float32(packed.to_ndarray())  # (1, samples * channels)
+            yield to_mono(interleaved.reshape(-1, packed.layout.nb_channels))
 
 
-def _converted(track: _Track, frame: "av.AudioFrame", name: str) -> Iterator[Samples]:
+def _stream(container: "InputContainer", name: str, track: int | str | None) -> "AudioStream":
+    best = container.streams.best("audio")
+    if not container.streams.audio:
+        raise AudioError(f"{name}: has no audio track; expected an audio file, or a video file with sound")
+    if track is not None:
+        return tracks.choose(container.streams.audio, track, name)
+    if best is None:  # declared in the header, but without even a sample rate
+        raise AudioError(f"{name}: malformed: its audio track cannot be decoded; copy or export the file again")
+    return best  # type: ignore[return-value]  # an audio stream, as was asked for
+
+
+def _stated_seconds(container: "InputContainer", stream: "AudioStream", whole: bool) -> float | None:
+    """The length that the header states; None where it states none, or a `whole` mp3 shows that it is wrong."""
     import av
 
-    if track.rate not in (0, frame.sample_rate):
-        raise AudioError(
-            f"{name}: its sample rate changes from {track.rate} to {frame.sample_rate} Hz part-way; "
-            "expected one rate, convert the file first"
-        )
-    track.rate = frame.sample_rate
-    # Never call `to_ndarray` on a planar frame of 8 channels: PyAV (18.1) looks for a ninth plane and crashes the
-    # process. Interleaved float32 has one plane; at an unchanged rate the resampler converts without buffering.
-    source_format = (frame.format.name, frame.layout.name)
-    if track.resampler is None or track.format != source_format:
-        track.resampler, track.format = av.AudioResampler(format="flt"), source_format
-    for packed in track.resampler.resample(frame):
-        interleaved = to_float32(packed.to_ndarray())  # (1, samples * channels)
-        yield to_mono(interleaved.reshape(-1, packed.layout.nb_channels))
-
-
-def _stated_seconds(container: "InputContainer") -> float | None:
-    """The duration stated in the header; None where libav would only estimate it from the bit rate."""
-    import av
-
-    stream = container.streams.best("audio")
-    # For mp3, libav knows a start (the encoder's delay) only from the Xing/LAME header, which also states the length.
-    from_header = container.format.name in TIMESTAMPED_FORMATS | {"flac"} or (
-        container.format.name == "mp3" and stream is not None and bool(stream.start_time)
+    # For mp3, libav knows a start (the encoder's delay) only from the Xing header, which also states the length.
+    stated = container.format.name in STATED_FORMATS or (
+        container.format.name == "mp3" and bool(stream.start_time) and not whole
     )
-    return container.duration / av.time_base if from_header and container.duration else None
+    return container.duration / av.time_base if stated and container.duration else None
+
+
+def _silence(samples: int, rate: int) -> Iterator[Block]:
+    for first in range(0, samples, SILENCE_SAMPLES):
+        yield Block(np.zeros(min(SILENCE_SAMPLES, samples - first), np.float32), rate)

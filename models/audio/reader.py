@@ -1,15 +1,16 @@
 """Read a file, file object or array as 16 kHz mono float32, Whisper's input: block by block, or all at once.
 
-Files are decoded at their own rate by libsndfile (`soundfiles`) or else by libav (`containers`), channels are averaged,
-and other rates are resampled with soxr's high-quality filter. Nothing is normalised, trimmed or padded, and silence is
-valid audio. Unusable audio raises `AudioError`.
+Files are decoded at their own rates (`file_decoder`), channels are averaged, and other rates are resampled with soxr's
+high-quality filter. Nothing is normalised or trimmed, and silence is valid audio. Unusable audio raises `AudioError`.
 """
 
 import io
+import logging
 import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Union
 
@@ -17,16 +18,19 @@ import numpy as np
 import numpy.typing as npt
 import soxr
 
-from tilewhisper.models.audio import containers, soundfiles
+from tilewhisper.models.audio import file_decoder
+from tilewhisper.models.audio.facts import AudioLog
 from tilewhisper.models.audio.recording import Block, Samples, join, to_float32
 from tilewhisper.models.constants import SAMPLE_RATE
 from tilewhisper.models.errors import AudioError
 
 MIN_SECONDS = 0.1  # too short for a word
 MIN_RATE = 4_000  # Hz; telephone speech has 8000, and a corrupt header must not blow the audio up without bound
-BLOCK_SAMPLES = 65_536  # at the file's own rate; libav's packets of 20 ms are merged into blocks of this size
+BLOCK_SAMPLES = 65_536  # of an array
 
 ARRAY = "the array"  # the name of arrays and tensors in messages
+
+_log = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
     import torch
@@ -35,17 +39,28 @@ if TYPE_CHECKING:
 Source = Union[str, os.PathLike[str], BinaryIO, npt.NDArray[Any], "torch.Tensor"]
 
 
-def decode_audio(input_file: Source, sampling_rate: int = SAMPLE_RATE, split_stereo: bool = False) -> Samples:
-    """Decode audio to float32, (samples,), 16 kHz mono, full scale at ±1. The parameters are faster-whisper's.
+def decode_audio(
+    input_file: Source,
+    sampling_rate: int = SAMPLE_RATE,
+    split_stereo: bool = False,
+    *,
+    strict_audio: bool = False,
+    audio_track: int | str | None = None,
+) -> Samples:
+    """Decode audio to float32, (samples,), 16 kHz mono, full scale at ±1. The first parameters are faster-whisper's.
 
     `input_file` is a path; a binary file object, read from its current position to its end; or a one-dimensional array
     or tensor that is 16 kHz mono already: floats are used unscaled (contiguous float32 without a copy), int8, int16,
     int32 and uint8 are divided by their full scale. Arrays with more dimensions are refused, because it is ambiguous
     which dimension is the channels. `sampling_rate` must be 16000 and `split_stereo` False.
 
+    Times are those of the file: silence stands in where a track starts late, has a gap, or cannot be decoded. Of a
+    truncated or damaged file, what can be decoded is returned, and a warning says what is missing; with `strict_audio`
+    such a file is refused. `audio_track` chooses among a file's audio tracks, by number from 1 on or by language.
+
     Raises `AudioError` if another rate or split channels are requested; if the file cannot be opened, is empty or not
-    audio, has no audio track, states clearly more audio than it holds, or is shorter than `MIN_SECONDS`; if the array
-    has the wrong shape or type; or if a sample is NaN or infinite.
+    audio, has no audio track or not the wanted one, or is shorter than `MIN_SECONDS`; if the array has the wrong shape
+    or type; or if a sample is NaN or infinite.
     """
     if sampling_rate != SAMPLE_RATE:
         raise AudioError(
@@ -58,34 +73,43 @@ def decode_audio(input_file: Source, sampling_rate: int = SAMPLE_RATE, split_ste
             "to transcribe them separately, pass each as a one-dimensional array at 16 kHz"
         )
     if isinstance(input_file, np.ndarray) or _is_tensor(input_file):
+        _refuse_track(audio_track)
         samples = _scaled(_from_array(input_file))
         for _ in _checked(_sliced(samples), ARRAY):
             pass
         return samples
-    return join(stream(input_file))
+    return join(stream(input_file, strict_audio=strict_audio, audio_track=audio_track))
 
 
-def stream(source: Source) -> Iterator[Samples]:
+def stream(
+    source: Source, log: AudioLog | None = None, *, strict_audio: bool = False, audio_track: int | str | None = None
+) -> Iterator[Samples]:
     """Yield the samples of `decode_audio`, bit for bit, in blocks of a few seconds, so that memory stays constant.
 
-    Raises the errors of `decode_audio` when it reaches them: a truncated file is detected at its end. The file is
-    closed after the last block, or with the iterator. File objects and pipes are read into memory first, because they
-    can be read only once.
+    `log` collects the facts about the file. Raises the errors of `decode_audio` when it reaches them: a truncated file
+    is detected at its end. The file is closed after the last block, or with the iterator. File objects and pipes are
+    read into memory first, because they can be read only once.
     """
+    log = AudioLog() if log is None else log
     if isinstance(source, np.ndarray) or _is_tensor(source):
-        name, blocks = ARRAY, _sliced(_from_array(source))
+        _refuse_track(audio_track)
+        name, blocks = ARRAY, _counted(_sliced(_from_array(source)), log)
     elif isinstance(source, str | os.PathLike):
         name = os.fspath(source)
-        blocks = _from_path(name)
+        blocks = _from_path(name, log, audio_track)
     elif hasattr(source, "read"):
         name = str(getattr(source, "name", "the file object"))
-        blocks = _from_file_object(source, name)
+        blocks = _from_file_object(source, name, log, audio_track)
     else:
         raise AudioError(
             f"audio of type {type(source).__name__} cannot be read; pass a path, a binary file object, "
             "or a one-dimensional array at 16 kHz"
         )
     yield from _resampled(_checked(blocks, name))
+    if damage := log.facts().damage:
+        if strict_audio:
+            raise AudioError(f"{name}: {damage}; copy or export the file again")
+        _log.warning("%s: %s", name, damage)
 
 
 def check_file(path: str | os.PathLike[str]) -> None:
@@ -97,7 +121,7 @@ def check_file(path: str | os.PathLike[str]) -> None:
     with _opening(name):
         if not (Path(name).is_fifo() or Path(name).is_char_device()):
             with Path(name).open("rb") as file:
-                _refuse_empty(file, name)
+                file_decoder.refuse_empty(file, name)
 
 
 def _is_tensor(source: object) -> "TypeIs[torch.Tensor]":
@@ -118,6 +142,11 @@ def _from_array(array: "npt.NDArray[Any] | torch.Tensor") -> npt.NDArray[Any]:
     return array
 
 
+def _refuse_track(track: int | str | None) -> None:
+    if track not in (None, 1):
+        raise AudioError(f"an array has one audio track, got audio_track {track!r}; expected None or 1")
+
+
 def _scaled(array: npt.NDArray[Any]) -> Samples:
     try:
         return to_float32(array)
@@ -132,9 +161,9 @@ def _sliced(array: npt.NDArray[Any]) -> Iterator[Block]:
         yield Block(_scaled(array[first : first + BLOCK_SAMPLES]), SAMPLE_RATE)
 
 
-def _from_path(name: str) -> Iterator[Block]:
+def _from_path(name: str, log: AudioLog, track: int | str | None) -> Iterator[Block]:
     with _opening(name), Path(name).open("rb") as file:
-        yield from _decode(file if file.seekable() else io.BytesIO(file.read()), name)
+        yield from file_decoder.blocks(file if file.seekable() else io.BytesIO(file.read()), name, log, track)
 
 
 @contextmanager
@@ -152,83 +181,47 @@ def _opening(name: str) -> Iterator[None]:
         raise AudioError(f"{name}: cannot be opened: {getattr(error, 'strerror', None) or error}") from error
 
 
-def _from_file_object(file: BinaryIO, name: str) -> Iterator[Block]:
+def _from_file_object(file: BinaryIO, name: str, log: AudioLog, track: int | str | None) -> Iterator[Block]:
     try:
         data = file.read()
     except (OSError, ValueError) as error:  # ValueError: closed, or text that does not decode
         raise AudioError(f"{name}: cannot be read: {error}") from error
     if not isinstance(data, bytes):
         raise AudioError(f"{name}: its read() returns {type(data).__name__}, not bytes; open it in binary mode")
-    return _decode(io.BytesIO(data), name)
+    return file_decoder.blocks(io.BytesIO(data), name, log, track)
 
 
-def _decode(handle: BinaryIO, name: str) -> Iterator[Block]:
-    _refuse_empty(handle, name)
-    done = 0
-    try:
-        for block in soundfiles.blocks(handle, name):
-            done += len(block.samples)
-            yield block
-    except soundfiles.UseLibav:
-        pass
-    else:
-        return
-    yield from _merged(_without_first(done, containers.blocks(handle, name)))
-
-
-def _without_first(count: int, blocks: Iterator[Block]) -> Iterator[Block]:
-    """Drop the first `count` samples of `blocks`."""
+def _counted(blocks: Iterator[Block], log: AudioLog) -> Iterator[Block]:
     for block in blocks:
-        yield Block(block.samples[count:], block.rate)
-        count = max(0, count - len(block.samples))
-
-
-def _merged(blocks: Iterator[Block]) -> Iterator[Block]:
-    """Merge small blocks until each has at least `BLOCK_SAMPLES`, except the last."""
-    parts: list[Samples] = []
-    rate = merged = 0
-    for block in blocks:
-        parts.append(block.samples)
-        rate, merged = block.rate, merged + len(block.samples)
-        if merged >= BLOCK_SAMPLES:
-            yield Block(join(parts), rate)
-            parts, merged = [], 0
-    if merged:
-        yield Block(join(parts), rate)
-
-
-def _refuse_empty(handle: BinaryIO, name: str) -> None:
-    if handle.seek(0, os.SEEK_END) == 0:
-        raise AudioError(f"{name}: is empty (0 bytes); expected an audio file")
+        log.seconds += block.seconds
+        yield block
 
 
 def _checked(blocks: Iterator[Block], name: str) -> Iterator[Block]:
     """Pass the blocks on; raise for an unusable block, and at the end if the audio is too short."""
-    samples, rate = 0, SAMPLE_RATE
+    seconds = 0.0
     for block in blocks:
-        rate = block.rate
-        if rate < MIN_RATE:
-            raise AudioError(f"{name}: has a sample rate of {rate} Hz; expected at least {MIN_RATE} Hz")
+        if block.rate < MIN_RATE:
+            raise AudioError(f"{name}: has a sample rate of {block.rate} Hz; expected at least {MIN_RATE} Hz")
         finite = np.isfinite(block.samples)
         if not finite.all():
-            seconds = (samples + int(np.argmin(finite))) / rate
+            seconds += int(np.argmin(finite)) / block.rate
             raise AudioError(f"{name}: has a NaN or infinite sample at {seconds:.3f} s; expected finite samples")
-        samples += len(block.samples)
+        seconds += block.seconds
         yield block
-    if not samples:
+    if not seconds:
         raise AudioError(f"{name}: has no audio (0 samples); expected at least {MIN_SECONDS} s")
-    if (seconds := samples / rate) < MIN_SECONDS:
+    if seconds < MIN_SECONDS:
         raise AudioError(f"{name}: is too short, {seconds:.3f} s; expected at least {MIN_SECONDS} s")
 
 
 def _resampled(blocks: Iterator[Block]) -> Iterator[Samples]:
-    # Bit-equal to soxr.resample, and so to librosa.resample, of the whole audio at once.
-    resampler = None
-    for block in blocks:
-        if block.rate == SAMPLE_RATE:
-            yield block.samples
+    # Bit-equal to soxr.resample, and so to librosa.resample, of all consecutive audio of one rate at once.
+    for rate, same in groupby(blocks, key=lambda block: block.rate):
+        if rate == SAMPLE_RATE:
+            yield from (block.samples for block in same)
             continue
-        resampler = resampler or soxr.ResampleStream(block.rate, SAMPLE_RATE, 1, dtype="float32", quality="HQ")
-        yield resampler.resample_chunk(block.samples)
-    if resampler:
+        resampler = soxr.ResampleStream(rate, SAMPLE_RATE, 1, dtype="float32", quality="HQ")
+        for block in same:
+            yield resampler.resample_chunk(block.samples)
         yield resampler.resample_chunk(np.zeros(0, np.float32), last=True)

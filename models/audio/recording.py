@@ -1,4 +1,4 @@
-"""Blocks of decoded audio, and the conversions and checks that all decoders share.
+"""Blocks of decoded audio, and the conversions that all decoders share.
 
 Samples are mono float32, (samples,), full scale at ±1, at the file's own rate. Knows neither containers nor Whisper's
 sample rate.
@@ -11,13 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tilewhisper.models.errors import AudioError
-
 Samples = npt.NDArray[np.float32]
-
-# Encoder delay and padding make headers and decoders disagree by a codec frame or two: the longest in use, HE-AAC's
-# 2048 samples at 16 kHz, is 0.128 s.
-TRUNCATION_SLACK_SECONDS = 0.25
 
 
 @dataclass(frozen=True)
@@ -25,7 +19,11 @@ class Block:
     """The next samples of a decoded audio track, its channels averaged."""
 
     samples: Samples  # (samples,)
-    rate: int  # Hz; the same in all blocks of a track
+    rate: int  # Hz; may change from block to block
+
+    @property
+    def seconds(self) -> float:
+        return len(self.samples) / self.rate
 
 
 def to_float32(samples: npt.NDArray[Any]) -> Samples:
@@ -57,12 +55,3 @@ def to_mono(block: Samples) -> Samples:
 def join(blocks: Iterable[Samples]) -> Samples:
     """Concatenate blocks; no blocks give an empty array."""
     return np.concatenate([np.zeros(0, dtype=np.float32), *blocks])
-
-
-def refuse_truncated(name: str, stated_seconds: float, read_seconds: float) -> None:
-    """Raise `AudioError` where a header states clearly more audio than could be read."""
-    if stated_seconds - read_seconds > TRUNCATION_SLACK_SECONDS:
-        raise AudioError(
-            f"{name}: truncated or damaged: its header states {stated_seconds:.1f} s, but only {read_seconds:.1f} s "
-            "could be read; copy or export the file again"
-        )

@@ -6,13 +6,17 @@
     - streams whose header states no length (0 frames, or 2**63 - 1)
 """
 
+import os
 import re
 from collections.abc import Iterator
 from typing import BinaryIO
 
 import soundfile
 
-from tilewhisper.models.audio.recording import Block, refuse_truncated, to_mono
+from tilewhisper.models.audio import mpeg, riff
+from tilewhisper.models.audio.facts import AudioLog
+from tilewhisper.models.audio.recording import Block, to_mono
+from tilewhisper.models.audio.sections import patched, section
 
 BLOCK_FRAMES = 65_536
 UNKNOWN_FRAMES = 2**62
@@ -27,18 +31,13 @@ class UseLibav(Exception):  # noqa: N818 (control flow, not an error the user se
     """libsndfile cannot read this file, or not to its end."""
 
 
-def blocks(handle: BinaryIO, name: str) -> Iterator[Block]:
-    """Decode a seekable binary file from its beginning.
+def blocks(handle: BinaryIO, log: AudioLog) -> Iterator[Block]:
+    """Decode a seekable binary file from its beginning, and record the length its header states.
 
-    Raises `UseLibav`, before the first block or part-way; after the last block, `AudioError` when the header states
-    clearly more audio than the file holds.
+    Raises `UseLibav`, before the first block or part-way.
     """
-    handle.seek(0)
-    if _is_mpeg(handle.read(3)):
-        raise UseLibav
-    handle.seek(0)
     try:
-        with soundfile.SoundFile(handle) as file:
+        with soundfile.SoundFile(_samples_only(handle)) as file:
             if not 0 < file.frames < UNKNOWN_FRAMES:
                 raise UseLibav
             frames, rate = 0, int(file.samplerate)
@@ -46,12 +45,26 @@ def blocks(handle: BinaryIO, name: str) -> Iterator[Block]:
             while len(channels := file.read(BLOCK_FRAMES, dtype="float32", always_2d=True)):
                 frames += len(channels)
                 yield Block(to_mono(channels), rate)
-            stated_frames, log = int(file.frames), str(file.extra_info)
+            stated_frames, text = int(file.frames), str(file.extra_info)
     # TypeError: the extension of a headerless format, for which soundfile wants a rate
     except (soundfile.LibsndfileError, TypeError) as error:
         raise UseLibav from error
     seconds = frames / rate
-    refuse_truncated(name, max(stated_frames / rate, seconds * _stated_ratio(log)), seconds)
+    log.compare(max(stated_frames / rate, seconds * _stated_ratio(text)), seconds)
+
+
+def _samples_only(handle: BinaryIO) -> BinaryIO:
+    """The file without an ID3 tag, and with its true size where the header of a WAV file states too little."""
+    if tag := mpeg.id3_bytes(handle):
+        handle = section(handle, tag, handle.seek(0, os.SEEK_END))
+    handle.seek(0)
+    if mpeg.starts_frame(handle.read(2)):
+        raise UseLibav
+    if unstated := riff.unstated_samples(handle):
+        offset, size = unstated
+        handle = patched(handle, offset, size.to_bytes(4, "little"))
+    handle.seek(0)
+    return handle
 
 
 def _stated_ratio(log: str) -> float:
@@ -62,8 +75,3 @@ def _stated_ratio(log: str) -> float:
 
 def _known(size: int) -> bool:
     return 0 < size < UNKNOWN_BYTES
-
-
-def _is_mpeg(head: bytes) -> bool:
-    # An ID3 tag, or the eleven set bits every MPEG audio frame begins with.
-    return head == b"ID3" or (len(head) > 1 and head[0] == 0xFF and head[1] >= 0xE0)

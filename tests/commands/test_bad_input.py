@@ -57,16 +57,17 @@ def test_audio_of_50_ms_is_refused(tilewhisper, tmp_path):
     refused(tilewhisper("transcribe", wav(tmp_path / "click.wav", 0.05)), "click.wav", "too short", "0.050 s", "0.1 s")
 
 
-def test_a_truncated_wav_is_refused(tilewhisper, tmp_path):
+def test_a_truncated_wav_is_refused_on_request(tilewhisper, tmp_path):
     whole = wav(tmp_path / "cut.wav", 4).read_bytes()
     (tmp_path / "cut.wav").write_bytes(whole[: len(whole) // 2])
-    refused(tilewhisper("transcribe", tmp_path / "cut.wav"), "cut.wav")
+    finished = tilewhisper("transcribe", tmp_path / "cut.wav", "--strict_audio")
+    refused(finished, "cut.wav: truncated or damaged: its header states 4.0 s, but only 2.0 s could be read")
 
 
-def test_a_truncated_flac_is_refused(tilewhisper, tmp_path):
+def test_a_truncated_flac_is_refused_on_request(tilewhisper, tmp_path):
     whole = SAMPLE.read_bytes()
     (tmp_path / "cut.flac").write_bytes(whole[: len(whole) // 2])
-    refused(tilewhisper("transcribe", tmp_path / "cut.flac"), "cut.flac")
+    refused(tilewhisper("transcribe", tmp_path / "cut.flac", "--strict_audio"), "cut.flac: truncated or damaged")
 
 
 @pytest.mark.parametrize("content", [b"plain text, no audio\n" * 50, b"RIFF\xff\xff\xff\xffWAVEfmt ", bytes(4096)])

@@ -1,5 +1,6 @@
 """Audio generated for the tests: files of any container and codec, and the signal they should decode to."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import av
@@ -46,9 +47,36 @@ def encode(path: Path, codec: str, samples: np.ndarray, rate: int, container: st
         frame = av.AudioFrame.from_ndarray(samples[None], format="fltp", layout="mono")
         frame.sample_rate = rate
         context = stream.codec_context
-        fit = av.AudioResampler(context.format, "mono", rate, frame_size=context.frame_size or 0)
+        fit = av.AudioResampler(context.format, "mono", rate, frame_size=context.frame_size or 1024)
         for piece in [*fit.resample(frame), *fit.resample(None), None]:
             out.mux(stream.encode(piece))
+    return path
+
+
+def retimed(path: Path, out: Path, container: str, time_of: Callable[[float], float | None]) -> Path:
+    """Copy the packets of `path`; `time_of` maps each time of an audio packet, in seconds, to its new one or to None,
+    which leaves the packet out."""
+    with av.open(str(path)) as source, av.open(str(out), "w", format=container) as sink:
+        streams = {stream.index: sink.add_stream_from_template(stream) for stream in source.streams}
+        for packet in source.demux():
+            if packet.pts is None:
+                continue
+            if packet.stream.type == "audio":
+                time = time_of(float(packet.pts * packet.time_base))
+                if time is None:
+                    continue
+                packet.pts = packet.dts = round(time / packet.time_base)
+            packet.stream = streams[packet.stream.index]
+            sink.mux(packet)
+    return out
+
+
+def with_hole(path: Path, start: float, length: float, content: bytes = b"\0") -> Path:
+    """Overwrite a part of the file, given in fractions of its size, with `content`, repeated."""
+    data = bytearray(path.read_bytes())
+    first, last = int(start * len(data)), int((start + length) * len(data))
+    data[first:last] = (content * (last - first))[: last - first]
+    path.write_bytes(data)
     return path
 
 

@@ -18,6 +18,7 @@ import torch
 from made_audio import FORMATS, SAMPLE, SAMPLE_COUNT, encode, half, needs_formats, snr, speech, tones
 
 from tilewhisper.models.audio import containers, recording, soundfiles
+from tilewhisper.models.audio.facts import AudioLog
 from tilewhisper.models.audio.reader import decode_audio, stream
 from tilewhisper.models.constants import SAMPLE_RATE
 from tilewhisper.models.errors import AudioError
@@ -255,7 +256,7 @@ def test_a_stream_equals_soxr_on_the_whole_audio(rate: int, container: str, tmp_
     else:
         encode(path, "alac", whole, rate, container)
         with path.open("rb") as file:
-            whole = recording.join(block.samples for block in containers.blocks(file, path.name))
+            whole = recording.join(block.samples for block in containers.blocks(file, path.name, AudioLog()))
     blocks = list(stream(path))
     assert len(blocks) > 2 and max(map(len, blocks)) < 10 * SAMPLE_RATE
     np.testing.assert_array_equal(np.concatenate(blocks), soxr.resample(whole, rate, SAMPLE_RATE, quality="HQ"))
@@ -271,7 +272,7 @@ def test_an_array_streams_the_samples_it_decodes_to() -> None:
 def test_a_stream_yields_the_intact_blocks_before_it_reports_truncation(tmp_path: Path) -> None:
     path = tmp_path / "whole.wav"
     soundfile.write(path, speech(), SAMPLE_RATE, subtype="PCM_16")
-    blocks = stream(half(path))
+    blocks = stream(half(path), strict_audio=True)
     left = len(next(blocks))
     assert left == pytest.approx(SAMPLE_COUNT // 2, abs=100)
     with pytest.raises(AudioError, match="truncated"):
@@ -279,7 +280,7 @@ def test_a_stream_yields_the_intact_blocks_before_it_reports_truncation(tmp_path
 
 
 def test_libav_continues_where_libsndfile_fails(monkeypatch: pytest.MonkeyPatch) -> None:
-    def first_block_only(handle: object, name: str) -> Iterator[recording.Block]:
+    def first_block_only(handle: object, log: object) -> Iterator[recording.Block]:
         yield recording.Block(speech()[:50_000], SAMPLE_RATE)
         raise soundfiles.UseLibav
 
@@ -312,7 +313,7 @@ def test_decoders_write_nothing_to_stderr(tmp_path: Path) -> None:
     (tmp_path / "noise.mp3").write_bytes(b"\xff\xfb\x90\x00" + np.random.default_rng(9).bytes(20_000))
     half(encode(tmp_path / "whole.m4a", "aac", speech(), SAMPLE_RATE, "ipod"))
     script = (
-        "import sys\nfrom tilewhisper.models.audio.reader import AudioError, decode_audio\n"
+        "import logging, sys\nfrom tilewhisper.models.audio.reader import AudioError, decode_audio\nlogging.disable()\n"
         "for name in sys.argv[1:]:\n    try: decode_audio(name)\n    except AudioError: pass\n"
     )
     files = [str(path) for path in sorted(tmp_path.iterdir())]

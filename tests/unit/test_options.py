@@ -280,7 +280,15 @@ def test_the_signature_has_every_option():
     assert list(parameters) == ["audio", *FIELDS, "progress"]
     assert {name: parameters[name].default for name in FIELDS} == {name: one.default for name, one in FIELDS.items()}
     keyword_only = [name for name, one in parameters.items() if one.kind is inspect.Parameter.KEYWORD_ONLY]
-    assert keyword_only == ["carry_initial_prompt", "batch_size", "seed", "audio_context", "progress"]
+    assert keyword_only == [
+        "carry_initial_prompt",
+        "batch_size",
+        "seed",
+        "audio_context",
+        "audio_track",
+        "strict_audio",
+        "progress",
+    ]
 
 
 def test_the_models_methods_have_the_signature_of_the_options():

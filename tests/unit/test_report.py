@@ -28,6 +28,7 @@ from tilewhisper.engine.routing.policy import Route
 from tilewhisper.engine.routing.router import SiteCount, SitePlan
 from tilewhisper.engine.routing.sites import encoder_sites
 from tilewhisper.engine.startup import Startup
+from tilewhisper.models.audio.facts import AudioLog
 
 SITES = {site.name: site for site in encoder_sites(2, 64, 4, 256)}
 
@@ -119,7 +120,8 @@ def a_report(**values) -> RunReport:
     plain = {
         "file": "a.wav", "model": "tiny.en", "weights": "a package", "policy": "cpu",
         "backends": ["torch", "bf16"], "backend_overrides": ["*=bf16"], "language": "en",
-        "options": TranscriptionOptions(language="en"), "audio_seconds": 8.0, "rtf": 0.25,
+        "options": TranscriptionOptions(language="en"), "audio": AudioLog("2 (eng, aac)", 8.0).facts(),
+        "audio_seconds": 8.0, "rtf": 0.25,
         "speed": 4.0, "startup": Startup(1.0, 0.25, True, 0.5),
         "load": Stage("load", 1, 9.0, 9.0, 9.0), "stages": stages,
         "total": Stage("total", 2, 2.0, 2.5, 1.0), "audio_context": "full", "batch_size": 1, "windows": 1,
