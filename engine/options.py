@@ -23,6 +23,7 @@ from tilewhisper.models.option_fields import (
     option_fields,
     unknown,
 )
+from tilewhisper.models.tokenizer.languages import DETECT
 
 if TYPE_CHECKING:
     from tilewhisper.models.checkpoint.generation_config import GenerationConfig
@@ -120,10 +121,10 @@ def _vad_parameters(value: Any) -> dict[str, Any] | VadOptions:
     return VadOptions(**checked) if isinstance(value, VadOptions) else checked
 
 
-def _language(value: Any) -> str:
-    if not isinstance(value, str) or not value.strip():
-        raise ValueError("a language's code or English name")
-    return value
+def _language(value: Any) -> str | None:
+    if not isinstance(value, str):
+        raise ValueError("a language's code or English name, or auto")
+    return None if value.strip().lower() in DETECT else value
 
 
 def _audio_context(value: Any) -> str:
@@ -140,7 +141,14 @@ def _audio_context(value: Any) -> str:
 class TranscriptionOptions:
     """Everything a caller can choose about a transcription. Raises OptionError for a value that is not allowed."""
 
-    language: str | None = option(None, "code or English name; detected when not given", check=_language, group=_SPEECH)
+    language: str | None = option(
+        None,
+        "code, English name or tag such as en-US; detected when not given, or auto",
+        check=_language,
+        parse=_language,
+        metavar="LANGUAGE",
+        group=_SPEECH,
+    )
     task: str = option("transcribe", "translate gives English text", TASKS, group=_SPEECH)
     log_progress: bool = option(False, "show a progress bar on standard error", flag=False)
     beam_size: int = option(5, "hypotheses followed at temperature 0; 1 is greedy", Range(1, MAX_HYPOTHESES), none=1)

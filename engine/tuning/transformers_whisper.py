@@ -71,7 +71,8 @@ class TransformersWhisper:
         max_new_tokens: int = 224,
     ) -> Generated:
         """Decode samples (n,) at 16 kHz greedily; beyond 30 s with transformers' own sequential windows."""
-        spoken: dict[str, Any] = {"language": language, "task": task} if self.tokenizer.is_multilingual else {}
+        code = None if language is None else self.tokenizer.language_code(language)
+        spoken: dict[str, Any] = {"language": code, "task": task} if self.tokenizer.is_multilingual else {}
         mel = self.log_mel(samples)
         with _quiet():
             output = self.model.generate(

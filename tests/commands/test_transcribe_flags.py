@@ -8,6 +8,7 @@ import pytest
 from conftest import SAMPLE, require_weights
 
 from tilewhisper.engine.commands import flags
+from tilewhisper.engine.commands.parser import parser
 from tilewhisper.engine.options import TranscriptionOptions
 from tilewhisper.engine.output.subtitles import SubtitleOptions
 from tilewhisper.models.audio.vad_options import VadOptions
@@ -150,6 +151,12 @@ def test_flags_become_options(options, words, expected):
 def test_a_compute_type_selects_a_policy(tilewhisper, model, words, policy, backends):
     assert tilewhisper("transcribe", SAMPLE, *words.split()).status == 0
     assert (model.requests[-1].policy, model.requests[-1].backends) == (policy, backends)
+
+
+@pytest.mark.parametrize("command", ["transcribe", "profile", "bench"])
+@pytest.mark.parametrize(("word", "language"), [("auto", None), ("Auto", None), ("", None), ("zh-TW", "zh-TW")])
+def test_auto_is_detection_for_every_command(command, word, language):
+    assert parser().parse_args([command, str(SAMPLE), "--language", word]).language == language
 
 
 @pytest.mark.parametrize(
