@@ -214,7 +214,7 @@ class TranscriptionOptions:
     word_timestamps: bool = option(False, "find the time of each word", group=WORDS_GROUP)
     prepend_punctuations: str = option(PUNCTUATION.prepended, "marks joined to the word after them", group=WORDS_GROUP)
     append_punctuations: str = option(PUNCTUATION.appended, "marks joined to the word before them", group=WORDS_GROUP)
-    multilingual: bool = option(False, "detect the language of every window", group=_SPEECH)
+    multilingual: bool = option(False, "detect the language of every window with speech", group=_SPEECH)
     vad_filter: bool = option(False, "cut out silence before decoding; needs tilewhisper[vad]", group=VAD_GROUP)
     vad_parameters: Mapping[str, Any] | VadOptions | None = option(  # noqa: RUF009 (makes a dataclass field)
         None, "VadOptions, or some of its fields by name", check=_vad_parameters, flag=False
@@ -245,7 +245,7 @@ class TranscriptionOptions:
         0.5, "a language at least this probable ends the detection", Range(0, 1), group=_SPEECH
     )
     language_detection_segments: int = option(
-        1, "most windows encoded to detect the language", Range(1, 1000), group=_SPEECH
+        1, "most windows with speech used to detect the language", Range(1, 1000), group=_SPEECH
     )
     _: KW_ONLY
     carry_initial_prompt: bool = option(

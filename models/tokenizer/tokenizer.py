@@ -111,9 +111,9 @@ class Tokenizer:
 
         Raises LanguageError, which suggests similar names, for a language the model does not support.
         """
-        code = language.strip().lower()
-        code = code if code in self.languages else code_of(language)
-        if code in self.languages:
+        own = language.strip().lower()
+        code = own if own in self.languages else code_of(language)
+        if code is not None and code in self.languages:
             return code
         if code is not None:
             raise LanguageError(f"the model does not support {LANGUAGES[code]} ({code}): use another model or language")
