@@ -23,6 +23,7 @@ from tilewhisper.models.option_fields import (
     option_fields,
     unknown,
 )
+from tilewhisper.models.tokenizer.languages import DETECT
 
 if TYPE_CHECKING:
     from tilewhisper.models.checkpoint.generation_config import GenerationConfig
@@ -130,10 +131,10 @@ def _vad_parameters(value: Any) -> dict[str, Any] | VadOptions:
     return VadOptions(**checked) if isinstance(value, VadOptions) else checked
 
 
-def _language(value: Any) -> str:
-    if not isinstance(value, str) or not value.strip():
-        raise ValueError("a language's code or English name")
-    return value
+def _language(value: Any) -> str | None:
+    if not isinstance(value, str):
+        raise ValueError("a language's code or English name, or auto")
+    return None if value.strip().lower() in DETECT else value
 
 
 def _audio_track(value: Any) -> int | str:
@@ -167,7 +168,14 @@ def _audio_context(value: Any) -> str:
 class TranscriptionOptions:
     """Everything a caller can choose about a transcription. Raises OptionError for a value that is not allowed."""
 
-    language: str | None = option(None, "code or English name; detected when not given", check=_language, group=_SPEECH)
+    language: str | None = option(
+        None,
+        "code, English name or tag such as en-US; detected when not given, or auto",
+        check=_language,
+        parse=_language,
+        metavar="LANGUAGE",
+        group=_SPEECH,
+    )
     task: str = option("transcribe", "translate gives English text", TASKS, group=_SPEECH)
     log_progress: bool = option(False, "show a progress bar on standard error", flag=False)
     beam_size: int = option(5, "hypotheses followed at temperature 0; 1 is greedy", Range(1, MAX_HYPOTHESES), none=1)
@@ -233,7 +241,7 @@ class TranscriptionOptions:
     word_timestamps: bool = option(False, "find the time of each word", group=WORDS_GROUP)
     prepend_punctuations: str = option(PUNCTUATION.prepended, "marks joined to the word after them", group=WORDS_GROUP)
     append_punctuations: str = option(PUNCTUATION.appended, "marks joined to the word before them", group=WORDS_GROUP)
-    multilingual: bool = option(False, "detect the language of every window", group=_SPEECH)
+    multilingual: bool = option(False, "detect the language of every window with speech", group=_SPEECH)
     vad_filter: bool = option(False, "cut out silence before decoding; needs tilewhisper[vad]", group=VAD_GROUP)
     vad_parameters: Mapping[str, Any] | VadOptions | None = option(  # noqa: RUF009 (makes a dataclass field)
         None, "VadOptions, or some of its fields by name", check=_vad_parameters, flag=False
@@ -264,7 +272,7 @@ class TranscriptionOptions:
         0.5, "a language at least this probable ends the detection", Range(0, 1), group=_SPEECH
     )
     language_detection_segments: int = option(
-        1, "most windows encoded to detect the language", Range(1, 1000), group=_SPEECH
+        1, "most windows with speech used to detect the language", Range(1, 1000), group=_SPEECH
     )
     _: KW_ONLY
     carry_initial_prompt: bool = option(

@@ -112,6 +112,8 @@ class RunReport:
 
     file: str
     model: str
+    model_reason: str
+    """Why this model was used: requested, or the rule of the default."""
     weights: str
     """The source of the weights."""
     policy: str
@@ -119,6 +121,11 @@ class RunReport:
     """Labels of the backends in use; the label of an emulated device says so."""
     backend_overrides: list[str]
     language: str
+    language_probability: float | None
+    """None if the language was not detected."""
+    language_no_speech_prob: float | None
+    """No-speech probability of the window that decided the language: above `no_speech_threshold`, no window held
+    speech, and the language is a guess. None if the language was not detected."""
     options: TranscriptionOptions
     audio: AudioFacts
     """How the file was read: its track, and what is missing of it."""
@@ -145,6 +152,12 @@ class RunReport:
     sites: list[SiteReport]
     decoder: DecoderReport
     machine: Machine
+
+    @property
+    def language_is_guess(self) -> bool:
+        """Whether the language was detected in a window that may hold no speech."""
+        threshold, probability = self.options.no_speech_threshold, self.language_no_speech_prob
+        return threshold is not None and probability is not None and probability > threshold
 
     @property
     def decoder_seconds(self) -> float:

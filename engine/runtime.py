@@ -12,7 +12,7 @@ from torch import Tensor
 
 from tilewhisper.engine.decoding.batch import Attempt, Batch, DecodedWindow, decode
 from tilewhisper.engine.decoding.decoder import CrossKV, Decoder
-from tilewhisper.engine.decoding.language import detect_language
+from tilewhisper.engine.decoding.language import DetectedLanguage, detect_language
 from tilewhisper.engine.decoding.logits import LogitsProcessor
 from tilewhisper.engine.decoding.search import search_at
 from tilewhisper.engine.encoding.audio_context import AUTO_STEP, FULL, AudioContext, parse
@@ -36,6 +36,8 @@ class ModelDescription:
     """What reports say about a loaded model."""
 
     name: str
+    reason: str
+    """Why this model is used: requested, or the rule of the default."""
     weights: str
     """Origin of the weights."""
     policy: str
@@ -109,9 +111,9 @@ class Runtime:
         """The window's cross-attention K/V cache, for all attempts at it."""
         return self.decoder.project_cross_kv(window)
 
-    def detect_language(self, window: CrossKV) -> dict[str, float]:
-        """Language probabilities by code, most probable first."""
-        return detect_language(self.decoder, [window], self.tokenizer.sot, self.tokenizer.languages)[0]
+    def detect_language(self, window: CrossKV) -> DetectedLanguage:
+        """The window's language."""
+        return detect_language(self.decoder, [window], self.tokenizer)[0]
 
     def batch(self) -> Batch:
         """An empty batch."""

@@ -3,6 +3,7 @@
 `transcribe` returns (segments, info), the segments lazy; the segments object also has `report()` and `cancel()`.
 """
 
+import logging
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -29,8 +30,11 @@ from tilewhisper.kernels import registry
 from tilewhisper.kernels.base import Settings
 from tilewhisper.models.audio.log_mel import log_mel
 from tilewhisper.models.checkpoint import cache
-from tilewhisper.models.checkpoint.catalog import DEFAULT_MODEL
+from tilewhisper.models.checkpoint.default import default_model, english_only_note
+from tilewhisper.models.checkpoint.locate import Source
 from tilewhisper.models.option_signature import takes_options
+
+_log = logging.getLogger(__name__)
 
 
 class WhisperModel:
@@ -42,7 +46,7 @@ class WhisperModel:
 
     def __init__(
         self,
-        model_size_or_path: str | Path = DEFAULT_MODEL,
+        model_size_or_path: str | Path | Source | None = None,
         device: str = "auto",
         *,
         compute_type: str = "default",
@@ -56,6 +60,7 @@ class WhisperModel:
     ) -> None:
         """Load a model by name or path and route its encoder.
 
+        Without a name, it is an installed multilingual model, base before others, else an installed English-only one.
         `policy` is a preset's name, a TOML file or a Policy; None takes the one that `device` and `compute_type`
         (faster-whisper's terms) stand for. `backends` are `SITES=BACKEND` overrides on top of it. `settings` choose the
         NPU, for policies that use it. `cpu_threads` sets torch's number of threads, `download_root` the hub's cache and
@@ -79,11 +84,14 @@ class WhisperModel:
             base = requested if isinstance(requested, Policy) else load_policy(requested)
             self.policy = base.with_overrides([*overrides, *backends])
             with clock("weights"):
-                self.checkpoint = cache.load(model_size_or_path)
+                self.checkpoint = cache.load(default_model() if model_size_or_path is None else model_size_or_path)
             self.runtime = Runtime(self.checkpoint, self.policy, partial(registry.create, settings=settings))
+        if model_size_or_path is None and not self.is_multilingual:
+            _log.warning(english_only_note(self.checkpoint.name))
         load, weights = clock.stage("load"), clock.stage("weights").wall_seconds
         self.description = ModelDescription(
             name=self.checkpoint.name,
+            reason=self.checkpoint.source.reason,
             weights=self.checkpoint.source.origin,
             policy=self.policy.name,
             backend_overrides=(*overrides, *backends),

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 TESTS = Path(__file__).parent
 SHARED = TESTS.parents[1] / "shared" / "data"
 SAMPLE = TESTS / "data" / "sample.flac"
+GERMAN = TESTS / "data" / "german.flac"
 SAMPLE_WORDS = "we will take your questions"
 
 hypothesis.settings.register_profile("no deadline", deadline=None)  # a busy machine is not a defect

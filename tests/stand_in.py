@@ -79,7 +79,8 @@ class Decoded:
     def report(self):
         stage = Stage("decode", 1, 0.1, 0.1, 0.1)
         return RunReport(
-            file="f", model="m", weights="w", policy="p", backends=["b"], backend_overrides=[], language="en",
+            file="f", model="m", model_reason="requested", weights="w", policy="p", backends=["b"],
+            backend_overrides=[], language="en", language_probability=None, language_no_speech_prob=None,
             options=TranscriptionOptions(), audio=AudioLog(seconds=1.0).facts(),
             audio_seconds=1.0, rtf=0.1, speed=10.0, load=stage, stages=[stage],
             startup=Startup(1.0, 0.1, True, 0.1),

@@ -4,12 +4,12 @@ import json
 from argparse import Namespace
 from pathlib import Path
 
+from tilewhisper.engine.commands import loading
 from tilewhisper.engine.commands.files import check_writable, write
 from tilewhisper.engine.commands.npu import settings
 from tilewhisper.engine.commands.screen import console, say
 from tilewhisper.engine.errors import OptionError
 from tilewhisper.engine.routing.policy import DEFAULT_POLICY, load_policy
-from tilewhisper.models.checkpoint.locate import locate
 from tilewhisper.models.constants import SAMPLE_RATE
 
 
@@ -20,7 +20,9 @@ def run(args: Namespace) -> int:
     names = list(dict.fromkeys(args.policy or [DEFAULT_POLICY]))
     for name in names:
         load_policy(name)
-    locate(args.model)
+    source = loading.model(args)
+    if note := loading.english_only_note(args, source):
+        say(console(stderr=True), note)
 
     from tilewhisper.engine import report
     from tilewhisper.engine.commands import tables
@@ -32,16 +34,14 @@ def run(args: Namespace) -> int:
     from tilewhisper.models.audio import reader
 
     durations = [len(reader.decode_audio(file)) / SAMPLE_RATE for file in args.files]
-    models = [
-        WhisperModel(args.model, policy=name, cpu_threads=args.threads, settings=settings(args)) for name in names
-    ]
+    models = [WhisperModel(source, policy=name, cpu_threads=args.threads, settings=settings(args)) for name in names]
     for model in models:
         if warning := machine_warning(model.policy):
             say(console(stderr=True), warning)
     models[0].check(TranscriptionOptions(args.language, args.task, audio_context=args.audio_context))
     contenders: list[benchmark.Contender] = [benchmark.PolicyContender(model) for model in models]
     if args.peer == "transformers":
-        contenders.append(benchmark.TransformersContender(TransformersWhisper(args.model)))
+        contenders.append(benchmark.TransformersContender(TransformersWhisper(source)))
     baseline = contenders[0] if args.peer == "none" else contenders[-1]
     speech = benchmark.SpeechOptions(args.language, args.task, args.audio_context)
     rows = benchmark.measure(contenders, args.files, speech, args.runs, baseline)

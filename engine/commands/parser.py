@@ -4,18 +4,21 @@ import argparse
 
 from tilewhisper import __version__
 from tilewhisper.engine.commands import flags
-from tilewhisper.engine.commands.loading import MULTILINGUAL_MODEL
 from tilewhisper.engine.commands.outputs import ALL
 from tilewhisper.engine.compat import COMPUTE_TYPES
 from tilewhisper.engine.options import TranscriptionOptions
 from tilewhisper.engine.output.writers import WRITERS
 from tilewhisper.engine.routing.policy import DEFAULT_POLICY
-from tilewhisper.models.checkpoint.catalog import DEFAULT_MODEL
+from tilewhisper.models.checkpoint.default import FALLBACK
 from tilewhisper.models.option_fields import option_fields
 
 DEFAULT_BATCH_SIZE = 8
 """Chunks of a file that are decoded together."""
 _POLICY = f"a preset's name or a TOML file (default: {DEFAULT_POLICY})"
+_MODEL = (
+    "an official size, a hub name, a folder or a weights file (default: the first installed multilingual size, "
+    f"{FALLBACK} before others; else an installed English-only size)"
+)
 _ABOUT = "Transcribe speech with Whisper, each encoder product on the backend of your choice."
 _TRANSCRIBE = (
     "The text goes to standard output, figures and errors to standard error. Files are written if --output_format, "
@@ -81,8 +84,7 @@ def _add_weights(p: argparse._ArgumentGroup) -> None:
     p.add_argument(
         "--model",
         metavar="NAME|PATH",
-        help="an official size, a hub name, a folder or a weights file "
-        f"(default: {DEFAULT_MODEL}, or {MULTILINGUAL_MODEL} for another language or a translation)",
+        help=_MODEL,
     )
     p.add_argument("--model_dir", metavar="DIR", help="folder searched first for weights; downloads go there too")
     _add_truth(p, "local_files_only", "never download from the hub (default: False)")
@@ -219,9 +221,8 @@ def _add_build(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 def _add_model(p: argparse._ActionsContainer) -> None:
     p.add_argument(
         "--model",
-        default=DEFAULT_MODEL,
         metavar="NAME|PATH",
-        help=f"an official size, a hub name, a folder or a weights file (default: {DEFAULT_MODEL})",
+        help=_MODEL,
     )
 
 

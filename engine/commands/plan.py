@@ -17,6 +17,7 @@ from tilewhisper.kernels.xdna.array import Geometry
 from tilewhisper.kernels.xdna.cost import Profile
 from tilewhisper.kernels.xdna.geometries import find_geometry
 from tilewhisper.kernels.xdna.profiles import find_profile
+from tilewhisper.models.checkpoint.default import default_name
 
 
 def run(args: Namespace) -> int:
@@ -36,8 +37,9 @@ def run(args: Namespace) -> int:
 
 
 def _encoder(screen: Console, args: Namespace, geometry: Geometry, profile: Profile) -> dict[str, Any]:
-    encoder = planning.plan_encoder(args.model, planning.sites_of_model(args.model), geometry, profile)
-    say(screen, f"encoder of {args.model}; {plan_tables.plan_setting_line(geometry, profile)}")
+    model = args.model or default_name()
+    encoder = planning.plan_encoder(model, planning.sites_of_model(model), geometry, profile)
+    say(screen, f"encoder of {model}; {plan_tables.plan_setting_line(geometry, profile)}")
     screen.print()
     screen.print(plan_tables.planned_sites_table(encoder))
     screen.print()

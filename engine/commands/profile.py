@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING
 
 from rich.table import Table
 
+from tilewhisper.engine.commands import loading
 from tilewhisper.engine.commands.files import check_writable, write
 from tilewhisper.engine.commands.npu import settings
 from tilewhisper.engine.commands.screen import console, say
 from tilewhisper.engine.errors import OptionError
 from tilewhisper.engine.routing.policy import load_policy
 from tilewhisper.models.audio.reader import check_file
-from tilewhisper.models.checkpoint.locate import locate
+from tilewhisper.models.checkpoint.locate import Source
 
 if TYPE_CHECKING:
     from tilewhisper.engine.tuning.breakdown import Breakdown, Part
@@ -28,13 +29,15 @@ def run(args: Namespace) -> int:
     check_writable(args.json)
     check_file(args.file)
     load_policy(args.policy).with_overrides(args.backend)
-    locate(args.model)
+    source = loading.model(args)
+    if note := loading.english_only_note(args, source):
+        say(console(stderr=True), note)
 
     from tilewhisper.engine.tuning.breakdown import breakdown
     from tilewhisper.engine.tuning.chrome_trace import chrome_trace
     from tilewhisper.engine.tuning.recording import median_recording
 
-    recordings = _record(args)
+    recordings = _record(args, source)
     median = median_recording(recordings)
     parts = breakdown(median)
     _show(parts, [recording.seconds for recording in recordings])
@@ -45,14 +48,14 @@ def run(args: Namespace) -> int:
     return 0
 
 
-def _record(args: Namespace) -> "list[Recording]":
+def _record(args: Namespace, source: Source) -> "list[Recording]":
     from tilewhisper.engine.options import TranscriptionOptions
     from tilewhisper.engine.tuning.fingerprint import machine_warning
     from tilewhisper.engine.tuning.recording import record
     from tilewhisper.engine.whisper_model import WhisperModel
 
     with WhisperModel(
-        args.model, policy=args.policy, backends=args.backend, cpu_threads=args.threads, settings=settings(args)
+        source, policy=args.policy, backends=args.backend, cpu_threads=args.threads, settings=settings(args)
     ) as model:
         model.check(TranscriptionOptions(args.language, args.task, audio_context=args.audio_context))
         if warning := machine_warning(model.policy):

@@ -74,9 +74,17 @@ def setting_line(report: RunReport) -> str:
     threads = f"{counted(report.machine.threads, 'thread')} of {report.machine.cpu}"
     batches = f"batches of {report.batch_size}, " if report.batch_size > 1 else ""
     return (
-        f"model {report.model} ({report.weights}), policy {policy} on {', '.join(report.backends)}, "
-        f"{track}language {report.language}, {batches}{threads}"
+        f"model {report.model} ({report.model_reason}; {report.weights}), policy {policy} on "
+        f"{', '.join(report.backends)}, {track}language {_language(report)}, {batches}{threads}"
     )
+
+
+def _language(report: RunReport) -> str:
+    """The language, and how sure the detection was of it."""
+    if report.language_probability is None:
+        return report.language
+    guess = ", a guess: no window holds speech" if report.language_is_guess else ""
+    return f"{report.language} ({report.language_probability:.0%} sure{guess})"
 
 
 def route_table(routes: Iterable[tuple[Route, str]]) -> Table:

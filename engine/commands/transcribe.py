@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from tilewhisper.engine.commands import inputs, outputs
+from tilewhisper.engine.commands import inputs, loading, outputs
 from tilewhisper.engine.commands.files import check_writable, write
 from tilewhisper.engine.commands.npu import settings
 from tilewhisper.engine.commands.screen import console, say, showing_warnings
@@ -16,7 +16,6 @@ from tilewhisper.engine.commands.transcribe_run import INCOMPLETE, Outcome, Tran
 from tilewhisper.engine.commands.transcribe_task import TranscribeTask, task_from
 from tilewhisper.engine.routing.policy import load_policy
 from tilewhisper.models.audio.reader import check_file
-from tilewhisper.models.checkpoint.locate import locate
 
 if TYPE_CHECKING:
     from tilewhisper.engine.whisper_model import WhisperModel
@@ -28,12 +27,13 @@ def run(args: Namespace) -> int:
     if out.is_terminal and err.is_terminal:
         err = out  # one console for the whole screen: a progress bar must know of every line printed above it
     # Report every error that can be found without torch before importing it (1 s).
-    task = task_from(args)
     check_writable(args.report)
-    locate(task.model)
+    task = task_from(args)
     load_policy(task.policy).with_overrides(task.backends)
     outcome = Outcome()
     files = _files(args.files, outcome, err)
+    if note := loading.english_only_note(args, task.model):
+        say(err, note)
     for warning in task.ignored_flags(files):
         say(err, f"tilewhisper: warning: {warning}")
     written = _outputs(files, args)

@@ -9,13 +9,14 @@ from tilewhisper.engine.commands import flags, loading
 from tilewhisper.engine.commands.parser import DEFAULT_BATCH_SIZE
 from tilewhisper.engine.options import check_batch_size
 from tilewhisper.engine.output.subtitles import SubtitleOptions
+from tilewhisper.models.checkpoint.locate import Source
 
 
 @dataclass(frozen=True)
 class TranscribeTask:
     """The settings that all files share."""
 
-    model: str
+    model: Source
     policy: str
     backends: Sequence[str]
     options: dict[str, Any]
@@ -49,17 +50,18 @@ class TranscribeTask:
 
 
 def task_from(args: Namespace) -> TranscribeTask:
-    """Raises OptionError."""
+    """Raises OptionError and ModelsError."""
     loading.check_device(args.device)
     check_batch_size(args.batch_size)
     policy, backends = loading.policy(args)
+    options, layout = flags.options(args), flags.subtitle_options(args)
     return TranscribeTask(
-        model=loading.model(args),
+        model=loading.model(args),  # last, as it may download
         policy=policy,
         backends=backends,
-        options=flags.options(args),
+        options=options,
         batched=args.batched,
         batch_size=args.batch_size,
-        layout=flags.subtitle_options(args),
+        layout=layout,
         verbose=args.verbose,
     )

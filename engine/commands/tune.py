@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tilewhisper.engine.commands import loading
 from tilewhisper.engine.commands.files import check_writable, write
 from tilewhisper.engine.commands.npu import settings
 from tilewhisper.engine.commands.screen import console, say
@@ -17,7 +18,6 @@ from tilewhisper.engine.routing.policy import DEFAULT_POLICY, load_policy, parse
 from tilewhisper.kernels import registry
 from tilewhisper.kernels.base import Settings
 from tilewhisper.models.audio.reader import check_file
-from tilewhisper.models.checkpoint.locate import locate
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -31,6 +31,7 @@ Row = tuple[str, ...]
 
 def run(args: Namespace) -> int:
     _check(args)
+    source = loading.model(args)
     candidates = _candidates(args.candidate, settings(args))
 
     import torch
@@ -42,7 +43,7 @@ def run(args: Namespace) -> int:
     if args.threads:
         torch.set_num_threads(args.threads)
     screen = console(stderr=True)
-    loaded = loader.load(args.model)
+    loaded = loader.load(source)
     mels = _windows(args.audio, loaded.model.config.num_mel_bins)
     create = partial(registry.create, settings=settings(args))
     with screen.status("measuring") as status, Trials(loaded.model, mels, create) as trials:
@@ -56,7 +57,7 @@ def run(args: Namespace) -> int:
 
 
 def _check(args: Namespace) -> None:
-    """Check the arguments before torch is imported. Raises OptionError and ModelsError."""
+    """Check the arguments before torch is imported. Raises OptionError and AudioError."""
     if args.rounds < 1:
         raise OptionError(f"--rounds must be >= 1, got {args.rounds}")
     if args.threads < 0:
@@ -66,7 +67,6 @@ def _check(args: Namespace) -> None:
     check_writable(args.output)
     for file in args.audio:
         check_file(file)
-    locate(args.model)
 
 
 def _candidates(requested: Sequence[str] | None, chosen: Settings) -> list[str]:

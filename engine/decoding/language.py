@@ -1,22 +1,43 @@
 """Language detection: the probabilities of the language tokens right after start-of-transcript."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 
 from tilewhisper.engine.decoding.decoder import CrossKV, Decoder
+from tilewhisper.models.tokenizer.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True)
+class DetectedLanguage:
+    """The language of one window, and how sure the model is of it."""
+
+    probabilities: Mapping[str, float]
+    """By code, most probable first."""
+    no_speech_prob: float
+    """Probability of the no-speech token, out of all tokens."""
+
+    @property
+    def code(self) -> str:
+        return next(iter(self.probabilities))
+
+    @property
+    def probability(self) -> float:
+        return self.probabilities[self.code]
 
 
 @torch.inference_mode()
-def detect_language(
-    decoder: Decoder, windows: Sequence[CrossKV], sot: int, languages: Mapping[str, int]
-) -> list[dict[str, float]]:
-    """Each window's language probabilities by code, most probable first."""
+def detect_language(decoder: Decoder, windows: Sequence[CrossKV], tokenizer: Tokenizer) -> list[DetectedLanguage]:
+    """Each window's language."""
     state = decoder.start()
     state.add(windows)
-    codes, ids = list(languages), list(languages.values())
-    probabilities = decoder.logits(decoder.step([[sot]] * len(windows), state))[:, ids].softmax(dim=-1)
+    codes, ids = list(tokenizer.languages), list(tokenizer.languages.values())
+    logits = decoder.logits(decoder.step([[tokenizer.sot]] * len(windows), state))
+    no_speech = logits.softmax(dim=-1)[:, tokenizer.no_speech].tolist()
+    probabilities = logits[:, ids].softmax(dim=-1)
     order = probabilities.argsort(dim=-1, descending=True, stable=True)
     return [
-        {codes[i]: float(row[i]) for i in places} for row, places in zip(probabilities, order.tolist(), strict=True)
+        DetectedLanguage({codes[i]: float(row[i]) for i in places}, silent)
+        for row, places, silent in zip(probabilities, order.tolist(), no_speech, strict=True)
     ]

@@ -38,7 +38,7 @@ def decode_window(session: Session, request: WindowRequest) -> Attempts:
     # The text before a window makes the model sure of its continuation, in silence too: 40 s of zeros after speech gave
     # "Thank you for watching." at a log-probability of -0.71, and -3.23 without the text before. So where no-speech is
     # probable, the window must be sure of its text without it.
-    if prompt != without_history and may_be_silence(decoded, options):
+    if prompt != without_history and may_be_silence(decoded.no_speech_prob, options):
         alone = yield session.attempt(window, without_history, first)
         decoded = alone if is_silence(alone, options) else decoded
     return WindowResult(decoded, language, partial(session.align, window, language))

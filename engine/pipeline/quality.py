@@ -23,12 +23,12 @@ def is_silence(decoded: DecodedWindow, options: TranscriptionOptions) -> bool:
     above the threshold (tiny.en: -0.70 over all tokens, -1.41 over the text; a mains hum: -0.85 and -1.74; speech at
     -80 dB: -0.85 and -0.84).
     """
-    if not may_be_silence(decoded, options):
+    if not may_be_silence(decoded.no_speech_prob, options):
         return False
     threshold = options.log_prob_threshold
     return threshold is None or min(decoded.avg_logprob, decoded.text_logprob) < threshold
 
 
-def may_be_silence(decoded: DecodedWindow, options: TranscriptionOptions) -> bool:
+def may_be_silence(no_speech_prob: float, options: TranscriptionOptions) -> bool:
     """Whether no-speech is probable, whatever the text."""
-    return options.no_speech_threshold is not None and decoded.no_speech_prob > options.no_speech_threshold
+    return options.no_speech_threshold is not None and no_speech_prob > options.no_speech_threshold

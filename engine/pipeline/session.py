@@ -1,7 +1,7 @@
 """One file's state: its audio, its language, its encoded windows, and what they cost."""
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from math import inf
@@ -10,11 +10,14 @@ from typing import Any
 
 from tilewhisper.engine.decoding.batch import Attempt
 from tilewhisper.engine.decoding.decoder import CrossKV
+from tilewhisper.engine.decoding.language import DetectedLanguage
 from tilewhisper.engine.encoding.audio_context import FULL, AudioContext
 from tilewhisper.engine.encoding.states import Encoded
 from tilewhisper.engine.options import TranscriptionOptions
+from tilewhisper.engine.pipeline.file_language import choose_language, windows_of
 from tilewhisper.engine.pipeline.frontend import AudioFeatures, AudioSource, read_audio, read_speech
 from tilewhisper.engine.pipeline.prompt import Prompt
+from tilewhisper.engine.pipeline.quality import may_be_silence
 from tilewhisper.engine.pipeline.segmenter import Clip, WindowRequest, clips_of
 from tilewhisper.engine.report import (
     OPTIONAL_STAGES,
@@ -32,7 +35,7 @@ from tilewhisper.engine.routing.router import Counts, SiteCount
 from tilewhisper.engine.runtime import ModelDescription, Runtime
 from tilewhisper.engine.timestamps.alignment import TokenTimes
 from tilewhisper.models.audio import vad
-from tilewhisper.models.constants import FRAMES_PER_WINDOW, HOP_LENGTH, SAMPLE_RATE
+from tilewhisper.models.constants import HOP_LENGTH, SAMPLE_RATE
 
 
 @dataclass(frozen=True)
@@ -91,11 +94,11 @@ class Session:
         return self._runtime.attempt(window.cross_kv, prompt.before, temperature, self.options, prompt.prefix)
 
     def language_of(self, window: Window) -> str:
-        """The file's language, or the window's own with the option `multilingual`."""
+        """The file's language, or with the option `multilingual` that of the window's own speech."""
         if not (self.options.multilingual and self._runtime.tokenizer.is_multilingual):
             return self.info.language
-        with self.clock(StageName.DETECT_LANGUAGE):
-            return next(iter(self._runtime.detect_language(window.cross_kv)))
+        detected = self._detect_language(window)
+        return self.info.language if may_be_silence(detected.no_speech_prob, self.options) else detected.code
 
     def align(self, window: Window, language: str, text: Sequence[int]) -> tuple[TokenTimes, Sequence[float]]:
         """Times and probabilities of a window's text tokens; see `Runtime.align`."""
@@ -123,11 +126,14 @@ class Session:
         return RunReport(
             file=self._file,
             model=model.name,
+            model_reason=model.reason,
             weights=model.weights,
             policy=model.policy,
             backends=list(runtime.backend_labels),
             backend_overrides=list(model.backend_overrides),
             language=info.language,
+            language_probability=None if self._detected is None else self._detected.probability,
+            language_no_speech_prob=None if self._detected is None else self._detected.no_speech_prob,
             options=info.transcription_options,
             audio=self.features.facts,
             audio_seconds=info.duration,
@@ -166,53 +172,43 @@ class Session:
         chunks = vad.chunks(features.speech, self.options.longest_chunk * SAMPLE_RATE)
         return [Clip(chunk.start // HOP_LENGTH, min(chunk.end // HOP_LENGTH, self.frames)) for chunk in chunks]
 
+    @cached_property
+    def _detected(self) -> DetectedLanguage | None:
+        """The detected language; None where it is given, or the model knows only one."""
+        if not self._runtime.tokenizer.is_multilingual or self.options.language is not None:
+            return None
+        return choose_language(self._window_languages(), self.options)
+
     def _describe(self) -> TranscriptionInfo:
         tokenizer, options, features = self._runtime.tokenizer, self.options, self.features
-        detected = None
-        if not tokenizer.is_multilingual:
-            language, probability = "en", 1.0
-        elif options.language is not None:
-            language, probability = tokenizer.language_code(options.language), 1.0
-        else:
-            detected = self._detect_language()
-            language, probability = next(iter(detected.items()))
+        detected, language = self._detected, "en"
+        if detected is not None:
+            language = detected.code
+        elif tokenizer.is_multilingual and options.language is not None:
+            language = tokenizer.language_code(options.language)
         speech = features.speech
         spoken = features.seconds if speech is None else sum(span.end - span.start for span in speech) / SAMPLE_RATE
         return TranscriptionInfo(
             language=language,
-            language_probability=probability,
+            language_probability=1.0 if detected is None else detected.probability,
             duration=features.seconds,
             duration_after_vad=spoken,
-            all_language_probs=None if detected is None else list(detected.items()),
+            all_language_probs=None if detected is None else list(detected.probabilities.items()),
             transcription_options=replace(options, language=language),
             vad_options=None if speech is None else options.vad_options,
             audio=features.facts,
         )
 
-    def _detect_language(self) -> dict[str, float]:
-        """The probabilities of the first window that is sure enough, else of the surest window for the language that
-        most windows name."""
-        options, found = self.options, list[dict[str, float]]()
-        first = self.clips[0].first if self.clips else 0
-        for number in range(options.language_detection_segments):
-            seek = first + number * FRAMES_PER_WINDOW
-            if number and seek >= self.frames:
-                break
-            clip = Clip(seek, min(seek + FRAMES_PER_WINDOW, max(seek, self.frames)))
+    def _window_languages(self) -> Iterator[DetectedLanguage]:
+        """Each window's language; keeps the first encoded window for `encode`."""
+        for clip in windows_of(self.clips, self.frames):
             window = self._encode(clip, self._context)
             self._first = self._first or (clip, window)
-            with self.clock(StageName.DETECT_LANGUAGE):
-                probabilities = self._runtime.detect_language(window.cross_kv)
-            found.append(probabilities)
-            threshold = options.language_detection_threshold
-            if threshold is None or next(iter(probabilities.values())) >= threshold:
-                return probabilities
-        names = [next(iter(probabilities)) for probabilities in found]
-        language = max(names, key=names.count)
-        return max(
-            (probabilities for probabilities in found if next(iter(probabilities)) == language),
-            key=lambda probabilities: probabilities[language],
-        )
+            yield self._detect_language(window)
+
+    def _detect_language(self, window: Window) -> DetectedLanguage:
+        with self.clock(StageName.DETECT_LANGUAGE):
+            return self._runtime.detect_language(window.cross_kv)
 
     def _encode(self, clip: Clip, context: AudioContext) -> Window:
         self._windows += 1

@@ -20,6 +20,7 @@ from transformers.utils import logging
 
 from tilewhisper.models.checkpoint import loader
 from tilewhisper.models.checkpoint.loader import Checkpoint
+from tilewhisper.models.checkpoint.locate import Source
 from tilewhisper.models.constants import SAMPLE_RATE
 
 
@@ -34,7 +35,7 @@ class Generated:
 class TransformersWhisper:
     """An unrouted transformers model, loaded for itself. Raises ModelsError as `loader.load` does."""
 
-    def __init__(self, name_or_path: str | Path) -> None:
+    def __init__(self, name_or_path: str | Path | Source) -> None:
         loaded = loader.load(name_or_path)
         self.model = transformers_model(loaded)
         self.tokenizer = loaded.tokenizer
@@ -71,7 +72,8 @@ class TransformersWhisper:
         max_new_tokens: int = 224,
     ) -> Generated:
         """Decode samples (n,) at 16 kHz greedily; beyond 30 s with transformers' own sequential windows."""
-        spoken: dict[str, Any] = {"language": language, "task": task} if self.tokenizer.is_multilingual else {}
+        code = None if language is None else self.tokenizer.language_code(language)
+        spoken: dict[str, Any] = {"language": code, "task": task} if self.tokenizer.is_multilingual else {}
         mel = self.log_mel(samples)
         with _quiet():
             output = self.model.generate(

@@ -52,7 +52,7 @@ _READERS = (Path(__file__).parent, Path(__file__).parents[1] / "tokenizer")
 _log = logging.getLogger(__name__)
 
 
-def load(name_or_path: str | Path) -> Checkpoint:
+def load(name_or_path: str | Path | Source) -> Checkpoint:
     """Load a checkpoint, from the cache if it is there; results and errors are those of `loader.load`, bit for bit."""
     source = locate(name_or_path)
     try:

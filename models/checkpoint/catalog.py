@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-DEFAULT_MODEL = "tiny.en"
-
 Dims = tuple[int, int, int, int, int, int]
 """(d_model, encoder layers, decoder layers, heads, mel bins, vocabulary), which identify most official models."""
 
@@ -169,6 +167,11 @@ PACKAGES: Mapping[str, WeightPackage] = {
 def official(name: str) -> Size | None:
     """The official model with this name or alias, or None."""
     return SIZES.get(ALIASES.get(name, name))
+
+
+def is_english_only(name: str) -> bool:
+    """Whether an official model knows no other language than English."""
+    return name.endswith(".en")
 
 
 def available_models() -> list[str]:

@@ -34,7 +34,7 @@ class Checkpoint:
     """Whether the weights are memory-mapped from the cache."""
 
 
-def load(name_or_path: str | Path) -> Checkpoint:
+def load(name_or_path: str | Path | Source) -> Checkpoint:
     """Find, verify, read and build a checkpoint.
 
     Raises ModelNotFound for an unknown or unavailable name or path, CheckpointError for weights that are corrupt,

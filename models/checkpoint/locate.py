@@ -43,7 +43,7 @@ class Source:
 
     `files` are its weights: the parts of one file, in order, or for "hf" one file or index. `folder` has configuration
     and tokenizer. `origin` describes the location for the user. `sha256` is the known hash of the concatenated files,
-    None if there is none; `remedy` tells the user what to do if the hash differs.
+    None if there is none; `remedy` tells the user what to do if the hash differs. `reason` says why it is used.
     """
 
     kind: Kind
@@ -53,14 +53,17 @@ class Source:
     origin: str
     sha256: str | None = None
     remedy: str = ""
+    reason: str = "requested"
 
 
-def locate(name_or_path: str | Path) -> Source:
-    """Find a checkpoint by official name ("base"), hub id ("org/name") or path.
+def locate(name_or_path: str | Path | Source) -> Source:
+    """Find a checkpoint by official name ("base"), hub id ("org/name") or path; a Source is returned as it is.
 
     Raises ModelNotFound when it does not exist or cannot be downloaded, CheckpointError when a path has no weights in a
     supported format.
     """
+    if isinstance(name_or_path, Source):
+        return name_or_path
     name = str(name_or_path)
     path = Path(name_or_path).expanduser()
     size = catalog.official(name) if isinstance(name_or_path, str) else None
@@ -72,9 +75,15 @@ def locate(name_or_path: str | Path) -> Source:
         raise ModelNotFound(f"{name}: no such file or folder; expected a checkpoint's path, or a name such as base")
     if size is None and not _HUB_NAME.fullmatch(name):
         raise ModelNotFound(_unknown(name))
-    if size and (package := catalog.PACKAGES.get(size.name)) and (source := installed(package)):
+    if size and (source := find_installed(size.name)):
         return source
     return _from_hub(name, size.hub_id if size else name)
+
+
+def find_installed(name: str) -> Source | None:
+    """An official model whose weights need no download: of an installed package, else in the Hugging Face cache."""
+    package = catalog.PACKAGES.get(name)
+    return (installed(package) if package else None) or _cached(name, catalog.SIZES[name].hub_id)
 
 
 def _exists(path: Path) -> bool:
@@ -179,20 +188,25 @@ def installed(package: catalog.WeightPackage) -> Source | None:
     )
 
 
-def _from_hub(name: str, repository: str) -> Source:
-    """The checkpoint in the Hugging Face cache, downloaded if it is not there yet."""
+def _cached(name: str, repository: str) -> Source | None:
     from tilewhisper.models.checkpoint import hub  # imports huggingface_hub
 
-    cached = hub.cached_folder(repository)
-    source = _in_folder(cached, name) if cached else None
-    if source is None:
-        try:
-            folder = hub.download(repository, HF_WEIGHTS)
-        except hub.Unavailable as reason:
-            raise ModelNotFound(_unavailable(name, repository, str(reason))) from reason
-        source = _from_path(folder, name)
-        return replace(source, origin=f"Hugging Face hub, {repository}")
-    return replace(source, origin=f"Hugging Face cache, {repository}")
+    folder = hub.cached_folder(repository)
+    source = _in_folder(folder, name) if folder else None
+    return replace(source, origin=f"Hugging Face cache, {repository}") if source else None
+
+
+def _from_hub(name: str, repository: str) -> Source:
+    """The checkpoint in the Hugging Face cache, downloaded if it is not there yet."""
+    if source := _cached(name, repository):
+        return source
+    from tilewhisper.models.checkpoint import hub
+
+    try:
+        folder = hub.download(repository, HF_WEIGHTS)
+    except hub.Unavailable as reason:
+        raise ModelNotFound(_unavailable(name, repository, str(reason))) from reason
+    return replace(_from_path(folder, name), origin=f"Hugging Face hub, {repository}")
 
 
 def _unknown(name: str) -> str:

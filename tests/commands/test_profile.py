@@ -88,7 +88,8 @@ def test_a_fused_native_call_is_one_row(tilewhisper, tmp_path):
     """The default policy runs an encoder layer's feed-forward half, and all decoder layers, as one native call each."""
     require_weights("tiny.en")
     file = tmp_path / "profile.json"
-    assert tilewhisper("profile", SAMPLE, "--audio_context", "full", "--runs", "1", "--json", file).status == 0
+    flags = ("--model", "tiny.en", "--audio_context", "full", "--runs", "1", "--json", file)
+    assert tilewhisper("profile", SAMPLE, *flags).status == 0
     found = json.loads(file.read_text())
     *roles, rest = found["encoder"]
     assert rest["seconds"] < seconds(roles)

@@ -17,6 +17,7 @@ from tilewhisper.engine.encoding.encoder import Encoder
 from tilewhisper.engine.routing.sites import encoder_sites, stem_sites
 from tilewhisper.models.checkpoint.catalog import SIZES
 
+TRANSCRIBE = ("transcribe", "--model", "tiny.en")
 SITES = [site.name for site in (*stem_sites(80, 384), *encoder_sites(4, 384, 6, 1536))]
 STAGES = ["decode audio", "log-mel", "encode", "cross-attention K/V", "prompt", "decode"]
 
@@ -44,9 +45,7 @@ def encoded(monkeypatch):
 def ran(tilewhisper, tmp_path_factory):
     """The sample with layer 0 in bf16: the finished command and its report."""
     report = tmp_path_factory.mktemp("report") / "r.json"
-    finished = tilewhisper(
-        "transcribe", SAMPLE, "--policy", "torch", "--backend", "layers.0.*=bf16", "--report", report
-    )
+    finished = tilewhisper(*TRANSCRIBE, SAMPLE, "--policy", "torch", "--backend", "layers.0.*=bf16", "--report", report)
     return finished, json.loads(report.read_text())
 
 
@@ -71,7 +70,8 @@ def test_stderr_has_the_real_time_factor_and_the_backends(ran):
     run = content["runs"][0]
     assert f"RTF {run['rtf']:.3f}, speed {run['speed']:.1f}x real time: 7.3 s of audio" in finished.err
     assert (
-        f"model tiny.en ({run['weights']}), policy torch + layers.0.*=bf16 on torch, bf16, language en" in finished.err
+        f"model tiny.en (requested; {run['weights']}), policy torch + layers.0.*=bf16 on torch, bf16, language en, "
+        in finished.err
     )
     assert finished.errors == []
     rows = [line.split()[:4] for line in finished.err.splitlines()]
@@ -135,8 +135,8 @@ def test_files_decoded_together_give_the_same_texts_as_alone(tilewhisper, ran, t
     whole, rate = soundfile.read(SAMPLE, dtype="float32")
     soundfile.write(tmp_path / "part.wav", whole[: 3 * rate], rate)
     flags = ("--policy", "torch", "--backend", "layers.0.*=bf16")
-    alone = tilewhisper("transcribe", tmp_path / "part.wav", *flags)
-    both = tilewhisper("transcribe", SAMPLE, tmp_path / "part.wav", *flags)
+    alone = tilewhisper(*TRANSCRIBE, tmp_path / "part.wav", *flags)
+    both = tilewhisper(*TRANSCRIBE, SAMPLE, tmp_path / "part.wav", *flags)
     assert both.status == 0
     assert both.out == ran[0].out + alone.out != ran[0].out
     assert both.err.count("language en, batches of 2, ") == 2
@@ -154,7 +154,7 @@ def test_loading_is_reported_and_not_part_of_the_total(tilewhisper, tmp_path, mo
         return original(name)
 
     monkeypatch.setattr(cache, "load", slow)
-    assert tilewhisper("transcribe", SAMPLE, "--report", tmp_path / "r.json").status == 0
+    assert tilewhisper(*TRANSCRIBE, SAMPLE, "--report", tmp_path / "r.json").status == 0
     run = the_run(tmp_path / "r.json")
     assert run["load"]["wall_seconds"] > 1
     parts = sum(stage["wall_seconds"] for stage in run["stages"])
@@ -165,7 +165,7 @@ def test_loading_is_reported_and_not_part_of_the_total(tilewhisper, tmp_path, mo
 def test_the_start_excludes_the_lifetime_of_the_shell_that_became_python(tmp_path):
     """A shell that calls exec keeps its process, and with it the start time that the system reports."""
     program = "from tilewhisper.engine.commands.main import program; program()"
-    command = [sys.executable, "-c", program, "transcribe", str(SAMPLE), "--report", str(tmp_path / "r.json")]
+    command = [sys.executable, "-c", program, *TRANSCRIBE, str(SAMPLE), "--report", str(tmp_path / "r.json")]
     began = time.monotonic()
     subprocess.run(["sh", "-c", 'sleep 2; exec "$@"', "sh", *command], check=True, capture_output=True, timeout=100)
     elapsed = time.monotonic() - began - 2
@@ -191,7 +191,7 @@ def test_the_report_has_the_conditions_of_its_figures(ran):
 
 
 def test_every_site_is_called_once_for_every_encoded_window(tilewhisper, encoded, shared, tmp_path):
-    finished = tilewhisper("transcribe", shared / "long" / "61-52s.wav", "--report", tmp_path / "r.json")
+    finished = tilewhisper(*TRANSCRIBE, shared / "long" / "61-52s.wav", "--report", tmp_path / "r.json")
     run = the_run(tmp_path / "r.json")
     assert finished.status == 0
     assert encoded["all"] >= 2
@@ -202,7 +202,7 @@ def test_every_site_is_called_once_for_every_encoded_window(tilewhisper, encoded
 
 def test_detecting_the_language_encodes_the_first_window_once(tilewhisper, encoded, tmp_path):
     require_weights("base")
-    finished = tilewhisper("transcribe", SAMPLE, "--model", "base", "--report", tmp_path / "r.json")
+    finished = tilewhisper(*TRANSCRIBE, SAMPLE, "--model", "base", "--report", tmp_path / "r.json")
     run = the_run(tmp_path / "r.json")
     assert SAMPLE_WORDS in finished.out
     assert run["language"] == "en"
@@ -212,7 +212,7 @@ def test_detecting_the_language_encodes_the_first_window_once(tilewhisper, encod
 
 @pytest.mark.parametrize("language", ["en", "English"])
 def test_a_language_is_given_by_code_or_by_name(tilewhisper, tmp_path, language):
-    finished = tilewhisper("transcribe", SAMPLE, "--language", language, "--report", tmp_path / "r.json")
+    finished = tilewhisper(*TRANSCRIBE, SAMPLE, "--language", language, "--report", tmp_path / "r.json")
     assert finished.status == 0
     assert SAMPLE_WORDS in finished.out
     assert the_run(tmp_path / "r.json")["language"] == "en"
@@ -221,7 +221,7 @@ def test_a_language_is_given_by_code_or_by_name(tilewhisper, tmp_path, language)
 def test_the_requested_number_of_threads_is_used(tilewhisper, tmp_path):
     before = torch.get_num_threads()
     try:
-        finished = tilewhisper("transcribe", SAMPLE, "--threads", "1", "--report", tmp_path / "r.json")
+        finished = tilewhisper(*TRANSCRIBE, SAMPLE, "--threads", "1", "--report", tmp_path / "r.json")
         assert torch.get_num_threads() == 1
     finally:
         torch.set_num_threads(before)
@@ -232,13 +232,13 @@ def test_the_requested_number_of_threads_is_used(tilewhisper, tmp_path):
 
 def test_no_file_is_written_without_an_output_flag(tilewhisper, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert tilewhisper("transcribe", SAMPLE).status == 0
+    assert tilewhisper(*TRANSCRIBE, SAMPLE).status == 0
     assert list(tmp_path.iterdir()) == []
 
 
 def test_txt_is_written_to_a_folder_that_is_created(tilewhisper, tmp_path):
     folder = tmp_path / "not" / "yet"
-    finished = tilewhisper("transcribe", SAMPLE, "-f", "txt", "-o", folder)
+    finished = tilewhisper(*TRANSCRIBE, SAMPLE, "-f", "txt", "-o", folder)
     assert finished.status == 0
     assert [path.name for path in folder.iterdir()] == ["sample.txt"]
     assert (folder / "sample.txt").read_text() == finished.out
@@ -246,7 +246,7 @@ def test_txt_is_written_to_a_folder_that_is_created(tilewhisper, tmp_path):
 
 def test_json_is_written_to_the_current_folder_in_openais_format(tilewhisper, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    finished = tilewhisper("transcribe", SAMPLE, "-f", "json")
+    finished = tilewhisper(*TRANSCRIBE, SAMPLE, "-f", "json")
     assert [path.name for path in tmp_path.iterdir()] == ["sample.json"]
     text = (tmp_path / "sample.json").read_text()
     content = json.loads(text)
@@ -263,7 +263,7 @@ def test_json_is_written_to_the_current_folder_in_openais_format(tilewhisper, tm
 def test_two_inputs_for_one_output_are_refused_before_any_work(tilewhisper, encoded, tmp_path):
     other = tmp_path / "sample.wav"
     soundfile.write(other, np.zeros(16000), 16000)
-    finished = tilewhisper("transcribe", SAMPLE, other, "-o", tmp_path / "out")
+    finished = tilewhisper(*TRANSCRIBE, SAMPLE, other, "-o", tmp_path / "out")
     assert finished.status == 2
     (error,) = finished.errors
     assert str(SAMPLE) in error
@@ -276,7 +276,7 @@ def test_each_of_several_files_has_its_own_output(tilewhisper, tmp_path):
     other = tmp_path / "other.wav"
     samples, rate = soundfile.read(SAMPLE)
     soundfile.write(other, samples[: int(2.3 * rate)], rate)
-    finished = tilewhisper("transcribe", SAMPLE, other, "-o", tmp_path, "--report", tmp_path / "r.json")
+    finished = tilewhisper(*TRANSCRIBE, SAMPLE, other, "-o", tmp_path, "--report", tmp_path / "r.json")
     assert finished.status == 0
     assert SAMPLE_WORDS in (tmp_path / "sample.txt").read_text()
     assert "coming to the meeting" in (tmp_path / "other.txt").read_text()
@@ -290,7 +290,7 @@ def test_each_of_several_files_has_its_own_output(tilewhisper, tmp_path):
 def test_bad_files_are_named_and_the_others_are_transcribed(tilewhisper, tmp_path):
     missing, malformed = tmp_path / "missing.wav", tmp_path / "malformed.wav"
     malformed.write_bytes(b"this is not an audio file" * 40)
-    finished = tilewhisper("transcribe", missing, malformed, SAMPLE, "-o", tmp_path, "--report", tmp_path / "r.json")
+    finished = tilewhisper(*TRANSCRIBE, missing, malformed, SAMPLE, "-o", tmp_path, "--report", tmp_path / "r.json")
     assert finished.status == 3
     assert SAMPLE_WORDS in finished.out
     assert SAMPLE_WORDS in (tmp_path / "sample.txt").read_text()
@@ -303,7 +303,7 @@ def test_bad_files_are_named_and_the_others_are_transcribed(tilewhisper, tmp_pat
 
 
 def test_only_bad_files_are_status_2_and_in_the_report(tilewhisper, tmp_path):
-    finished = tilewhisper("transcribe", tmp_path / "a.wav", tmp_path / "b.wav", "--report", tmp_path / "r.json")
+    finished = tilewhisper(*TRANSCRIBE, tmp_path / "a.wav", tmp_path / "b.wav", "--report", tmp_path / "r.json")
     assert finished.status == 2
     assert len(finished.errors) == 2
     assert finished.out == ""
@@ -315,7 +315,7 @@ def test_only_bad_files_are_status_2_and_in_the_report(tilewhisper, tmp_path):
 def test_a_policy_file_routes_the_sites(tilewhisper, tmp_path):
     policy = tmp_path / "mine.toml"
     policy.write_text('default = "torch"\n[[rule]]\nsites = "layers.*.fc2"\nbackend = "bf16"\n')
-    finished = tilewhisper("transcribe", SAMPLE, "--policy", policy, "--report", tmp_path / "r.json")
+    finished = tilewhisper(*TRANSCRIBE, SAMPLE, "--policy", policy, "--report", tmp_path / "r.json")
     assert SAMPLE_WORDS in finished.out
     run = the_run(tmp_path / "r.json")
     assert {site["site"] for site in run["sites"] if "bf16" in site["used"]} == {f"layers.{i}.fc2" for i in range(4)}
@@ -330,7 +330,7 @@ def test_a_seed_gives_the_same_files(tilewhisper, tmp_path):
 
     def files(name, seed):
         torch.manual_seed(len(name))  # must not matter
-        finished = tilewhisper("transcribe", tmp_path / "a.wav", *fallback, "--seed", seed, "-o", tmp_path / name)
+        finished = tilewhisper(*TRANSCRIBE, tmp_path / "a.wav", *fallback, "--seed", seed, "-o", tmp_path / name)
         assert finished.status == 0
         return {path.name: path.read_bytes() for path in (tmp_path / name).iterdir()}
 
@@ -341,7 +341,7 @@ def test_a_seed_gives_the_same_files(tilewhisper, tmp_path):
 
 def test_the_installed_command_transcribes(installed, tmp_path):
     """Run from an empty folder: text on stdout, and no file is left there."""
-    finished = installed("transcribe", SAMPLE, cwd=tmp_path)
+    finished = installed(*TRANSCRIBE, SAMPLE, cwd=tmp_path)
     assert finished.status == 0
     assert SAMPLE_WORDS in finished.out
     assert finished.out.count("\n") == 1
@@ -352,7 +352,7 @@ def test_the_installed_command_transcribes(installed, tmp_path):
 
 
 def test_output_dir_without_a_format_writes_every_format(tilewhisper, tmp_path):
-    finished = tilewhisper("transcribe", SAMPLE, "-o", tmp_path)
+    finished = tilewhisper(*TRANSCRIBE, SAMPLE, "-o", tmp_path)
     assert finished.status == 0
     written = {path.suffix: path.read_text() for path in tmp_path.iterdir()}
     assert set(written) == {".txt", ".vtt", ".srt", ".tsv", ".json", ".jsonl"}

@@ -8,6 +8,7 @@ import pytest
 from conftest import SAMPLE, require_weights
 
 from tilewhisper.engine.commands import flags
+from tilewhisper.engine.commands.parser import parser
 from tilewhisper.engine.options import TranscriptionOptions
 from tilewhisper.engine.output.subtitles import SubtitleOptions
 from tilewhisper.models.audio.vad_options import VadOptions
@@ -152,20 +153,69 @@ def test_a_compute_type_selects_a_policy(tilewhisper, model, words, policy, back
     assert (model.requests[-1].policy, model.requests[-1].backends) == (policy, backends)
 
 
+@pytest.mark.parametrize("command", ["transcribe", "profile", "bench"])
+@pytest.mark.parametrize(("word", "language"), [("auto", None), ("Auto", None), ("", None), ("zh-TW", "zh-TW")])
+def test_auto_is_detection_for_every_command(command, word, language):
+    assert parser().parse_args([command, str(SAMPLE), "--language", word]).language == language
+
+
 @pytest.mark.parametrize(
     ("words", "name"),
     [
-        ("", "tiny.en"),
-        ("--language English", "tiny.en"),
+        ("", "base"),
+        ("--language English", "base"),
         ("--language Japanese", "base"),
         ("--task translate", "base"),
         ("--language ja --model tiny.en", "tiny.en"),
     ],
 )
-def test_the_default_model_knows_the_language(tilewhisper, model, words, name):
+def test_the_default_model_is_multilingual(tilewhisper, model, words, name):
     require_weights("base")
-    assert tilewhisper("transcribe", SAMPLE, *words.split()).status == 0
-    assert model.requests[-1].model == name
+    finished = tilewhisper("transcribe", SAMPLE, *words.split())
+    assert (finished.status, "note" in finished.err) == (0, False)
+    assert model.requests[-1].model.name == name
+
+
+@pytest.mark.parametrize("words", ["", "--task transcribe", "--language auto"])
+def test_an_english_only_default_says_so(tilewhisper, model, only_tiny_en, words):
+    finished = tilewhisper("transcribe", SAMPLE, *words.split())
+    assert (finished.status, model.requests[-1].model.name) == (0, "tiny.en")
+    (note,) = [line for line in finished.err.splitlines() if "tiny.en" in line and "model" not in line]
+    assert note == (
+        "tilewhisper: note: tiny.en understands only English; for other languages: pip install 'tilewhisper[base]' "
+        "(--language en hides this note)"
+    )
+
+
+@pytest.mark.parametrize("words", ["--language en", "--language en-GB", "--model tiny.en"])
+def test_who_asks_for_english_needs_no_note(tilewhisper, model, only_tiny_en, words):
+    finished = tilewhisper("transcribe", SAMPLE, *words.split())
+    assert (finished.status, model.requests[-1].model.name) == (0, "tiny.en")
+    assert "note" not in finished.err
+
+
+@pytest.mark.parametrize("words", ["--language ja", "--language de-AT", "--task translate", "--multilingual True"])
+def test_other_languages_without_a_multilingual_model_name_the_remedy(tilewhisper, model, only_tiny_en, words):
+    finished = tilewhisper("transcribe", SAMPLE, *words.split(), "--local_files_only")
+    (error,) = finished.errors
+    assert finished.status == 2 and not model.requests
+    assert "no multilingual model is installed" in error and "pip install 'tilewhisper[base]'" in error
+
+
+def test_an_unknown_language_is_named_whatever_is_installed(tilewhisper, only_tiny_en):
+    finished = tilewhisper("transcribe", SAMPLE, "--language", "germn")
+    (error,) = finished.errors
+    assert finished.status == 2 and "did you mean german (de)?" in error
+
+
+def test_the_default_model_is_searched_in_the_model_folder_first(tilewhisper, model, tmp_path, monkeypatch):
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", constants.HF_HUB_CACHE)
+    (tmp_path / "small.pt").write_bytes(b"PK\x03\x04")
+    assert tilewhisper("transcribe", SAMPLE, "--model_dir", tmp_path).status == 0
+    assert model.requests[-1].model.name == str(tmp_path / "small.pt")
+    assert model.requests[-1].model.reason == "default, multilingual"
 
 
 def test_weights_are_searched_in_the_model_folder_first(tilewhisper, model, tmp_path, monkeypatch):
@@ -175,7 +225,7 @@ def test_weights_are_searched_in_the_model_folder_first(tilewhisper, model, tmp_
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     (tmp_path / "large-v3-turbo.pt").write_bytes(b"PK\x03\x04")
     assert tilewhisper("transcribe", SAMPLE, "--model", "turbo", "--model_dir", tmp_path).status == 0
-    assert model.requests[-1].model == str(tmp_path / "large-v3-turbo.pt")
+    assert model.requests[-1].model.name == str(tmp_path / "large-v3-turbo.pt")
     finished = tilewhisper("transcribe", SAMPLE, "--model", "small", "--model_dir", tmp_path, "--local_files_only")
     assert finished.status == 2
     assert "--local_files_only forbids" in finished.errors[0]

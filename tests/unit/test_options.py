@@ -56,7 +56,7 @@ def test_names_order_and_defaults_are_those_of_faster_whisper():
     ("wrong", "message"),
     [
         ({"task": "sing"}, "task must be transcribe or translate, got 'sing'"),
-        ({"language": ""}, "language must be a language's code or English name, or None, got ''"),
+        ({"language": 7}, "language must be a language's code or English name, or auto, or None, got 7"),
         ({"max_new_tokens": 0}, "max_new_tokens must be >= 1 and <= 448, or None, got 0"),
         ({"max_initial_timestamp": -0.5}, "max_initial_timestamp must be >= 0 and <= 30, or None, got -0.5"),
         ({"beam_size": 0}, "beam_size must be >= 1 and <= 64, got 0"),
@@ -339,6 +339,11 @@ def test_a_token_id_outside_the_vocabulary_is_refused(name):
     for token in (100, 999_999, 2**70):
         with pytest.raises(OptionError, match=f"{name} must hold token ids >= 0 and <= 99, got {token}"):
             TranscriptionOptions(**{name: [1, token]}).check(TOKENIZER, CONFIG)
+
+
+@pytest.mark.parametrize("language", ["auto", "AUTO", "", " "])
+def test_auto_is_detection(language):
+    assert TranscriptionOptions(language=language).language is None
 
 
 def test_a_language_or_task_the_checkpoint_lacks_is_refused():

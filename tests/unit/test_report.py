@@ -120,6 +120,7 @@ def a_report(**values) -> RunReport:
     plain = {
         "file": "a.wav", "model": "tiny.en", "weights": "a package", "policy": "cpu",
         "backends": ["torch", "bf16"], "backend_overrides": ["*=bf16"], "language": "en",
+        "language_probability": None, "language_no_speech_prob": None, "model_reason": "requested",
         "options": TranscriptionOptions(language="en"), "audio": AudioLog("2 (eng, aac)", 8.0).facts(),
         "audio_seconds": 8.0, "rtf": 0.25,
         "speed": 4.0, "startup": Startup(1.0, 0.25, True, 0.5),

@@ -11,6 +11,7 @@ from tilewhisper.models.checkpoint import generation_config
 from tilewhisper.models.checkpoint.locate import locate
 from tilewhisper.models.errors import CheckpointError, LanguageError
 from tilewhisper.models.tokenizer import vocabulary
+from tilewhisper.models.tokenizer.languages import LANGUAGES, code_of
 from tilewhisper.models.tokenizer.tokenizer import Tokenizer
 
 TEXTS = (
@@ -130,13 +131,52 @@ def test_unsupported_languages_and_tasks_are_refused(english: Tokenizer, multili
         multilingual.prompt("de", "sing", timestamps=True)
 
 
-def test_languages_are_found_by_name_alias_and_code(multilingual: Tokenizer, large_v3: Tokenizer) -> None:
-    assert [multilingual.language_code(name) for name in ("EN", "Haitian Creole", "mandarin")] == ["en", "ht", "zh"]
-    assert large_v3.language_code("Cantonese") == "yue"
-    with pytest.raises(LanguageError, match=r"unknown language 'germn'.*did you mean german"):
-        multilingual.language_code("germn")
-    with pytest.raises(LanguageError, match="unknown language 'yue'"):
-        multilingual.language_code("yue")
+@pytest.mark.parametrize(
+    ("languages", "code"),
+    [
+        (("en", "EN", " english ", "English", "eng", "en-US", "en_US", "EN-us", "en-029"), "en"),
+        (("de", "deu", "ger", "German", "de-CH-1996", "de_DE"), "de"),
+        (("zh", "mandarin", "chi", "zho", "cmn", "zh-TW", "zh_Hant_TW", "zh-Hans", "zh-cmn"), "zh"),
+        (("Haitian Creole", "haitian_creole", "haitian-creole", "haitian", "hat"), "ht"),
+        (("he", "iw", "heb"), "he"),
+        (("no", "nb", "nob", "nb-NO"), "no"),
+        (("jw", "jv", "jav"), "jw"),
+        (("tl", "fil", "fil-PH"), "tl"),
+        (("sr-Latn-RS", "serbian"), "sr"),
+    ],
+)
+def test_languages_are_found_by_name_code_and_tag(
+    multilingual: Tokenizer, languages: tuple[str, ...], code: str
+) -> None:
+    assert [multilingual.language_code(language) for language in languages] == [code] * len(languages)
+
+
+def test_every_language_has_its_name_and_its_three_letter_code() -> None:
+    assert {code_of(name) for name in LANGUAGES.values()} == {code_of(code) for code in LANGUAGES} == set(LANGUAGES)
+    assert [code_of(code) for code in ("eng", "fra", "fre", "eus", "baq", "mya", "bur")] == [
+        *("en", "fr", "fr", "eu", "eu", "my", "my"),
+    ]
+
+
+@pytest.mark.parametrize("language", ["xx", "no-one", "english-us", "zh-nan", "en/us", "zxx", "deutschland", "0"])
+def test_ambiguous_or_unknown_languages_are_refused(multilingual: Tokenizer, language: str) -> None:
+    with pytest.raises(LanguageError, match=f"unknown language '{language}': Allowed: a code such as de"):
+        multilingual.language_code(language)
+
+
+@pytest.mark.parametrize(
+    ("language", "names"),
+    [("germn", r"german \(de\)"), ("Pasto", r"pashto \(ps\)"), ("Englisch", r"english \(en\)")],
+)
+def test_similar_names_are_suggested(multilingual: Tokenizer, language: str, names: str) -> None:
+    with pytest.raises(LanguageError, match=rf"unknown language '{language}': did you mean {names}\? Allowed: a code"):
+        multilingual.language_code(language)
+
+
+def test_a_known_language_that_the_model_lacks_is_named(multilingual: Tokenizer, large_v3: Tokenizer) -> None:
+    assert [large_v3.language_code(language) for language in ("Cantonese", "yue-HK", "zh-yue")] == ["yue"] * 3
+    with pytest.raises(LanguageError, match=r"the model does not support cantonese \(yue\)"):
+        multilingual.language_code("zh-yue")
 
 
 def test_a_vocabulary_that_does_not_fit_the_weights_is_refused() -> None:
