@@ -90,7 +90,7 @@ class WhisperModel:
             startup=Startup(imports, weights, self.checkpoint.mapped, load.wall_seconds - weights),
             load=load,
         )
-        self._scheduler = Scheduler(self.runtime.batch())
+        self._scheduler = Scheduler(self.runtime.batch(), on_device=self.runtime.uses_device)
         self._transcriber = Transcriber(self.runtime, self.description, self._scheduler)
 
     @property

@@ -7,7 +7,8 @@ from typing import Any
 
 from tilewhisper.engine.errors import USER_ERRORS, ModelClosed
 from tilewhisper.engine.options import TranscriptionOptions
-from tilewhisper.engine.pipeline.scheduler import Job, Scheduler, run_in_order
+from tilewhisper.engine.pipeline.job import Job
+from tilewhisper.engine.pipeline.scheduler import Scheduler, run_in_order
 from tilewhisper.engine.pipeline.segmenter import Clip, Segmenter
 from tilewhisper.engine.pipeline.session import Session
 from tilewhisper.engine.progress import Progress, progress_bar
