@@ -28,7 +28,7 @@ class StandIn:
     stop: BaseException | None
     """Raised in the middle of the second file."""
 
-    def __init__(self, model, *, policy, backends, cpu_threads, settings):
+    def __init__(self, model, *, policy, backends, cpu_threads, settings, download_root, local_files_only):
         self.setup = {"model": model, "policy": policy, "backends": tuple(backends), "threads": cpu_threads}
         self.policy = SimpleNamespace(machine=None)
 

@@ -3,10 +3,11 @@
 from argparse import Namespace
 from pathlib import Path
 
-from tilewhisper.engine.compat import COMPUTE_TYPES, DEVICES
+from tilewhisper.engine.compat import DEVICES, policy_of
 from tilewhisper.engine.errors import OptionError
 from tilewhisper.models.checkpoint import catalog
 from tilewhisper.models.checkpoint.catalog import DEFAULT_MODEL
+from tilewhisper.models.checkpoint.locate import HubUse
 
 MULTILINGUAL_MODEL = "base"
 """The default for other languages and translation, because DEFAULT_MODEL knows only English; pip can install it too."""
@@ -22,12 +23,8 @@ def check_device(name: str | None) -> None:
 
 
 def model(args: Namespace) -> str:
-    """The name or path of the weights. Sets up the hub according to --local_files_only and --model_dir."""
+    """The name or path of the weights."""
     name = args.model or _default_model(getattr(args, "language", None), getattr(args, "task", None))
-    if args.local_files_only or args.model_dir:
-        from tilewhisper.models.checkpoint import hub
-
-        hub.configure(args.model_dir, offline=bool(args.local_files_only))
     if not args.model_dir:
         return name
     size = catalog.official(name)
@@ -36,9 +33,13 @@ def model(args: Namespace) -> str:
     return next((str(path) for path in candidates if path.exists()), name)
 
 
+def hub_use(args: Namespace) -> HubUse:
+    return HubUse(args.model_dir, offline=bool(args.local_files_only))
+
+
 def policy(args: Namespace) -> tuple[str, list[str]]:
     """A policy's name, and the overrides on top of it, the user's own last."""
-    name, overrides = COMPUTE_TYPES[args.compute_type or "default"]
+    name, overrides = policy_of(args.compute_type or "default")
     return args.policy or name, [*overrides, *args.backend]
 
 

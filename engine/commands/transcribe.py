@@ -30,7 +30,7 @@ def run(args: Namespace) -> int:
     # Report every error that can be found without torch before importing it (1 s).
     task = task_from(args)
     check_writable(args.report)
-    locate(task.model)
+    locate(task.model, task.hub_use)
     load_policy(task.policy).with_overrides(task.backends)
     outcome = Outcome()
     files = _files(args.files, outcome, err)
@@ -76,7 +76,13 @@ def _load(task: TranscribeTask, args: Namespace, err: Console) -> "WhisperModel"
 
     options = TranscriptionOptions(**task.options)
     model = WhisperModel(
-        task.model, policy=task.policy, backends=task.backends, cpu_threads=args.threads, settings=settings(args)
+        task.model,
+        cpu_threads=args.threads,
+        download_root=task.hub_use.cache,
+        local_files_only=task.hub_use.offline,
+        policy=task.policy,
+        backends=task.backends,
+        settings=settings(args),
     )
     model.check(options)
     if warning := machine_warning(model.policy):

@@ -9,6 +9,7 @@ from tilewhisper.engine.commands import flags, loading
 from tilewhisper.engine.commands.parser import DEFAULT_BATCH_SIZE
 from tilewhisper.engine.options import check_batch_size
 from tilewhisper.engine.output.subtitles import SubtitleOptions
+from tilewhisper.models.checkpoint.locate import HubUse
 
 
 @dataclass(frozen=True)
@@ -16,6 +17,7 @@ class TranscribeTask:
     """The settings that all files share."""
 
     model: str
+    hub_use: HubUse
     policy: str
     backends: Sequence[str]
     options: dict[str, Any]
@@ -55,6 +57,7 @@ def task_from(args: Namespace) -> TranscribeTask:
     policy, backends = loading.policy(args)
     return TranscribeTask(
         model=loading.model(args),
+        hub_use=loading.hub_use(args),
         policy=policy,
         backends=backends,
         options=flags.options(args),

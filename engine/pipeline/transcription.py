@@ -23,7 +23,7 @@ class Transcription(Iterator[Segment]):
     """One file's segments, decoded as they are asked for, and the report of the run."""
 
     def __init__(self, scheduler: Scheduler, session: Session, jobs: Iterator[Job], progress: Progress | None) -> None:
-        self.info = session.info
+        self.info = replace(session.info)  # the caller may change it, and the session goes on
         self._scheduler, self._session, self._jobs, self._progress = scheduler, session, jobs, progress
         self._running: list[Job] = []
         self._cancelled = False
@@ -66,7 +66,7 @@ class Transcription(Iterator[Segment]):
             yield job
 
     def _show_progress(self, position: int, bar: Progress | None) -> None:
-        info, session = self.info, self._session
+        info, session = self._session.info, self._session
         total = info.duration if session.features.timeline is None else info.duration_after_vad
         done = total if position >= session.clips[-1].last else position / FRAMES_PER_SECOND
         for progress in (self._progress, bar):

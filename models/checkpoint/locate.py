@@ -55,7 +55,20 @@ class Source:
     remedy: str = ""
 
 
-def locate(name_or_path: str | Path) -> Source:
+@dataclass(frozen=True)
+class HubUse:
+    """What one model may do with the Hugging Face hub and its cache."""
+
+    cache: str | Path | None = None
+    """The folder that downloads go to and are found in; None is huggingface_hub's own."""
+    offline: bool = False
+    """Never ask the hub; huggingface_hub's own setting HF_HUB_OFFLINE has the same effect."""
+
+
+DEFAULT_HUB_USE = HubUse()
+
+
+def locate(name_or_path: str | Path, hub_use: HubUse = DEFAULT_HUB_USE) -> Source:
     """Find a checkpoint by official name ("base"), hub id ("org/name") or path.
 
     Raises ModelNotFound when it does not exist or cannot be downloaded, CheckpointError when a path has no weights in a
@@ -74,7 +87,7 @@ def locate(name_or_path: str | Path) -> Source:
         raise ModelNotFound(_unknown(name))
     if size and (package := catalog.PACKAGES.get(size.name)) and (source := installed(package)):
         return source
-    return _from_hub(name, size.hub_id if size else name)
+    return _from_hub(name, size.hub_id if size else name, hub_use)
 
 
 def _exists(path: Path) -> bool:
@@ -179,15 +192,15 @@ def installed(package: catalog.WeightPackage) -> Source | None:
     )
 
 
-def _from_hub(name: str, repository: str) -> Source:
+def _from_hub(name: str, repository: str, use: HubUse) -> Source:
     """The checkpoint in the Hugging Face cache, downloaded if it is not there yet."""
     from tilewhisper.models.checkpoint import hub  # imports huggingface_hub
 
-    cached = hub.cached_folder(repository)
+    cached = hub.cached_folder(repository, use.cache)
     source = _in_folder(cached, name) if cached else None
     if source is None:
         try:
-            folder = hub.download(repository, HF_WEIGHTS)
+            folder = hub.download(repository, HF_WEIGHTS, use.cache, offline=use.offline)
         except hub.Unavailable as reason:
             raise ModelNotFound(_unavailable(name, repository, str(reason))) from reason
         source = _from_path(folder, name)
