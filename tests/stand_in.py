@@ -30,6 +30,7 @@ class StandIn:
 
     def __init__(self, model, *, policy, backends, cpu_threads, settings, download_root, local_files_only):
         self.setup = {"model": model, "policy": policy, "backends": tuple(backends), "threads": cpu_threads}
+        self.setup |= {"downloads": download_root, "offline": local_files_only}
         self.policy = SimpleNamespace(machine=None)
 
     def check(self, options):

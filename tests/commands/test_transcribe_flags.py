@@ -169,18 +169,15 @@ def test_the_default_model_knows_the_language(tilewhisper, model, words, name):
     assert model.requests[-1].model == name
 
 
-def test_weights_are_searched_in_the_model_folder_first(tilewhisper, model, tmp_path, monkeypatch):
-    from huggingface_hub import constants
-
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", constants.HF_HUB_CACHE)
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+def test_weights_are_searched_in_the_model_folder_first(tilewhisper, model, tmp_path):
     (tmp_path / "large-v3-turbo.pt").write_bytes(b"PK\x03\x04")
     assert tilewhisper("transcribe", SAMPLE, "--model", "turbo", "--model_dir", tmp_path).status == 0
-    assert model.requests[-1].model == str(tmp_path / "large-v3-turbo.pt")
+    request = model.requests[-1]
+    assert request.model == str(tmp_path / "large-v3-turbo.pt")
+    assert (request.downloads, request.offline) == (str(tmp_path), False)
     finished = tilewhisper("transcribe", SAMPLE, "--model", "small", "--model_dir", tmp_path, "--local_files_only")
     assert finished.status == 2
     assert "local_files_only forbids" in finished.errors[0]
-    assert str(tmp_path) == constants.HF_HUB_CACHE
 
 
 @pytest.mark.parametrize(
