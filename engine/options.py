@@ -51,7 +51,7 @@ _number = PLAIN[float].convert
 
 
 def _temperatures(value: Any) -> float | tuple[float, ...]:
-    several = isinstance(value, Sequence) and not isinstance(value, str | bytes)
+    several = isinstance(value, Iterable) and not isinstance(value, str | bytes | bytearray | Mapping)
     try:
         numbers = tuple(map(_number, value)) if several else (_number(value),)
     except (TypeError, OverflowError):
@@ -66,7 +66,13 @@ def _prompt(value: Any) -> str | tuple[int, ...]:
 
 
 def _suppressed(value: Any) -> tuple[int, ...]:
-    return _token_ids(value, -1, f"{_TOKEN_IDS} >= 0, or -1 for the model's own list")
+    allowed = f"{_TOKEN_IDS} >= 0, or -1 for the model's own list"
+    if isinstance(value, str):  # as in openai-whisper
+        try:
+            value = _parsed_token_ids(value)
+        except ValueError:
+            raise ValueError(allowed) from None
+    return _token_ids(value, -1, allowed)
 
 
 def _token_ids(value: Any, least: int, allowed: str) -> tuple[int, ...]:

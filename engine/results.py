@@ -1,9 +1,13 @@
-"""Results of a transcription, with faster-whisper's fields, so that its callers need not change."""
+"""Results of a transcription, with faster-whisper's fields, so that its callers need not change.
+
+They may be changed: live captions add an offset to the times, for example.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+import warnings
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tilewhisper.engine.options import TranscriptionOptions
@@ -11,8 +15,16 @@ if TYPE_CHECKING:
     from tilewhisper.models.audio.vad_options import VadOptions
 
 
-@dataclass(frozen=True)
-class Word:
+class _WithAsdict:
+    """faster-whisper's deprecated method of segments and words."""
+
+    def _asdict(self) -> dict[str, Any]:
+        warnings.warn("_asdict() is deprecated; use dataclasses.asdict", DeprecationWarning, stacklevel=2)
+        return asdict(self)  # type: ignore[call-overload,no-any-return]
+
+
+@dataclass
+class Word(_WithAsdict):
     """A word and its times, in seconds of the file."""
 
     start: float
@@ -21,8 +33,8 @@ class Word:
     probability: float
 
 
-@dataclass(frozen=True)
-class Segment:
+@dataclass
+class Segment(_WithAsdict):
     """The text between two timestamps, in seconds of the file."""
 
     id: int
@@ -40,7 +52,7 @@ class Segment:
     temperature: float | None
 
 
-@dataclass(frozen=True)
+@dataclass
 class TranscriptionInfo:
     """The language, length and options of a transcription, known before its first segment."""
 

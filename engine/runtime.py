@@ -83,12 +83,17 @@ class Runtime:
         """The names of the backends in use, as reports show them; an emulated one says so."""
         return self._routed.router.labels()
 
+    @property
+    def uses_device(self) -> bool:
+        """Whether any product runs on a device with memory of its own, such as an NPU."""
+        return self._routed.router.uses_device()
+
     def audio_context(self, options: TranscriptionOptions) -> AudioContext:
         """The options' audio context, `auto` resolved."""
         requested = parse(options.audio_context)
         if requested.mode != "auto":
             return requested
-        return FULL if self._routed.router.uses_device() else AudioContext("sparse", AUTO_STEP)
+        return FULL if self.uses_device else AudioContext("sparse", AUTO_STEP)
 
     def window_bytes(self, options: TranscriptionOptions) -> int:
         """Memory of one window while it is decoded, at most: float32 keys and values of its audio and hypotheses."""

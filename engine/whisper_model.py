@@ -6,15 +6,17 @@
 import logging
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
+from os import PathLike
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import torch
+from numpy import ndarray
 from torch import Tensor
 
 from tilewhisper.engine import startup
-from tilewhisper.engine.compat import policy_of, refuse
+from tilewhisper.engine.compat import LoadOptions, Routing, missing_attribute, policy_of, refuse
 from tilewhisper.engine.errors import OptionError
 from tilewhisper.engine.options import TranscriptionOptions, check_batch_size
 from tilewhisper.engine.pipeline.scheduler import Scheduler, default_batch_size
@@ -32,6 +34,7 @@ from tilewhisper.models.audio.log_mel import log_mel
 from tilewhisper.models.checkpoint import cache
 from tilewhisper.models.checkpoint.default import default_model, english_only_note
 from tilewhisper.models.checkpoint.locate import Source
+from tilewhisper.models.option_fields import shown
 from tilewhisper.models.option_signature import takes_options
 
 _log = logging.getLogger(__name__)
@@ -48,11 +51,16 @@ class WhisperModel:
         self,
         model_size_or_path: str | Path | Source | None = None,
         device: str = "auto",
-        *,
+        device_index: int = 0,
         compute_type: str = "default",
         cpu_threads: int = 0,
-        download_root: str | None = None,
+        num_workers: int = 1,
+        download_root: str | Path | None = None,
         local_files_only: bool = False,
+        files: None = None,
+        revision: None = None,
+        use_auth_token: None = None,
+        *,
         policy: str | Path | Policy | None = None,
         backends: Sequence[str] = (),
         settings: Settings = registry.DEFAULTS,
@@ -61,30 +69,31 @@ class WhisperModel:
         """Load a model by name or path and route its encoder.
 
         Without a name, it is an installed multilingual model, base before others, else an installed English-only one.
-        `policy` is a preset's name, a TOML file or a Policy; None takes the one that `device` and `compute_type`
-        (faster-whisper's terms) stand for. `backends` are `SITES=BACKEND` overrides on top of it. `settings` choose the
-        NPU, for policies that use it. `cpu_threads` sets torch's number of threads, `download_root` the hub's cache and
-        `local_files_only` whether the hub is asked, all three for the whole process. `others` are faster-whisper's
-        remaining parameters, refused unless they have their defaults. Raises ModelsError, KernelError and EngineError.
+        The positional parameters are faster-whisper's, in its order. `device` and `compute_type` stand for a policy.
+        `cpu_threads` sets torch's number of threads, for the whole process. `download_root` is the cache of the hub,
+        and `local_files_only` forbids to ask the hub, both for this model alone. The rest has no meaning here and is
+        refused unless it has its default, as are `others`.
+
+        `policy` is a preset's name, a TOML file or a Policy; None takes the one of `compute_type`. `backends` are
+        `SITES=BACKEND` overrides on top of it. `settings` choose the NPU, for policies that use it.
+        Raises ModelsError, KernelError and EngineError.
         """
         imports = startup.import_seconds()
-        refuse(others)
-        named, overrides = policy_of(device, compute_type)
-        if cpu_threads < 0:
-            raise OptionError(f"cpu_threads must be >= 0, got {cpu_threads}")
-        if cpu_threads:
-            torch.set_num_threads(cpu_threads)
-        if download_root or local_files_only:
-            from tilewhisper.models.checkpoint import hub
-
-            hub.configure(download_root, offline=local_files_only)
+        given = LoadOptions(model_size_or_path, device, compute_type, cpu_threads, download_root, local_files_only)
+        unsupported = {"files": files, "revision": revision, "use_auth_token": use_auth_token}
+        refuse({"device_index": device_index, "num_workers": num_workers, **unsupported, **others})
+        named, overrides = policy_of(given.compute_type)
+        routing = Routing(named if policy is None else policy, backends, settings)
+        self._loaded_with = {**vars(given), **vars(routing)}
+        if given.cpu_threads:
+            torch.set_num_threads(given.cpu_threads)
         clock = Clock()
         with clock("load"):
-            requested = policy or named
-            base = requested if isinstance(requested, Policy) else load_policy(requested)
-            self.policy = base.with_overrides([*overrides, *backends])
+            base = routing.policy if isinstance(routing.policy, Policy) else load_policy(routing.policy)
+            self.policy = base.with_overrides([*overrides, *routing.backends])
             with clock("weights"):
-                self.checkpoint = cache.load(default_model() if model_size_or_path is None else model_size_or_path)
+                source = given.model_size_or_path or default_model(given.hub_use)
+                self.checkpoint = cache.load(source, given.hub_use)
             self.runtime = Runtime(self.checkpoint, self.policy, partial(registry.create, settings=settings))
         if model_size_or_path is None and not self.is_multilingual:
             _log.warning(english_only_note(self.checkpoint.name))
@@ -94,16 +103,29 @@ class WhisperModel:
             reason=self.checkpoint.source.reason,
             weights=self.checkpoint.source.origin,
             policy=self.policy.name,
-            backend_overrides=(*overrides, *backends),
+            backend_overrides=(*overrides, *routing.backends),
             startup=Startup(imports, weights, self.checkpoint.mapped, load.wall_seconds - weights),
             load=load,
         )
-        self._scheduler = Scheduler(self.runtime.batch())
+        self._scheduler = Scheduler(self.runtime.batch(), on_device=self.runtime.uses_device)
         self._transcriber = Transcriber(self.runtime, self.description, self._scheduler)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A pickled or copied model is loaded again, by the same name and options. Raises ModelClosed."""
+        self._scheduler.check_open()
+        return partial(type(self), **self._loaded_with), ()
+
+    def __getattr__(self, name: str) -> Any:
+        raise missing_attribute(self, name)
 
     @property
     def is_multilingual(self) -> bool:
         return self.checkpoint.tokenizer.is_multilingual
+
+    @property
+    def supported_languages(self) -> list[str]:
+        """The codes of the model's languages."""
+        return list(self.checkpoint.tokenizer.languages) or ["en"]
 
     @property
     def n_mels(self) -> int:
@@ -146,11 +168,40 @@ class WhisperModel:
         transcript. Raises EngineError, and LanguageError where no file could be transcribed.
         """
         self._scheduler.check_open()
+        if isinstance(files, str | bytes | PathLike | ndarray | Tensor) or not isinstance(files, Iterable):
+            raise OptionError(f"files must be several audio inputs, such as ['talk.mp3'], got {shown(files)}")
         check_batch_size(batch_size)
         checked = TranscriptionOptions.of(**options)
         self.check(checked)
         size = batch_size or default_batch_size(self.runtime.window_bytes(checked))
         return self._transcriber.transcribe_many(files, checked, size)
+
+    def detect_language(
+        self,
+        audio: Any = None,
+        features: None = None,
+        vad_filter: bool = False,
+        vad_parameters: Any = None,
+        language_detection_segments: int = 1,
+        language_detection_threshold: float | None = 0.5,
+    ) -> tuple[str, float, list[tuple[str, float]]]:
+        """Detect the language of audio as `transcribe` does.
+
+        Gives the most probable language's code, its probability, and (code, probability) of all languages, most
+        probable first. Parameters and results are faster-whisper's, but `features` is refused. An English-only model
+        answers "en". Raises ModelsError and EngineError.
+        """
+        self._scheduler.check_open()
+        if features is not None or audio is None:
+            raise OptionError("detect_language takes audio: a path, a file object or samples; it takes no features")
+        options = TranscriptionOptions(
+            vad_filter=vad_filter,
+            vad_parameters=vad_parameters,
+            language_detection_segments=language_detection_segments,
+            language_detection_threshold=language_detection_threshold,
+        )
+        info = self._transcriber.transcribe(audio, options).info
+        return info.language, info.language_probability, info.all_language_probs or [(info.language, 1.0)]
 
     def check(self, options: TranscriptionOptions) -> None:
         """Raise LanguageError or OptionError for options this model cannot honour, before the audio is read."""
@@ -182,7 +233,13 @@ class BatchedInferencePipeline:
     """faster-whisper's batched mode: a file is cut at silences, and its chunks are decoded together."""
 
     def __init__(self, model: WhisperModel) -> None:
+        """Raises OptionError."""
+        if not isinstance(model, WhisperModel):
+            raise OptionError(f"model must be a loaded WhisperModel, got {shown(model)}")
         self.model = model
+
+    def __getattr__(self, name: str) -> Any:
+        raise missing_attribute(self, name)
 
     @takes_options(TranscriptionOptions)
     def transcribe(

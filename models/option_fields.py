@@ -124,7 +124,7 @@ class Option:
     alias: str = ""
     """Another engine's name of the flag."""
     none: Any = _REQUIRED
-    """The value of the command-line word None, for a field that is never None in Python."""
+    """What None stands for, for a field that never is None."""
 
 
 def option(default: Any, help: str, allowed: Range | tuple[str, ...] | None = None, **metadata: Any) -> Any:
@@ -157,12 +157,14 @@ class OptionField:
 
     def normalize(self, value: Any) -> Any:
         """The value in its normal form. Raises ValueError with the field's name, the allowed values and the value."""
+        if value is None and self.option.none is not _REQUIRED:
+            return self.option.none
         if value is None and self.nullable:
             return None
         try:
             return self._normal(value)
         except ValueError as e:
-            nothing = ", or None" if self.nullable else ""
+            nothing = ", or None" if self.nullable or self.option.none is not _REQUIRED else ""
             raise ValueError(f"{self.name} must be {e}{nothing}, got {shown(value)}") from None
 
     def _normal(self, value: Any) -> Any:

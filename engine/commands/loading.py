@@ -3,10 +3,10 @@
 from argparse import Namespace
 from pathlib import Path
 
-from tilewhisper.engine.compat import COMPUTE_TYPES, DEVICES
+from tilewhisper.engine.compat import DEVICES, policy_of
 from tilewhisper.engine.errors import OptionError
 from tilewhisper.models.checkpoint import catalog, default
-from tilewhisper.models.checkpoint.locate import Source, locate
+from tilewhisper.models.checkpoint.locate import HubUse, Source, locate
 from tilewhisper.models.tokenizer.languages import code_of
 
 
@@ -22,22 +22,19 @@ def check_device(name: str | None) -> None:
 def model(args: Namespace) -> Source:
     """The weights of --model, else of the default that knows the language and the task.
 
-    Sets up the hub according to --local_files_only and --model_dir, which `transcribe` has. Raises ModelsError.
+    `transcribe` also has --model_dir and --local_files_only. Raises ModelsError.
     """
     folder, offline = getattr(args, "model_dir", None), getattr(args, "local_files_only", None)
-    if folder or offline:
-        from tilewhisper.models.checkpoint import hub
-
-        hub.configure(folder, offline=bool(offline))
+    hub_use = HubUse(folder, offline=bool(offline))
     if args.model:
-        return (_in_folder(folder, args.model) if folder else None) or locate(args.model)
+        return (_in_folder(folder, args.model) if folder else None) or locate(args.model, hub_use)
     multilingual = _needs_multilingual(args)
     found = (
         default.installed_default(multilingual=multilingual, find=lambda name: _in_folder(folder, name))
         if folder
         else None
     )
-    return found or default.default_model(multilingual=multilingual)
+    return found or default.default_model(hub_use, multilingual=multilingual)
 
 
 def english_only_note(args: Namespace, source: Source) -> str | None:
@@ -49,7 +46,7 @@ def english_only_note(args: Namespace, source: Source) -> str | None:
 
 def policy(args: Namespace) -> tuple[str, list[str]]:
     """A policy's name, and the overrides on top of it, the user's own last."""
-    name, overrides = COMPUTE_TYPES[args.compute_type or "default"]
+    name, overrides = policy_of(args.compute_type or "default")
     return args.policy or name, [*overrides, *args.backend]
 
 

@@ -5,7 +5,7 @@ import argparse
 from tilewhisper import __version__
 from tilewhisper.engine.commands import flags
 from tilewhisper.engine.commands.outputs import ALL
-from tilewhisper.engine.compat import COMPUTE_TYPES
+from tilewhisper.engine.compat import COMPUTE_TYPES, NEAREST
 from tilewhisper.engine.options import TranscriptionOptions
 from tilewhisper.engine.output.writers import WRITERS
 from tilewhisper.engine.routing.policy import DEFAULT_POLICY
@@ -95,7 +95,7 @@ def _add_machine(p: argparse._ArgumentGroup) -> None:
     which.add_argument("--policy", metavar="NAME|FILE", help=_POLICY)
     which.add_argument(
         "--compute_type",
-        choices=COMPUTE_TYPES,
+        choices=(*COMPUTE_TYPES, *NEAREST),
         help=f"CTranslate2's name of a policy: {_compute_types()}",
     )
     _add_backend(p)

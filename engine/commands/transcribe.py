@@ -78,7 +78,11 @@ def _load(task: TranscribeTask, args: Namespace, err: Console) -> "WhisperModel"
 
     options = TranscriptionOptions(**task.options)
     model = WhisperModel(
-        task.model, policy=task.policy, backends=task.backends, cpu_threads=args.threads, settings=settings(args)
+        task.model,
+        cpu_threads=args.threads,
+        policy=task.policy,
+        backends=task.backends,
+        settings=settings(args),
     )
     model.check(options)
     if warning := machine_warning(model.policy):

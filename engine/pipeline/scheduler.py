@@ -15,13 +15,11 @@ from contextlib import suppress
 from functools import partial
 from typing import NamedTuple, TypeVar
 
-from tilewhisper.engine.decoding.batch import Attempt, Batch, DecodedWindow
-from tilewhisper.engine.errors import ModelClosed
-from tilewhisper.engine.pipeline.fallback import Attempts, decode_window
-from tilewhisper.engine.pipeline.segmenter import Segmenter, WindowResult
-from tilewhisper.engine.pipeline.session import Session
+from tilewhisper.engine.decoding.batch import Attempt, Batch
+from tilewhisper.engine.errors import EngineError, ForkError, ModelClosed
+from tilewhisper.engine.pipeline import fork
+from tilewhisper.engine.pipeline.job import Job
 from tilewhisper.engine.report import Seconds, SharedClock, StageName
-from tilewhisper.engine.results import Segment
 
 MAX_BATCH = 32
 """Windows. 60 clips of base took 4-8 % less time than by 16, and no less by 60."""
@@ -29,72 +27,6 @@ MAX_FINISHED = 4
 """In batches: finished jobs that may wait, with their audio, for the jobs before them in order."""
 
 T = TypeVar("T")
-
-
-class Job:
-    """The windows of some clips of one session, decoded one after the other."""
-
-    def __init__(self, session: Session, segmenter: Segmenter, batch_size: int = 1) -> None:
-        """`batch_size` is how many windows the caller wants decoded together, where it exceeds `MAX_BATCH`."""
-        self.session, self.batch_size = session, batch_size
-        self._segmenter = segmenter
-        self._attempts: Attempts | None = None
-        self._attempt: Attempt | None = None
-        self._segments: deque[Segment] = deque()
-        self.windows_done = 0
-        self.done = segmenter.request is None
-        """Whether no window follows: the job is finished, failed or cancelled."""
-        self.cancelled = False
-        self.error: Exception | None = None
-        """Why the job failed."""
-
-    @property
-    def position(self) -> int:
-        """The frame before which everything is transcribed."""
-        return self._segmenter.position
-
-    def take_segments(self) -> list[Segment]:
-        """The segments that are new since the last call, without numbers."""
-        return [self._segments.popleft() for _ in range(len(self._segments))]
-
-    def next_attempt(self) -> Attempt:
-        """The next attempt to decode; encodes the next window if need be. For the loop."""
-        request = self._segmenter.request
-        assert request is not None, "the job is done"
-        with self.session.clock("total"):
-            if self._attempts is None:
-                attempts = decode_window(self.session, request)
-                self._attempt = next(attempts)
-                self._attempts = attempts
-        assert self._attempt is not None
-        return self._attempt
-
-    def accept(self, decoded: DecodedWindow) -> None:
-        """Take the result of the attempt. For the loop."""
-        assert self._attempts is not None, "no attempt was requested"
-        with self.session.clock("total"):
-            try:
-                self._attempt = self._attempts.send(decoded)
-                return
-            except StopIteration as finished:
-                result: WindowResult = finished.value
-            self._attempts = self._attempt = None
-            self._segments.extend(self._segmenter.accept(result))
-        # After the segments are in place: the job's owner may look from another thread.
-        self.done = self.done or self._segmenter.request is None
-        self.windows_done += 1
-
-    def restart_window(self) -> None:
-        """Forget the attempts at the current window, which starts again. For the loop."""
-        self._attempts = self._attempt = None
-
-    def fail(self, error: Exception) -> None:
-        """End the job with an error that its owner will raise. For the loop."""
-        self.error, self.done = error, True
-
-    def cancel(self) -> None:
-        """End the job without an error."""
-        self.cancelled = self.done = True
 
 
 class _Place(NamedTuple):
@@ -110,15 +42,22 @@ class _Place(NamedTuple):
 class Scheduler:
     """Runs jobs and other calls on one model. All public methods may be called from any thread."""
 
-    def __init__(self, batch: Batch, max_batch: int = MAX_BATCH) -> None:
-        self._batch, self._max_batch = batch, max_batch
+    def __init__(self, batch: Batch, max_batch: int = MAX_BATCH, *, on_device: bool = False) -> None:
+        """`on_device`: the model uses a device, which a forked process cannot."""
+        self._batch, self._max_batch, self._on_device = batch, max_batch, on_device
         self._turn = threading.Condition()
-        self._looping = self._closed = False
+        self._looping: int | None = None
+        """The thread that runs the loop now."""
+        self._forks = 0
+        """Forks that wait for the step under way, or copy the process."""
+        self._closed: Callable[[], EngineError] | None = None
+        """Makes the error of every use."""
         self._calls: deque[Callable[[], None]] = deque()
         self._jobs: dict[Job, None] = {}  # all that are not done, in the order they came
         self._waiting: deque[Job] = deque()
         self._places: dict[Attempt, _Place] = {}
         self._clock = SharedClock()
+        fork.register(self)
 
     def submit(self, job: Job) -> None:
         """Queue a job. Raises ModelClosed."""
@@ -164,12 +103,12 @@ class Scheduler:
         """Take part in the loop until `ready()`, which is asked between two steps. Raises ModelClosed."""
         while not ready():
             with self._turn:
-                while self._looping and not ready():
+                while (self._looping or self._forks) and not ready():
                     self._turn.wait()
                 if ready():
                     return
                 self.check_open()
-                self._looping = True
+                self._looping = threading.get_ident()
             try:
                 self._step()
             except BaseException:  # an interrupt in this thread, while it runs the jobs of others too
@@ -177,27 +116,63 @@ class Scheduler:
                 raise
             finally:
                 with self._turn:
-                    self._looping = False
+                    self._looping = None
                     self._turn.notify_all()
 
     def close(self) -> None:
         """End all jobs with ModelClosed once the step under way is over; everything else is refused from now on."""
         with self._turn:
-            self._closed = True
-            for job in [*self._jobs]:
-                job.fail(ModelClosed())
+            self._closed = ModelClosed
+            self._end_jobs(ModelClosed)
             while self._looping:
                 self._turn.wait()
-            self._jobs.clear()
-            self._waiting.clear()
-            self._places.clear()
-            self._batch.clear()
+            self._clear()
             self._turn.notify_all()
 
     def check_open(self) -> None:
-        """Raise ModelClosed after `close`."""
+        """Raise ModelClosed after `close`; in a forked process raise ForkError if the model is on a device."""
         if self._closed:
-            raise ModelClosed
+            raise self._closed()
+
+    def before_fork(self) -> bool:
+        """Wait for the step under way, and let none start; False in a signal handler that interrupted it."""
+        if self._looping == threading.get_ident():
+            return False
+        self._turn.acquire()
+        self._forks += 1
+        try:
+            while self._looping:
+                self._turn.wait()
+        except BaseException:
+            self.after_fork_in_parent()
+            raise
+        return True
+
+    def after_fork_in_parent(self) -> None:
+        """Let the next step start."""
+        self._forks -= 1
+        self._turn.notify_all()
+        self._turn.release()
+
+    def after_fork_in_child(self) -> None:
+        """Start anew: the threads that wait for the jobs are not in this process."""
+        self._turn = threading.Condition()
+        self._looping, self._forks = None, 0
+        self._calls.clear()
+        self._end_jobs(ForkError.of_transcription)
+        self._clear()
+        if self._on_device and not self._closed:
+            self._closed = ForkError.of_device
+
+    def _end_jobs(self, error: Callable[[], EngineError]) -> None:
+        for job in [*self._jobs]:
+            job.fail(error())
+
+    def _clear(self) -> None:
+        self._jobs.clear()
+        self._waiting.clear()
+        self._places.clear()
+        self._batch.clear()
 
     def _step(self) -> None:
         """Run the calls that wait; without any, fill the free places and decode one token of each window."""

@@ -8,7 +8,8 @@ from typing import Any
 from tilewhisper.engine.errors import USER_ERRORS, ModelClosed
 from tilewhisper.engine.options import TranscriptionOptions
 from tilewhisper.engine.pipeline.frontend import AudioFeatures
-from tilewhisper.engine.pipeline.scheduler import Job, Scheduler, run_in_order
+from tilewhisper.engine.pipeline.job import Job
+from tilewhisper.engine.pipeline.scheduler import Scheduler, run_in_order
 from tilewhisper.engine.pipeline.segmenter import Clip, Segmenter
 from tilewhisper.engine.pipeline.session import Session
 from tilewhisper.engine.progress import Progress, progress_bar
@@ -23,7 +24,7 @@ class Transcription(Iterator[Segment]):
     """One file's segments, decoded as they are asked for, and the report of the run."""
 
     def __init__(self, scheduler: Scheduler, session: Session, jobs: Iterator[Job], progress: Progress | None) -> None:
-        self.info = session.info
+        self.info = replace(session.info)  # the caller may change it, and the session goes on
         self._scheduler, self._session, self._jobs, self._progress = scheduler, session, jobs, progress
         self._running: list[Job] = []
         self._cancelled = False
@@ -66,7 +67,7 @@ class Transcription(Iterator[Segment]):
             yield job
 
     def _show_progress(self, position: int, bar: Progress | None) -> None:
-        info, session = self.info, self._session
+        info, session = self._session.info, self._session
         total = info.duration if session.features.timeline is None else info.duration_after_vad
         end = max(clip.last for clip in session.clips)
         done = total if position >= end else position / FRAMES_PER_SECOND

@@ -43,6 +43,16 @@ _one_at_a_time = threading.RLock()
 _loaded: Path | None = None
 
 
+def _renew_lock() -> None:
+    """In a forked process, which does not have the thread that may hold the lock."""
+    global _one_at_a_time
+    _one_at_a_time = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows, which has no fork
+    os.register_at_fork(after_in_child=_renew_lock)
+
+
 @dataclass(frozen=True)
 class Build:
     """The sources, flags and cache of a library. A build with other flags is another file."""

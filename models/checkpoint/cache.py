@@ -33,7 +33,7 @@ from tilewhisper.models.checkpoint import loader, modules
 from tilewhisper.models.checkpoint.config import ModelConfig
 from tilewhisper.models.checkpoint.generation_config import GenerationConfig
 from tilewhisper.models.checkpoint.loader import Checkpoint
-from tilewhisper.models.checkpoint.locate import VOCABULARY_FILES, Source, locate
+from tilewhisper.models.checkpoint.locate import DEFAULT_HUB_USE, VOCABULARY_FILES, HubUse, Source, locate
 from tilewhisper.models.errors import CheckpointError
 from tilewhisper.models.tokenizer.tokenizer import Tokenizer
 
@@ -52,9 +52,9 @@ _READERS = (Path(__file__).parent, Path(__file__).parents[1] / "tokenizer")
 _log = logging.getLogger(__name__)
 
 
-def load(name_or_path: str | Path | Source) -> Checkpoint:
+def load(name_or_path: str | Path | Source, hub_use: HubUse = DEFAULT_HUB_USE) -> Checkpoint:
     """Load a checkpoint, from the cache if it is there; results and errors are those of `loader.load`, bit for bit."""
-    source = locate(name_or_path)
+    source = locate(name_or_path, hub_use)
     try:
         path = path_of(source)
     except OSError:  # files that vanished or a folder that cannot be listed: the reader's error explains it

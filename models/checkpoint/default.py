@@ -5,9 +5,10 @@ Installed models need no download: their weights came by pip or are in the Huggi
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 
 from tilewhisper.models.checkpoint import catalog
-from tilewhisper.models.checkpoint.locate import Source, find_installed, locate
+from tilewhisper.models.checkpoint.locate import DEFAULT_HUB_USE, HubUse, Source, find_installed, locate
 from tilewhisper.models.errors import ModelNotFound
 
 FALLBACK = "base"
@@ -32,13 +33,13 @@ def installed_default(
     return None
 
 
-def default_model(*, multilingual: bool = False) -> Source:
+def default_model(hub_use: HubUse = DEFAULT_HUB_USE, *, multilingual: bool = False) -> Source:
     """The installed default, else `FALLBACK` from the hub. Raises ModelNotFound where it cannot be downloaded."""
-    if source := installed_default(multilingual=multilingual):
+    if source := installed_default(multilingual=multilingual, find=partial(find_installed, hub_use=hub_use)):
         return source
     missing = f"no {'multilingual ' if multilingual else ''}model is installed"
     try:
-        return replace(locate(FALLBACK), reason=f"default, as {missing}")
+        return replace(locate(FALLBACK, hub_use), reason=f"default, as {missing}")
     except ModelNotFound as error:
         raise ModelNotFound(f"{missing}: {error}") from error
 

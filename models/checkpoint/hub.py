@@ -1,7 +1,7 @@
 """Download from the Hugging Face hub and look up its cache: the only file that imports huggingface_hub.
 
 Being offline is normal: the hub is asked once, within a deadline that includes name resolution, and never again.
-huggingface_hub itself determines offline mode, endpoint, cache and token.
+huggingface_hub itself determines endpoint and token, and offline mode and cache where a model sets none of its own.
 """
 
 from __future__ import annotations
@@ -29,19 +29,10 @@ class Unavailable(Exception):  # noqa: N818 (never reaches the user: `locate` tu
     """The hub cannot provide a repository; the message is the reason, a clause without capital and period."""
 
 
-def configure(cache: str | None, *, offline: bool) -> None:
-    """Set the cache folder for this process (None: unchanged), and forbid downloads if `offline`."""
-    # huggingface_hub stores HF_HUB_CACHE and HF_HUB_OFFLINE of the environment in these constants and reads them there.
-    if cache:
-        constants.HF_HUB_CACHE = str(Path(cache).expanduser().absolute())
-    if offline:
-        constants.HF_HUB_OFFLINE = True
-
-
-def cached_folder(repository: str) -> Path | None:
-    """The folder of a repository's main revision in the local cache, or None; it may be incomplete."""
+def cached_folder(repository: str, cache: str | Path | None) -> Path | None:
+    """The folder of a repository's main revision in a cache, or None; it may be incomplete. See `locate.HubUse`."""
     # Reads the cache's documented layout itself, because huggingface_hub's own function takes 0.4 s to import.
-    cached = Path(constants.HF_HUB_CACHE, f"models--{repository.replace('/', '--')}")
+    cached = Path(_folder(cache), f"models--{repository.replace('/', '--')}")
     try:
         folder = cached / "snapshots" / (cached / "refs" / "main").read_text("utf-8").strip()
     except OSError:
@@ -49,7 +40,11 @@ def cached_folder(repository: str) -> Path | None:
     return folder if (folder / "config.json").is_file() else None
 
 
-def download(repository: str, weights: Sequence[str]) -> Path:
+def _folder(cache: str | Path | None) -> Path:
+    return Path(cache or constants.HF_HUB_CACHE).expanduser().absolute()
+
+
+def download(repository: str, weights: Sequence[str], cache: str | Path | None, *, offline: bool) -> Path:
     """Download a repository's configuration, tokenizer and weights into the cache and return the folder.
 
     The weights are the first name of `weights` that the repository has, else CTranslate2's model.bin. Raises
@@ -57,6 +52,9 @@ def download(repository: str, weights: Sequence[str]) -> Path:
     """
     from huggingface_hub import snapshot_download
 
+    if offline or constants.is_offline_mode():
+        by = "local_files_only" if offline else "HF_HUB_OFFLINE"
+        raise Unavailable(f"not in the cache, and {by} forbids downloads")
     files = _files(repository)
     chosen = next((name for name in (*weights, "model.bin") if name in files), None)
     if chosen is None:
@@ -65,15 +63,15 @@ def download(repository: str, weights: Sequence[str]) -> Path:
     stem, _, ending = chosen.removesuffix(".index.json").rpartition(".")
     shards = [f"{stem}-*-of-*.{ending}"] if chosen.endswith(".index.json") else []
     try:
-        return Path(snapshot_download(repository, allow_patterns=[*_SMALL_FILES, chosen, *shards]))
+        return Path(
+            snapshot_download(repository, cache_dir=_folder(cache), allow_patterns=[*_SMALL_FILES, chosen, *shards])
+        )
     except Exception as error:  # the errors of the hub, httpx and the file system have no common base class
         raise Unavailable(f"the download failed ({_one_line(error)})") from error
 
 
 def _files(repository: str) -> set[str]:
     """Ask the hub for the names of the repository's files, within `DEADLINE`. Raises Unavailable."""
-    if constants.is_offline_mode():
-        raise Unavailable("not in the cache, and HF_HUB_OFFLINE or --local_files_only forbids downloads")
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
 

@@ -56,7 +56,20 @@ class Source:
     reason: str = "requested"
 
 
-def locate(name_or_path: str | Path | Source) -> Source:
+@dataclass(frozen=True)
+class HubUse:
+    """What one model may do with the Hugging Face hub and its cache."""
+
+    cache: str | Path | None = None
+    """The folder that downloads go to and are found in; None is huggingface_hub's own."""
+    offline: bool = False
+    """Never ask the hub; huggingface_hub's own setting HF_HUB_OFFLINE has the same effect."""
+
+
+DEFAULT_HUB_USE = HubUse()
+
+
+def locate(name_or_path: str | Path | Source, hub_use: HubUse = DEFAULT_HUB_USE) -> Source:
     """Find a checkpoint by official name ("base"), hub id ("org/name") or path; a Source is returned as it is.
 
     Raises ModelNotFound when it does not exist or cannot be downloaded, CheckpointError when a path has no weights in a
@@ -75,15 +88,15 @@ def locate(name_or_path: str | Path | Source) -> Source:
         raise ModelNotFound(f"{name}: no such file or folder; expected a checkpoint's path, or a name such as base")
     if size is None and not _HUB_NAME.fullmatch(name):
         raise ModelNotFound(_unknown(name))
-    if size and (source := find_installed(size.name)):
+    if size and (source := find_installed(size.name, hub_use)):
         return source
-    return _from_hub(name, size.hub_id if size else name)
+    return _from_hub(name, size.hub_id if size else name, hub_use)
 
 
-def find_installed(name: str) -> Source | None:
+def find_installed(name: str, hub_use: HubUse = DEFAULT_HUB_USE) -> Source | None:
     """An official model whose weights need no download: of an installed package, else in the Hugging Face cache."""
     package = catalog.PACKAGES.get(name)
-    return (installed(package) if package else None) or _cached(name, catalog.SIZES[name].hub_id)
+    return (installed(package) if package else None) or _cached(name, catalog.SIZES[name].hub_id, hub_use)
 
 
 def _exists(path: Path) -> bool:
@@ -188,22 +201,22 @@ def installed(package: catalog.WeightPackage) -> Source | None:
     )
 
 
-def _cached(name: str, repository: str) -> Source | None:
+def _cached(name: str, repository: str, hub_use: HubUse) -> Source | None:
     from tilewhisper.models.checkpoint import hub  # imports huggingface_hub
 
-    folder = hub.cached_folder(repository)
+    folder = hub.cached_folder(repository, hub_use.cache)
     source = _in_folder(folder, name) if folder else None
     return replace(source, origin=f"Hugging Face cache, {repository}") if source else None
 
 
-def _from_hub(name: str, repository: str) -> Source:
+def _from_hub(name: str, repository: str, hub_use: HubUse) -> Source:
     """The checkpoint in the Hugging Face cache, downloaded if it is not there yet."""
-    if source := _cached(name, repository):
+    if source := _cached(name, repository, hub_use):
         return source
     from tilewhisper.models.checkpoint import hub
 
     try:
-        folder = hub.download(repository, HF_WEIGHTS)
+        folder = hub.download(repository, HF_WEIGHTS, hub_use.cache, offline=hub_use.offline)
     except hub.Unavailable as reason:
         raise ModelNotFound(_unavailable(name, repository, str(reason))) from reason
     return replace(_from_path(folder, name), origin=f"Hugging Face hub, {repository}")

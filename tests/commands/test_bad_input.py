@@ -164,8 +164,8 @@ def test_options_beyond_the_model_or_machine_are_refused(tilewhisper, options, w
     [
         ({"initial_prompt": [999_999]}, "initial_prompt must hold token ids >= 0 and <= 51863, got 999999"),
         ({"suppress_tokens": [51_864]}, "suppress_tokens must hold token ids >= 0 and <= 51863, got 51864"),
-        ({"beam_size": 100_000}, "beam_size must be >= 1 and <= 64, got 100000"),
-        ({"beam_size": 0}, "beam_size must be >= 1 and <= 64, got 0"),
+        ({"beam_size": 100_000}, "beam_size must be >= 1 and <= 64, or None, got 100000"),
+        ({"beam_size": 0}, "beam_size must be >= 1 and <= 64, or None, got 0"),
         ({"batch_size": -3}, "batch_size must be >= 1 and <= 256, or None, got -3"),
         ({"batch_size": 0}, "batch_size must be >= 1 and <= 256, or None, got 0"),
     ],

@@ -144,6 +144,7 @@ def test_flags_become_options(options, words, expected):
         ("", "cpu", ()),
         ("--compute_type default", "cpu", ()),
         ("--compute_type float32", "torch", ()),
+        ("--compute_type int8_float16", "int8", ()),
         ("--compute_type int8 --backend layers.0.*=torch", "int8", ("layers.0.*=torch",)),
         ("--policy bf16", "bf16", ()),
     ],
@@ -218,18 +219,13 @@ def test_the_default_model_is_searched_in_the_model_folder_first(tilewhisper, mo
     assert model.requests[-1].model.reason == "default, multilingual"
 
 
-def test_weights_are_searched_in_the_model_folder_first(tilewhisper, model, tmp_path, monkeypatch):
-    from huggingface_hub import constants
-
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", constants.HF_HUB_CACHE)
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+def test_weights_are_searched_in_the_model_folder_first(tilewhisper, model, tmp_path):
     (tmp_path / "large-v3-turbo.pt").write_bytes(b"PK\x03\x04")
     assert tilewhisper("transcribe", SAMPLE, "--model", "turbo", "--model_dir", tmp_path).status == 0
     assert model.requests[-1].model.name == str(tmp_path / "large-v3-turbo.pt")
     finished = tilewhisper("transcribe", SAMPLE, "--model", "small", "--model_dir", tmp_path, "--local_files_only")
     assert finished.status == 2
-    assert "--local_files_only forbids" in finished.errors[0]
-    assert str(tmp_path) == constants.HF_HUB_CACHE
+    assert "local_files_only forbids" in finished.errors[0]
 
 
 @pytest.mark.parametrize(
@@ -270,14 +266,14 @@ def test_weights_without_a_pip_package_are_sought_on_the_hub(tilewhisper, model)
     ("words", "error"),
     [
         ("--beam_size two", "--beam_size: must be an integer, got 'two'"),
-        ("--beam_size 0", "beam_size must be >= 1 and <= 64, got 0"),
+        ("--beam_size 0", "beam_size must be >= 1 and <= 64, or None, got 0"),
         ("--patience x", "--patience: must be a number, got 'x'"),
         ("--word_timestamps yes", "--word_timestamps: must be True or False, got 'yes'"),
         ("--suppress_tokens a", "--suppress_tokens: must be token ids such as -1 or 11,13, got 'a'"),
         ("--output_format pdf", "invalid choice: 'pdf'"),
         ("--task sing", "invalid choice: 'sing'"),
         ("--device cuda", "--device must be cpu or auto, got cuda: this engine computes on the CPU"),
-        ("--compute_type float16", "invalid choice: 'float16'"),
+        ("--compute_type float8", "invalid choice: 'float8'"),
         ("--compute_type int8 --policy torch", "not allowed with"),
         (
             "--temperature_increment_on_fallback 0",

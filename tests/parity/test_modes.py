@@ -177,7 +177,7 @@ def test_transcribe_has_faster_whispers_parameters():
     ("parameters", "word"),
     [
         ({"device": "cuda"}, "CPU"),
-        ({"compute_type": "float16"}, "float32"),
+        ({"compute_type": "float8"}, "float32"),
         ({"num_workers": 4}, "transcribe_many"),
         ({"revision": "v1"}, "path"),
         ({"beams": 5}, "leave it out"),

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,7 +13,7 @@ import huggingface_hub
 import pytest
 
 from tilewhisper.models.checkpoint import hub
-from tilewhisper.models.checkpoint.locate import locate
+from tilewhisper.models.checkpoint.locate import HubUse, locate
 from tilewhisper.models.errors import CheckpointError, ModelNotFound
 
 GGML, ZIP, PICKLE, CT2 = b"lmgg", b"PK\x03\x04", b"\x80\x02", b"\x06\0\0\0\x0c\0WhisperSpec\0"
@@ -119,7 +120,8 @@ def test_only_one_format_of_weights_is_downloaded(
 ) -> None:
     requested: list[list[str]] = []
 
-    def fetch(_repository: str, allow_patterns: list[str]) -> str:
+    def fetch(_repository: str, cache_dir: Path, allow_patterns: list[str]) -> str:
+        assert cache_dir == tmp_path / "cache"
         requested.append(allow_patterns)
         folder = hf_folder(tmp_path / "snapshot", weights=fetched[0])
         (folder / fetched[0]).write_bytes(CT2)
@@ -132,6 +134,31 @@ def test_only_one_format_of_weights_is_downloaded(
     assert source.kind == ("ctranslate2" if files == ["model.bin"] else "hf")
     assert source.origin == "Hugging Face hub, org/thing"
     assert [name for name in requested[0] if "model" in name] == fetched
+
+
+@pytest.mark.usefixtures("no_hub")
+def test_offline_and_the_cache_belong_to_one_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where several threads load models."""
+    monkeypatch.setattr(hub, "DEADLINE", 0.1)
+    folder = tmp_path / "mine" / "models--openai--whisper-small"
+    hf_folder(folder / "snapshots" / "abc")
+    (folder / "refs").mkdir()
+    (folder / "refs" / "main").write_text("abc")
+
+    def outcome(use: HubUse) -> str:
+        try:
+            return locate("small", use).origin
+        except ModelNotFound as error:
+            return str(error)
+
+    uses = [HubUse(tmp_path / "mine", offline=True), HubUse(offline=True), HubUse()] * 4
+    with ThreadPoolExecutor(len(uses)) as threads:
+        outcomes = list(threads.map(outcome, uses))
+    cached, forbidden, asked = outcomes[:3]
+    assert outcomes == [cached, forbidden, asked] * 4
+    assert cached == "Hugging Face cache, openai/whisper-small"
+    assert "local_files_only forbids downloads" in forbidden
+    assert "did not answer" in asked and "forbids" not in asked
 
 
 @pytest.mark.parametrize(("magic", "kind"), [(GGML, "ggml"), (ZIP, "openai"), (PICKLE, "openai"), (CT2, "ctranslate2")])

@@ -59,13 +59,13 @@ def test_names_order_and_defaults_are_those_of_faster_whisper():
         ({"language": 7}, "language must be a language's code or English name, or auto, or None, got 7"),
         ({"max_new_tokens": 0}, "max_new_tokens must be >= 1 and <= 448, or None, got 0"),
         ({"max_initial_timestamp": -0.5}, "max_initial_timestamp must be >= 0 and <= 30, or None, got -0.5"),
-        ({"beam_size": 0}, "beam_size must be >= 1 and <= 64, got 0"),
-        ({"beam_size": 100_000}, "beam_size must be >= 1 and <= 64, got 100000"),
-        ({"beam_size": "5"}, "beam_size must be an integer >= 1 and <= 64, got '5'"),
-        ({"beam_size": True}, "beam_size must be an integer >= 1 and <= 64, got True"),
-        ({"beam_size": 5.0}, "beam_size must be an integer >= 1 and <= 64, got 5.0"),
-        ({"patience": 0.0}, "patience must be > 0 and <= 448, got 0.0"),
-        ({"patience": None}, "patience must be a number > 0 and <= 448, got None"),
+        ({"beam_size": 0}, "beam_size must be >= 1 and <= 64, or None, got 0"),
+        ({"beam_size": 100_000}, "beam_size must be >= 1 and <= 64, or None, got 100000"),
+        ({"beam_size": "5"}, "beam_size must be an integer >= 1 and <= 64, or None, got '5'"),
+        ({"beam_size": True}, "beam_size must be an integer >= 1 and <= 64, or None, got True"),
+        ({"beam_size": 5.0}, "beam_size must be an integer >= 1 and <= 64, or None, got 5.0"),
+        ({"patience": 0.0}, "patience must be > 0 and <= 448, or None, got 0.0"),
+        ({"patience": "1"}, "patience must be a number > 0 and <= 448, or None, got '1'"),
         ({"repetition_penalty": math.nan}, "repetition_penalty must be >= 0.01 and <= 100, got nan"),
         ({"no_speech_threshold": math.inf}, "no_speech_threshold must be >= 0 and <= 1, or None, got inf"),
         ({"temperature": ()}, r"temperature must be 0 or a number >= 0.01 and <= 10, .*, got \(\)"),
@@ -80,7 +80,7 @@ def test_names_order_and_defaults_are_those_of_faster_whisper():
         ({"hotwords": 3}, "hotwords must be text, or None, got 3"),
         ({"initial_prompt": [-1]}, r"initial_prompt must be text or token ids >= 0, or None, got \[-1\]"),
         ({"initial_prompt": b"text"}, "initial_prompt must be text or token ids >= 0, or None, got b'text'"),
-        ({"suppress_tokens": "-1"}, "suppress_tokens must be token ids >= 0, or -1 for .*, or None, got '-1'"),
+        ({"suppress_tokens": "x"}, "suppress_tokens must be token ids >= 0, or -1 for .*, or None, got 'x'"),
         ({"suppress_tokens": [-2]}, r"suppress_tokens must be token ids >= 0, or -1 for .*, or None, got \[-2\]"),
         ({"clip_timestamps": "0,x"}, "clip_timestamps must be seconds >= 0: start,end.*, got '0,x'"),
         (
@@ -151,8 +151,8 @@ def test_any_value_of_a_vad_option_is_accepted_or_refused_with_its_name(value):
 
 
 def assert_well_formed(field, value):
-    """Holds that a value of a plain field is of the annotated type and within its range."""
-    if value is None:
+    """Holds that a value of a plain field, or what None stands for, is of the annotated type and within its range."""
+    if value is None and (value := field.normalize(None)) is None:
         assert field.nullable
         return
     if field.option.check:
@@ -185,13 +185,33 @@ def test_every_documented_bound_is_accepted_and_the_next_value_is_not(record, na
             record(**{name: beyond})
 
 
-def test_none_is_accepted_if_the_annotation_allows_it():
+OPENAIS_NONE = {"beam_size": 1, "best_of": 1, "patience": 1.0, "length_penalty": 1.0}
+"""What openai-whisper does for None: no beams, one sample, as many hypotheses as beams, the mean log-probability."""
+
+
+def test_none_is_accepted_if_the_annotation_allows_it_or_openai_whisper_has_a_meaning_for_it():
     for name, field in FIELDS.items():
-        if field.nullable:
-            assert getattr(TranscriptionOptions(**{name: None}), name) is None
+        if field.nullable or name in OPENAIS_NONE:
+            assert getattr(TranscriptionOptions(**{name: None}), name) == OPENAIS_NONE.get(name)
         else:
             with pytest.raises(OptionError, match=f"^{name} must be .*, got None"):
                 TranscriptionOptions(**{name: None})
+
+
+@pytest.mark.parametrize(
+    ("given", "normal"),
+    [
+        ({"suppress_tokens": "-1"}, (-1,)),
+        ({"suppress_tokens": "11, 13"}, (11, 13)),
+        ({"suppress_tokens": ""}, ()),
+        ({"temperature": np.arange(0, 0.5, 0.2)}, (0.0, 0.2, 0.4)),
+        ({"temperature": range(2)}, (0.0, 1.0)),
+        ({"temperature": np.float32(0.5)}, 0.5),
+    ],
+)
+def test_openai_whispers_spellings_are_accepted(given, normal):
+    ((name, value),) = given.items()
+    assert getattr(TranscriptionOptions(**{name: value}), name) == normal
 
 
 def test_numbers_of_numpy_become_pythons():

@@ -7,14 +7,16 @@ import pytest
 from tilewhisper.engine.pipeline.frontend import AudioFeatures
 from tilewhisper.engine.pipeline.transcription import placed
 from tilewhisper.engine.results import Segment, Word
+from tilewhisper.models.audio.facts import AudioLog
 from tilewhisper.models.audio.log_mel import LogMel
 from tilewhisper.models.audio.vad import SpeechSpan, Timeline
 from tilewhisper.models.constants import SAMPLE_RATE
 
 SPEECH = (SpeechSpan(0, 11 * SAMPLE_RATE), SpeechSpan(50 * SAMPLE_RATE, 60 * SAMPLE_RATE))
 """From 0 to 11 s and from 50 to 60 s; the cut is at 11 s of the joined audio."""
-CUT_OUT = AudioFeatures(LogMel(), 70.0, SPEECH, Timeline(SPEECH))
-WHOLE = AudioFeatures(LogMel(), 70.0, SPEECH)
+UNHEARD = AudioFeatures(LogMel(), 70.0, AudioLog(seconds=70.0).facts())
+WHOLE = replace(UNHEARD, speech=SPEECH)
+CUT_OUT = replace(WHOLE, timeline=Timeline(SPEECH))
 
 
 def segment(start, end, words=None):
@@ -64,7 +66,7 @@ def test_words_in_a_chunk_stay():
 
 
 def test_without_vad_times_stay():
-    assert placed(segment(1.0, 2.0), 5, AudioFeatures(LogMel(), 70.0)) == replace(segment(1.0, 2.0), id=5)
+    assert placed(segment(1.0, 2.0), 5, UNHEARD) == replace(segment(1.0, 2.0), id=5)
 
 
 def test_only_a_cut_of_a_second_or_more_is_a_pause():

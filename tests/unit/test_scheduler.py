@@ -14,8 +14,9 @@ import pytest
 from tilewhisper.engine.decoding.batch import DecodedWindow
 from tilewhisper.engine.errors import ModelClosed
 from tilewhisper.engine.options import TranscriptionOptions
+from tilewhisper.engine.pipeline.job import Job
 from tilewhisper.engine.pipeline.prompt import Prompt
-from tilewhisper.engine.pipeline.scheduler import Job, Scheduler, run_in_order
+from tilewhisper.engine.pipeline.scheduler import Scheduler, run_in_order
 from tilewhisper.engine.pipeline.segmenter import WindowRequest
 
 
@@ -292,7 +293,7 @@ def test_close_ends_threads_that_wait():
     batch = FakeBatch()
     scheduler, errors = Scheduler(batch), []
     running = threading.Event()
-    batch._before_step = running.set
+    batch._before_step = lambda: running.set() if len(batch.left) == 2 else None
 
     def work(name):
         one = job(name, 10**9)
@@ -307,6 +308,37 @@ def test_close_ends_threads_that_wait():
     for thread in threads:
         thread.join(20)
     assert errors == [ModelClosed] * 2
+
+
+def test_a_fork_waits_for_the_step_under_way_only():
+    """The thread in the loop would always start its next step before the forking thread wakes up."""
+    batch = FakeBatch(lambda: time.sleep(0.001))
+    scheduler, one = Scheduler(batch), job("a", 2000)
+    thread = threading.Thread(target=lambda: list(run_in_order(scheduler, iter([one]), 1)))
+    thread.start()
+    while not batch.steps:
+        time.sleep(0.001)
+    for _ in range(5):
+        before = batch.steps
+        assert scheduler.before_fork()
+        at_fork = batch.steps
+        assert at_fork <= before + 2 and not batch.half_written
+        time.sleep(0.05)
+        assert batch.steps == at_fork
+        scheduler.after_fork_in_parent()
+        while batch.steps == at_fork and thread.is_alive():
+            time.sleep(0.001)
+    scheduler.cancel(one)
+    thread.join(20)
+    assert not thread.is_alive()
+
+
+def test_a_fork_in_the_middle_of_a_step_does_not_wait_for_itself():
+    """As in a signal handler that interrupts the step."""
+    found = []
+    scheduler = Scheduler(FakeBatch(lambda: found.append(scheduler.before_fork())))
+    assert all_texts(scheduler, [job("a", 2)], 1) == {"a": [("a", 2)]}
+    assert found == [False, False]
 
 
 def run_threads(works):
