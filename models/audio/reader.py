@@ -5,8 +5,10 @@ and other rates are resampled with soxr's high-quality filter. Nothing is normal
 valid audio. Unusable audio raises `AudioError`.
 """
 
-import io
 import os
+import re
+import shlex
+import stat
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 import soxr
 
-from tilewhisper.models.audio import containers, soundfiles
+from tilewhisper.models.audio import containers, pipes, soundfiles
 from tilewhisper.models.audio.recording import Block, Samples, join, to_float32
 from tilewhisper.models.constants import SAMPLE_RATE
 from tilewhisper.models.errors import AudioError
@@ -27,6 +29,8 @@ MIN_RATE = 4_000  # Hz; telephone speech has 8000, and a corrupt header must not
 BLOCK_SAMPLES = 65_536  # at the file's own rate; libav's packets of 20 ms are merged into blocks of this size
 
 ARRAY = "the array"  # the name of arrays and tensors in messages
+
+_URL = re.compile(r"[a-z][a-z0-9+.-]+:/", re.IGNORECASE)  # one slash, because pathlib removes the second
 
 if TYPE_CHECKING:
     import torch
@@ -69,8 +73,8 @@ def stream(source: Source) -> Iterator[Samples]:
     """Yield the samples of `decode_audio`, bit for bit, in blocks of a few seconds, so that memory stays constant.
 
     Raises the errors of `decode_audio` when it reaches them: a truncated file is detected at its end. The file is
-    closed after the last block, or with the iterator. File objects and pipes are read into memory first, because they
-    can be read only once.
+    closed after the last block, or with the iterator. File objects and pipes are read to their end first, because they
+    can be read only once; large ones wait in a temporary file.
     """
     if isinstance(source, np.ndarray) or _is_tensor(source):
         name, blocks = ARRAY, _sliced(_from_array(source))
@@ -89,13 +93,15 @@ def stream(source: Source) -> Iterator[Samples]:
 
 
 def check_file(path: str | os.PathLike[str]) -> None:
-    """Raise `AudioError` for a file that is missing, unreadable, empty, or a directory, without decoding it.
+    """Raise `AudioError` for a file that is missing, unreadable, empty, a folder or a device, without decoding it.
 
-    The message is that of `decode_audio`. Pipes and devices are not opened, because they can be read only once.
+    The message is that of `decode_audio`. Pipes are not opened, because they can be read only once.
     """
     name = os.fspath(path)
     with _opening(name):
-        if not (Path(name).is_fifo() or Path(name).is_char_device()):
+        mode = Path(name).stat().st_mode
+        pipes.refuse_device(mode, name)
+        if not stat.S_ISFIFO(mode):
             with Path(name).open("rb") as file:
                 _refuse_empty(file, name)
 
@@ -133,8 +139,10 @@ def _sliced(array: npt.NDArray[Any]) -> Iterator[Block]:
 
 
 def _from_path(name: str) -> Iterator[Block]:
-    with _opening(name), Path(name).open("rb") as file:
-        yield from _decode(file if file.seekable() else io.BytesIO(file.read()), name)
+    with _opening(name):
+        pipes.refuse_device(Path(name).stat().st_mode, name)
+        with Path(name).open("rb") as file:
+            yield from _decode(file, name) if file.seekable() else _from_file_object(file, name)
 
 
 @contextmanager
@@ -143,6 +151,15 @@ def _opening(name: str) -> Iterator[None]:
     try:
         yield
     except FileNotFoundError as error:
+        if _URL.match(name):
+            raise AudioError(
+                f"{name}: URLs are not fetched; download the file first, or pipe it: "
+                f"curl -L {shlex.quote(name)} | tilewhisper transcribe -"
+            ) from error
+        if name == "-":
+            raise AudioError(
+                "-: no such file; standard input is sys.stdin.buffer in Python, and - for tilewhisper transcribe only"
+            ) from error
         raise AudioError(f"{name}: no such file; expected the path of an audio file") from error
     except IsADirectoryError as error:
         raise AudioError(f"{name}: is a directory; expected an audio file") from error
@@ -153,13 +170,8 @@ def _opening(name: str) -> Iterator[None]:
 
 
 def _from_file_object(file: BinaryIO, name: str) -> Iterator[Block]:
-    try:
-        data = file.read()
-    except (OSError, ValueError) as error:  # ValueError: closed, or text that does not decode
-        raise AudioError(f"{name}: cannot be read: {error}") from error
-    if not isinstance(data, bytes):
-        raise AudioError(f"{name}: its read() returns {type(data).__name__}, not bytes; open it in binary mode")
-    return _decode(io.BytesIO(data), name)
+    with pipes.copied(file, name) as copy:
+        yield from _decode(copy, name)
 
 
 def _decode(handle: BinaryIO, name: str) -> Iterator[Block]:
