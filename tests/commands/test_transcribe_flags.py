@@ -224,7 +224,7 @@ def test_weights_without_a_pip_package_are_sought_on_the_hub(tilewhisper, model)
         ("--patience x", "--patience: must be a number, got 'x'"),
         ("--word_timestamps yes", "--word_timestamps: must be True or False, got 'yes'"),
         ("--suppress_tokens a", "--suppress_tokens: must be token ids such as -1 or 11,13, got 'a'"),
-        ("--output_format pdf", "invalid choice: 'pdf'"),
+        ("--output_format pdf", "unknown format 'pdf'; choose from txt, vtt, srt, tsv, json, jsonl and all"),
         ("--task sing", "invalid choice: 'sing'"),
         ("--device cuda", "--device must be cpu or auto, got cuda: this engine computes on the CPU"),
         ("--compute_type float16", "invalid choice: 'float16'"),
