@@ -2,6 +2,7 @@
 
 import errno
 import os
+from argparse import ArgumentTypeError
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,6 +26,15 @@ def check_writable(file: str | Path | None) -> None:
         trial = temporary_beside(path)
         trial.touch(exist_ok=False)
         trial.unlink()
+
+
+def output_file(word: str) -> Path:
+    """A flag's value as a file that can be written. Raises ArgumentTypeError."""
+    try:
+        check_writable(word)
+    except OptionError as e:
+        raise ArgumentTypeError(str(e)) from None
+    return Path(word)
 
 
 def check_separate(outputs: Iterable[tuple[str, str | Path | None]], inputs: Iterable[str | Path]) -> None:

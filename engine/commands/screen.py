@@ -84,8 +84,8 @@ def write(text: str) -> None:
 
 
 def complain(screen: Console, message: str) -> None:
-    """Print an error's line."""
-    say(screen, f"tilewhisper: error: {message}")
+    """Print an error on one line, also where a file's name has several."""
+    say(screen, "tilewhisper: error: " + message.replace("\n", r"\n"))
 
 
 def plain(text: str, style: str = "") -> Text:

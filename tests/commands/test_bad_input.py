@@ -196,8 +196,11 @@ def test_an_output_that_cannot_be_written_is_refused_before_the_work(tilewhisper
 
 
 def test_a_folder_without_write_permission_is_refused(tilewhisper, tmp_path, monkeypatch):
-    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != tmp_path)  # root may write everywhere
-    refused(tilewhisper("transcribe", SAMPLE, "--report", tmp_path / "r.json"), "r.json", "no permission")
+    def refuse(path, **_):  # root may write everywhere
+        raise PermissionError(13, "Permission denied", path)
+
+    monkeypatch.setattr(Path, "touch", refuse)
+    refused(tilewhisper("transcribe", SAMPLE, "--report", tmp_path / "r.json"), "r.json", "Permission denied")
 
 
 @pytest.mark.parametrize("arguments", [[], ["transcribe"], ["transcribe", SAMPLE, "--threads", "two"], ["sing"]])
