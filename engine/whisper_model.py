@@ -66,7 +66,7 @@ class WhisperModel:
         refuse(others)
         named, overrides = policy_of(device, compute_type)
         if cpu_threads < 0:
-            raise OptionError(f"cpu_threads must be >= 0, got {cpu_threads}")
+            raise OptionError(f"cpu_threads must be >= 0, got {cpu_threads}; 0 leaves the number to torch")
         if cpu_threads:
             torch.set_num_threads(cpu_threads)
         if download_root or local_files_only:

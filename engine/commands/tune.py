@@ -66,7 +66,7 @@ def _check(args: Namespace) -> None:
     if args.threads < 0:
         raise OptionError(f"--threads must be >= 0, got {args.threads}; 0 leaves the number to torch")
     if not (math.isfinite(args.bound) and args.bound > 0):
-        raise OptionError(f"--bound must be > 0 and finite, got {args.bound}; 5e-3 changed one transcript of 60")
+        raise OptionError(f"--bound must be > 0 and finite, got {args.bound}; the default is 5e-3")
     check_writable(args.output)
     check_separate([("--output", args.output)], args.audio)
     for file in args.audio:

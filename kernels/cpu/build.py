@@ -137,7 +137,9 @@ def _load(build: Build) -> Path:
         try:
             torch.ops.load_library(path)
         except OSError as again:
-            raise BackendUnavailable(f"the native kernels cannot be loaded: {again.__cause__}") from again
+            raise BackendUnavailable(
+                f"the native kernels cannot be loaded: {again.__cause__}; policy torch runs without them"
+            ) from again
     return path
 
 
