@@ -121,11 +121,17 @@ def test_files_are_written_although_the_reader_has_gone(shell, tmp_path):
 
 
 @needs_full
-def test_figures_are_written_although_standard_output_is_full(shell, tmp_path):
-    done = shell("$T profile $S --runs 1 --json p.json --trace t.json > /dev/full")
-    assert the_error(done) == "cannot write to standard output: No space left on device"
-    assert (tmp_path / "p.json").exists()
-    assert (tmp_path / "t.json").exists()
+@pytest.mark.parametrize(
+    ("line", "files"),
+    [
+        ("$T profile $S --runs 1 --json x.json --trace t.json", ("x.json", "t.json")),
+        ("$T plan --shape 3001,512,512 --json x.json", ("x.json",)),
+    ],
+)
+def test_figures_are_written_although_standard_output_is_full(shell, tmp_path, line, files):
+    error = the_error(shell(f"{line} > /dev/full"))
+    assert error == "cannot write to standard output: No space left on device"
+    assert {path.name for path in tmp_path.iterdir()} == set(files)
 
 
 def test_a_text_whose_file_cannot_be_written_is_printed(shell, tmp_path):
