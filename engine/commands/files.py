@@ -15,12 +15,14 @@ def check_writable(file: str | Path | None) -> None:
     """Raise OptionError if `file` is given and cannot be written. Tries its folder with an empty temporary file."""
     if not file:
         return
+    if str(file) == "-":
+        raise OptionError("cannot write -: for standard output give /dev/stdout, for a file of this name ./-")
     path = Path(os.path.realpath(file))
     with writing(file):
+        if is_special(Path(file)):
+            return
         if path.is_dir():
             raise OptionError(f"cannot write {file}: it is a directory; give a file name")
-        if is_special(path):
-            return
         if not path.parent.is_dir():
             raise OptionError(f"cannot write {file}: there is no folder {path.parent}; create it first")
         trial = temporary_beside(path)

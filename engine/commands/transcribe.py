@@ -15,6 +15,7 @@ from tilewhisper.engine.commands.npu import settings
 from tilewhisper.engine.commands.screen import console, say
 from tilewhisper.engine.commands.transcribe_run import SOME_FAILED, Outcome, TranscribeRun
 from tilewhisper.engine.commands.transcribe_task import TranscribeTask, task_from
+from tilewhisper.engine.errors import OptionError
 from tilewhisper.engine.output.writers import WRITERS
 from tilewhisper.engine.routing.policy import load_policy
 from tilewhisper.models.checkpoint.locate import locate
@@ -76,6 +77,8 @@ def _outputs(files: Sequence[str], args: Namespace) -> dict[str, list[Path]]:
     flags = (args.output_dir, args.output_format, args.keep_folders, args.keep_extension)
     if not any(flags) and args.verbose is not False:
         return {}
+    if args.output_dir == "-":
+        raise OptionError("--output_dir must be a folder, got -: the text is printed anyway; ./- is a folder's name")
     naming = outputs.Naming(
         Path(args.output_dir or "."),
         args.output_format or list(WRITERS),

@@ -3,6 +3,9 @@
 import os
 from pathlib import Path
 
+_STREAMS = ("/dev/std", "/dev/fd/", "/proc/self/fd/")
+"""The system's names of a process's open streams, which may be files."""
+
 
 def write_whole(path: Path, text: str) -> None:
     """Write a file in one step, by way of a temporary file beside it. Raises OSError.
@@ -10,11 +13,12 @@ def write_whole(path: Path, text: str) -> None:
     A symbolic link stays, and its target is replaced. A device or pipe, such as /dev/stdout, is written directly. Half
     a surrogate pair, which only a file name can hold, becomes a question mark.
     """
-    path = Path(os.path.realpath(path))
     content = text.encode("utf-8", "replace")
     if is_special(path):
-        path.write_bytes(content)
+        with path.open("ab") as file:  # a file behind /dev/stdout has other output already
+            file.write(content)
         return
+    path = Path(os.path.realpath(path))
     temporary = temporary_beside(path)
     try:
         temporary.write_bytes(content)
@@ -30,5 +34,6 @@ def temporary_beside(path: Path) -> Path:
 
 
 def is_special(path: Path) -> bool:
-    """Whether it is a device, pipe or socket, which must not be replaced by a file. Raises OSError."""
-    return path.exists() and not path.is_file() and not path.is_dir()
+    """Whether it is an open stream, device, pipe or socket, which must not be replaced by a file. Raises OSError."""
+    stream = str(path).startswith(_STREAMS)
+    return path.exists() and (stream or not (path.is_file() or path.is_dir()))

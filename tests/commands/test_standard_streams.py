@@ -1,5 +1,6 @@
 """Standard input, output and error in every state: piped, full, closed, in a poor encoding. Text and files survive."""
 
+import json
 import os
 import subprocess
 import sys
@@ -132,6 +133,21 @@ def test_figures_are_written_although_standard_output_is_full(shell, tmp_path, l
     error = the_error(shell(f"{line} > /dev/full"))
     assert error == "cannot write to standard output: No space left on device"
     assert {path.name for path in tmp_path.iterdir()} == set(files)
+
+
+def test_figures_may_go_to_standard_output(shell, tmp_path):
+    piped = shell("$T plan --shape 3001,512,512 --json /dev/stdout | cat")
+    to_file = shell("$T plan --shape 3001,512,512 --json /dev/stdout > plan.txt")
+    assert (piped.returncode, piped.stderr, to_file.returncode, to_file.stderr) == (0, "", 0, "")
+    for text in (piped.stdout, (tmp_path / "plan.txt").read_text()):
+        table, brace, figures = text.partition("\n{\n")
+        assert "descriptors" in table
+        assert json.loads(brace + figures)["prediction"]
+
+
+def test_a_dash_is_no_output_folder(shell, tmp_path):
+    assert the_error(shell("$T transcribe $S -o -")).startswith("--output_dir must be a folder, got -: the text is")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_text_whose_file_cannot_be_written_is_printed(shell, tmp_path):

@@ -69,6 +69,13 @@ def test_a_pipe_is_written_and_not_replaced(tmp_path):
     assert pipe.is_fifo()
 
 
+def test_a_dash_is_no_file_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(OptionError, match=r"^cannot write -: for standard output give /dev/stdout, for a file"):
+        check_writable("-")
+    check_writable("./-")
+
+
 def test_half_of_a_surrogate_pair_does_not_lose_the_file(tmp_path):
     files.write_whole(tmp_path / "policy.toml", "# audio: \udcff.wav\n")
     assert (tmp_path / "policy.toml").read_text("utf-8") == "# audio: ?.wav\n"
