@@ -179,6 +179,18 @@ def test_a_missing_path_is_reported_as_such(path: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("name", "error"),
+    [
+        ("https://huggingface.co/openai/whisper-tiny", "is a URL; give the model's name on the hub"),
+        ("~nobody-has-this-name/model.bin", "there is no user of this name; give the whole path"),
+    ],
+)
+def test_other_spellings_of_a_place_are_refused_with_advice(name: str, error: str) -> None:
+    with pytest.raises(ModelNotFound, match=f"^{name}: {error}"):
+        locate(name)
+
+
+@pytest.mark.parametrize(
     ("content", "message"),
     [(b"", "the file is empty"), (b"GGUF\3\0\0\0", "GGUF is not supported"), (b"random bytes", "unknown format")],
 )
