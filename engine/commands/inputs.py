@@ -67,6 +67,11 @@ def check_repeatable(file: str) -> None:
     check(file)
 
 
+def may_wait(file: str) -> bool:
+    """Whether it is a FIFO that perhaps nobody writes to; `<(command)`, /dev/fd/N, has its writer."""
+    return Path(file).is_fifo() and not file.startswith("/dev/fd/")
+
+
 def files_of(argument: str, *, recursive: bool) -> tuple[list[str], list[AudioError]]:
     """The input itself, or the recordings in a folder, sorted; and an error for each folder that cannot be read.
 

@@ -38,6 +38,8 @@ def run(args: Namespace) -> int:
     files = _files(args, outcome, err)
     for warning in task.ignored_flags(files):
         say(err, f"tilewhisper: warning: {warning}")
+    for file in filter(inputs.may_wait, files):
+        say(err, f"{file}: is a FIFO; waiting until another program has written the audio to it")
     written = _outputs(files, args)
     transcripts = (("the transcript", path) for paths in written.values() for path in paths)
     check_separate([*transcripts, ("--report", args.report)], (file for file in files if file != inputs.STDIN))

@@ -59,6 +59,7 @@ def test_audio_from_standard_input_is_transcribed(shell, line):
 def test_a_named_pipe_is_transcribed(shell):
     done = shell("mkfifo pipe.wav; cat $S > pipe.wav & $T transcribe pipe.wav -f txt; wait")
     assert done.returncode == 0
+    assert done.stderr.startswith("pipe.wav: is a FIFO; waiting until another program has written the audio to it\n")
     assert SAMPLE_WORDS in done.stdout
 
 

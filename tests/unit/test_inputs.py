@@ -2,10 +2,11 @@
 
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from tilewhisper.engine.commands.inputs import check_repeatable, common_folder, files_of
+from tilewhisper.engine.commands.inputs import check, check_repeatable, common_folder, files_of
 from tilewhisper.models.errors import AudioError
 
 
@@ -76,6 +77,12 @@ def test_the_common_folder_is_that_of_all_arguments(tree):
     assert common_folder([str(deep), str(er / "d.mp4"), "-"]) == str(deep)
     assert common_folder([str(er), str(tree / "a.WAV")]) == str(tree)
     assert common_folder(["-"]) == str(Path.cwd())
+
+
+def test_a_terminal_is_no_standard_input(monkeypatch):
+    monkeypatch.setattr("sys.stdin", SimpleNamespace(isatty=lambda: True))
+    with pytest.raises(AudioError, match=r"^standard input: is the terminal; pipe audio into it, for example: tilew"):
+        check("-")
 
 
 def test_measurements_refuse_what_can_be_read_only_once(tmp_path):
