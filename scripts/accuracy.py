@@ -20,9 +20,11 @@ from rich.progress import track
 from rich.table import Table
 
 from tilewhisper import WhisperModel
+from tilewhisper.engine.commands.files import output_file
 from tilewhisper.engine.encoding.states import Encoded
 from tilewhisper.engine.errors import USER_ERRORS
 from tilewhisper.engine.options import TranscriptionOptions
+from tilewhisper.engine.output.files import write_whole
 from tilewhisper.engine.tuning.transformers_whisper import TransformersWhisper
 from tilewhisper.models.audio import reader
 
@@ -55,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for file in result.different:
             console.print(f"{result.model}: tokens differ on {file}")
     if args.json:
-        args.json.write_text(json.dumps([asdict(result) for result in scores], indent=1) + "\n")
+        write_whole(args.json, json.dumps([asdict(result) for result in scores], indent=1) + "\n")
     return 0
 
 
@@ -103,7 +105,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--model", action="append", help="model to score; repeatable (default: tiny.en)")
     parser.add_argument("--policy", default="torch", help="policy of this engine (default: torch)")
     parser.add_argument("--language", default="en", help="language of the clips (default: en)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the results as JSON")
+    parser.add_argument("--json", type=output_file, metavar="FILE", help="write the results as JSON")
     return parser
 
 

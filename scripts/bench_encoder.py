@@ -24,8 +24,10 @@ from encoder_peers import Encode, open_peers
 from rich.table import Table
 
 from tilewhisper import WhisperModel
+from tilewhisper.engine.commands.files import output_file
 from tilewhisper.engine.commands.screen import console, say
 from tilewhisper.engine.errors import USER_ERRORS, OptionError
+from tilewhisper.engine.output.files import write_whole
 from tilewhisper.engine.report import machine
 from tilewhisper.engine.tuning.transformers_whisper import TransformersWhisper
 from tilewhisper.models.audio import reader
@@ -80,7 +82,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         result = {"machine": asdict(machine()), "model": args.model, "audio": str(args.audio), "bound": args.bound}
         result |= {"rounds": args.rounds, "left_out": left_out, "rows": [asdict(row) for row in rows]}
-        args.json.write_text(json.dumps(result, indent=1) + "\n")
+        write_whole(args.json, json.dumps(result, indent=1) + "\n")
     return 0
 
 
@@ -150,7 +152,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0 is torch's default (default: 0)")
     parser.add_argument("--rounds", type=int, default=9, help="timed rounds (default: 9)")
     parser.add_argument("--bound", type=float, default=5e-3, help="largest accepted relative error (default: 5e-3)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the results as JSON")
+    parser.add_argument("--json", type=output_file, metavar="FILE", help="write the results as JSON")
     return parser
 
 

@@ -27,8 +27,10 @@ from kernel_bench.peaks import Peaks
 from kernel_bench.products import Case, shape_table
 from rich.table import Table
 
+from tilewhisper.engine.commands.files import output_file
 from tilewhisper.engine.commands.screen import console, say
 from tilewhisper.engine.errors import USER_ERRORS, OptionError
+from tilewhisper.engine.output.files import write_whole
 from tilewhisper.engine.report import machine
 from tilewhisper.kernels.base import ProductShape
 from tilewhisper.models.checkpoint.catalog import SIZES, official
@@ -77,7 +79,7 @@ def run(args: argparse.Namespace) -> int:
     timed = [(case, outcome, rates) for case, rows in results for outcome, rates in rows]
     if args.json:
         about = {"machine": asdict(machine()), "rounds": args.rounds, "peaks": asdict(peaks), "left_out": left_out}
-        args.json.write_text(json.dumps(about | {"rows": [_json(*row) for row in timed]}, indent=1) + "\n")
+        write_whole(args.json, json.dumps(about | {"rows": [_json(*row) for row in timed]}, indent=1) + "\n")
     if args.picture:
         points = [Point(outcome.backend, f.operations_per_byte, f.gops) for _, outcome, f in timed if f]
         draw(args.picture, setting, peaks.gops, peaks.read_gb_s, points)
@@ -153,7 +155,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0 is torch's default (default: 0)")
     parser.add_argument("--rounds", type=int, default=15, help="timed rounds (default: 15)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the results as JSON")
+    parser.add_argument("--json", type=output_file, metavar="FILE", help="write the results as JSON")
     parser.add_argument("--picture", type=Path, metavar="FILE", help="draw a roofline (needs tilewhisper[bench])")
     return parser
 

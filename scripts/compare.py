@@ -39,8 +39,10 @@ from peers.contender import Contender
 from peers.weights import WORK, Workshop
 from rich.progress import track
 
+from tilewhisper.engine.commands.files import output_file
 from tilewhisper.engine.commands.screen import console
 from tilewhisper.engine.errors import USER_ERRORS
+from tilewhisper.engine.output.files import write_whole
 from tilewhisper.engine.routing.policy import DEFAULT_POLICY
 from tilewhisper.models.audio import reader
 from tilewhisper.models.constants import SAMPLE_RATE
@@ -59,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         results = [run(model, args) for model in args.model or ["tiny.en"]]
         if args.json:
-            args.json.write_text(json.dumps(results, indent=1) + "\n")
+            write_whole(args.json, json.dumps(results, indent=1) + "\n")
     except (*USER_ERRORS, PeerError, OSError, ValueError) as e:
         print(f"compare: error: {e}", file=sys.stderr)
         return 2
@@ -175,7 +177,7 @@ def _add_common(p: argparse.ArgumentParser, runs: int) -> None:
     p.add_argument("--language", default="en", help="language of the audio (default: en)")
     p.add_argument("--threads", type=_positive, default=2, help="CPU threads of every contender (default: 2)")
     p.add_argument("--runs", type=_positive, default=runs, help="runs; the median counts (default: %(default)s)")
-    p.add_argument("--json", type=Path, metavar="FILE", help="write results and texts as JSON")
+    p.add_argument("--json", type=output_file, metavar="FILE", help="write results and texts as JSON")
     p.add_argument(
         "--work", type=Path, metavar="DIR", default=WORK, help="cache of converted weights (default: %(default)s)"
     )

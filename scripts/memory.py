@@ -23,8 +23,10 @@ from clips import Samples, join, read_clips
 from rich.progress import track
 from rich.table import Table
 
+from tilewhisper.engine.commands.files import output_file
 from tilewhisper.engine.commands.screen import console, say
 from tilewhisper.engine.errors import USER_ERRORS
+from tilewhisper.engine.output.files import write_whole
 from tilewhisper.models.audio import reader
 from tilewhisper.models.constants import SAMPLE_RATE
 
@@ -66,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     target = f"target: at most {TARGET_MB} MB more than the first recording"
     say(screen, f"{target}; {args.threads} threads, language {args.language}")
     if args.json:
-        args.json.write_text(json.dumps([asdict(peak) for peak in peaks], indent=1) + "\n")
+        write_whole(args.json, json.dumps([asdict(peak) for peak in peaks], indent=1) + "\n")
     return int(any(growth(row) > TARGET_MB * MB for row in rows))
 
 
@@ -129,7 +131,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--language", default="en", help="language of the clips (default: en)")
     parser.add_argument("--threads", type=int, default=2, help="CPU threads (default: 2)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the results as JSON")
+    parser.add_argument("--json", type=output_file, metavar="FILE", help="write the results as JSON")
     return parser
 
 

@@ -28,8 +28,10 @@ from rich.table import Table
 from transcript_scores import Setting
 
 from tilewhisper import WhisperModel
+from tilewhisper.engine.commands.files import output_file
 from tilewhisper.engine.commands.screen import console, say
 from tilewhisper.engine.errors import USER_ERRORS
+from tilewhisper.engine.output.files import write_whole
 from tilewhisper.engine.report import machine
 from tilewhisper.models.audio import reader
 
@@ -91,7 +93,7 @@ def run(args: argparse.Namespace) -> int:
     say(screen, f"{about.threads} threads of {about.cpu}; {PACKAGE} {packages[PACKAGE]}, torch {packages['torch']}")
     if args.json:
         result = {"machine": asdict(about), "packages": packages, "rows": [asdict(row) for row in rows]}
-        args.json.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        write_whole(args.json, json.dumps(result, indent=1, ensure_ascii=False) + "\n")
     return 0
 
 
@@ -197,7 +199,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--threads", type=int, default=2, metavar="N", help="CPU threads (default: 2)")
     parser.add_argument(
-        "--json", type=Path, metavar="FILE", help="write results, with the names of differing recordings, as JSON"
+        "--json",
+        type=output_file,
+        metavar="FILE",
+        help="write results and the names of differing recordings as JSON",
     )
     parser.add_argument(
         "--work",

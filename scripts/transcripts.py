@@ -22,9 +22,11 @@ from rich.table import Table
 from transcript_scores import Outcome, Row, Setting, score
 
 from tilewhisper import WhisperModel
+from tilewhisper.engine.commands.files import output_file
 from tilewhisper.engine.commands.screen import console, say
 from tilewhisper.engine.errors import USER_ERRORS
 from tilewhisper.engine.options import TranscriptionOptions
+from tilewhisper.engine.output.files import write_whole
 from tilewhisper.engine.report import machine
 from tilewhisper.models.checkpoint.locate import locate
 
@@ -83,7 +85,7 @@ def run(args: argparse.Namespace) -> int:
     say(screen, f"{_describe(options)}; {about.threads} threads of {about.cpu}; torch {about.packages['torch']}")
     if args.json:
         result = {"machine": asdict(about), "options": options, "rows": [asdict(row) for row in rows]}
-        args.json.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        write_whole(args.json, json.dumps(result, indent=1, ensure_ascii=False) + "\n")
     return 0
 
 
@@ -197,7 +199,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--threads", type=int, default=2, metavar="N", help="CPU threads; 0 is torch's default (default: 2)"
     )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write results and differing texts as JSON")
+    parser.add_argument("--json", type=output_file, metavar="FILE", help="write results and differing texts as JSON")
     return parser
 
 

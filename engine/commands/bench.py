@@ -5,7 +5,8 @@ from argparse import Namespace
 from pathlib import Path
 
 from tilewhisper.engine.commands import loading
-from tilewhisper.engine.commands.files import check_writable, write
+from tilewhisper.engine.commands.files import check_separate, check_writable, write
+from tilewhisper.engine.commands.inputs import check_repeatable
 from tilewhisper.engine.commands.npu import settings
 from tilewhisper.engine.commands.screen import console, say
 from tilewhisper.engine.errors import OptionError
@@ -17,6 +18,9 @@ def run(args: Namespace) -> int:
     if args.runs < 1:
         raise OptionError(f"--runs must be >= 1, got {args.runs}")
     check_writable(args.json)
+    check_separate([("--json", args.json)], args.files)
+    for file in args.files:
+        check_repeatable(file)
     names = list(dict.fromkeys(args.policy or [DEFAULT_POLICY]))
     for name in names:
         load_policy(name)
@@ -55,8 +59,10 @@ def run(args: Namespace) -> int:
         machine=report.machine(),
     )
     screen = console()
-    screen.print(tables.benchmark_table(result))
-    say(screen, tables.benchmark_line(result))
-    if args.json:
-        write(Path(args.json), json.dumps(result.to_json(), indent=1) + "\n")
+    try:
+        screen.print(tables.benchmark_table(result))
+        say(screen, tables.benchmark_line(result))
+    finally:  # written even if standard output is lost
+        if args.json:
+            write(Path(args.json), json.dumps(result.to_json(), indent=1) + "\n")
     return 0

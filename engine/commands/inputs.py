@@ -1,9 +1,15 @@
-"""The input files of `transcribe`, including the files in folders."""
+"""The inputs of `transcribe`: files, the recordings in folders, and standard input."""
 
-from collections.abc import Iterator
+import os
+import sys
+from collections.abc import Iterable
 from pathlib import Path
+from typing import BinaryIO, cast
 
 from tilewhisper.models.errors import AudioError
+
+STDIN = "-"
+"""The argument that stands for standard input. A file of this name is given as ./-"""
 
 # A file given by name is recognised by its content; in a folder, only the extension tells which files are recordings.
 EXTENSIONS = (
@@ -13,22 +19,104 @@ EXTENSIONS = (
 )
 
 
-def files_of(argument: str) -> list[str]:
-    """The file itself, or the audio and video files of a folder, sorted by name. Raises AudioError."""
-    if not Path(argument).is_dir():
-        return [argument]
-    try:
-        found = sorted(str(path) for path in _recordings(Path(argument)))
-    except OSError as e:
-        raise AudioError(f"{argument}: the folder cannot be read: {e.strerror}") from e
-    if not found:
+class StandardInput:
+    """Standard input as a binary file object with a name that reads well in messages."""
+
+    name = "standard input"
+
+    def read(self, size: int = -1) -> bytes:
+        return sys.stdin.buffer.read(size)
+
+    def fileno(self) -> int:
+        return sys.stdin.fileno()
+
+
+def source(file: str) -> "str | BinaryIO":
+    """What the model reads for an input."""
+    return _standard_input() if file == STDIN else file
+
+
+def shown(file: str) -> str:
+    """An input's name in messages."""
+    return StandardInput.name if file == STDIN else file
+
+
+def check(file: str) -> None:
+    """Raise AudioError for an input that cannot be read, without decoding it."""
+    from tilewhisper.models.audio import pipes, reader  # they import numpy, which --help does not need
+
+    if file != STDIN:
+        reader.check_file(file)
+    elif sys.stdin is None:
+        raise AudioError(f"{StandardInput.name}: is closed; pipe audio into it, or name a file")
+    elif sys.stdin.isatty():
         raise AudioError(
-            f"{argument}: is a directory without audio or video files; name a file, or a folder that has some"
+            f"{StandardInput.name}: is the terminal; pipe audio into it, for example: "
+            "tilewhisper transcribe - < talk.mp3"
         )
-    return found
+    else:
+        pipes.check_readable(_standard_input(), StandardInput.name)
 
 
-def _recordings(folder: Path) -> Iterator[Path]:
-    for path in folder.iterdir():
-        if path.suffix.lower() in EXTENSIONS and not path.name.startswith(".") and path.is_file():
-            yield path
+def check_repeatable(file: str) -> None:
+    """Raise AudioError for an input that cannot be read several times, as measurements do."""
+    if file == STDIN or Path(file).is_fifo():
+        raise AudioError(
+            f"{shown(file)}: can be read only once, but is measured several times; save it as a file first"
+        )
+    check(file)
+
+
+def may_wait(file: str) -> bool:
+    """Whether it is a FIFO that perhaps nobody writes to; `<(command)`, /dev/fd/N, has its writer."""
+    return Path(file).is_fifo() and not file.startswith("/dev/fd/")
+
+
+def files_of(argument: str, *, recursive: bool) -> tuple[list[str], list[AudioError]]:
+    """The input itself, or the recordings in a folder, sorted; and an error for each folder that cannot be read.
+
+    `recursive` includes nested folders, each once, so that links do not lead in circles. Hidden files and folders are
+    left out. Raises AudioError if nothing was found.
+    """
+    if argument == STDIN or not os.path.isdir(argument):  # noqa: PTH112 (Path.is_dir raises for a name that is too long)
+        return [argument], []
+    errors: list[AudioError] = []
+
+    def note(e: OSError) -> None:
+        errors.append(AudioError(f"{e.filename}: the folder cannot be read: {e.strerror}"))
+
+    found: list[Path] = []
+    deeper, seen = False, {os.path.realpath(argument)}
+    for folder, names, files in os.walk(argument, followlinks=True, onerror=note):
+        found += (path for name in files if _is_recording(path := Path(folder, name)))
+        names[:] = [name for name in sorted(names) if not name.startswith(".")]
+        deeper = deeper or bool(names)
+        names[:] = [name for name in names if recursive and _is_new(os.path.realpath(Path(folder, name)), seen)]
+    if not found and not errors:
+        inside = "" if recursive or not deeper else "; add --recursive True to search the folders in it"
+        raise AudioError(
+            f"{argument}: is a directory without audio or video files; name a file, or a folder that has some{inside}"
+        )
+    return [str(path) for path in sorted(found)], errors
+
+
+def common_folder(arguments: Iterable[str]) -> str:
+    """The innermost folder that holds every file and folder given, as an absolute path."""
+    paths = [os.path.abspath(argument) for argument in arguments if argument != STDIN]  # noqa: PTH100 (keeps links)
+    folders = [path if Path(path).is_dir() else os.path.dirname(path) for path in paths]  # noqa: PTH120
+    return os.path.commonpath(folders or [str(Path.cwd())])
+
+
+def _standard_input() -> BinaryIO:
+    return cast(BinaryIO, StandardInput())  # it has all that the reader uses
+
+
+def _is_recording(path: Path) -> bool:
+    return path.suffix.lower() in EXTENSIONS and not path.name.startswith(".") and path.is_file()
+
+
+def _is_new(folder: str, seen: set[str]) -> bool:
+    """Whether a folder has not been seen before; it has been then."""
+    new = folder not in seen
+    seen.add(folder)
+    return new

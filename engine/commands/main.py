@@ -4,16 +4,17 @@ Exit status: 0 all done, 2 the request cannot be met, 3 some of several files fa
 a file is damaged and was transcribed in part, 130 interrupted.
 """
 
-import argparse
 import re
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from pathlib import Path
 from typing import NoReturn
 
 from tilewhisper.engine import startup
-from tilewhisper.engine.commands.parser import parser
-from tilewhisper.engine.errors import USER_ERRORS
+from tilewhisper.engine.commands import screen
+from tilewhisper.engine.commands.parser import parse
+from tilewhisper.engine.errors import USER_ERRORS, OptionError
 
 _FLAG = re.compile(r"(?<=^--)[^=]*")
 
@@ -25,28 +26,42 @@ def program() -> NoReturn:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; `arguments` are the process's own by default. Returns the exit status."""
-    args = parser().parse_args(_underscored(sys.argv[1:] if arguments is None else arguments))
     try:
-        with startup.fast_imports():
-            return _run(args)
-    except USER_ERRORS as e:
-        print(f"tilewhisper: error: {e}", file=sys.stderr)
-        return 2
+        with screen.flushed():
+            return _run(sys.argv[1:] if arguments is None else arguments)
     except KeyboardInterrupt:
-        print("tilewhisper: interrupted", file=sys.stderr)
+        screen.say(screen.console(stderr=True), "tilewhisper: interrupted")
         return 130
     except BrokenPipeError:
-        # The reader of our output has gone (`| head`), which is no error. Without a stdout the interpreter does not
-        # report it at exit either.
-        sys.stdout = None
-        return 0
+        return 0  # the reader of our output has gone (`| head`), which is no error
+    except (*USER_ERRORS, OSError) as e:
+        screen.complain(screen.console(stderr=True), _described(e))
+        return 2
 
 
-def _run(args: argparse.Namespace) -> int:
-    # A command is imported only when it runs: torch and transformers take seconds.
-    command = import_module(f"tilewhisper.engine.commands.{args.command}")
-    status: int = command.run(args)
-    return status
+def _run(words: Sequence[str]) -> int:
+    args = parse(_underscored(words))
+    _check_working_folder()
+    with startup.fast_imports():
+        # A command is imported only when it runs: torch and transformers take seconds.
+        command = import_module(f"tilewhisper.engine.commands.{args.command}")
+        status: int = command.run(args)
+        return status
+
+
+def _check_working_folder() -> None:
+    """Raise OptionError where names cannot be resolved."""
+    try:
+        Path.cwd()
+    except OSError as e:
+        raise OptionError(f"the working folder no longer exists or cannot be read ({e.strerror}); cd to another") from e
+
+
+def _described(error: Exception) -> str:
+    """The text of an error, which for one of the operating system names the file."""
+    if not isinstance(error, OSError) or not error.strerror:
+        return str(error)
+    return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
 
 
 def _underscored(words: Sequence[str]) -> list[str]:

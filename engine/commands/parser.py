@@ -1,10 +1,13 @@
 """The argument parser: every command, its flags and their help. Imports neither torch nor numpy."""
 
 import argparse
+from collections.abc import Sequence
 
 from tilewhisper import __version__
 from tilewhisper.engine.commands import flags
-from tilewhisper.engine.commands.outputs import ALL
+from tilewhisper.engine.commands.hints import HintingParser, missing_command
+from tilewhisper.engine.commands.inputs import STDIN
+from tilewhisper.engine.commands.outputs import ALL, STDIN_STEM, parse_formats
 from tilewhisper.engine.compat import COMPUTE_TYPES, NEAREST
 from tilewhisper.engine.options import TranscriptionOptions
 from tilewhisper.engine.output.writers import WRITERS
@@ -22,8 +25,8 @@ _MODEL = (
 _ABOUT = "Transcribe speech with Whisper, each encoder product on the backend of your choice."
 _TRANSCRIBE = (
     "The text goes to standard output, figures and errors to standard error. Files are written if --output_format, "
-    "--output_dir or --verbose False is given, in openai-whisper's formats. Flags may be spelled with underscores or "
-    "dashes."
+    "--output_dir, --keep_folders, --keep_extension or --verbose False is given, in openai-whisper's formats. Flags "
+    "may be spelled with underscores or dashes."
 )
 _STATUSES = (
     "Exit status: 0 all done, 2 the request cannot be met, 3 some of several files failed or a file is damaged and was "
@@ -31,9 +34,9 @@ _STATUSES = (
 )
 
 
-def parser() -> argparse.ArgumentParser:
-    """The parser of the whole command line."""
-    root = argparse.ArgumentParser(prog="tilewhisper", description=_ABOUT)
+def parse(words: Sequence[str]) -> argparse.Namespace:
+    """A command and its flags. Exits with status 2 and a message for words that are none."""
+    root = HintingParser(prog="tilewhisper", description=_ABOUT)
     root.add_argument(
         "--version", action="version", version=f"tilewhisper {__version__}", help="show the version and exit"
     )
@@ -46,10 +49,12 @@ def parser() -> argparse.ArgumentParser:
     _add_plan(commands)
     _add_build(commands)
     commands.add_parser("doctor", help="show what this machine can run, and why it cannot run the rest")
-    return root
+    if problem := missing_command(words, commands.choices):
+        root.error(problem)
+    return root.parse_args(words)
 
 
-def _add_transcribe(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def _add_transcribe(commands: "argparse._SubParsersAction[HintingParser]") -> None:
     p = commands.add_parser(
         "transcribe",
         help="transcribe audio files and report the real-time factor",
@@ -57,7 +62,13 @@ def _add_transcribe(commands: "argparse._SubParsersAction[argparse.ArgumentParse
         description=_TRANSCRIBE,
         epilog=_STATUSES,
     )
-    p.add_argument("files", nargs="+", metavar="FILE", help="audio or video files, or folders of them")
+    p.add_argument(
+        "files",
+        nargs="+",
+        metavar="FILE",
+        help=f"audio or video files, folders of them, or {STDIN} for standard input (its files are named {STDIN_STEM})",
+    )
+    _add_truth(p, "recursive", "include the folders inside the given folders (default: False)")
     _add_output(p.add_argument_group("output"))
     for title, members in flags.GROUPS.items():
         group = p.add_argument_group(title)
@@ -68,8 +79,21 @@ def _add_transcribe(commands: "argparse._SubParsersAction[argparse.ArgumentParse
 
 
 def _add_output(p: argparse._ArgumentGroup) -> None:
-    p.add_argument("-f", "--output_format", choices=(*WRITERS, ALL), help=f"format of the files (default: {ALL})")
+    p.add_argument(
+        "-f",
+        "--output_format",
+        action="extend",
+        type=flags.checked(parse_formats),
+        metavar="FORMAT[,FORMAT...]",
+        help=f"formats of the files: {', '.join(WRITERS)} or {ALL}; repeatable (default: {ALL})",
+    )
     p.add_argument("-o", "--output_dir", metavar="DIR", help="folder of the files, created if missing (default: .)")
+    _add_truth(
+        p,
+        "keep_folders",
+        "repeat the inputs' folders in the output folder, below the folder that all inputs share (default: False)",
+    )
+    _add_truth(p, "keep_extension", "name files talk.mp3.srt instead of talk.srt (default: False)")
     p.add_argument(
         "--verbose",
         type=flags.truth,
@@ -131,14 +155,14 @@ def _compute_types() -> str:
     return "; ".join(f"{', '.join(names)} = {policy}" for policy, names in by_policy.items())
 
 
-def _add_layers(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def _add_layers(commands: "argparse._SubParsersAction[HintingParser]") -> None:
     p = commands.add_parser("layers", help="list the products of the encoder: size, and backend by a policy")
     _add_model(p)
     _add_policy(p)
     _add_npu(p)
 
 
-def _add_bench(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def _add_bench(commands: "argparse._SubParsersAction[HintingParser]") -> None:
     p = commands.add_parser("bench", help="compare the speed of policies, and of transformers, with greedy decoding")
     p.add_argument("files", nargs="+", metavar="FILE", help="audio or video files")
     _add_model(p)
@@ -156,7 +180,7 @@ def _add_bench(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     p.add_argument("--json", metavar="FILE", help="write the figures as JSON")
 
 
-def _add_profile(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def _add_profile(commands: "argparse._SubParsersAction[HintingParser]") -> None:
     p = commands.add_parser("profile", help="show the time of each part of a greedy transcription")
     p.add_argument("file", metavar="FILE", help="an audio or video file")
     _add_model(p)
@@ -174,7 +198,7 @@ def _add_profile(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     p.add_argument("--json", metavar="FILE", help="write the figures as JSON")
 
 
-def _add_tune(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def _add_tune(commands: "argparse._SubParsersAction[HintingParser]") -> None:
     p = commands.add_parser("tune", help="measure the backends on this machine and write the fastest policy")
     _add_model(p)
     p.add_argument("-o", "--output", required=True, metavar="FILE", help="policy file to write (TOML)")
@@ -203,7 +227,7 @@ def _add_tune(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
     p.add_argument("--rounds", type=int, default=7, help="timed rounds, after one warm-up round (default: %(default)s)")
 
 
-def _add_plan(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def _add_plan(commands: "argparse._SubParsersAction[HintingParser]") -> None:
     p = commands.add_parser("plan", help="predict how an NPU tiles the products of an encoder, and their cost")
     what = p.add_mutually_exclusive_group()
     _add_model(what)
@@ -213,7 +237,7 @@ def _add_plan(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
     p.add_argument("--json", metavar="FILE", help="write the plan as JSON")
 
 
-def _add_build(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def _add_build(commands: "argparse._SubParsersAction[HintingParser]") -> None:
     p = commands.add_parser("build", help="compile the native CPU kernels now instead of on first use")
     p.add_argument("--force", action="store_true", help="compile again even if they exist")
 

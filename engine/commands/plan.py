@@ -3,6 +3,7 @@
 import json
 from argparse import Namespace
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,22 +25,30 @@ def run(args: Namespace) -> int:
     profile = find_profile(args.device)
     geometry = find_geometry(args.geometry, profile.device)
     check_writable(args.json)
-    screen = console()
-    show = _encoder if args.shape is None else _product
-    result = show(screen, args, geometry, profile)
-    if geometry in seed.SEED_GEOMETRIES or profile in seed.SEED_PROFILES:
-        _seed(screen)
+    if args.shape is None:
+        model = args.model or default_name()
+        encoder = planning.plan_encoder(model, planning.sites_of_model(model), geometry, profile)
+        result, show = encoder.to_json(), partial(_show_encoder, encoder)
+    else:
+        product = planning.plan_product(planning.parse_shape(args.shape), geometry, profile)
+        result, show = product.to_json(), partial(_show_product, product)
+    compared = geometry in seed.SEED_GEOMETRIES or profile in seed.SEED_PROFILES
+    if compared:
         result["seed"] = [row.to_json() for row in planning.seed_rows()]
-    _sources(screen, profile)
-    if args.json:
-        write(Path(args.json), json.dumps(result | _setting(geometry, profile), indent=1) + "\n")
+    screen = console()
+    try:
+        show(screen, geometry, profile)
+        if compared:
+            _seed(screen)
+        _sources(screen, profile)
+    finally:  # written even if standard output is lost
+        if args.json:
+            write(Path(args.json), json.dumps(result | _setting(geometry, profile), indent=1) + "\n")
     return 0
 
 
-def _encoder(screen: Console, args: Namespace, geometry: Geometry, profile: Profile) -> dict[str, Any]:
-    model = args.model or default_name()
-    encoder = planning.plan_encoder(model, planning.sites_of_model(model), geometry, profile)
-    say(screen, f"encoder of {model}; {plan_tables.plan_setting_line(geometry, profile)}")
+def _show_encoder(encoder: planning.EncoderPlan, screen: Console, geometry: Geometry, profile: Profile) -> None:
+    say(screen, f"encoder of {encoder.model}; {plan_tables.plan_setting_line(geometry, profile)}")
     screen.print()
     screen.print(plan_tables.planned_sites_table(encoder))
     screen.print()
@@ -47,18 +56,15 @@ def _encoder(screen: Console, args: Namespace, geometry: Geometry, profile: Prof
     screen.print()
     for line in plan_tables.encoder_limits(encoder):
         say(screen, line)
-    return encoder.to_json()
 
 
-def _product(screen: Console, args: Namespace, geometry: Geometry, profile: Profile) -> dict[str, Any]:
-    planned = planning.plan_product(planning.parse_shape(args.shape), geometry, profile)
+def _show_product(planned: planning.PlannedProduct, screen: Console, geometry: Geometry, profile: Profile) -> None:
     say(screen, plan_tables.plan_setting_line(geometry, profile))
     screen.print()
     screen.print(plan_tables.planned_product_table(planned))
     screen.print()
     for line in plan_tables.NPU_LIMITS:
         say(screen, line)
-    return planned.to_json()
 
 
 def _seed(screen: Console) -> None:

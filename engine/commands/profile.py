@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 
 from tilewhisper.engine.commands import loading
-from tilewhisper.engine.commands.files import check_writable, write
+from tilewhisper.engine.commands.files import check_separate, check_writable, write_all
+from tilewhisper.engine.commands.inputs import check_repeatable
 from tilewhisper.engine.commands.npu import settings
 from tilewhisper.engine.commands.screen import console, say
 from tilewhisper.engine.errors import OptionError
 from tilewhisper.engine.routing.policy import load_policy
-from tilewhisper.models.audio.reader import check_file
 from tilewhisper.models.checkpoint.locate import Source
 
 if TYPE_CHECKING:
@@ -27,7 +27,8 @@ def run(args: Namespace) -> int:
         raise OptionError(f"--runs must be >= 1, got {args.runs}")
     check_writable(args.trace)
     check_writable(args.json)
-    check_file(args.file)
+    check_separate([("--trace", args.trace), ("--json", args.json)], [args.file])
+    check_repeatable(args.file)
     load_policy(args.policy).with_overrides(args.backend)
     source = loading.model(args)
     if note := loading.english_only_note(args, source):
@@ -40,11 +41,11 @@ def run(args: Namespace) -> int:
     recordings = _record(args, source)
     median = median_recording(recordings)
     parts = breakdown(median)
-    _show(parts, [recording.seconds for recording in recordings])
-    if args.trace:
-        write(Path(args.trace), json.dumps(chrome_trace(median)) + "\n")
-    if args.json:
-        write(Path(args.json), json.dumps(parts.to_json(), indent=1) + "\n")
+    files = {args.trace: json.dumps(chrome_trace(median)), args.json: json.dumps(parts.to_json(), indent=1)}
+    try:
+        _show(parts, [recording.seconds for recording in recordings])
+    finally:  # written even if standard output is lost
+        write_all((Path(file), f"{text}\n") for file, text in files.items() if file)
     return 0
 
 

@@ -1,6 +1,7 @@
 """`tilewhisper transcribe`: text on standard output, everything else on standard error."""
 
 import json
+import os
 from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,13 +10,14 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from tilewhisper.engine.commands import inputs, loading, outputs
-from tilewhisper.engine.commands.files import check_writable, write
+from tilewhisper.engine.commands.files import check_separate, check_writable, write
 from tilewhisper.engine.commands.npu import settings
 from tilewhisper.engine.commands.screen import console, say, showing_warnings
 from tilewhisper.engine.commands.transcribe_run import INCOMPLETE, Outcome, TranscribeRun
 from tilewhisper.engine.commands.transcribe_task import TranscribeTask, task_from
+from tilewhisper.engine.errors import OptionError
+from tilewhisper.engine.output.writers import WRITERS
 from tilewhisper.engine.routing.policy import load_policy
-from tilewhisper.models.audio.reader import check_file
 
 if TYPE_CHECKING:
     from tilewhisper.engine.whisper_model import WhisperModel
@@ -31,44 +33,64 @@ def run(args: Namespace) -> int:
     task = task_from(args)
     load_policy(task.policy).with_overrides(task.backends)
     outcome = Outcome()
-    files = _files(args.files, outcome, err)
+    files = _files(args, outcome, err)
     if note := loading.english_only_note(args, task.model):
         say(err, note)
     for warning in task.ignored_flags(files):
         say(err, f"tilewhisper: warning: {warning}")
+    for file in filter(inputs.may_wait, files):
+        say(err, f"{file}: is a FIFO; waiting until another program has written the audio to it")
     written = _outputs(files, args)
+    transcripts = (("the transcript", path) for paths in written.values() for path in paths)
+    check_separate([*transcripts, ("--report", args.report)], (file for file in files if file != inputs.STDIN))
 
     if files:
         with showing_warnings(err), _load(task, args, err) as model:
-            TranscribeRun(model, files, task, written, outcome, out, err).transcribe()
+            TranscribeRun(
+                model, files, task, written, outcome, out, err, survives_lost_output=bool(written or args.report)
+            ).transcribe()
     if outcome.failures and outcome.status == INCOMPLETE:
-        say(err, f"tilewhisper: failed: {', '.join(file for file, _ in outcome.failures)}")
+        say(err, f"tilewhisper: failed: {', '.join(inputs.shown(file) for file, _ in outcome.failures)}")
     if outcome.damaged:
-        say(err, f"tilewhisper: damaged, transcribed in part: {', '.join(outcome.damaged)}")
+        say(err, f"tilewhisper: damaged, transcribed in part: {', '.join(map(inputs.shown, outcome.damaged))}")
     if args.report:
         write(Path(args.report), json.dumps(outcome.to_json(), indent=1) + "\n")
     return outcome.status
 
 
-def _files(arguments: Sequence[str], outcome: Outcome, err: Console) -> list[str]:
-    """The files to transcribe, including those in folders, without duplicates and unreadable files."""
-    found: dict[str, None] = {}
-    for argument in arguments:
+def _files(args: Namespace, outcome: Outcome, err: Console) -> list[str]:
+    """The inputs to transcribe, including files in folders, without duplicates and unreadable ones."""
+    found: dict[str, str] = {}
+    for argument in args.files:
         with outcome.collecting_failure(argument, err):
-            found |= dict.fromkeys(inputs.files_of(argument))
+            files, errors = inputs.files_of(argument, recursive=bool(args.recursive))
+            for error in errors:
+                outcome.fail(argument, error, err)
+            for file in files:
+                found.setdefault(os.path.normpath(file), file)
     usable = []
-    for file in found:
+    for file in found.values():
         with outcome.collecting_failure(file, err):
-            check_file(file)
+            inputs.check(file)
             usable.append(file)
     return usable
 
 
 def _outputs(files: Sequence[str], args: Namespace) -> dict[str, list[Path]]:
     """The output files of each input; empty if no flag requests files. Raises OptionError."""
-    if args.output_dir is None and args.output_format is None and args.verbose is not False:
+    flags = (args.output_dir, args.output_format, args.keep_folders, args.keep_extension)
+    if not any(flags) and args.verbose is not False:
         return {}
-    return outputs.plan(files, Path(args.output_dir or "."), args.output_format or "all")
+    if args.output_dir == "-":
+        raise OptionError("--output_dir must be a folder, got -: the text is printed anyway; ./- is a folder's name")
+    naming = outputs.Naming(
+        Path(args.output_dir or "."),
+        args.output_format or list(WRITERS),
+        inputs.common_folder(args.files),
+        keep_folders=bool(args.keep_folders),
+        keep_extension=bool(args.keep_extension),
+    )
+    return outputs.plan(files, naming)
 
 
 def _load(task: TranscribeTask, args: Namespace, err: Console) -> "WhisperModel":

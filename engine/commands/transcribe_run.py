@@ -2,16 +2,17 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from tilewhisper.engine.commands import outputs
-from tilewhisper.engine.commands.screen import say
+from tilewhisper.engine.commands import inputs
+from tilewhisper.engine.commands.outputs import OutputFiles
+from tilewhisper.engine.commands.screen import OutputLost, complain, plain, say
 from tilewhisper.engine.commands.transcribe_task import TranscribeTask
-from tilewhisper.engine.errors import USER_ERRORS
+from tilewhisper.engine.errors import USER_ERRORS, OptionError
 from tilewhisper.engine.progress import progress_bar
 
 if TYPE_CHECKING:
@@ -50,8 +51,11 @@ class Outcome:
         try:
             yield
         except USER_ERRORS as e:
-            self.failures.append((file, str(e)))
-            say(err, f"tilewhisper: error: {e}")
+            self.fail(file, e, err)
+
+    def fail(self, file: str, error: Exception, err: Console) -> None:
+        self.failures.append((file, str(error)))
+        complain(err, str(error))
 
     def to_json(self) -> dict[str, Sequence[Any]]:
         return {
@@ -72,6 +76,8 @@ class TranscribeRun:
     outcome: Outcome
     out: Console
     err: Console
+    survives_lost_output: bool
+    """Whether to go on without standard output, because files are written."""
 
     def transcribe(self) -> None:
         if self.task.decodes_files_together(self.files):
@@ -87,54 +93,81 @@ class TranscribeRun:
             with self.outcome.collecting_failure(file, self.err):
                 with progress_bar(self.err.is_terminal, self.err, above=LONG_SECONDS) as progress:
                     segments, info = self.model.transcribe(
-                        file, batch_size=batch_size, progress=progress, **self.task.options
+                        inputs.source(file), batch_size=batch_size, progress=progress, **self.task.options
                     )
-                    found = self._show_segments(file, segments)
-                self._finish(file, found, info, segments.report())
+                    files = self._output_files(file)
+                    found = self._show_segments(files.growing(segments))
+                self._finish(file, files, found, info, segments.report())
 
     def _transcribe_together(self) -> None:
         """Decode windows of several files in one batch, and show the files in order, each when it is complete."""
-        left = list(self.files)
+        left, sources = list(self.files), [inputs.source(file) for file in self.files]
         try:
             with progress_bar(self.err.is_terminal, self.err) as progress:
-                for transcript in self.model.transcribe_many(self.files, self.task.batch_size, **self.task.options):
+                for transcript in self.model.transcribe_many(sources, self.task.batch_size, **self.task.options):
                     self._show_transcript(left.pop(0), transcript)
                     if progress:
                         progress(len(self.files) - len(left), len(self.files))
         except USER_ERRORS as e:  # an error that is not of a single file, such as a lost device
             self.outcome.failures += [(file, str(e)) for file in left]
-            say(self.err, f"tilewhisper: error: {e}")
+            complain(self.err, str(e))
 
     def _show_transcript(self, file: str, transcript: "Transcript") -> None:
         self._show_heading(file)
         with self.outcome.collecting_failure(file, self.err):
             if transcript.info is None or transcript.report is None:
                 raise transcript.error or AssertionError(file)
-            found = self._show_segments(file, iter(transcript.segments))
-            self._finish(file, found, transcript.info, transcript.report)
+            files = self._output_files(file)
+            found = self._show_segments(files.growing(iter(transcript.segments)))
+            self._finish(file, files, found, transcript.info, transcript.report)
+
+    def _output_files(self, file: str) -> OutputFiles:
+        return OutputFiles(self.written.get(file, []), self.task.layout)
 
     def _show_heading(self, file: str) -> None:
         if not self.task.quiet and len(self.files) + len(self.outcome.failures) > 1:
-            self.err.rule(file, align="left")
+            self.err.rule(plain(inputs.shown(file)), align="left")
 
-    def _show_segments(self, file: str, segments: "Iterator[Segment]") -> "list[Segment]":
-        """Show each segment and append it to the output files that are written as segments come."""
-        from tilewhisper.engine.output.writers import timed_line
-
+    def _show_segments(self, segments: "Iterator[Segment]") -> "list[Segment]":
+        """Show each segment as it comes."""
         found = []
-        for segment in outputs.growing(segments, self.written.get(file, [])):
+        for segment in segments:
             if not self.task.quiet:
-                say(self.out, timed_line(segment) if self.task.verbose else segment.text.strip())
+                self._show(segment)
             found.append(segment)
         return found
 
-    def _finish(self, file: str, segments: "Sequence[Segment]", info: "TranscriptionInfo", report: "RunReport") -> None:
+    def _show(self, segment: "Segment") -> None:
+        from tilewhisper.engine.output.writers import timed_line
+
+        try:
+            say(self.out, timed_line(segment) if self.task.verbose else segment.text.strip())
+        except (OutputLost, BrokenPipeError) as e:
+            if not self.survives_lost_output:
+                raise
+            if isinstance(e, OutputLost):
+                self.outcome.fail("standard output", e, self.err)
+
+    def _finish(
+        self,
+        file: str,
+        files: OutputFiles,
+        segments: "Sequence[Segment]",
+        info: "TranscriptionInfo",
+        report: "RunReport",
+    ) -> None:
         if not segments:
-            say(self.err, f"{file}: no speech found")
-        outputs.finish(segments, info, self.written.get(file, []), self.task.layout)
+            say(self.err, f"{inputs.shown(file)}: no speech found")
+        try:
+            files.finish(segments, info)
+        except OptionError:
+            if self.task.quiet:  # the text must not be lost
+                for segment in segments:
+                    self._show(segment)
+            raise
         if not self.task.quiet:
             _show_report(report, self.err)
-        self.outcome.reports.append(report)
+        self.outcome.reports.append(replace(report, file=file))
 
 
 def _show_report(report: "RunReport", err: Console) -> None:

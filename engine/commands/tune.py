@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tilewhisper.engine.commands import loading
-from tilewhisper.engine.commands.files import check_writable, write
+from tilewhisper.engine.commands.files import check_separate, check_writable, write
 from tilewhisper.engine.commands.npu import settings
-from tilewhisper.engine.commands.screen import console, say
+from tilewhisper.engine.commands.screen import console, plain, say
 from tilewhisper.engine.errors import OptionError
 from tilewhisper.engine.routing.policy import DEFAULT_POLICY, load_policy, parse_policy
 from tilewhisper.kernels import registry
@@ -47,11 +47,15 @@ def run(args: Namespace) -> int:
     mels = _windows(args.audio, loaded.model.config.num_mel_bins)
     create = partial(registry.create, settings=settings(args))
     with screen.status("measuring") as status, Trials(loaded.model, mels, create) as trials:
-        tuning = tune(trials, candidates, args.bound, args.rounds, progress=status.update)
+        tuning = tune(trials, candidates, args.bound, args.rounds, progress=lambda text: status.update(plain(text)))
     text = _policy_text(loaded.name, args.audio, tuning)
     parse_policy(text, args.output)  # the file must be readable as a policy
-    write(Path(args.output), text)
     _show(loaded.name, args.audio, tuning)
+    try:
+        write(Path(args.output), text)
+    except OptionError:
+        say(console(), text)  # it took minutes to measure
+        raise
     say(screen, f"{_description(loaded.name, tuning)}: written to {args.output}", "bold")
     return 0
 
@@ -63,8 +67,9 @@ def _check(args: Namespace) -> None:
     if args.threads < 0:
         raise OptionError(f"--threads must be >= 0, got {args.threads}; 0 leaves the number to torch")
     if not (math.isfinite(args.bound) and args.bound > 0):
-        raise OptionError(f"--bound must be > 0 and finite, got {args.bound}; 5e-3 changed one transcript of 60")
+        raise OptionError(f"--bound must be > 0 and finite, got {args.bound}; the default is 5e-3")
     check_writable(args.output)
+    check_separate([("--output", args.output)], args.audio)
     for file in args.audio:
         check_file(file)
 

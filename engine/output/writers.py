@@ -1,11 +1,10 @@
 """Output formats of transcripts, byte for byte as openai-whisper writes them; jsonl is our own.
 
 A format is one subclass of `Writer` and its entry in `WRITERS`, from which every list of formats is derived, the
-command line's included. A file is written whole or not at all, except for a format that grows segment by segment.
+command line's included.
 """
 
 import json
-import os
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -158,17 +157,6 @@ class GrowingFile:
 
     def __exit__(self, *exception: object) -> None:
         self.close()
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a file in one step, by way of a temporary file beside it. Raises OSError."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
 
 
 def format_timestamp(seconds: float, always_include_hours: bool = False, decimal_marker: str = ".") -> str:

@@ -12,6 +12,8 @@ from tilewhisper.kernels import registry
 from tilewhisper.kernels.base import Backend, BackendUnavailable, ProductShape
 from tilewhisper.kernels.decoder import DecoderBackend
 
+NO_FALLBACK = 'the policy has no fallback for it; choose another policy, or add one, such as fallback = "torch"'
+
 
 @dataclass
 class SitePlan:
@@ -46,9 +48,9 @@ def plan_site(route: Route, backend: Callable[[str], Backend]) -> SitePlan:
     reason = _reason_against(route.backend, route.site, backend)
     if reason:
         if route.fallback is None:
-            raise PolicyError(f"{site} ({route.rule}): {reason}; no fallback is stated")
+            raise PolicyError(f"{site} ({route.rule}): {reason}; {NO_FALLBACK}")
         if second := _reason_against(route.fallback, route.site, backend):
-            raise PolicyError(f"{site} ({route.rule}): {reason}; nor can its fallback run: {second}")
+            raise PolicyError(f"{site} ({route.rule}): {reason}; its fallback cannot run either: {second}")
     return SitePlan(route, launch=site, fallback_reason=reason)
 
 
@@ -66,10 +68,10 @@ def plan_decoder(route: DecoderRoute, create: Callable[[str], Backend] = registr
     if backend:
         return DecoderPlan(route, backend)
     if route.fallback is None:
-        raise PolicyError(f"decoder: {reason}; no fallback is stated")
+        raise PolicyError(f"decoder: {reason}; {NO_FALLBACK}")
     backend, second = _decoder_backend(route.fallback, create)
     if not backend:
-        raise PolicyError(f"decoder: {reason}; nor can its fallback run: {second}")
+        raise PolicyError(f"decoder: {reason}; its fallback cannot run either: {second}")
     return DecoderPlan(route, backend, reason)
 
 

@@ -166,8 +166,10 @@ def load_policy(name_or_file: str | Path) -> Policy:
         raise PolicyError(f"no policy {str(name_or_file)!r}{hint}: neither a file nor one of {', '.join(shipped)}")
     try:
         return parse_policy(path.read_text("utf-8"), str(path))
-    except (OSError, UnicodeDecodeError) as e:
-        raise PolicyError(f"cannot read the policy {path}: {e}") from e
+    except OSError as e:
+        raise PolicyError(f"cannot read the policy {path}: {e.strerror}") from e
+    except UnicodeDecodeError as e:
+        raise PolicyError(f"policy {path} is not text in UTF-8; give a TOML file") from e
 
 
 def parse_policy(text: str, name: str) -> Policy:
@@ -221,7 +223,7 @@ def _check_keys(where: str, table: dict[str, Any], required: dict[str, type], op
             expected = _EXPECTED[known[key]]
             raise PolicyError(f"{where}: {key} must be {expected}, got {value!r}")
     if missing := [key for key in required if key not in table]:
-        raise PolicyError(f"{where}: {missing[0]!r} is missing")
+        raise PolicyError(f"{where}: {missing[0]!r} is missing; the keys are {', '.join(known)}")
 
 
 def _no_match(rule: Rule, names: Sequence[str]) -> str:

@@ -22,7 +22,7 @@ from torch._library.opaque_object import register_opaque_type
 from torch._opaque_base import OpaqueBase
 
 from tilewhisper.engine.errors import ModelClosed, RoutingError
-from tilewhisper.engine.routing.plans import DecoderPlan, SitePlan, plan_decoder, plan_site, shape_of
+from tilewhisper.engine.routing.plans import NO_FALLBACK, DecoderPlan, SitePlan, plan_decoder, plan_site, shape_of
 from tilewhisper.engine.routing.policy import Route
 from tilewhisper.kernels import registry
 from tilewhisper.kernels.base import Backend, BackendUnavailable, ProductFailed, Usage
@@ -318,7 +318,5 @@ def _fallback_after(failure: Exception, launch: Launch) -> str:
     plan = launch.plans[0]
     fallback = plan.route.fallback
     if fallback is None or fallback == plan.backend:
-        raise RoutingError(
-            f"{launch.name} failed on {plan.backend!r}: {failure}; the policy states no fallback"
-        ) from failure
+        raise RoutingError(f"{launch.name} failed on {plan.backend!r}: {failure}; {NO_FALLBACK}") from failure
     return fallback

@@ -32,9 +32,10 @@ from pathlib import Path
 
 from tilewhisper.kernels.base import BackendUnavailable
 from tilewhisper.kernels.cpu import compiler as cxx
+from tilewhisper.kernels.user_cache import user_cache
 
 SOURCES = Path(__file__).with_name("native")
-CACHE = Path("~/.cache/tilewhisper/native").expanduser()
+CACHE = user_cache("native")
 MAX_CACHED = 4
 """How many of the latest libraries stay in the cache: different environments must not delete each other's."""
 
@@ -146,7 +147,9 @@ def _load(build: Build) -> Path:
         try:
             torch.ops.load_library(path)
         except OSError as again:
-            raise BackendUnavailable(f"the native kernels cannot be loaded: {again.__cause__}") from again
+            raise BackendUnavailable(
+                f"the native kernels cannot be loaded: {again.__cause__}; policy torch runs without them"
+            ) from again
     return path
 
 

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from tilewhisper.kernels.base import Backend, BackendUnavailable, ProductShape, Settings, Usage
+from tilewhisper.kernels.user_cache import user_cache
 from tilewhisper.kernels.xdna import artifacts, xrt
 from tilewhisper.kernels.xdna.array import Device, Geometry
 from tilewhisper.kernels.xdna.artifacts import Artifact
@@ -45,7 +46,7 @@ from tilewhisper.kernels.xdna.tile_plan import Design, TilePlan
 from tilewhisper.kernels.xdna.tiling import plan, why_not
 
 GEOMETRY = "whole-array"
-KERNELS_FOLDER = Path("~/.cache/tilewhisper/kernels").expanduser()
+KERNELS_FOLDER = user_cache("kernels")
 
 TIMEOUT_MS = 10_000
 """Far above any product (the largest of large-v3 is predicted at 30 ms) and above the driver's own recovery (2 s)."""

@@ -4,9 +4,11 @@ Files are decoded at their own rates (`file_decoder`), channels are averaged, an
 high-quality filter. Nothing is normalised or trimmed, and silence is valid audio. Unusable audio raises `AudioError`.
 """
 
-import io
 import logging
 import os
+import re
+import shlex
+import stat
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 import soxr
 
-from tilewhisper.models.audio import file_decoder
+from tilewhisper.models.audio import file_decoder, pipes
 from tilewhisper.models.audio.facts import AudioLog
 from tilewhisper.models.audio.recording import Block, Samples, join, to_float32
 from tilewhisper.models.constants import SAMPLE_RATE
@@ -29,6 +31,8 @@ MIN_RATE = 4_000  # Hz; telephone speech has 8000, and a corrupt header must not
 BLOCK_SAMPLES = 65_536  # of an array
 
 ARRAY = "the array"  # the name of arrays and tensors in messages
+
+_URL = re.compile(r"[a-z][a-z0-9+.-]+:/", re.IGNORECASE)  # one slash, because pathlib removes the second
 
 _log = logging.getLogger(__name__)
 
@@ -88,7 +92,7 @@ def stream(
 
     `log` collects the facts about the file. Raises the errors of `decode_audio` when it reaches them: a truncated file
     is detected at its end. The file is closed after the last block, or with the iterator. File objects and pipes are
-    read into memory first, because they can be read only once.
+    read to their end first, because they can be read only once; large ones wait in a temporary file.
     """
     log = AudioLog() if log is None else log
     if isinstance(source, np.ndarray) or _is_tensor(source):
@@ -113,13 +117,15 @@ def stream(
 
 
 def check_file(path: str | os.PathLike[str]) -> None:
-    """Raise `AudioError` for a file that is missing, unreadable, empty, or a directory, without decoding it.
+    """Raise `AudioError` for a file that is missing, unreadable, empty, a folder or a device, without decoding it.
 
-    The message is that of `decode_audio`. Pipes and devices are not opened, because they can be read only once.
+    The message is that of `decode_audio`. Pipes are not opened, because they can be read only once.
     """
     name = os.fspath(path)
     with _opening(name):
-        if not (Path(name).is_fifo() or Path(name).is_char_device()):
+        mode = Path(name).stat().st_mode
+        pipes.refuse_device(mode, name)
+        if not stat.S_ISFIFO(mode):
             with Path(name).open("rb") as file:
                 file_decoder.refuse_empty(file, name)
 
@@ -162,8 +168,13 @@ def _sliced(array: npt.NDArray[Any]) -> Iterator[Block]:
 
 
 def _from_path(name: str, log: AudioLog, track: int | str | None) -> Iterator[Block]:
-    with _opening(name), Path(name).open("rb") as file:
-        yield from file_decoder.blocks(file if file.seekable() else io.BytesIO(file.read()), name, log, track)
+    with _opening(name):
+        pipes.refuse_device(Path(name).stat().st_mode, name)
+        with Path(name).open("rb") as file:
+            if file.seekable():
+                yield from file_decoder.blocks(file, name, log, track)
+            else:
+                yield from _from_file_object(file, name, log, track)
 
 
 @contextmanager
@@ -172,6 +183,15 @@ def _opening(name: str) -> Iterator[None]:
     try:
         yield
     except FileNotFoundError as error:
+        if _URL.match(name):
+            raise AudioError(
+                f"{name}: URLs are not fetched; download the file first, or pipe it: "
+                f"curl -L {shlex.quote(name)} | tilewhisper transcribe -"
+            ) from error
+        if name == "-":
+            raise AudioError(
+                "-: no such file; standard input is sys.stdin.buffer in Python, and - for tilewhisper transcribe only"
+            ) from error
         raise AudioError(f"{name}: no such file; expected the path of an audio file") from error
     except IsADirectoryError as error:
         raise AudioError(f"{name}: is a directory; expected an audio file") from error
@@ -182,13 +202,8 @@ def _opening(name: str) -> Iterator[None]:
 
 
 def _from_file_object(file: BinaryIO, name: str, log: AudioLog, track: int | str | None) -> Iterator[Block]:
-    try:
-        data = file.read()
-    except (OSError, ValueError) as error:  # ValueError: closed, or text that does not decode
-        raise AudioError(f"{name}: cannot be read: {error}") from error
-    if not isinstance(data, bytes):
-        raise AudioError(f"{name}: its read() returns {type(data).__name__}, not bytes; open it in binary mode")
-    return file_decoder.blocks(io.BytesIO(data), name, log, track)
+    with pipes.copied(file, name) as copy:
+        yield from file_decoder.blocks(copy, name, log, track)
 
 
 def _counted(blocks: Iterator[Block], log: AudioLog) -> Iterator[Block]:

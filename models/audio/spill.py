@@ -7,6 +7,8 @@ read and written, never mapped, because mapped pages would count as the process'
 import math
 import tempfile
 import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import numpy.typing as npt
@@ -32,14 +34,10 @@ class SpillBuffer:
 
     def append(self, rows: npt.NDArray[np.float32]) -> None:
         """Append `rows`, (n, *row_shape). Raises `AudioError` when the temporary file cannot be written."""
-        try:
+        with writing_temporary():
             self._file.seek(0, 2)
             self._file.write(np.ascontiguousarray(rows, dtype=np.float32).data.cast("B"))
-        except OSError as error:
-            raise AudioError(
-                f"long audio needs a temporary file, and writing it to {_folder()} failed ({error.strerror or error}); "
-                "free some space there, or set TMPDIR to a folder with free space (0.2 GB per hour of audio)"
-            ) from error
+            self._file.flush()  # a full disk must not be noticed first by the seek of `read`
         self._rows += len(rows)
 
     def read(self, first: int, last: int) -> npt.NDArray[np.float32]:
@@ -50,6 +48,18 @@ class SpillBuffer:
             self._file.seek(first * self._row_bytes)
             self._file.readinto(rows.data.cast("B"))
         return rows
+
+
+@contextmanager
+def writing_temporary() -> Iterator[None]:
+    """Turn an OSError of a temporary file inside into an `AudioError`."""
+    try:
+        yield
+    except OSError as error:
+        raise AudioError(
+            f"long audio needs a temporary file, and writing it to {_folder()} failed ({error.strerror or error}); "
+            "free some space there, or set TMPDIR to a folder with free space (0.2 GB per hour of audio)"
+        ) from error
 
 
 def _folder() -> str:

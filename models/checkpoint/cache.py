@@ -40,7 +40,15 @@ from tilewhisper.models.tokenizer.tokenizer import Tokenizer
 if TYPE_CHECKING:
     import tokenizers
 
-CACHE = Path("~/.cache/tilewhisper/models").expanduser()
+
+def _folder() -> Path:
+    try:
+        return Path("~/.cache/tilewhisper/models").expanduser()
+    except RuntimeError:  # a user without a home: a path that cannot be created, so nothing is cached
+        return Path(os.devnull, "models")
+
+
+CACHE = _folder()
 BUDGET = 4 << 30
 """Maximal total bytes of the cache; the oldest files are deleted first. base takes 290 MB; large-v3 exceeds it."""
 
@@ -71,7 +79,7 @@ def path_of(source: Source) -> Path:
     """The cache file of a checkpoint in the current state of its files; it need not exist."""
     location = _digest([source.kind, *(str(file.absolute()) for file in source.files)])
     state = _digest([source.sha256, _code(), *_states(source)])
-    name = re.sub(r"[^\w.-]+", "-", source.name)[-60:]
+    name = re.sub(r"[^\w.-]+", "-", source.name, flags=re.ASCII)[-60:]  # 60 other letters may be 240 bytes
     return CACHE / f"{name}-{location}-{state}.safetensors"
 
 

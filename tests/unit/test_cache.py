@@ -126,6 +126,11 @@ def test_other_code_or_another_known_hash_gives_another_cache_file(cache_folder,
     assert len({*paths, cache.path_of(source)}) == 3
 
 
+def test_the_name_of_any_checkpoint_fits_the_file_system(cache_folder, folder):
+    path = cache.path_of(replace(locate(folder), name="𝄞" * 100))
+    assert len(os.fsencode(path.name)) < 255 - len("-12345678.part")
+
+
 @pytest.mark.parametrize("package", ["checkpoint/formats/hf.py", "tokenizer/vocabulary.py"])
 def test_changed_code_of_readers_or_tokenizers_invalidates_the_cache(package, tmp_path, monkeypatch):
     copies = tuple(shutil.copytree(folder, tmp_path / folder.name) for folder in cache._READERS)

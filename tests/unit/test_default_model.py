@@ -46,13 +46,13 @@ def test_every_official_model_can_be_the_default():
 
 def test_without_any_model_the_multilingual_one_is_located(monkeypatch):
     monkeypatch.setattr(default, "installed_default", lambda **_: None)
-    monkeypatch.setattr(default, "locate", lambda name: Source("hf", name, Path(), (), "Hugging Face hub"))
+    monkeypatch.setattr(default, "locate", lambda name, _: Source("hf", name, Path(), (), "Hugging Face hub"))
     assert default.default_model().name == default.default_name() == "base"
     assert default.default_model().reason == "default, as no model is installed"
 
 
 def test_a_default_that_cannot_be_had_names_the_remedy(monkeypatch):
-    def refuse(name):
+    def refuse(name, _):
         raise ModelNotFound(f"model {name!r} was not found")
 
     monkeypatch.setattr(default, "installed_default", lambda **_: None)
@@ -62,13 +62,13 @@ def test_a_default_that_cannot_be_had_names_the_remedy(monkeypatch):
 
 
 def test_the_python_default_is_the_commands(monkeypatch):
-    monkeypatch.setattr(whisper_model, "default_model", lambda: locate(require_weights("base")))
+    monkeypatch.setattr(whisper_model, "default_model", lambda _: locate(require_weights("base")))
     with WhisperModel(policy="torch") as model:
         assert (model.checkpoint.name, model.is_multilingual) == ("base", True)
 
 
 @pytest.mark.parametrize(("arguments", "notes"), [((), 1), (("tiny.en",), 0)])
 def test_an_english_only_default_is_logged(monkeypatch, caplog, arguments, notes):
-    monkeypatch.setattr(whisper_model, "default_model", lambda: locate(require_weights("tiny.en")))
+    monkeypatch.setattr(whisper_model, "default_model", lambda _: locate(require_weights("tiny.en")))
     with caplog.at_level(logging.WARNING), WhisperModel(*arguments, policy="torch"):
         assert caplog.text.count("tiny.en understands only English") == notes

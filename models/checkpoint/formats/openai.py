@@ -34,7 +34,8 @@ def read(source: Source) -> Weights:
         tensors = dict(stored["model_state_dict"])
     except (KeyError, TypeError, ValueError, IndexError) as error:
         raise CheckpointError(
-            f"{source.name}: a PyTorch file, but not OpenAI's Whisper format: expected dims and model_state_dict"
+            f"{source.name}: a PyTorch file, but not OpenAI's Whisper format: expected dims and model_state_dict; "
+            "pass a Whisper .pt file"
         ) from error
     state = renamed(tensors, source.name)
     dims = dims_of(state, heads, source.name)
