@@ -55,6 +55,8 @@ class WindowResult:
     decoded: DecodedWindow
     language: str
     align: Align
+    heard: bool = True
+    """False if the window is silence with a text that the audio does not speak for."""
 
 
 def clips_of(options: TranscriptionOptions, content: int) -> list[Clip]:
@@ -94,7 +96,7 @@ class Segmenter:
         """Take the result of `request`, move on to the next window, and return the segments, not numbered yet."""
         request, decoded = self.request, result.decoded
         assert request is not None and self._clip is not None, "no window was requested"
-        if is_silence(decoded, self._options) or self._reader.is_wordless(decoded):
+        if not result.heard or is_silence(decoded, self._options) or self._reader.is_wordless(decoded):
             self.request = self._next(request.seek + request.frames)
             return ()
         closed = self._options.batch_size is not None and request.clip == self._clip

@@ -16,7 +16,7 @@ from tilewhisper.engine.encoding.states import Encoded
 from tilewhisper.engine.options import TranscriptionOptions
 from tilewhisper.engine.pipeline.file_language import choose_language, windows_of
 from tilewhisper.engine.pipeline.frontend import AudioFeatures, read_audio, read_speech
-from tilewhisper.engine.pipeline.quality import may_be_silence
+from tilewhisper.engine.pipeline.quality import MIN_EVIDENCE, may_be_silence
 from tilewhisper.engine.pipeline.segmenter import Clip, WindowRequest, clips_of
 from tilewhisper.engine.report import (
     OPTIONAL_STAGES,
@@ -97,6 +97,11 @@ class Session:
             return self.info.language
         detected = self._detect_language(window)
         return self.info.language if may_be_silence(detected.no_speech_prob, self.options) else detected.code
+
+    def hears(self, window: Window, prompt: Sequence[int], tokens: Sequence[int]) -> bool:
+        """Whether the window's audio speaks for its text, decoded after `prompt`."""
+        with self.clock(StageName.EVIDENCE):
+            return self._runtime.evidence(window.cross_kv, prompt, tokens) >= MIN_EVIDENCE
 
     def align(self, window: Window, language: str, text: Sequence[int]) -> tuple[Sequence[float], Sequence[float]]:
         """Times and probabilities of a window's text tokens; see `Runtime.align`."""
