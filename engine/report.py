@@ -38,12 +38,19 @@ class StageName(StrEnum):
     DETECT_LANGUAGE = "detect language"
     PROMPT = "prompt"
     DECODE = "decode"
+    EVIDENCE = "compare with silence"
     WORD_TIMES = "word times"
 
 
-OPTIONAL_STAGES = (StageName.VAD, StageName.DETECT_LANGUAGE, StageName.WORD_TIMES)
+OPTIONAL_STAGES = (StageName.VAD, StageName.DETECT_LANGUAGE, StageName.EVIDENCE, StageName.WORD_TIMES)
 """Not reported for a run that does not use them."""
-DECODER_STAGES = (StageName.CROSS_KV, StageName.DETECT_LANGUAGE, StageName.PROMPT, StageName.DECODE)
+DECODER_STAGES = (
+    StageName.CROSS_KV,
+    StageName.DETECT_LANGUAGE,
+    StageName.PROMPT,
+    StageName.DECODE,
+    StageName.EVIDENCE,
+)
 """Stages that run the decoder."""
 
 

@@ -5,13 +5,15 @@ Not thread-safe: `pipeline.scheduler` runs everything here in one loop.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache, cached_property, partial
 from typing import Any
 
+import numpy as np
 from torch import Tensor
 
 from tilewhisper.engine.decoding.batch import Attempt, Batch, DecodedWindow, decode
 from tilewhisper.engine.decoding.decoder import CrossKV, Decoder
+from tilewhisper.engine.decoding.evidence import text_logprob
 from tilewhisper.engine.decoding.language import DetectedLanguage, detect_language
 from tilewhisper.engine.decoding.logits import LogitsProcessor
 from tilewhisper.engine.decoding.search import search_at
@@ -27,8 +29,9 @@ from tilewhisper.engine.startup import Startup
 from tilewhisper.engine.timestamps.alignment import TokenTimes, token_probabilities, token_times
 from tilewhisper.engine.timestamps.cross_attention import CrossAttention
 from tilewhisper.kernels.base import Backend
+from tilewhisper.models.audio.log_mel import log_mel
 from tilewhisper.models.checkpoint.loader import Checkpoint
-from tilewhisper.models.constants import FRAMES_PER_POSITION, POSITIONS
+from tilewhisper.models.constants import FRAMES_PER_POSITION, FRAMES_PER_WINDOW, POSITIONS, WINDOW_SAMPLES
 
 
 @dataclass(frozen=True)
@@ -119,6 +122,20 @@ class Runtime:
     def detect_language(self, window: CrossKV) -> DetectedLanguage:
         """The window's language."""
         return detect_language(self.decoder, [window], self.tokenizer)[0]
+
+    def evidence(self, window: CrossKV, prompt: Sequence[int], tokens: Sequence[int]) -> float:
+        """How much more probable the audio makes a window's text than silence does, in nats per text token."""
+        silence = self.decoder.project_cross_kv(self._silence)
+        eot = self.tokenizer.eot
+        return text_logprob(self.decoder, window, prompt, tokens, eot) - text_logprob(
+            self.decoder, silence, prompt, tokens, eot
+        )
+
+    @cached_property
+    def _silence(self) -> Encoded:
+        """30 s of silence, encoded once for all files: no run counts it, only its time."""
+        mel = log_mel(np.zeros(WINDOW_SAMPLES, np.float32), self.n_mels)[None, :, :FRAMES_PER_WINDOW]
+        return self._encoder.encode(mel, FRAMES_PER_WINDOW, FULL)
 
     def batch(self) -> Batch:
         """An empty batch."""

@@ -41,7 +41,7 @@ def main() -> int:
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Write subtitles for every audio or video file of a folder.")
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--model", default="tiny.en", help="(default: tiny.en)")
+    parser.add_argument("--model", help="(default: an installed multilingual model)")
     parser.add_argument("--language", help="code or English name (default: detected)")
     parser.add_argument("--format", default="srt", choices=("srt", "vtt"), help="(default: srt)")
     return parser.parse_args()

@@ -35,7 +35,7 @@ def test_subtitles_are_written_beside_each_file_and_a_broken_file_is_reported(ex
     shutil.copy(SAMPLE, tmp_path / "first.flac")
     (tmp_path / "broken.mp3").write_bytes(b"no audio")
     (tmp_path / "notes.txt").write_text("no media file")
-    status, out, err = example("subtitles_for_a_folder.py", tmp_path, "--language", "en")
+    status, out, err = example("subtitles_for_a_folder.py", tmp_path, "--model", "tiny.en", "--language", "en")
     assert status == 3
     assert "broken.mp3" in err
     assert "first.srt: 1 segments" in out

@@ -41,7 +41,9 @@ def decode_window(session: Session, request: WindowRequest) -> Attempts:
     if prompt != without_history and may_be_silence(decoded.no_speech_prob, options):
         alone = yield session.attempt(window, without_history, first)
         decoded = alone if is_silence(alone, options) else decoded
-    return WindowResult(decoded, language, partial(session.align, window, language))
+    doubted = may_be_silence(decoded.no_speech_prob, options) and not is_silence(decoded, options)
+    supported = not doubted or session.supports(window, prompt, decoded.tokens)
+    return WindowResult(decoded, language, partial(session.align, window, language), supported)
 
 
 def _at_rising_temperatures(

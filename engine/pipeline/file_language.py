@@ -1,4 +1,4 @@
-"""The language of a file: which windows are heard, and which of them decides."""
+"""The language of a file: which windows are looked at, and which of them decides."""
 
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -14,12 +14,12 @@ def windows_of(clips: Sequence[Clip], frames: int) -> Iterator[Clip]:
 
     A window may reach beyond a short clip: more speech makes the detection surer.
     """
-    heard = first = clips[0].first if clips else 0
+    reached = first = clips[0].first if clips else 0
     for clip in clips:
-        for seek in range(max(heard, clip.first), clip.last, FRAMES_PER_WINDOW):
-            heard = min(seek + FRAMES_PER_WINDOW, frames)
-            yield Clip(seek, heard)
-    if heard == first:
+        for seek in range(max(reached, clip.first), clip.last, FRAMES_PER_WINDOW):
+            reached = min(seek + FRAMES_PER_WINDOW, frames)
+            yield Clip(seek, reached)
+    if reached == first:
         yield Clip(first, max(first, min(first + FRAMES_PER_WINDOW, frames)))
 
 

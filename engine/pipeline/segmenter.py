@@ -57,6 +57,8 @@ class WindowResult:
     decoded: DecodedWindow
     language: str
     align: Align
+    supported: bool = True
+    """False if no-speech is probable and the text is no more probable with the audio than with silence."""
 
 
 def clips_of(options: TranscriptionOptions, content: int) -> list[Clip]:
@@ -100,7 +102,7 @@ class Segmenter:
         """Take the result of `request`, move on to the next window, and return the segments, not numbered yet."""
         request, decoded = self.request, result.decoded
         assert request is not None and self._clip is not None, "no window was requested"
-        if is_silence(decoded, self._options) or self._reader.is_wordless(decoded):
+        if not result.supported or is_silence(decoded, self._options) or self._reader.is_wordless(decoded):
             self.request = self._next(request.seek + request.frames)
             return ()
         closed = self._options.batch_size is not None and request.clip == self._clip

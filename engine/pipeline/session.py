@@ -17,7 +17,7 @@ from tilewhisper.engine.options import TranscriptionOptions
 from tilewhisper.engine.pipeline.file_language import choose_language, windows_of
 from tilewhisper.engine.pipeline.frontend import AudioFeatures, AudioSource, read_audio, read_speech
 from tilewhisper.engine.pipeline.prompt import Prompt
-from tilewhisper.engine.pipeline.quality import may_be_silence
+from tilewhisper.engine.pipeline.quality import MIN_EVIDENCE, may_be_silence
 from tilewhisper.engine.pipeline.segmenter import Clip, WindowRequest, clips_of
 from tilewhisper.engine.report import (
     OPTIONAL_STAGES,
@@ -99,6 +99,11 @@ class Session:
             return self.info.language
         detected = self._detect_language(window)
         return self.info.language if may_be_silence(detected.no_speech_prob, self.options) else detected.code
+
+    def supports(self, window: Window, prompt: Prompt, tokens: Sequence[int]) -> bool:
+        """Whether the window's audio, and not only the model's habit, makes its text probable."""
+        with self.clock(StageName.EVIDENCE):
+            return self._runtime.evidence(window.cross_kv, prompt.before, tokens) >= MIN_EVIDENCE
 
     def align(self, window: Window, language: str, text: Sequence[int]) -> tuple[TokenTimes, Sequence[float]]:
         """Times and probabilities of a window's text tokens; see `Runtime.align`."""

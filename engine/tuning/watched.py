@@ -60,6 +60,7 @@ def watched_functions(model: WhisperModel) -> Iterator[WatchedFunction]:
     yield WatchedFunction(model.runtime, "encode_window", Category.STAGE, StageName.ENCODE)
     yield WatchedFunction(model.runtime, "project_cross_kv", Category.STAGE, StageName.CROSS_KV)
     yield WatchedFunction(model.runtime, "detect_language", Category.STAGE, StageName.DETECT_LANGUAGE)
+    yield WatchedFunction(model.runtime, "evidence", Category.STAGE, StageName.EVIDENCE)
     yield WatchedFunction(Batch, "step", Category.STAGE, _stage_of_step)
     yield WatchedFunction(model.runtime, "align", Category.STAGE, StageName.WORD_TIMES)
     for function in ENCODER_PRODUCTS:

@@ -1,4 +1,4 @@
-"""Languages with real weights: detected in speech, wherever it starts, without cost where it starts at once."""
+"""Speech and no speech with real weights: the language is detected in speech, and noise has no text."""
 
 import numpy as np
 import pytest
@@ -107,3 +107,19 @@ def test_speech_is_no_guess(engine, german):
     assert report.language_probability == info.language_probability
     assert not report.language_is_guess
     assert f"language de ({info.language_probability:.0%} sure)" in setting_line(report)
+
+
+@pytest.mark.parametrize(("amplitude", "language"), [(0.05, None), (0.5, "de")])
+def test_noise_has_no_text(engine, amplitude, language):
+    """The model is sure of "1 tbc 1 tbc 1 tbc 1 tbc" and of "Wir sind in der Nähe.", as it would be in silence."""
+    segments, _ = engine("base").transcribe(noise(40, amplitude), language=language, temperature=0)
+    assert [segment.text for segment in segments] == []
+    assert any(stage.name == "compare with silence" for stage in segments.report().stages)
+
+
+@pytest.mark.parametrize("name", ["tiny.en", "base"])
+def test_speech_keeps_its_text_however_probable_no_speech_is(engine, name):
+    """With a threshold of 0, no-speech counts as probable everywhere; silence would not give these words."""
+    segments, _ = engine(name).transcribe(SAMPLE, language="en", beam_size=1, no_speech_threshold=0.0)
+    assert "we will take your questions" in "".join(segment.text for segment in segments)
+    assert any(stage.name == "compare with silence" for stage in segments.report().stages)

@@ -57,6 +57,7 @@ class FakeSession:
     def __init__(self, approximate: bool, **fields) -> None:
         self.options, self._approximate = options(**fields), approximate
         self.encoded = 0
+        self.supported, self.doubted = True, []
 
     def encode(self, request):
         self.encoded += 1
@@ -75,17 +76,26 @@ class FakeSession:
     def task_prompt(self, language):
         return TASK
 
+    def supports(self, window, prompt, tokens):
+        self.doubted.append((prompt.before, tokens))
+        return self.supported
+
     def align(self, *_): ...
 
 
 def attempts_at(session, answer, before=(), prefix=()):
-    """All attempts at a window and the result; `answer` maps an attempt to its decoded window."""
+    """All attempts at a window and its decoded window; `answer` maps an attempt to its decoded window."""
+    made, result = result_of(session, answer, before, prefix)
+    return made, result.decoded
+
+
+def result_of(session, answer, before=(), prefix=()):
     steps, made, reply = decode_window(session, WindowRequest(0, 3000, Prompt(before, prefix))), [], None
     with pytest.raises(StopIteration) as finished:
         while True:
             made.append(steps.send(reply))
             reply = answer(*made[-1])
-    return made, finished.value.value.decoded
+    return made, finished.value.value
 
 
 @pytest.mark.parametrize(("passes", "tried"), [(0.0, [0.0]), (0.2, [0.0, 0.2]), (9.0, [0.0, 0.2, 0.3])])
@@ -117,3 +127,26 @@ def test_silence_is_judged_without_the_text_before(prefix):
     )
     assert made == [(1, (1, 2, *alone), 0.0), (1, alone, 0.0)]
     assert result.text_logprob == -3.0
+
+
+@pytest.mark.parametrize("supported", [True, False])
+def test_text_where_no_speech_is_probable_needs_evidence_in_the_audio(supported):
+    session = FakeSession(approximate=False)
+    session.supported = supported
+    _, result = result_of(session, lambda *_: decoded(no_speech_prob=0.7), before=(1, 2))
+    assert session.doubted == [((1, 2, *TASK), (1,))]
+    assert result.supported is supported
+
+
+@pytest.mark.parametrize(
+    ("fields", "thresholds"),
+    [
+        ({"no_speech_prob": 0.5}, {}),
+        ({"no_speech_prob": 0.7, "text_logprob": -1.4}, {}),  # silence already
+        ({"no_speech_prob": 0.7}, {"no_speech_threshold": None}),
+    ],
+)
+def test_other_text_costs_no_comparison(fields, thresholds):
+    session = FakeSession(approximate=False, **thresholds)
+    _, result = result_of(session, lambda *_: decoded(**fields))
+    assert session.doubted == [] and result.supported

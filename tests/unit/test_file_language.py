@@ -1,4 +1,4 @@
-"""The language of a file: which windows are heard, and which of them decides."""
+"""The language of a file: which windows are looked at, and which of them decides."""
 
 import pytest
 
@@ -8,7 +8,7 @@ from tilewhisper.engine.pipeline.file_language import choose_language, windows_o
 from tilewhisper.engine.pipeline.segmenter import Clip
 
 
-def heard(code, probability, no_speech_prob=0.01):
+def window(code, probability, no_speech_prob=0.01):
     return DetectedLanguage({code: probability, "xx": 1 - probability}, no_speech_prob)
 
 
@@ -26,29 +26,29 @@ def chosen(*windows, **options):
 
 @pytest.mark.parametrize("probability", [0.9, 0.2])
 def test_a_first_window_with_speech_decides_alone(probability):
-    assert chosen(heard("en", probability), heard("de", 0.99)) == (0, 1)
+    assert chosen(window("en", probability), window("de", 0.99)) == (0, 1)
 
 
 def test_windows_without_speech_are_passed_over():
-    noise = heard("nn", 0.62, 0.98)
-    assert chosen(noise, noise, heard("de", 0.3, 0.6), heard("fr", 0.9)) == (2, 3)
+    noise = window("nn", 0.62, 0.98)
+    assert chosen(noise, noise, window("de", 0.3, 0.6), window("fr", 0.9)) == (2, 3)
 
 
 def test_without_speech_the_window_most_like_speech_is_the_guess():
-    assert chosen(heard("nn", 0.6, 0.99), heard("vi", 0.7, 0.7), heard("en", 0.4, 0.9)) == (1, 3)
+    assert chosen(window("nn", 0.6, 0.99), window("vi", 0.7, 0.7), window("en", 0.4, 0.9)) == (1, 3)
 
 
 def test_without_a_threshold_every_window_counts_as_speech():
-    assert chosen(heard("nn", 0.6, 0.99), heard("de", 0.9), no_speech_threshold=None) == (0, 1)
-    assert chosen(heard("nn", 0.6, 0.7), heard("de", 0.9), no_speech_threshold=0.8) == (0, 1)
+    assert chosen(window("nn", 0.6, 0.99), window("de", 0.9), no_speech_threshold=None) == (0, 1)
+    assert chosen(window("nn", 0.6, 0.7), window("de", 0.9), no_speech_threshold=0.8) == (0, 1)
 
 
 def test_silent_windows_do_not_count_among_the_segments():
     options = {"language_detection_segments": 3, "language_detection_threshold": 0.8}
-    silence = heard("en", 0.9, 0.95)
-    windows = (silence, heard("de", 0.5), silence, heard("nl", 0.7), heard("de", 0.6), heard("nl", 0.9))
+    silence = window("en", 0.9, 0.95)
+    windows = (silence, window("de", 0.5), silence, window("nl", 0.7), window("de", 0.6), window("nl", 0.9))
     assert chosen(*windows, **options) == (4, 5)
-    assert chosen(silence, heard("de", 0.5), heard("nl", 0.8), **options) == (2, 3)
+    assert chosen(silence, window("de", 0.5), window("nl", 0.8), **options) == (2, 3)
 
 
 @pytest.mark.parametrize(

@@ -50,7 +50,7 @@ def test_words_take_their_segment_along():
         ((2.0, 9.0), (2.0, 9.0)),
         ((8.0, 49.0), (8.0, 11.0)),  # ends where the next speech is about to start
         ((11.5, 53.0), (50.0, 53.0)),  # starts right after the speech before
-        ((8.0, 53.0), (8.0, 53.0)),  # a chunk has less than 30 s: the pause in it was heard
+        ((8.0, 53.0), (8.0, 53.0)),  # a chunk has less than 30 s: the model saw the pause in it
         ((20.0, 30.0), (20.0, 30.0)),  # VAD may be wrong
         ((59.0, 65.0), (59.0, 60.0)),
     ],

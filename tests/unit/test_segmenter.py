@@ -58,6 +58,13 @@ def test_silence_is_skipped_and_the_text_before_it_stays():
     assert [s.text for s in segments] == [" 1", " 3"]
 
 
+def test_text_that_the_audio_does_not_speak_for_is_skipped():
+    options = TranscriptionOptions()
+    segmenter = Segmenter(clips_of(options, 4000), 4000, options, TOKENIZER, 448)
+    assert segmenter.accept(WindowResult(decoded(100, 1, 200), "en", None, supported=False)) == ()
+    assert (segmenter.request.seek, segmenter.request.prompt.before) == (3000, ())
+
+
 def test_punctuation_alone_is_no_text():
     assert run(3000, decoded(100, 9, 200, 200, 9, 300, 300))[1] == []
     assert run(2000, decoded(100, 9, 1100), no_speech_threshold=None)[1][0].text == "."
