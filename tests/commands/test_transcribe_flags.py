@@ -178,7 +178,7 @@ def test_weights_are_searched_in_the_model_folder_first(tilewhisper, model, tmp_
     assert model.requests[-1].model == str(tmp_path / "large-v3-turbo.pt")
     finished = tilewhisper("transcribe", SAMPLE, "--model", "small", "--model_dir", tmp_path, "--local_files_only")
     assert finished.status == 2
-    assert "--local_files_only forbids" in finished.errors[0]
+    assert "downloads are switched off by HF_HUB_OFFLINE or local_files_only" in finished.errors[0]
     assert str(tmp_path) == constants.HF_HUB_CACHE
 
 
