@@ -60,7 +60,7 @@ def test_a_link_stays_and_its_target_is_replaced(tmp_path):
 def test_a_pipe_is_written_and_not_replaced(tmp_path):
     os.mkfifo(pipe := tmp_path / "pipe")
     read: list[str] = []
-    reader = threading.Thread(target=lambda: read.append(pipe.read_text()))
+    reader = threading.Thread(target=lambda: read.append(pipe.read_text()), daemon=True)
     reader.start()
     check_writable(pipe)
     files.write_whole(pipe, "text")
