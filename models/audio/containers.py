@@ -8,11 +8,9 @@ from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
-import numpy as np
-
 from tilewhisper.models.audio import mpeg, tracks
 from tilewhisper.models.audio.facts import AudioLog
-from tilewhisper.models.audio.recording import Block, Samples, to_float32, to_mono
+from tilewhisper.models.audio.recording import Block, Samples, silence, to_float32, to_mono
 from tilewhisper.models.audio.track_clock import TrackClock
 from tilewhisper.models.errors import AudioError
 
@@ -42,8 +40,6 @@ TIMESTAMPED_FORMATS = {
 SEQUENTIAL_FORMATS = {"asf", "flv", "matroska,webm"}
 # Formats whose headers state the length. For others libav estimates it, from the bit rate and the file's size.
 STATED_FORMATS = {"asf", "avi", "flac", "flv", "matroska,webm", "mov,mp4,m4a,3gp,3g2,mj2", "ogg"}
-
-SILENCE_SAMPLES = 65_536  # of a block, so that a long gap takes no memory
 
 
 def blocks(
@@ -119,8 +115,8 @@ class _Decoder:
             self.clock.keep_packet(bytes(packet), duration)
             for frame in cast("list[av.AudioFrame]", frames):  # of a packet of an audio track
                 rate = frame.sample_rate  # HE-AAC's containers state half of it
-                silence = self.clock.silence_before(None if frame.time is None else frame.time - start)
-                yield from _silence(round(silence * rate), rate)
+                missing = self.clock.silence_before(None if frame.time is None else frame.time - start)
+                yield from silence(round(missing * rate), rate)
                 for samples in self._converted(frame):
                     self.decoded = True
                     self.clock.advance(len(samples) / rate)
@@ -170,8 +166,3 @@ def _stated_seconds(container: "InputContainer", stream: "AudioStream", whole: b
         container.format.name == "mp3" and bool(stream.start_time) and not whole
     )
     return container.duration / av.time_base if stated and container.duration else None
-
-
-def _silence(samples: int, rate: int) -> Iterator[Block]:
-    for first in range(0, samples, SILENCE_SAMPLES):
-        yield Block(np.zeros(min(SILENCE_SAMPLES, samples - first), np.float32), rate)

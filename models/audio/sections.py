@@ -2,7 +2,20 @@
 
 import io
 import os
+from dataclasses import dataclass
 from typing import BinaryIO
+
+
+@dataclass(frozen=True)
+class Part:
+    """Bytes start..end-1 of a file, which are decoded on their own."""
+
+    start: int
+    end: int
+    damaged: bool = False
+    """Something within is missing or damaged."""
+    cut_off: bool = False
+    """The end is missing or damaged."""
 
 
 def section(file: BinaryIO, start: int, end: int) -> BinaryIO:

@@ -81,7 +81,7 @@ def test_an_ogg_file_that_ends_within_a_page_is_truncated(codec: str, tmp_path: 
 
 # ---- damage in the middle
 
-DAMAGED = [*ENCODED, ("ac3", "ac3", 48_000), ("aac", "mpegts", 16_000)]
+DAMAGED = [*ENCODED, ("aac", "adts", 16_000), ("ac3", "ac3", 48_000), ("aac", "mpegts", 16_000)]
 
 
 @pytest.mark.parametrize("content", [b"\0", NOISE], ids=["zeros", "noise"])
