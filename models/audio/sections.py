@@ -44,7 +44,7 @@ class _Section(io.RawIOBase):
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         base = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._size}[whence]
-        self._position = max(0, base + offset)
+        self._position = min(max(0, base + offset), self._size)  # libsndfile seeks anywhere where sizes are wrong
         return self._position
 
     def readinto(self, buffer: "bytearray | memoryview") -> int:  # type: ignore[override]
