@@ -67,7 +67,7 @@ def test_the_intact_half_of_a_container_is_read(codec: str, container: str, rate
     samples, facts = read(half(whole))
     assert found(samples, 1, 2.5) == pytest.approx(1, abs=0.1)
     assert facts.decoded_seconds == pytest.approx(SECONDS / 2, abs=1.0)
-    assert facts.stated_seconds == pytest.approx(SECONDS, abs=0.7)  # from the size in bytes where that is stated
+    assert facts.stated_seconds == pytest.approx(SECONDS, abs=1.0)  # from the size in bytes where that is stated
     assert str(facts.damage).startswith(f"truncated or damaged: its header states {facts.stated_seconds:.1f} s, but ")
 
 
