@@ -18,6 +18,7 @@ from tilewhisper.engine.timestamps.cuts import crosses, split_at_cuts
 from tilewhisper.engine.timestamps.hallucinations import WindowPosition, filter_hallucinations
 from tilewhisper.engine.timestamps.punctuation import Punctuation
 from tilewhisper.engine.timestamps.words import add_word_timestamps, text_tokens
+from tilewhisper.models.audio.facts import Gap
 from tilewhisper.models.audio.reader import MIN_SECONDS
 from tilewhisper.models.constants import FRAMES_PER_SECOND
 from tilewhisper.models.tokenizer.tokenizer import Tokenizer
@@ -65,6 +66,12 @@ def clips_of(options: TranscriptionOptions, content: int) -> list[Clip]:
     """The clips of `clip_timestamps` within `content` frames."""
     edges = [[min(round(min(t * FRAMES_PER_SECOND, content)), content) for t in clip] for clip in options.clips]
     return [Clip(*edge) for edge in edges]
+
+
+def clips_between(silences: Sequence[Gap], content: int) -> list[Clip]:
+    """All of `content` frames except the silences, so that windows start with audio, at its time."""
+    edges = [0, *(round(time * FRAMES_PER_SECOND) for gap in silences for time in (gap.start, gap.end)), content]
+    return [Clip(min(first, content), min(last, content)) for first, last in zip(edges[::2], edges[1::2], strict=True)]
 
 
 class Segmenter:

@@ -18,7 +18,7 @@ from tilewhisper.engine.pipeline.file_language import choose_language, windows_o
 from tilewhisper.engine.pipeline.frontend import AudioFeatures, AudioSource, read_audio, read_speech
 from tilewhisper.engine.pipeline.prompt import Prompt
 from tilewhisper.engine.pipeline.quality import MIN_EVIDENCE, may_be_silence
-from tilewhisper.engine.pipeline.segmenter import Clip, WindowRequest, clips_of
+from tilewhisper.engine.pipeline.segmenter import Clip, WindowRequest, clips_between, clips_of
 from tilewhisper.engine.report import (
     OPTIONAL_STAGES,
     Clock,
@@ -36,6 +36,9 @@ from tilewhisper.engine.runtime import ModelDescription, Runtime
 from tilewhisper.engine.timestamps.alignment import TokenTimes
 from tilewhisper.models.audio import vad
 from tilewhisper.models.constants import HOP_LENGTH, SAMPLE_RATE
+
+EVERYTHING = ((0.0, inf),)
+"""The clips of options that choose none."""
 
 
 @dataclass(frozen=True)
@@ -164,14 +167,19 @@ class Session:
         """The audio, with its speech where VAD is requested; explicit clips take precedence."""
         source = AudioSource(audio, strict=self.options.strict_audio, track=self.options.audio_track)
         options = self.options.vad_options
-        if options is None or self.options.clips != ((0.0, inf),):
+        if options is None or self.options.clips != EVERYTHING:
             return read_audio(source, self._runtime.n_mels, self.clock)
         batched = self.options.batch_size is not None
         return read_speech(source, self._runtime.n_mels, self.clock, options, cut_out=not batched)
 
     def _clips(self) -> list[Clip]:
-        """The clips to transcribe: those of the options, or the chunks of a file that is cut at silences."""
+        """The clips to transcribe: those of the options, or the chunks of a file that is cut at silences.
+
+        Silence that stands in for missing audio is left out.
+        """
         features = self.features
+        if features.speech is None and self.options.clips == EVERYTHING:
+            return clips_between(features.facts.silences, self.frames)
         if features.speech is None or features.timeline is not None:
             return clips_of(self.options, self.frames)
         chunks = vad.chunks(features.speech, self.options.longest_chunk * SAMPLE_RATE)

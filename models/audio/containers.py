@@ -4,15 +4,15 @@ The only file that imports `av`; libav's errors become `AudioError` here. Sample
 the start of the file, in whichever track that is, and silence stands in for audio that is not there (`track_clock`).
 """
 
+import os
 from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
-import numpy as np
-
 from tilewhisper.models.audio import mpeg, tracks
 from tilewhisper.models.audio.facts import AudioLog
-from tilewhisper.models.audio.recording import Block, Samples, to_float32, to_mono
+from tilewhisper.models.audio.recording import Block, Samples, silence, to_float32, to_mono
+from tilewhisper.models.audio.stated_size import stated_size
 from tilewhisper.models.audio.track_clock import TrackClock
 from tilewhisper.models.errors import AudioError
 
@@ -42,8 +42,8 @@ TIMESTAMPED_FORMATS = {
 SEQUENTIAL_FORMATS = {"asf", "flv", "matroska,webm"}
 # Formats whose headers state the length. For others libav estimates it, from the bit rate and the file's size.
 STATED_FORMATS = {"asf", "avi", "flac", "flv", "matroska,webm", "mov,mp4,m4a,3gp,3g2,mj2", "ogg"}
-
-SILENCE_SAMPLES = 65_536  # of a block, so that a long gap takes no memory
+# Formats whose headers state the size of the file, too.
+SIZED_FORMATS = {"asf", "avi"}
 
 
 def blocks(
@@ -57,7 +57,8 @@ def blocks(
     """
     import av  # late: wav and flac need no libav
 
-    whole = mpeg.is_whole(handle)
+    whole, size = mpeg.is_whole(handle), stated_size(handle)
+    actual_size = handle.seek(0, os.SEEK_END)
     handle.seek(0)
     # A playlist must not make libav open other files or URLs: only the handle itself may be read.
     options = {"protocol_whitelist": "none"}
@@ -72,7 +73,10 @@ def blocks(
             yield from decoder.blocks()
             if not decoder.decoded and decoder.error:
                 raise decoder.error
-            stated = _stated_seconds(container, stream, whole)
+            stated = None if whole else _stated_seconds(container, stream)
+            if container.format.name in SIZED_FORMATS:  # libav adapts the length to the file's actual size
+                reached = decoder.clock.reached
+                stated = stated and size and max(stated, reached * size / actual_size)
     except av.FFmpegError as error:
         raise AudioError(
             f"{name}: not audio, or too damaged to decode ({error.strerror}); "
@@ -119,8 +123,8 @@ class _Decoder:
             self.clock.keep_packet(bytes(packet), duration)
             for frame in cast("list[av.AudioFrame]", frames):  # of a packet of an audio track
                 rate = frame.sample_rate  # HE-AAC's containers state half of it
-                silence = self.clock.silence_before(None if frame.time is None else frame.time - start)
-                yield from _silence(round(silence * rate), rate)
+                missing = self.clock.silence_before(None if frame.time is None else frame.time - start)
+                yield from silence(round(missing * rate), rate)
                 for samples in self._converted(frame):
                     self.decoded = True
                     self.clock.advance(len(samples) / rate)
@@ -161,17 +165,10 @@ def _stream(container: "InputContainer", name: str, track: int | str | None) -> 
     return best  # type: ignore[return-value]  # an audio stream, as was asked for
 
 
-def _stated_seconds(container: "InputContainer", stream: "AudioStream", whole: bool) -> float | None:
-    """The length that the header states; None where it states none, or a `whole` mp3 shows that it is wrong."""
+def _stated_seconds(container: "InputContainer", stream: "AudioStream") -> float | None:
+    """The length that the header states; None where it states none."""
     import av
 
     # For mp3, libav knows a start (the encoder's delay) only from the Xing header, which also states the length.
-    stated = container.format.name in STATED_FORMATS or (
-        container.format.name == "mp3" and bool(stream.start_time) and not whole
-    )
+    stated = container.format.name in STATED_FORMATS or (container.format.name == "mp3" and bool(stream.start_time))
     return container.duration / av.time_base if stated and container.duration else None
-
-
-def _silence(samples: int, rate: int) -> Iterator[Block]:
-    for first in range(0, samples, SILENCE_SAMPLES):
-        yield Block(np.zeros(min(SILENCE_SAMPLES, samples - first), np.float32), rate)

@@ -6,12 +6,13 @@ from dataclasses import dataclass, field
 # Encoder delay and padding make headers and decoders disagree by a codec frame or two: the longest in use, HE-AAC's
 # 2048 samples at 16 kHz, is 0.128 s.
 SLACK_SECONDS = 0.25
+LONG_SILENCE_SECONDS = 3.0  # shorter ones are pauses of the speech: Opus sends no packets while nobody speaks
 MOST_NAMED = 5  # gaps in a message
 
 
 @dataclass(frozen=True)
 class Gap:
-    """A part of the file that could not be decoded, in seconds of the file."""
+    """A part of the file without audio, in seconds of the file."""
 
     start: float
     end: float
@@ -36,8 +37,10 @@ class AudioFacts:
     """By the file's header; None where it states no length."""
     silence_seconds: float
     """Silence put where the file has a gap, or where the track starts later than the file."""
+    silences: tuple[Gap, ...]
+    """The parts of this silence that are at least 3 s long; they are not transcribed."""
     gaps: tuple[Gap, ...]
-    """Parts that could not be decoded; silence stands in for them."""
+    """Parts that could not be decoded; silence stands in for them, except at the end."""
     timestamp_jumps: int
     """How often the file's timestamps jumped by hours or back to an earlier time, and were not followed."""
     damage: str | None
@@ -52,6 +55,7 @@ class AudioLog:
     seconds: float = 0.0
     """Audio and silence so far."""
     silence_seconds: float = 0.0
+    silences: list[Gap] = field(default_factory=list)
     stated_seconds: float | None = None
     missing_seconds: float = 0.0
     """Stated by the header, but not there."""
@@ -67,6 +71,12 @@ class AudioLog:
             del self.gaps[-1]
         self.gaps.append(Gap(start, start + seconds))
 
+    def add_silence(self, start: float, seconds: float) -> None:
+        """Record silence that stands in for audio."""
+        self.silence_seconds += seconds
+        if seconds >= LONG_SILENCE_SECONDS:
+            self.silences.append(Gap(start, start + seconds))
+
     def compare(self, stated: float, reached: float) -> None:
         """Record the header's length, and how far the audio reaches; both in seconds."""
         self.stated_seconds = stated
@@ -75,7 +85,8 @@ class AudioLog:
 
     def append(self, part: "AudioLog") -> None:
         """Add the log of the part of the file that follows."""
-        self.gaps += [Gap(self.seconds + gap.start, self.seconds + gap.end) for gap in part.gaps]
+        for mine, others in ((self.gaps, part.gaps), (self.silences, part.silences)):
+            mine += [Gap(self.seconds + gap.start, self.seconds + gap.end) for gap in others]
         if part.stated_seconds is not None:
             self.stated_seconds = (self.stated_seconds or 0.0) + part.stated_seconds
         self.track = part.track
@@ -92,6 +103,7 @@ class AudioLog:
             decoded_seconds=self.seconds - self.silence_seconds,
             stated_seconds=self.stated_seconds,
             silence_seconds=self.silence_seconds,
+            silences=tuple(self.silences),
             gaps=tuple(self.gaps),
             timestamp_jumps=self.timestamp_jumps,
             damage=self._damage(),
@@ -108,8 +120,9 @@ class AudioLog:
             problems.insert(0, f"{lost:.1f} s of its audio could not be decoded")
         if not problems:
             return None
-        if lost > SLACK_SECONDS:
-            problems.append(f"silence stands in for {_named(self.gaps)}")
+        filled = [gap for gap in self.gaps if gap.end < self.seconds + SLACK_SECONDS and gap.seconds > SLACK_SECONDS]
+        if filled:
+            problems.append(f"silence stands in for {_named(filled)}")
         return (
             f"{'truncated or damaged' if self.missing_seconds or self.problems else 'damaged'}: {'; '.join(problems)}"
         )

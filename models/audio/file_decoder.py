@@ -5,13 +5,15 @@ from collections.abc import Iterator, Sequence
 from itertools import groupby
 from typing import BinaryIO
 
-from tilewhisper.models.audio import containers, ogg, soundfiles
+from tilewhisper.models.audio import adts, containers, ogg, soundfiles
 from tilewhisper.models.audio.facts import AudioLog
-from tilewhisper.models.audio.recording import Block, Samples, join
-from tilewhisper.models.audio.sections import section
+from tilewhisper.models.audio.recording import Block, Samples, join, silence
+from tilewhisper.models.audio.sections import Part, section
+from tilewhisper.models.audio.track_clock import JITTER_SECONDS, TAGS
 from tilewhisper.models.errors import AudioError
 
 BLOCK_SAMPLES = 65_536  # at the file's own rate; libav's packets of 20 ms are merged into blocks of this size
+SILENCE_RATE = 16_000
 
 
 def blocks(handle: BinaryIO, name: str, log: AudioLog, track: int | str | None = None) -> Iterator[Block]:
@@ -21,12 +23,12 @@ def blocks(handle: BinaryIO, name: str, log: AudioLog, track: int | str | None =
     `AudioError` for a file that cannot be decoded or has no such track.
     """
     refuse_empty(handle, name)
-    links = ogg.links(handle) if ogg.is_ogg(handle) else []
-    if len(links) > 1 or any(link.damaged for link in links):
-        yield from _chain(handle, links, name, log, track)
+    parts = ogg.links(handle) if ogg.is_ogg(handle) else adts.runs(handle)
+    if len(parts) > 1 or any(part.damaged or part.start for part in parts):
+        yield from _parts(handle, parts, name, log, track)
     else:
-        yield from _link(handle, name, log, track)
-    if links and links[-1].cut_off:
+        yield from _part(handle, name, log, track)
+    if parts and parts[-1].cut_off:
         log.problems.append(f"it ends within an Ogg page, after {log.seconds:.1f} s; its full length is not stated")
 
 
@@ -36,23 +38,42 @@ def refuse_empty(handle: BinaryIO, name: str) -> None:
         raise AudioError(f"{name}: is empty (0 bytes); expected an audio file")
 
 
-def _chain(
-    handle: BinaryIO, links: Sequence[ogg.Link], name: str, log: AudioLog, track: int | str | None
+def _parts(
+    handle: BinaryIO, parts: Sequence[Part], name: str, log: AudioLog, track: int | str | None
 ) -> Iterator[Block]:
     first_error = None
-    for number, link in enumerate(links, 1):
-        part = AudioLog()
+    end, seconds_per_byte = parts[0].start, 0.0
+    for number, part in enumerate(parts, 1):
+        if not _is_tag(handle, end):
+            yield from _silence((part.start - end) * seconds_per_byte, log)
+        part_log = AudioLog()
         try:
-            yield from _link(section(handle, link.start, link.end), name, part, track, gapless=link.damaged)
+            yield from _part(section(handle, part.start, part.end), name, part_log, track, gapless=part.damaged)
         except AudioError as error:
             first_error = first_error or error
-            part.problems.append(f"part {number} of {len(links)} could not be decoded")
-        log.append(part)
+            part_log.problems.append(f"part {number} of {len(parts)} could not be decoded")
+        log.append(part_log)
+        end, seconds_per_byte = part.end, part_log.seconds / (part.end - part.start)
     if first_error and not log.seconds:
         raise first_error
 
 
-def _link(
+def _is_tag(handle: BinaryIO, position: int) -> bool:
+    handle.seek(position)
+    return handle.read(len(max(TAGS, key=len))).startswith(TAGS)
+
+
+def _silence(seconds: float, log: AudioLog) -> Iterator[Block]:
+    """Silence for bytes between two parts that belong to neither."""
+    if seconds > JITTER_SECONDS:
+        log.add_gap(log.seconds, seconds)
+        log.add_silence(log.seconds, seconds)
+        for block in silence(round(seconds * SILENCE_RATE), SILENCE_RATE):
+            log.seconds += block.seconds
+            yield block
+
+
+def _part(
     handle: BinaryIO, name: str, log: AudioLog, track: int | str | None, *, gapless: bool = False
 ) -> Iterator[Block]:
     """Decode a file, or a link of a chain; with `gapless`, every gap between timestamps is damage."""

@@ -7,8 +7,9 @@ may differ from those of the link before. Decoders lose later links that differ,
 import os
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import BinaryIO, NamedTuple
+
+from tilewhisper.models.audio.sections import Part
 
 CAPTURE = b"OggS"
 HEADER_BYTES = 27  # followed by a lacing value for each segment
@@ -17,18 +18,6 @@ SEARCH_BYTES = 65_536
 
 # Ogg's CRC-32 has zlib's polynomial, but takes the bits of a byte from the other end.
 _REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
-
-
-@dataclass(frozen=True)
-class Link:
-    """Bytes start..end-1 of the file."""
-
-    start: int
-    end: int
-    damaged: bool
-    """Pages before the last are missing or damaged."""
-    cut_off: bool
-    """The last page is incomplete or damaged."""
 
 
 class _Page(NamedTuple):
@@ -45,21 +34,21 @@ def is_ogg(handle: BinaryIO) -> bool:
     return handle.read(len(CAPTURE)) == CAPTURE
 
 
-def links(handle: BinaryIO) -> list[Link]:
+def links(handle: BinaryIO) -> list[Part]:
     """The links of a seekable Ogg file, in order. Reads the whole file, page by page."""
-    found: list[Link] = []
+    found: list[Part] = []
     start, only_first_pages, damaged, cut_off = 0, True, False, False
     next_numbers: dict[bytes, int] = {}  # by logical stream
     for page in _pages(handle):
         if page.first and not only_first_pages:
-            found.append(Link(start, page.start, damaged, cut_off))
+            found.append(Part(start, page.start, damaged, cut_off))
             start, damaged, cut_off = page.start, False, False
             next_numbers.clear()
         only_first_pages = page.first
         damaged |= cut_off or (page.intact and page.number != next_numbers.get(page.stream, page.number))
         cut_off = not page.intact
         next_numbers[page.stream] = page.number + 1
-    return [*found, Link(start, handle.seek(0, os.SEEK_END), damaged, cut_off)]
+    return [*found, Part(start, handle.seek(0, os.SEEK_END), damaged, cut_off)]
 
 
 def _pages(handle: BinaryIO) -> Iterator[_Page]:

@@ -4,7 +4,7 @@ Samples are mono float32, (samples,), full scale at ±1, at the file's own rate.
 sample rate.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 Samples = npt.NDArray[np.float32]
+
+SILENCE_SAMPLES = 65_536  # of a block
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,12 @@ def to_mono(block: Samples) -> Samples:
     with np.errstate(invalid="ignore"):  # inf - inf is NaN, which the reader refuses later
         mono: Samples = block.mean(axis=1, dtype=np.float32)
     return mono
+
+
+def silence(samples: int, rate: int) -> Iterator[Block]:
+    """Silence in blocks, so that a long one takes no memory."""
+    for first in range(0, samples, SILENCE_SAMPLES):
+        yield Block(np.zeros(min(SILENCE_SAMPLES, samples - first), np.float32), rate)
 
 
 def join(blocks: Iterable[Samples]) -> Samples:

@@ -2,7 +2,20 @@
 
 import io
 import os
+from dataclasses import dataclass
 from typing import BinaryIO
+
+
+@dataclass(frozen=True)
+class Part:
+    """Bytes start..end-1 of a file, which are decoded on their own."""
+
+    start: int
+    end: int
+    damaged: bool = False
+    """Something within is missing or damaged."""
+    cut_off: bool = False
+    """The end is missing or damaged."""
 
 
 def section(file: BinaryIO, start: int, end: int) -> BinaryIO:
@@ -31,7 +44,7 @@ class _Section(io.RawIOBase):
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         base = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._size}[whence]
-        self._position = max(0, base + offset)
+        self._position = min(max(0, base + offset), self._size)  # libsndfile seeks anywhere where sizes are wrong
         return self._position
 
     def readinto(self, buffer: "bytearray | memoryview") -> int:  # type: ignore[override]

@@ -58,8 +58,11 @@ def _samples_only(handle: BinaryIO) -> BinaryIO:
     if tag := mpeg.id3_bytes(handle):
         handle = section(handle, tag, handle.seek(0, os.SEEK_END))
     handle.seek(0)
-    if mpeg.starts_frame(handle.read(2)):
+    head = handle.read(4)
+    if mpeg.starts_frame(head):
         raise UseLibav
+    if head == b"riff":  # W64 with wrong sizes makes libsndfile seek to negative positions, which a section allows
+        return section(handle, 0, handle.seek(0, os.SEEK_END))
     if unstated := riff.unstated_samples(handle):
         offset, size = unstated
         handle = patched(handle, offset, size.to_bytes(4, "little"))

@@ -72,7 +72,7 @@ class TrackClock:
             return 0.0
         if self._position < self._damaged_until:
             self._log.add_gap(self._position, missing)
-        self._log.silence_seconds += missing
+        self._log.add_silence(self._position, missing)
         self._position += missing
         self._lost = 0.0
         return missing

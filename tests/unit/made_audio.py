@@ -33,10 +33,24 @@ def tones(rate: int, seconds: float = 1.0) -> np.ndarray:
     return np.sum(waves, axis=0).astype(np.float32)
 
 
+def piped(codec: str, samples: np.ndarray, rate: int, container: str) -> bytes:
+    """What `encode` writes into a pipe, where libav cannot go back to write lengths and sizes into the header."""
+    pipe = Pipe()
+    write(pipe, codec, samples, rate, container)
+    return pipe.data
+
+
 def encode(path: Path, codec: str, samples: np.ndarray, rate: int, container: str, video: bool = False) -> Path:
     """Write (samples,) float32 with libav; `video` adds a black picture of the same length."""
+    write(str(path), codec, samples, rate, container, video)
+    return path
+
+
+def write(
+    target: "str | Pipe", codec: str, samples: np.ndarray, rate: int, container: str, video: bool = False
+) -> None:
     options = {"movflags": "faststart"} if container in ("mp4", "ipod") else {}
-    with av.open(str(path), "w", format=container, options=options) as out:
+    with av.open(target, "w", format=container, options=options) as out:
         stream = out.add_stream(codec, rate=rate, layout="mono")
         if video:
             picture = out.add_stream("mpeg4", rate=10, width=64, height=64, pix_fmt="yuv420p")
@@ -50,7 +64,17 @@ def encode(path: Path, codec: str, samples: np.ndarray, rate: int, container: st
         fit = av.AudioResampler(context.format, "mono", rate, frame_size=context.frame_size or 1024)
         for piece in [*fit.resample(frame), *fit.resample(None), None]:
             out.mux(stream.encode(piece))
-    return path
+
+
+class Pipe:
+    """A file that can only be written on."""
+
+    def __init__(self) -> None:
+        self.data = b""
+
+    def write(self, data: bytes) -> int:
+        self.data += bytes(data)
+        return len(data)
 
 
 def retimed(path: Path, out: Path, container: str, time_of: Callable[[float], float | None]) -> Path:

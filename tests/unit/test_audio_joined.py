@@ -12,6 +12,7 @@ from made_audio import SAMPLE, encode, retimed, speech
 from tilewhisper.models.audio import ogg
 from tilewhisper.models.audio.facts import AudioLog
 from tilewhisper.models.audio.reader import decode_audio, stream
+from tilewhisper.models.audio.sections import Part
 from tilewhisper.models.constants import SAMPLE_RATE
 
 PARTS = {
@@ -87,15 +88,15 @@ def test_a_missing_page_is_a_gap() -> None:
 
 def test_pages_are_checked() -> None:
     whole = part("vorbis mono", 7)
-    assert ogg.links(io.BytesIO(whole)) == [ogg.Link(0, len(whole), damaged=False, cut_off=False)]
-    assert ogg.links(io.BytesIO(whole[:-10])) == [ogg.Link(0, len(whole) - 10, damaged=False, cut_off=True)]
-    assert ogg.links(io.BytesIO(whole + bytes(5000))) == [ogg.Link(0, len(whole) + 5000, False, False)]
+    assert ogg.links(io.BytesIO(whole)) == [Part(0, len(whole), damaged=False, cut_off=False)]
+    assert ogg.links(io.BytesIO(whole[:-10])) == [Part(0, len(whole) - 10, damaged=False, cut_off=True)]
+    assert ogg.links(io.BytesIO(whole + bytes(5000))) == [Part(0, len(whole) + 5000, False, False)]
     flipped = bytearray(whole)
     flipped[len(whole) // 2] ^= 1
-    assert ogg.links(io.BytesIO(flipped)) == [ogg.Link(0, len(whole), damaged=True, cut_off=False)]
+    assert ogg.links(io.BytesIO(flipped)) == [Part(0, len(whole), damaged=True, cut_off=False)]
     first, second = ogg.links(io.BytesIO(whole[:-10] + whole))
-    assert first == ogg.Link(0, len(whole) - 10, damaged=False, cut_off=True)
-    assert second == ogg.Link(len(whole) - 10, 2 * len(whole) - 10, damaged=False, cut_off=False)
+    assert first == Part(0, len(whole) - 10, damaged=False, cut_off=True)
+    assert second == Part(len(whole) - 10, 2 * len(whole) - 10, damaged=False, cut_off=False)
 
 
 @pytest.mark.parametrize(("codec", "container"), [("libmp3lame", "mp3"), ("aac", "adts")])

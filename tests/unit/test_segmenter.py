@@ -9,8 +9,9 @@ import pytest
 
 from tilewhisper.engine.decoding.batch import DecodedWindow
 from tilewhisper.engine.options import TranscriptionOptions
-from tilewhisper.engine.pipeline.segmenter import Clip, Segmenter, WindowResult, clips_of
+from tilewhisper.engine.pipeline.segmenter import Clip, Segmenter, WindowResult, clips_between, clips_of
 from tilewhisper.engine.timestamps.alignment import TokenTimes
+from tilewhisper.models.audio.facts import Gap
 
 BEGIN = 100
 TOKENIZER = SimpleNamespace(
@@ -190,3 +191,10 @@ def test_words_are_found_only_where_a_segment_crosses_a_cut():
 
     _, segments = run(1000, decoded(100, 1, 200, 200, 2, 300), align=never, cuts=(2.0, 9.0))
     assert [(s.start, s.end) for s in segments] == [(0, 2), (2, 4)]
+
+
+def test_long_silence_that_stands_in_for_audio_is_between_clips():
+    silences = [Gap(0.0, 5.0), Gap(12.0, 30.004)]
+    assert clips_between(silences, 4300) == [Clip(0, 0), Clip(500, 1200), Clip(3000, 4300)]
+    assert clips_between([Gap(3.0, 9.0)], 900) == [Clip(0, 300), Clip(900, 900)]
+    assert clips_between([], 900) == [Clip(0, 900)]
