@@ -120,8 +120,10 @@ class RunReport:
     language: str
     options: TranscriptionOptions
     audio_seconds: float
-    rtf: float
-    speed: float
+    rtf: float | None
+    """Seconds of work per second of audio; None where there is no audio."""
+    speed: float | None
+    """Seconds of audio per second of work; None where there is no audio."""
     startup: Startup
     load: Stage
     stages: list[Stage]

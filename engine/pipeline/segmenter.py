@@ -16,12 +16,11 @@ from tilewhisper.engine.results import Segment
 from tilewhisper.engine.timestamps.hallucinations import WindowPosition, filter_hallucinations
 from tilewhisper.engine.timestamps.punctuation import Punctuation
 from tilewhisper.engine.timestamps.words import add_word_timestamps, text_tokens
-from tilewhisper.models.audio.reader import MIN_SECONDS
 from tilewhisper.models.constants import FRAMES_PER_SECOND
 from tilewhisper.models.tokenizer.tokenizer import Tokenizer
 
-MIN_FRAMES = round(MIN_SECONDS * FRAMES_PER_SECOND)
-"""The remainder after a last timestamp is not worth a window below this."""
+MIN_FRAMES = 10
+"""Audio shorter than this, 0.1 s, is not worth a window: it is too short for a word."""
 
 Align = Callable[[Sequence[int]], tuple[Sequence[float], Sequence[float]]]
 """Text tokens of a window to their times (n + 1), in seconds from its start, and probabilities (n)."""

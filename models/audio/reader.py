@@ -10,6 +10,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Union
 
@@ -21,8 +22,8 @@ from tilewhisper.models.audio import containers, soundfiles
 from tilewhisper.models.audio.recording import Block, Samples, join, to_float32
 from tilewhisper.models.constants import SAMPLE_RATE
 from tilewhisper.models.errors import AudioError
+from tilewhisper.models.option_fields import shown
 
-MIN_SECONDS = 0.1  # too short for a word
 MIN_RATE = 4_000  # Hz; telephone speech has 8000, and a corrupt header must not blow the audio up without bound
 BLOCK_SAMPLES = 65_536  # at the file's own rate; libav's packets of 20 ms are merged into blocks of this size
 
@@ -44,17 +45,17 @@ def decode_audio(input_file: Source, sampling_rate: int = SAMPLE_RATE, split_ste
     which dimension is the channels. `sampling_rate` must be 16000 and `split_stereo` False.
 
     Raises `AudioError` if another rate or split channels are requested; if the file cannot be opened, is empty or not
-    audio, has no audio track, states clearly more audio than it holds, or is shorter than `MIN_SECONDS`; if the array
-    has the wrong shape or type; or if a sample is NaN or infinite.
+    audio, has no audio track, or states clearly more audio than it holds; if the array has the wrong shape or type; or
+    if a sample is NaN or infinite. Audio of no samples is valid.
     """
-    if sampling_rate != SAMPLE_RATE:
+    if not isinstance(sampling_rate, Integral) or sampling_rate != SAMPLE_RATE:
         raise AudioError(
-            f"sampling_rate must be {SAMPLE_RATE}, got {sampling_rate}: "
+            f"sampling_rate must be {SAMPLE_RATE}, got {shown(sampling_rate)}: "
             "decode at that rate, then resample, for example with soxr.resample"
         )
-    if split_stereo:
+    if not isinstance(split_stereo, bool) or split_stereo:
         raise AudioError(
-            "split_stereo must be False, got True: channels are averaged; "
+            f"split_stereo must be False, got {shown(split_stereo)}: channels are averaged; "
             "to transcribe them separately, pass each as a one-dimensional array at 16 kHz"
         )
     if isinstance(input_file, np.ndarray) or _is_tensor(input_file):
@@ -203,8 +204,8 @@ def _refuse_empty(handle: BinaryIO, name: str) -> None:
 
 
 def _checked(blocks: Iterator[Block], name: str) -> Iterator[Block]:
-    """Pass the blocks on; raise for an unusable block, and at the end if the audio is too short."""
-    samples, rate = 0, SAMPLE_RATE
+    """Pass the blocks on; raise for an unusable block."""
+    samples = 0
     for block in blocks:
         rate = block.rate
         if rate < MIN_RATE:
@@ -215,10 +216,6 @@ def _checked(blocks: Iterator[Block], name: str) -> Iterator[Block]:
             raise AudioError(f"{name}: has a NaN or infinite sample at {seconds:.3f} s; expected finite samples")
         samples += len(block.samples)
         yield block
-    if not samples:
-        raise AudioError(f"{name}: has no audio (0 samples); expected at least {MIN_SECONDS} s")
-    if (seconds := samples / rate) < MIN_SECONDS:
-        raise AudioError(f"{name}: is too short, {seconds:.3f} s; expected at least {MIN_SECONDS} s")
 
 
 def _resampled(blocks: Iterator[Block]) -> Iterator[Samples]:
