@@ -10,7 +10,6 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Union
 
@@ -48,12 +47,12 @@ def decode_audio(input_file: Source, sampling_rate: int = SAMPLE_RATE, split_ste
     audio, has no audio track, or states clearly more audio than it holds; if the array has the wrong shape or type; or
     if a sample is NaN or infinite. Audio of no samples is valid.
     """
-    if not isinstance(sampling_rate, Integral) or sampling_rate != SAMPLE_RATE:
+    if not _equal(sampling_rate, SAMPLE_RATE):
         raise AudioError(
             f"sampling_rate must be {SAMPLE_RATE}, got {shown(sampling_rate)}: "
             "decode at that rate, then resample, for example with soxr.resample"
         )
-    if not isinstance(split_stereo, bool) or split_stereo:
+    if not _equal(split_stereo, False):
         raise AudioError(
             f"split_stereo must be False, got {shown(split_stereo)}: channels are averaged; "
             "to transcribe them separately, pass each as a one-dimensional array at 16 kHz"
@@ -64,6 +63,11 @@ def decode_audio(input_file: Source, sampling_rate: int = SAMPLE_RATE, split_ste
             pass
         return samples
     return join(stream(input_file))
+
+
+def _equal(value: object, allowed: int) -> bool:
+    """Whether a value is the one that is allowed; an array never is."""
+    return not isinstance(value, np.ndarray) and value == allowed
 
 
 def stream(source: Source) -> Iterator[Samples]:
