@@ -137,8 +137,10 @@ class RunReport:
     audio: AudioFacts
     """How the file was read: its track, and what is missing of it."""
     audio_seconds: float
-    rtf: float
-    speed: float
+    rtf: float | None
+    """Seconds of work per second of audio; None where there is no audio."""
+    speed: float | None
+    """Seconds of audio per second of work; None where there is no audio."""
     startup: Startup
     load: Stage
     stages: list[Stage]

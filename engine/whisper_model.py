@@ -6,6 +6,7 @@
 import logging
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
+from inspect import Parameter
 from os import PathLike
 from pathlib import Path
 from types import TracebackType
@@ -34,7 +35,7 @@ from tilewhisper.models.audio.log_mel import log_mel
 from tilewhisper.models.checkpoint import cache
 from tilewhisper.models.checkpoint.default import default_model, english_only_note
 from tilewhisper.models.checkpoint.locate import Source
-from tilewhisper.models.option_fields import shown
+from tilewhisper.models.option_fields import option_fields, shown
 from tilewhisper.models.option_signature import takes_options
 
 _log = logging.getLogger(__name__)
@@ -125,7 +126,7 @@ class WhisperModel:
     @property
     def supported_languages(self) -> list[str]:
         """The codes of the model's languages."""
-        return list(self.checkpoint.tokenizer.languages) or ["en"]
+        return list(self.checkpoint.tokenizer.languages) if self.is_multilingual else ["en"]
 
     @property
     def n_mels(self) -> int:
@@ -229,6 +230,11 @@ class WhisperModel:
         self.close()
 
 
+_BATCH_SIZE = Parameter("batch_size", Parameter.POSITIONAL_OR_KEYWORD, default=8, annotation=int)
+_AFTER_BATCH_SIZE = "hotwords"
+"""faster-whisper's order: the option after `batch_size`."""
+
+
 class BatchedInferencePipeline:
     """faster-whisper's batched mode: a file is cut at silences, and its chunks are decoded together."""
 
@@ -241,12 +247,17 @@ class BatchedInferencePipeline:
     def __getattr__(self, name: str) -> Any:
         raise missing_attribute(self, name)
 
-    @takes_options(TranscriptionOptions)
+    @takes_options(TranscriptionOptions, _BATCH_SIZE, before=_AFTER_BATCH_SIZE)
     def transcribe(
-        self, audio: Any, *args: Any, batch_size: int = 8, progress: Progress | None = None, **options: Any
+        self, audio: Any, *args: Any, progress: Progress | None = None, **options: Any
     ) -> tuple[Transcription, TranscriptionInfo]:
         """`WhisperModel.transcribe` with a batch size.
 
         Unlike in faster-whisper, timestamps are on: without them tiny.en skipped the second half of a 26 s chunk.
         """
-        return self.model.transcribe(audio, *args, batch_size=batch_size, progress=progress, **options)
+        place = [*option_fields(TranscriptionOptions)].index(_AFTER_BATCH_SIZE)
+        if len(args) > place:
+            if "batch_size" in options:
+                raise TypeError("batch_size is given twice, by position and by name")
+            options["batch_size"], args = args[place], (*args[:place], *args[place + 1 :])
+        return self.model.transcribe(audio, *args, progress=progress, **{"batch_size": _BATCH_SIZE.default, **options})

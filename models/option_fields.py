@@ -13,6 +13,7 @@ Imports neither torch nor numpy, because `tilewhisper --help` and bad flags are 
 import dataclasses
 import difflib
 import math
+import re
 import reprlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -251,8 +252,8 @@ def unknown(names: Iterable[str], known: Mapping[str, OptionField]) -> str | Non
 
 
 def shown(value: Any) -> str:
-    """A value as an error message shows it: never long, whatever the value is."""
+    """A value as an error message shows it: one short line, whatever the value is."""
     try:
-        return _shorten.repr(value)
+        return re.sub(r"\s*\n\s*", " ", _shorten.repr(value))
     except Exception:  # a foreign __repr__, or an int of more digits than Python converts
         return f"a value of type {type(value).__name__}"

@@ -12,6 +12,7 @@ from tilewhisper.engine.commands.screen import console, say
 from tilewhisper.engine.errors import OptionError
 from tilewhisper.engine.routing.policy import DEFAULT_POLICY, load_policy
 from tilewhisper.models.constants import SAMPLE_RATE
+from tilewhisper.models.errors import AudioError
 
 
 def run(args: Namespace) -> int:
@@ -38,6 +39,8 @@ def run(args: Namespace) -> int:
     from tilewhisper.models.audio import reader
 
     durations = [len(reader.decode_audio(file)) / SAMPLE_RATE for file in args.files]
+    if not sum(durations):
+        raise AudioError(f"{', '.join(args.files)}: no audio (0 samples), so there is nothing to measure")
     models = [WhisperModel(source, policy=name, cpu_threads=args.threads, settings=settings(args)) for name in names]
     for model in models:
         if warning := machine_warning(model.policy):

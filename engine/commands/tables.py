@@ -61,10 +61,8 @@ def summary_line(report: RunReport) -> str:
     """RTF, speed, tokens per second and memory in one line."""
     rate = f", {report.tokens_per_second:.0f} tokens/s" if report.tokens_per_second else ""
     memory = f", peak {report.peak_memory_bytes / 2**20:.0f} MiB" if report.peak_memory_bytes else ""
-    return (
-        f"RTF {report.rtf:.3f}, speed {report.speed:.1f}x real time: {report.audio_seconds:.1f} s of audio in "
-        f"{report.total.wall_seconds:.2f} s{rate}{memory}"
-    )
+    speed = "" if report.rtf is None else f"RTF {report.rtf:.3f}, speed {report.speed:.1f}x real time: "
+    return f"{speed}{report.audio_seconds:.1f} s of audio in {report.total.wall_seconds:.2f} s{rate}{memory}"
 
 
 def setting_line(report: RunReport) -> str:

@@ -19,12 +19,11 @@ from tilewhisper.engine.timestamps.hallucinations import WindowPosition, filter_
 from tilewhisper.engine.timestamps.punctuation import Punctuation
 from tilewhisper.engine.timestamps.words import add_word_timestamps, text_tokens
 from tilewhisper.models.audio.facts import Gap
-from tilewhisper.models.audio.reader import MIN_SECONDS
 from tilewhisper.models.constants import FRAMES_PER_SECOND
 from tilewhisper.models.tokenizer.tokenizer import Tokenizer
 
-MIN_FRAMES = round(MIN_SECONDS * FRAMES_PER_SECOND)
-"""The remainder after a last timestamp is not worth a window below this."""
+MIN_FRAMES = 10
+"""Audio shorter than this, 0.1 s, is not worth a window: it is too short for a word."""
 
 Align = Callable[[Sequence[int]], tuple[TokenTimes, Sequence[float]]]
 """Text tokens of a window to their times and probabilities."""

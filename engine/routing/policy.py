@@ -34,6 +34,7 @@ from typing import Any
 
 from tilewhisper.engine.errors import PolicyError
 from tilewhisper.engine.routing.sites import Site
+from tilewhisper.models.option_fields import shown
 
 DEFAULT_POLICY = "cpu"
 _DECODER = "decoder"
@@ -158,12 +159,16 @@ def load_policy(name_or_file: str | Path) -> Policy:
     if str(name_or_file) in shipped:
         return shipped[str(name_or_file)]
     path = Path(name_or_file)
-    if path.is_dir():
+    try:
+        is_directory, exists = path.is_dir(), path.exists()
+    except OSError:  # too long for a path
+        is_directory = exists = False
+    if is_directory:
         raise PolicyError(f"policy {path} is a directory; give a TOML file or one of {', '.join(shipped)}")
-    if not path.exists():
+    if not exists:
         near = get_close_matches(str(name_or_file), shipped, n=1)
         hint = f" (did you mean {near[0]!r}?)" if near else ""
-        raise PolicyError(f"no policy {str(name_or_file)!r}{hint}: neither a file nor one of {', '.join(shipped)}")
+        raise PolicyError(f"no policy {shown(str(name_or_file))}{hint}: neither a file nor one of {', '.join(shipped)}")
     try:
         return parse_policy(path.read_text("utf-8"), str(path))
     except OSError as e:

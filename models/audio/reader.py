@@ -25,8 +25,8 @@ from tilewhisper.models.audio.facts import AudioLog
 from tilewhisper.models.audio.recording import Block, Samples, join, to_float32
 from tilewhisper.models.constants import SAMPLE_RATE
 from tilewhisper.models.errors import AudioError
+from tilewhisper.models.option_fields import shown
 
-MIN_SECONDS = 0.1  # too short for a word
 MIN_RATE = 4_000  # Hz; telephone speech has 8000, and a corrupt header must not blow the audio up without bound
 BLOCK_SAMPLES = 65_536  # of an array
 
@@ -63,17 +63,17 @@ def decode_audio(
     such a file is refused. `audio_track` chooses among a file's audio tracks, by number from 1 on or by language.
 
     Raises `AudioError` if another rate or split channels are requested; if the file cannot be opened, is empty or not
-    audio, has no audio track or not the wanted one, or is shorter than `MIN_SECONDS`; if the array has the wrong shape
-    or type; or if a sample is NaN or infinite.
+    audio, or has no audio track or not the wanted one; if the array has the wrong shape or type; or if a sample is NaN
+    or infinite. Audio of no samples is valid.
     """
-    if sampling_rate != SAMPLE_RATE:
+    if not _equal(sampling_rate, SAMPLE_RATE):
         raise AudioError(
-            f"sampling_rate must be {SAMPLE_RATE}, got {sampling_rate}: "
+            f"sampling_rate must be {SAMPLE_RATE}, got {shown(sampling_rate)}: "
             "decode at that rate, then resample, for example with soxr.resample"
         )
-    if split_stereo:
+    if not _equal(split_stereo, False):
         raise AudioError(
-            "split_stereo must be False, got True: channels are averaged; "
+            f"split_stereo must be False, got {shown(split_stereo)}: channels are averaged; "
             "to transcribe them separately, pass each as a one-dimensional array at 16 kHz"
         )
     if isinstance(input_file, np.ndarray) or _is_tensor(input_file):
@@ -83,6 +83,11 @@ def decode_audio(
             pass
         return samples
     return join(stream(input_file, strict_audio=strict_audio, audio_track=audio_track))
+
+
+def _equal(value: object, allowed: int) -> bool:
+    """Whether a value is the one that is allowed; an array never is."""
+    return not isinstance(value, np.ndarray) and value == allowed
 
 
 def stream(
@@ -213,7 +218,7 @@ def _counted(blocks: Iterator[Block], log: AudioLog) -> Iterator[Block]:
 
 
 def _checked(blocks: Iterator[Block], name: str) -> Iterator[Block]:
-    """Pass the blocks on; raise for an unusable block, and at the end if the audio is too short."""
+    """Pass the blocks on; raise for an unusable block."""
     seconds = 0.0
     for block in blocks:
         if block.rate < MIN_RATE:
@@ -224,10 +229,6 @@ def _checked(blocks: Iterator[Block], name: str) -> Iterator[Block]:
             raise AudioError(f"{name}: has a NaN or infinite sample at {seconds:.3f} s; expected finite samples")
         seconds += block.seconds
         yield block
-    if not seconds:
-        raise AudioError(f"{name}: has no audio (0 samples); expected at least {MIN_SECONDS} s")
-    if seconds < MIN_SECONDS:
-        raise AudioError(f"{name}: is too short, {seconds:.3f} s; expected at least {MIN_SECONDS} s")
 
 
 def _resampled(blocks: Iterator[Block]) -> Iterator[Samples]:

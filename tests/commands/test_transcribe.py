@@ -149,9 +149,9 @@ def test_loading_is_reported_and_not_part_of_the_total(tilewhisper, tmp_path, mo
 
     original = cache.load
 
-    def slow(*args):
+    def slow(name, hub_use):
         time.sleep(1)
-        return original(*args)
+        return original(name, hub_use)
 
     monkeypatch.setattr(cache, "load", slow)
     assert tilewhisper(*TRANSCRIBE, SAMPLE, "--report", tmp_path / "r.json").status == 0

@@ -151,6 +151,11 @@ def shown(table) -> list[list[str]]:
     return [list(cells) for cells in zip(*(column.cells for column in table.columns), strict=True)]
 
 
+def test_the_summary_line_of_no_audio_has_no_rtf_and_speed():
+    none = a_report(audio_seconds=0.0, rtf=None, speed=None, peak_memory_bytes=None)
+    assert tables.summary_line(none) == "0.0 s of audio in 2.00 s, 50 tokens/s"
+
+
 def test_the_summary_line_shows_rtf_and_speed():
     assert tables.summary_line(a_report()) == (
         "RTF 0.250, speed 4.0x real time: 8.0 s of audio in 2.00 s, 50 tokens/s, peak 512 MiB"
