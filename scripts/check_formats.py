@@ -155,8 +155,6 @@ class Checker:
         return (f"{words:.0f} % of the words differ" if words > TOLERATED_WORDS else None), words
 
     def _text(self, samples: ffmpeg.Samples) -> str:
-        if len(samples) < reader.MIN_SECONDS * SAMPLE_RATE:
-            return ""
         segments, _ = self._model.transcribe(samples, language="en", beam_size=1, temperature=0.0)
         return "".join(segment.text for segment in segments)
 
