@@ -10,20 +10,18 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, fields
 from typing import TYPE_CHECKING, Any, Self
 
-from tilewhisper.engine.encoding.audio_context import parse as parse_audio_context
+from tilewhisper.engine import option_values
 from tilewhisper.engine.errors import OptionError
 from tilewhisper.engine.timestamps.punctuation import PUNCTUATION
 from tilewhisper.models.audio.vad_options import VAD_GROUP, VadOptions
 from tilewhisper.models.constants import TIMESTAMPS_PER_SECOND, WINDOW_SECONDS
 from tilewhisper.models.option_fields import (
-    PLAIN,
     Range,
     normalized,
     option,
     option_fields,
     unknown,
 )
-from tilewhisper.models.tokenizer.languages import DETECT
 
 if TYPE_CHECKING:
     from tilewhisper.models.checkpoint.generation_config import GenerationConfig
@@ -43,131 +41,6 @@ MAX_BATCH_SIZE = 256
 """Each window has its own cross-attention cache: 256 of them take 9.4 GB with base. 60 windows were no faster than 32
 (60 clips of base)."""
 MAX_SEED = 2**63 - 1
-_TEMPERATURE = Range(0.01, 10)
-"""Of sampling. Below, it always draws the most likely token, as 0 does, and far below the divided logits overflow."""
-_TOKEN_IDS = "token ids"
-_count = PLAIN[int].convert
-_number = PLAIN[float].convert
-
-
-def _temperatures(value: Any) -> float | tuple[float, ...]:
-    several = isinstance(value, Iterable) and not isinstance(value, str | bytes | bytearray | Mapping)
-    try:
-        numbers = tuple(map(_number, value)) if several else (_number(value),)
-    except (TypeError, OverflowError):
-        numbers = ()
-    if not numbers or not all(number == 0 or number in _TEMPERATURE for number in numbers):
-        raise ValueError(f"0 or a number {_TEMPERATURE}, or a sequence of such numbers")
-    return numbers if several else numbers[0]
-
-
-def _prompt(value: Any) -> str | tuple[int, ...]:
-    return value if isinstance(value, str) else _token_ids(value, 0, f"text or {_TOKEN_IDS} >= 0")
-
-
-def _suppressed(value: Any) -> tuple[int, ...]:
-    allowed = f"{_TOKEN_IDS} >= 0, or -1 for the model's own list"
-    if isinstance(value, str):  # as in openai-whisper
-        try:
-            value = _parsed_token_ids(value)
-        except ValueError:
-            raise ValueError(allowed) from None
-    return _token_ids(value, -1, allowed)
-
-
-def _token_ids(value: Any, least: int, allowed: str) -> tuple[int, ...]:
-    try:
-        if isinstance(value, str | bytes | bytearray | Mapping):
-            raise TypeError(value)
-        ids = tuple(map(_count, value))  # an iterator can be read only once
-    except TypeError:
-        raise ValueError(allowed) from None
-    if any(token < least for token in ids):
-        raise ValueError(allowed)
-    return ids
-
-
-def _parsed_token_ids(words: str) -> tuple[int, ...]:
-    try:
-        return tuple(int(word) for word in words.split(",") if word.strip())
-    except ValueError:
-        raise ValueError(f"must be {_TOKEN_IDS} such as -1 or 11,13, got {words!r}") from None
-
-
-def _clip_times(value: Any) -> tuple[float, ...]:
-    """Seconds of `start,end,start,end,…`."""
-    allowed = (
-        "seconds >= 0: start,end,start,end,… with no end before its start, of which the last end may be left out; "
-        'or a list of {"start": …, "end": …}'
-    )
-    try:
-        times = tuple(_flat_times(value))
-    except (KeyError, TypeError, ValueError, OverflowError):
-        raise ValueError(allowed) from None
-    if not all(time in Range(0) for time in times) or any(a > b for a, b in zip(times[::2], times[1::2], strict=False)):
-        raise ValueError(allowed)
-    return times
-
-
-def _flat_times(value: Any) -> Iterable[float]:
-    if isinstance(value, str):
-        return [float(word) for word in value.split(",") if word.strip()]
-    if isinstance(value, Mapping | bytes | bytearray):
-        raise TypeError(value)
-    if not isinstance(value, Iterable):
-        return [_number(value)]
-    edges = ([clip["start"], clip["end"]] if isinstance(clip, Mapping) else [clip] for clip in value)
-    return [_number(time) for clip in edges for time in clip]
-
-
-def _clips(value: Any) -> str | tuple[float, ...]:
-    times = _clip_times(value)
-    return value if isinstance(value, str) else times
-
-
-def _vad_parameters(value: Any) -> dict[str, Any] | VadOptions:
-    """VadOptions, or some of its fields by name."""
-    if not isinstance(value, Mapping | VadOptions):
-        raise ValueError("a mapping of VadOptions' fields or a VadOptions")
-    given = vars(value) if isinstance(value, VadOptions) else value
-    try:
-        checked = normalized(VadOptions, given)
-    except ValueError as e:
-        raise OptionError(f"vad_parameters: {e}") from None
-    return VadOptions(**checked) if isinstance(value, VadOptions) else checked
-
-
-def _language(value: Any) -> str | None:
-    if not isinstance(value, str):
-        raise ValueError("a language's code or English name, or auto")
-    return None if value.strip().lower() in DETECT else value
-
-
-def _audio_track(value: Any) -> int | str:
-    allowed = "a track's number, from 1 on, or its language code such as en or eng"
-    if isinstance(value, str) and value.strip() and not value.strip().isdigit():
-        return value.strip()
-    try:
-        number: int = _count(value)
-    except TypeError:
-        number = 0
-    if number < 1:
-        raise ValueError(allowed)
-    return number
-
-
-def _parsed_track(word: str) -> int | str:
-    return int(word) if word.isdigit() else word
-
-
-def _audio_context(value: Any) -> str:
-    if not isinstance(value, str):
-        raise ValueError("full, sparse:S, silent or auto")
-    try:
-        parse_audio_context(value)
-    except OptionError as e:
-        raise OptionError(f"audio_context: {e}") from None
-    return value
 
 
 @dataclass(frozen=True)
@@ -177,8 +50,8 @@ class TranscriptionOptions:
     language: str | None = option(
         None,
         "code, English name or tag such as en-US; detected when not given, or auto",
-        check=_language,
-        parse=_language,
+        check=option_values.language,
+        parse=option_values.language,
         metavar="LANGUAGE",
         group=_SPEECH,
     )
@@ -203,7 +76,7 @@ class TranscriptionOptions:
         TEMPERATURES,
         "0 takes the most likely text, above 0 it is sampled; of several, the next is tried when a text fails "
         "compression_ratio_threshold or log_prob_threshold",
-        check=_temperatures,
+        check=option_values.temperatures,
         flag=False,
     )
     compression_ratio_threshold: float | None = option(
@@ -225,7 +98,7 @@ class TranscriptionOptions:
     initial_prompt: str | Iterable[int] | None = option(
         None,
         "text (in Python also token ids) shown to the first window as if it came before",
-        check=_prompt,
+        check=option_values.prompt,
         group=_SPEECH,
     )
     prefix: str | None = option(None, "text that the first window begins with", group=_SPEECH)
@@ -233,8 +106,8 @@ class TranscriptionOptions:
     suppress_tokens: Sequence[int] | None = option(
         (-1,),
         "token ids that are never chosen; -1 stands for the model's own list",
-        check=_suppressed,
-        parse=_parsed_token_ids,
+        check=option_values.suppressed,
+        parse=option_values.parsed_token_ids,
         metavar="IDS",
     )
     without_timestamps: bool = option(False, "decode text only; each window is one segment")
@@ -250,7 +123,7 @@ class TranscriptionOptions:
     multilingual: bool = option(False, "detect the language of every window with speech", group=_SPEECH)
     vad_filter: bool = option(False, "cut out silence before decoding; needs tilewhisper[vad]", group=VAD_GROUP)
     vad_parameters: Mapping[str, Any] | VadOptions | None = option(  # noqa: RUF009 (makes a dataclass field)
-        None, "VadOptions, or some of its fields by name", check=_vad_parameters, flag=False
+        None, "VadOptions, or some of its fields by name", check=option_values.vad_parameters, flag=False
     )
     max_new_tokens: int | None = option(
         None, "most tokens of a window; by default half the text context", Range(1, TEXT_CONTEXT)
@@ -261,7 +134,7 @@ class TranscriptionOptions:
     clip_timestamps: str | float | Sequence[float] | Sequence[Mapping[str, float]] = option(
         "0",
         "seconds to transcribe: start,end,start,end,…; the last end may be left out, and clips may overlap",
-        check=_clips,
+        check=option_values.clips,
         metavar="TIMES",
         group=_SPEECH,
     )
@@ -296,14 +169,14 @@ class TranscriptionOptions:
         "auto",
         "how much of the silence after a short window's audio is encoded: full, sparse:S (every S-th position), silent "
         "or auto; a window that then decodes badly is encoded in full",
-        check=_audio_context,
+        check=option_values.audio_context,
         metavar="HOW",
     )
     audio_track: int | str | None = option(
         None,
         "number, from 1 on, or language code of the audio track to transcribe; by default the file's main one",
-        check=_audio_track,
-        parse=_parsed_track,
+        check=option_values.audio_track,
+        parse=option_values.parsed_track,
         metavar="TRACK",
         group=_FILES,
     )
@@ -349,7 +222,7 @@ class TranscriptionOptions:
     @property
     def clips(self) -> tuple[tuple[float, float], ...]:
         """(start, end) of each clip to transcribe, in seconds, in the given order; the last may end at infinity."""
-        times = list(_clip_times(self.clip_timestamps)) or [0.0]
+        times = list(option_values.clip_times(self.clip_timestamps)) or [0.0]
         if len(times) % 2:
             times.append(math.inf)
         return tuple(zip(times[::2], times[1::2], strict=True))
