@@ -211,3 +211,11 @@ def test_every_export_exists():
 def test_transformers_can_be_imported_from_the_root_of_the_repository():
     """transformers probes for Hugging Face's package `kernels`, and the repository has a folder of that name."""
     run_python("import kernels; from transformers import WhisperForConditionalGeneration")
+
+
+def test_public_names_can_be_imported_from_where_they_were():
+    from tilewhisper import engine
+
+    assert engine.WhisperModel is tilewhisper.WhisperModel
+    with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
+        engine.nothing  # noqa: B018
