@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, cast
 from tilewhisper.models.audio import mpeg, tracks
 from tilewhisper.models.audio.facts import AudioLog
 from tilewhisper.models.audio.recording import Block, Samples, silence, to_float32, to_mono
+from tilewhisper.models.audio.sections import section
 from tilewhisper.models.audio.stated_size import stated_size
 from tilewhisper.models.audio.track_clock import TrackClock
 from tilewhisper.models.errors import AudioError
@@ -41,9 +42,9 @@ TIMESTAMPED_FORMATS = {
 # Formats that lie in the order of their times: bytes that are skipped at a gap are damage.
 SEQUENTIAL_FORMATS = {"asf", "flv", "matroska,webm"}
 # Formats whose headers state the length. For others libav estimates it, from the bit rate and the file's size.
-STATED_FORMATS = {"asf", "avi", "flac", "flv", "matroska,webm", "mov,mp4,m4a,3gp,3g2,mj2", "ogg"}
-# Formats whose headers state the size of the file, too.
-SIZED_FORMATS = {"asf", "avi"}
+STATED_FORMATS = {"flac", "flv", "matroska,webm", "mov,mp4,m4a,3gp,3g2,mj2", "ogg"}
+# Formats whose headers state the size of the file; their lengths are often wrong (31 s for 11 s of ADPCM in avi).
+SIZED_FORMATS = {"asf", "avi", "caf", "wav"}
 
 
 def blocks(
@@ -52,14 +53,14 @@ def blocks(
     """Decode an audio track of a seekable binary file, from the file's beginning, and record what is missing.
 
     `track` is a number from 1 on or a language code; None takes the track that libav prefers. With `gapless`, every
-    gap between timestamps is recorded as damage. Raises `AudioError` when
-    libav cannot decode the file, or it has no such track.
+    gap between timestamps is recorded as damage. Raises `AudioError` when libav cannot decode the file, or it has no
+    such track.
     """
     import av  # late: wav and flac need no libav
 
-    whole, size = mpeg.is_whole(handle), stated_size(handle)
-    actual_size = handle.seek(0, os.SEEK_END)
-    handle.seek(0)
+    whole, stated_bytes = mpeg.is_whole(handle), stated_size(handle)
+    size = handle.seek(0, os.SEEK_END)
+    handle = section(handle, 0, size)
     # A playlist must not make libav open other files or URLs: only the handle itself may be read.
     options = {"protocol_whitelist": "none"}
     # The name is hidden because libav trusts an extension over the content: text named x.raw becomes a picture.
@@ -71,12 +72,13 @@ def blocks(
             log.track = tracks.label(stream, container.streams.audio.index(stream) + 1)
             decoder = _Decoder(container, stream, log, gapless or container.format.name == "flac")
             yield from decoder.blocks()
+            if decoder.broke_off and handle.tell() < size:
+                decoder.clock.break_off()
             if not decoder.decoded and decoder.error:
                 raise decoder.error
             stated = None if whole else _stated_seconds(container, stream)
-            if container.format.name in SIZED_FORMATS:  # libav adapts the length to the file's actual size
-                reached = decoder.clock.reached
-                stated = stated and size and max(stated, reached * size / actual_size)
+            if container.format.name in SIZED_FORMATS and stated_bytes:
+                stated = decoder.clock.reached * max(1.0, stated_bytes / size)
     except av.FFmpegError as error:
         raise AudioError(
             f"{name}: not audio, or too damaged to decode ({error.strerror}); "
@@ -100,6 +102,8 @@ class _Decoder:
         self.decoded = False
         self.error: av.FFmpegError | None = None
         """The last error of a packet."""
+        self.broke_off = False
+        """Whether libav found no way to go on."""
         self._resampler: av.AudioResampler | None = None
         self._resampled = ("", "", 0)
         """The sample format, channel layout and rate that the resampler takes."""
@@ -139,7 +143,7 @@ class _Decoder:
             yield from self._container.demux()
         except av.FFmpegError as error:
             self.error = error
-            self.clock.break_off()
+            self.broke_off = True
 
     def _converted(self, frame: "av.AudioFrame") -> Iterator[Samples]:
         import av

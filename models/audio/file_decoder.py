@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from itertools import groupby
 from typing import BinaryIO
 
-from tilewhisper.models.audio import adts, containers, ogg, soundfiles
+from tilewhisper.models.audio import adts, containers, flac, ogg, soundfiles
 from tilewhisper.models.audio.facts import AudioLog
 from tilewhisper.models.audio.recording import Block, Samples, join, silence
 from tilewhisper.models.audio.sections import Part, section
@@ -23,13 +23,20 @@ def blocks(handle: BinaryIO, name: str, log: AudioLog, track: int | str | None =
     `AudioError` for a file that cannot be decoded or has no such track.
     """
     refuse_empty(handle, name)
-    parts = ogg.links(handle) if ogg.is_ogg(handle) else adts.runs(handle)
+    parts = _joined(handle)
     if len(parts) > 1 or any(part.damaged or part.start for part in parts):
         yield from _parts(handle, parts, name, log, track)
     else:
         yield from _part(handle, name, log, track)
     if parts and parts[-1].cut_off:
         log.problems.append(f"it ends within an Ogg page, after {log.seconds:.1f} s; its full length is not stated")
+
+
+def _joined(handle: BinaryIO) -> Sequence[Part]:
+    """The parts of a file that decoders do not read to its end; empty for other formats."""
+    if ogg.is_ogg(handle):
+        return ogg.links(handle)
+    return flac.files(handle) if flac.is_flac(handle) else adts.runs(handle)
 
 
 def refuse_empty(handle: BinaryIO, name: str) -> None:

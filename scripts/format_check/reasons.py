@@ -15,7 +15,19 @@ class Reason(NamedTuple):
 
 UNREADABLE = "ffmpeg cannot read it either"
 
-REASONS: tuple[Reason, ...] = ()
+NO_SECOND_FILE = "the header states where the samples end; ffmpeg takes the second file's bytes for samples"
+NO_NUMBERS = "the second file's bytes, decoded as samples, are no numbers; such audio is refused"
+NO_DECODER = "PyAV's libraries are built without this decoder; the message says that the codec is the cause"
+NO_SETTINGS = "ffmpeg's nut writer leaves out a setting that newer libraries than ffmpeg 5.1 need to decode it"
+NO_PACKETS = "ffmpeg reads 0.04 of the 11 s as well: its wav writer does not keep the packets apart"
+
+REASONS: tuple[Reason, ...] = (
+    Reason("au", "*", "joined", NO_SECOND_FILE),
+    Reason("codec2", "*", "*", NO_DECODER),
+    Reason("nut", "pcm_f*", "joined", NO_NUMBERS),
+    Reason("nut", "adpcm_ima_wav", "*", NO_SETTINGS),
+    Reason("wav", "libspeex", "*", NO_PACKETS),
+)
 
 
 def reason_for(container: str, codec: str, variant: str, *, readable: bool) -> str | None:

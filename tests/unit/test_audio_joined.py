@@ -99,6 +99,17 @@ def test_pages_are_checked() -> None:
     assert second == Part(len(whole) - 10, 2 * len(whole) - 10, damaged=False, cut_off=False)
 
 
+def test_joined_flac_files_are_decoded() -> None:
+    files = []
+    for rate, channels in ((44_100, 2), (16_000, 1), (16_000, 1)):
+        out = io.BytesIO()
+        samples = soxr.resample(speech(), SAMPLE_RATE, rate)
+        soundfile.write(out, np.stack([samples] * channels, axis=1), rate, format="FLAC")
+        files.append(out.getvalue())
+    samples = decode_audio(io.BytesIO(b"".join(files)))
+    np.testing.assert_array_equal(samples, np.concatenate([decode_audio(io.BytesIO(file)) for file in files]))
+
+
 @pytest.mark.parametrize(("codec", "container"), [("libmp3lame", "mp3"), ("aac", "adts")])
 def test_the_rate_may_change_midway(codec: str, container: str, tmp_path: Path) -> None:
     rates = (44_100, 48_000, 16_000)
