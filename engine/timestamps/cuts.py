@@ -1,6 +1,6 @@
 """Split segments where a pause was cut out of the audio between their words.
 
-The model hears the speech before and after the cut as one. In the file the segment would last as long as the pause.
+To the model, the speech before and after the cut is one. In the file the segment would last as long as the pause.
 """
 
 import bisect

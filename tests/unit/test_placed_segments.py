@@ -14,8 +14,8 @@ from tilewhisper.models.constants import SAMPLE_RATE
 
 SPEECH = (SpeechSpan(0, 11 * SAMPLE_RATE), SpeechSpan(50 * SAMPLE_RATE, 60 * SAMPLE_RATE))
 """From 0 to 11 s and from 50 to 60 s; the cut is at 11 s of the joined audio."""
-UNHEARD = AudioFeatures(LogMel(), 70.0, AudioLog(seconds=70.0).facts())
-WHOLE = replace(UNHEARD, speech=SPEECH)
+WITHOUT_VAD = AudioFeatures(LogMel(), 70.0, AudioLog(seconds=70.0).facts())
+WHOLE = replace(WITHOUT_VAD, speech=SPEECH)
 CUT_OUT = replace(WHOLE, timeline=Timeline(SPEECH))
 
 
@@ -66,7 +66,7 @@ def test_words_in_a_chunk_stay():
 
 
 def test_without_vad_times_stay():
-    assert placed(segment(1.0, 2.0), 5, UNHEARD) == replace(segment(1.0, 2.0), id=5)
+    assert placed(segment(1.0, 2.0), 5, WITHOUT_VAD) == replace(segment(1.0, 2.0), id=5)
 
 
 def test_only_a_cut_of_a_second_or_more_is_a_pause():
