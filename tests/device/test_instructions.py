@@ -329,11 +329,12 @@ def test_the_listing_says_what_each_operation_does():
     lines = list(listing(stream_of(cut(1500, 512, 512))))
     assert lines[0].startswith("xdna1, 4 columns x 6 rows: ")
     assert [line.strip() for line in lines[4:7]] == [
-        "3  column 0, shim tile, descriptor 1: write length 16,384, d0 size 32, burst 2, d1 size 64, d1 step 255, "
-        "ax cache 2, d2 step 31, valid 1",
+        "3  column 0, shim tile, descriptor 1: write 16,384 words as 8 x 64 x 32 with steps 32, 256, 1 "
+        "(burst 2, ax cache 2, valid 1)",
         "4  column 0, shim tile, descriptor 1, word 1: patch the address of A + 0 bytes",
         "5  column 0, MM2S 0: push descriptor 1, 4 times",
     ]
+    assert "as 8 x 64 x 16 with steps 16,384, 256, 1, 4 times, each 64 words later (" in lines[7]
     assert lines[-1].strip().endswith("column 3, S2MM 0: wait for a token")
     assert len(lines) == 1 + len(stream_of(cut(1500, 512, 512)).operations)
 
@@ -343,9 +344,7 @@ def test_the_listing_shows_operations_that_no_design_has():
     assert lines[0].startswith("generation 9, 4 columns x 6 rows: 11 operations, ")
     assert lines[-1].endswith("column 0, MM2S 0: wait until the queue has room")
     assert lines[2].endswith("write 3 words at column 0, shim tile, descriptor 0, word 0")
-    memory_tile = descriptor_write(Place(3, 1, 6), {"length": 1})
+    memory_tile = descriptor_write(Place(3, 1, 6), {"length": 1, "valid": 1})
     assert written_descriptor(memory_tile)[0] == Place(3, 1, 6)
-    assert (
-        list(listing(Stream(Header(3, 4), (memory_tile,))))[1]
-        == "0  column 3, memory tile, descriptor 6: write length 1"
-    )
+    _, line = listing(Stream(Header(3, 4), (memory_tile,)))
+    assert line == "0  column 3, memory tile, descriptor 6: write 1 words (valid 1)"

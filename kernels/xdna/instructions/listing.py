@@ -31,9 +31,11 @@ from tilewhisper.kernels.xdna.instructions.registers import (
 from tilewhisper.kernels.xdna.instructions.words import encode
 from tilewhisper.kernels.xdna.sequence import OPERANDS
 
+_PATTERN = {"length", "d0_size", "d0_step", "d1_size", "d1_step", "d2_step", "iteration_size", "iteration_step"}
+
 
 def listing(stream: Stream) -> Iterator[str]:
-    """The header, then each operation with its number. Descriptors are shown as their registers hold them."""
+    """The header, then each operation with its number. Sizes and steps are in 32-bit words."""
     size = WORD_BYTES * len(encode(stream))
     yield f"{describe_header(stream.header)}: {len(stream.operations):,} operations, {size:,} bytes"
     width = len(str(len(stream.operations)))
@@ -50,8 +52,7 @@ def describe_header(header: Header) -> str:
 def describe(operation: Operation) -> str:
     match operation:
         case BlockWrite() if found := written_descriptor(operation):
-            used = {name: value for name, value in found[1].items() if value}
-            return f"{found[0]}: write {describe_fields(used)}"
+            return f"{found[0]}: write {_pattern(found[1])}"
         case BlockWrite(address, values):
             return f"write {len(values)} words at {_register(address)}"
         case AddressPatch(register, argument, offset):
@@ -72,7 +73,21 @@ def describe(operation: Operation) -> str:
 
 
 def describe_fields(fields: Mapping[str, int]) -> str:
-    return ", ".join(f"{name.replace('_', ' ')} {value:,}" for name, value in fields.items()) or "other unused bits"
+    """The fields as registers hold them."""
+    return ", ".join(f"{name.replace('_', ' ')} {value:,}" for name, value in fields.items()) or "unused bits only"
+
+
+def _pattern(fields: Mapping[str, int]) -> str:
+    """The words that a descriptor visits, with plain sizes and steps, then the fields that say something else."""
+    length, run, rows = fields["length"], fields["d0_size"], fields["d1_size"]
+    text = f"{length:,} words"
+    if run and rows:
+        steps = ", ".join(f"{fields[name] + 1:,}" for name in ("d2_step", "d1_step", "d0_step"))
+        text += f" as {length // (run * rows):,} x {rows:,} x {run:,} with steps {steps}"
+    if fields["iteration_size"]:
+        text += f", {fields['iteration_size'] + 1} times, each {fields['iteration_step'] + 1:,} words later"
+    rest = {name: value for name, value in fields.items() if value and name not in _PATTERN}
+    return f"{text} ({describe_fields(rest)})"
 
 
 def _channel(column: int, channel: Channel) -> str:
