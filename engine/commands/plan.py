@@ -11,7 +11,6 @@ from rich.console import Console
 
 from tilewhisper.engine.commands import plan_tables
 from tilewhisper.engine.commands.files import check_writable, write
-from tilewhisper.engine.commands.plan_stream import show_stream
 from tilewhisper.engine.commands.screen import console, say
 from tilewhisper.engine.errors import OptionError
 from tilewhisper.engine.tuning import planning
@@ -74,6 +73,8 @@ def _show_product(planned: planning.PlannedProduct, screen: Console, geometry: G
 
 
 def _show_stream(product: planning.PlannedProduct, file: str, screen: Console, *_: Geometry | Profile) -> None:
+    from tilewhisper.engine.commands.plan_stream import show_stream  # imported late because it imports numpy
+
     show_stream(screen, product.plan, file)
 
 
