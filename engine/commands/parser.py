@@ -235,6 +235,14 @@ def _add_plan(commands: "argparse._SubParsersAction[HintingParser]") -> None:
     p.add_argument("--geometry", default="whole-array", metavar="NAME", help="tile geometry (default: %(default)s)")
     p.add_argument("--device", default="xdna1", metavar="NAME", help="device profile (default: %(default)s)")
     p.add_argument("--json", metavar="FILE", help="write the plan as JSON")
+    p.add_argument(
+        "--stream",
+        nargs="?",
+        const="",
+        metavar="FILE",
+        help="print the NPU's instruction stream of --shape instead of the cost; FILE: a built one (insts_MxN.bin), "
+        "which is compared with the plan",
+    )
 
 
 def _add_build(commands: "argparse._SubParsersAction[HintingParser]") -> None:

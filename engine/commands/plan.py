@@ -12,6 +12,7 @@ from rich.console import Console
 from tilewhisper.engine.commands import plan_tables
 from tilewhisper.engine.commands.files import check_writable, write
 from tilewhisper.engine.commands.screen import console, say
+from tilewhisper.engine.errors import OptionError
 from tilewhisper.engine.tuning import planning
 from tilewhisper.kernels.xdna import seed
 from tilewhisper.kernels.xdna.array import Geometry
@@ -25,22 +26,26 @@ def run(args: Namespace) -> int:
     profile = find_profile(args.device)
     geometry = find_geometry(args.geometry, profile.device)
     check_writable(args.json)
+    if args.stream is not None and args.shape is None:
+        raise OptionError("--stream shows the stream of one product: add --shape M,K,N")
     if args.shape is None:
         model = args.model or default_name()
         encoder = planning.plan_encoder(model, planning.sites_of_model(model), geometry, profile)
         result, show = encoder.to_json(), partial(_show_encoder, encoder)
     else:
         product = planning.plan_product(planning.parse_shape(args.shape), geometry, profile)
-        result, show = product.to_json(), partial(_show_product, product)
+        result = product.to_json()
+        show = partial(_show_product, product) if args.stream is None else partial(_show_stream, product, args.stream)
     compared = geometry in seed.SEED_GEOMETRIES or profile in seed.SEED_PROFILES
     if compared:
         result["seed"] = [row.to_json() for row in planning.seed_rows()]
     screen = console()
     try:
         show(screen, geometry, profile)
-        if compared:
-            _seed(screen)
-        _sources(screen, profile)
+        if args.stream is None:
+            if compared:
+                _seed(screen)
+            _sources(screen, profile)
     finally:  # written even if standard output is lost
         if args.json:
             write(Path(args.json), json.dumps(result | _setting(geometry, profile), indent=1) + "\n")
@@ -65,6 +70,12 @@ def _show_product(planned: planning.PlannedProduct, screen: Console, geometry: G
     screen.print()
     for line in plan_tables.NPU_LIMITS:
         say(screen, line)
+
+
+def _show_stream(product: planning.PlannedProduct, file: str, screen: Console, *_: Geometry | Profile) -> None:
+    from tilewhisper.engine.commands.plan_stream import show_stream  # imported late because it imports numpy
+
+    show_stream(screen, product.plan, file)
 
 
 def _seed(screen: Console) -> None:

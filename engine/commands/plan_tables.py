@@ -103,6 +103,7 @@ def planned_product_table(planned: PlannedProduct) -> Table:
         ("L1 of a core", f"{p.l1_bytes:,} of {p.device.l1_bytes - p.device.stack_bytes:,} bytes"),
         ("memory tile", f"{p.l2_bytes:,} of {p.device.l2_bytes:,} bytes"),
         ("descriptors", f"{p.shim_descriptors} of {p.device.shim_descriptors} of a shim tile"),
+        ("task queue", f"{p.queued_transfers} of {p.device.task_queue} transfers on the busiest channel"),
         ("time", f"{duration(cost.device)} on the device, {duration(cost.host)} on the host: {duration(cost.seconds)}"),
         (
             "device time",

@@ -55,6 +55,7 @@ class PlannedProduct:
             "l1_bytes": p.l1_bytes,
             "l2_bytes": p.l2_bytes,
             "shim_descriptors": p.shim_descriptors,
+            "queued_transfers": p.queued_transfers,
             "seconds": cost_to_json(self.cost),
         }
 

@@ -58,6 +58,8 @@ class Device:
     l2_bytes: int = 512 * 1024
     """Of a memory tile; each column has one memory tile."""
     shim_descriptors: int = 16
+    task_queue: int = 4
+    """Transfers that the queue of a shim tile's channel holds. One more is lost, and whoever waits for it hangs."""
     shim_dimensions: int = 3
     """Not counting the repeat."""
     memory_dimensions: int = 4

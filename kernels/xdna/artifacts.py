@@ -122,7 +122,7 @@ def find(root: Path, plan: TilePlan, *, target: Target | None = None) -> Artifac
     """
     folder = root / folder_name(plan.design)
     if not folder.is_dir():
-        raise BackendUnavailable(f"{_why_missing(root, plan.design)}; {_how_to_fix(plan.design)}")
+        raise BackendUnavailable(f"{_why_missing(root, plan.design)}; {how_to_fix(plan.design)}")
     manifest = read_manifest(folder, plan.design)
     launch = (plan.launch.m, plan.launch.n)
     reasons = (
@@ -132,7 +132,7 @@ def find(root: Path, plan: TilePlan, *, target: Target | None = None) -> Artifac
         *_file_reasons(folder, manifest),
     )
     if reasons:
-        raise BackendUnavailable(f"the design in {folder} does not fit: {reasons[0]}; {_how_to_fix(plan.design)}")
+        raise BackendUnavailable(f"the design in {folder} does not fit: {reasons[0]}; {how_to_fix(plan.design)}")
     return Artifact(folder, manifest, folder / XCLBIN, folder / manifest.launches[launch])
 
 
@@ -142,9 +142,9 @@ def read_manifest(folder: Path, required: Design) -> Manifest:
     try:
         return _from_json(json.loads(path.read_text("utf-8")))
     except OSError as missing:
-        raise BackendUnavailable(f"{path} cannot be read ({missing.strerror}); {_how_to_fix(required)}") from missing
+        raise BackendUnavailable(f"{path} cannot be read ({missing.strerror}); {how_to_fix(required)}") from missing
     except (ValueError, KeyError, TypeError, AttributeError) as broken:
-        raise BackendUnavailable(f"{path} is not a manifest of this version; {_how_to_fix(required)}") from broken
+        raise BackendUnavailable(f"{path} is not a manifest of this version; {how_to_fix(required)}") from broken
 
 
 def designs_in(root: Path) -> tuple[Design, ...]:
@@ -212,7 +212,7 @@ def _file_reasons(folder: Path, manifest: Manifest) -> Iterator[str]:
             yield f"{record.name} was changed after the build: its SHA-256 differs"
 
 
-def _how_to_fix(required: Design) -> str:
+def how_to_fix(required: Design) -> str:
     return f"run scripts/build_kernels.py --device {required.device}"
 
 

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from tilewhisper.kernels.base import Backend, BackendUnavailable, ProductShape, Settings, Usage
 from tilewhisper.kernels.user_cache import user_cache
-from tilewhisper.kernels.xdna import artifacts, xrt
+from tilewhisper.kernels.xdna import built_designs, xrt
 from tilewhisper.kernels.xdna.array import Device, Geometry
 from tilewhisper.kernels.xdna.artifacts import Artifact
 from tilewhisper.kernels.xdna.buffers import (
@@ -87,7 +87,7 @@ class XdnaBackend(Backend):
         opened = xrt.open_device(xrt.import_module())
         device = device_called(opened.name)
         folder = Path(settings.npu_kernels).expanduser() if settings.npu_kernels else KERNELS_FOLDER
-        find = partial(artifacts.find, folder, target="hardware")
+        find = partial(built_designs.find, folder)
         return cls(opened, device, find_geometry(GEOMETRY, device), find, emulated=False)
 
     def __init__(

@@ -8,8 +8,8 @@ descriptors; before a third starts, the host waits for the C of the first, which
 Offsets, sizes and strides are in elements, outermost first. The outermost size is the descriptor's repeat, the other
 three its dimensions. A shim tile has one stream for A, one for B and one for C.
 
-`encode` and `decode` convert the instruction stream of the emulated device: little-endian 32-bit words. `aiecc` writes
-the stream of a real device. Knows nothing of the layouts in memory tiles, of buffers, or of files.
+`encode` and `decode` convert the instruction stream of the emulated device: little-endian 32-bit words. The stream of a
+real device is in `instructions`. Knows nothing of the layouts in memory tiles, of buffers, or of files.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tilewhisper.kernels.xdna.array import Geometry
-from tilewhisper.kernels.xdna.tile_plan import Design, TilePlan
+from tilewhisper.kernels.xdna.tile_plan import TURNS_AT_ONCE, Design, TilePlan
 
 Operand = Literal["A", "B", "C"]
 Direction = Literal["to array", "from array"]
@@ -31,7 +31,6 @@ Words = npt.NDArray[np.uint32]
 
 OPERANDS: tuple[Operand, ...] = ("A", "B", "C")
 DIRECTIONS: tuple[Direction, ...] = ("to array", "from array")
-TURNS_AT_ONCE = 2
 
 _MAGIC = 0x45584E49
 _VERSION = 1
@@ -64,6 +63,21 @@ class Wait:
 
 
 Instruction = Descriptor | Wait
+
+
+def finish(running: list[Descriptor], wait: Wait) -> bool:
+    """Remove the transfers of a column that a wait shows to be done; False if nothing of that operand is running.
+
+    With a C, the A and B that it was computed from are done as well: all that were started before the next C.
+    """
+    places = [place for place, item in enumerate(running) if item.operand == wait.operand]
+    if not places:
+        return False
+    if wait.operand == "C":
+        del running[: places[1] if len(places) > 1 else len(running)]
+    else:
+        del running[places[0]]
+    return True
 
 
 def a_column(row: int, array: Geometry | Design) -> int:

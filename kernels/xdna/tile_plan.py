@@ -17,7 +17,9 @@ from tilewhisper.kernels.base import ProductShape
 from tilewhisper.kernels.xdna.array import DTYPE_BYTES, WORD_BYTES, Device, Geometry, Tile, ceil_div
 
 ROW_BLOCKS_IN_TURN = 2
-"""Row blocks that share a set of shim descriptors; two sets alternate, so that one is filled while the other runs."""
+"""Row blocks that share a set of shim descriptors."""
+TURNS_AT_ONCE = 2
+"""Sets of shim descriptors: one is filled while the other runs."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,8 @@ class TilePlan:
     row_blocks_per_transfer: int
     shim_descriptors: int
     """In use at the same time in the busiest shim tile."""
+    queued_transfers: int
+    """Started and perhaps not finished at the same time on the busiest channel of a shim tile."""
 
     @property
     def calls(self) -> int:
@@ -108,6 +112,7 @@ def cut(shape: ProductShape, geometry: Geometry, device: Device) -> TilePlan:
     host_c = size_out * launch.m * launch.n
     row_blocks = launch.m // (geometry.rows * core.m)
     in_turn = _row_blocks_per_transfer(geometry, core, launch, device)
+    turns_at_once = min(TURNS_AT_ONCE, ceil_div(row_blocks, in_turn))
     return TilePlan(
         shape=shape,
         geometry=geometry,
@@ -126,7 +131,9 @@ def cut(shape: ProductShape, geometry: Geometry, device: Device) -> TilePlan:
         l1_bytes=sum(l1_bytes(geometry, core)),
         l2_bytes=l2_bytes(geometry, core),
         row_blocks_per_transfer=in_turn,
-        shim_descriptors=min(2, ceil_div(row_blocks, in_turn)) * (1 + in_turn * (_a_streams(geometry) + 1)),
+        shim_descriptors=turns_at_once * (1 + in_turn * (_a_streams(geometry) + 1)),
+        # A and B each have a channel, and C one transfer in a turn.
+        queued_transfers=turns_at_once * in_turn,
     )
 
 

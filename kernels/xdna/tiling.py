@@ -65,6 +65,11 @@ def _product_reasons(shape: ProductShape, geometry: Geometry, device: Device) ->
     found = cut(shape, geometry, device)
     if (needed := found.shim_descriptors) > device.shim_descriptors:
         yield f"it needs {needed} buffer descriptors of a shim tile, which has {device.shim_descriptors}"
+    if (needed := found.queued_transfers) > device.task_queue:
+        yield (
+            f"it starts {needed} transfers on a channel of a shim tile before it waits for one, "
+            f"and the channel's queue holds {device.task_queue}; use fewer row blocks in a turn"
+        )
     for transfer in transfers(found):
         for reason in _transfer_reasons(transfer, device):
             yield f"moving {transfer.operand} at a {transfer.at} {reason}"

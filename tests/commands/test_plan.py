@@ -2,14 +2,20 @@
 
 import json
 import re
+from pathlib import Path
 
 import pytest
 
 from tilewhisper.engine.commands.main import main
 from tilewhisper.engine.routing.sites import encoder_sites
 from tilewhisper.engine.tuning.planning import plan_encoder
+from tilewhisper.kernels.base import ProductShape
+from tilewhisper.kernels.xdna.devices import XDNA1, XDNA2
 from tilewhisper.kernels.xdna.geometries import find_geometry
+from tilewhisper.kernels.xdna.instructions.lowering import stream_of
+from tilewhisper.kernels.xdna.instructions.words import encode
 from tilewhisper.kernels.xdna.profiles import XDNA1_PROFILE
+from tilewhisper.kernels.xdna.tiling import plan
 from tilewhisper.models.checkpoint.catalog import SIZES
 
 
@@ -156,6 +162,59 @@ def test_an_invalid_plan_is_one_clear_error_line(run, arguments, complaint):
     status, out, err = run(*arguments) if arguments[0] != "--shape" else run(f"--shape={arguments[1]}")
     assert (status, out) == (2, "")
     assert err.startswith("tilewhisper: error: ")
+    assert complaint in err
+    assert err.count("\n") == 1
+
+
+SHAPE = ("--shape", "1500,512,512")
+
+
+def built(tmp_path, m: int = 1500, device=XDNA1) -> Path:
+    """The file that a compiler would write for a product of this project."""
+    cut = plan(ProductShape(1, m, 512, 512), find_geometry("whole-array", device), device)
+    file = tmp_path / "insts_1536x512.bin"
+    file.write_bytes(encode(stream_of(cut)).tobytes())
+    return file
+
+
+def test_the_stream_of_a_product_is_printed(run, tmp_path):
+    status, out, err = run(*SHAPE, "--stream")
+    assert (status, err) == (0, "")
+    lines = out.splitlines()
+    assert lines[0] == "xdna1, 4 columns x 6 rows: 192 operations, 7,408 bytes"
+    assert len(lines) == 193
+    assert lines[6] == "  5  column 0, MM2S 0: push descriptor 1, 4 times"
+    assert run(*SHAPE, "--stream", str(built(tmp_path))) == (0, out, "")
+
+
+@pytest.mark.parametrize(
+    ("other", "reason"),
+    [
+        ({"m": 1000}, "operation 124 is 'column 0, S2MM 0: wait for a token', and the design has"),
+        ({"device": XDNA2}, "it is for xdna2, 8 columns x 6 rows, and the design for xdna1, 4 columns x 6 rows"),
+    ],
+    ids=["M", "device"],
+)
+def test_a_built_stream_of_another_design_is_one_clear_error_line(run, tmp_path, other, reason):
+    file = built(tmp_path, **other)
+    status, out, err = run(*SHAPE, "--stream", str(file))
+    assert (status, out) == (2, "")
+    assert f"{file} is not the instruction stream of (1536, 512) x (512, 512) on xdna1: {reason}" in err
+    assert err.endswith("; run scripts/build_kernels.py --device xdna1\n")
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (("--stream",), "--stream shows the stream of one product: add --shape M,K,N"),
+        ((*SHAPE, "--stream", "/no/such/file.bin"), "/no/such/file.bin: No such file or directory"),
+        ((*SHAPE, "--stream", __file__), "is not the instruction stream of"),
+    ],
+)
+def test_a_stream_that_cannot_be_shown(run, arguments, complaint):
+    status, out, err = run(*arguments)
+    assert (status, out) == (2, "")
     assert complaint in err
     assert err.count("\n") == 1
 

@@ -200,6 +200,18 @@ def test_a_design_too_large_for_l1_is_reported_with_its_figures(texts):
         mlir.check(texts[1][1].replace("stack_size = 1024", "stack_size = 65536"))
 
 
+def test_a_fifth_transfer_in_a_queue_is_reported_with_the_fix(texts):
+    """A third turn in descriptors of its own, before the waits for the first."""
+    lines = texts[1][1].splitlines(keepends=True)
+    waits = [i for i, line in enumerate(lines) if "dma_wait" in line][:4]
+    transfers = [i for i, line in enumerate(lines) if "dma_memcpy_nd" in line and i > waits[0]]
+    for i in transfers:
+        lines[i] = re.sub(r"id = (\d)", lambda found: f"id = {(5, 6, 7, 13, 14)[int(found[1])]}", lines[i], count=1)
+    late = lines[: waits[0]] + lines[waits[-1] + 1 : transfers[-1] + 1] + lines[waits[0] : waits[-1] + 1]
+    with pytest.raises(DesignError, match="for A is lost: the queue of its channel holds 4 transfers; wait for an"):
+        mlir.check("".join(late + lines[transfers[-1] + 1 :]))
+
+
 def test_l1_of_the_text_is_l1_of_the_plan(texts):
     for one, _, design in texts:
         structure = design.structure

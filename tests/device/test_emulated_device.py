@@ -244,6 +244,19 @@ def test_late_waits_leave_descriptors_in_use():
         Launch.of(cut(1500, 64, 128)).run(late)
 
 
+def test_a_fifth_transfer_in_a_queue_is_lost():
+    """A third turn in descriptors of its own, before the wait for the first."""
+    p = cut(1500, 64, 128)
+    sequence, columns = runtime_sequence(p), p.geometry.columns
+    first = next(i for i, item in enumerate(sequence) if isinstance(item, Wait))
+    unused = {0: 5, 1: 6, 2: 7, 3: 13, 4: 14}
+    waits, rest = sequence[first : first + columns], sequence[first + columns :]
+    third = [replace(item, id=unused[item.id]) if isinstance(item, Descriptor) else item for item in rest]
+    with pytest.raises(DeviceHang, match=r"A in descriptor 6 of column 0 was lost.*already held 4"):
+        Launch.of(p).run((*sequence[:first], *third, *waits))
+    Launch.of(p).run((*sequence[:first], *waits, *third))
+
+
 @pytest.mark.parametrize("operand", ["A", "B", "C"])
 def test_a_buffer_too_small_is_a_fault(operand):
     buffers = Launch.of(VICTIM).buffers()

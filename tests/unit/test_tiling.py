@@ -212,9 +212,9 @@ def test_memory_tiles_reorder_for_the_matrix_instruction(device):
 def test_large_fc1_moves_c_one_row_block_at_a_time():
     """256 rows of 5,120 float32 are 1,310,720 words, more than the limit of a descriptor's stride, 2**20."""
     wide = cut(ProductShape(1, 1500, 1280, 5120), "whole-array")
-    assert (wide.row_blocks_per_transfer, wide.shim_descriptors) == (1, 6)
+    assert (wide.row_blocks_per_transfer, wide.shim_descriptors, wide.queued_transfers) == (1, 6, 2)
     fits = cut(ProductShape(1, 1500, 1024, 4096), "whole-array")
-    assert (fits.row_blocks_per_transfer, fits.shim_descriptors) == (2, 10)
+    assert (fits.row_blocks_per_transfer, fits.shim_descriptors, fits.queued_transfers) == (2, 10, 4)
 
 
 WHOLE = find_geometry("whole-array", XDNA1)
@@ -241,6 +241,7 @@ PRODUCT = ProductShape(1, 1500, 512, 512)
         ),
         (PRODUCT, WHOLE, replace(XDNA1, l2_bytes=65536), "needs 90,112 bytes of a memory tile, which has 65,536"),
         (PRODUCT, WHOLE, replace(XDNA1, shim_descriptors=8), "needs 10 buffer descriptors of a shim tile, which has 8"),
+        (PRODUCT, WHOLE, replace(XDNA1, task_queue=3), "starts 4 transfers on a channel.*queue holds 3; use fewer"),
         (ProductShape(1, 1500, 512, 8193), WHOLE, XDNA1, "moving A at a shim tile takes 65 repeats.*holds 64"),
         (ProductShape(1, 1500, 65537, 512), WHOLE, XDNA1, "moving A at a shim tile takes a wrap of 1,025 words.*1,023"),
         (PRODUCT, WHOLE, replace(XDNA1, shim_dimensions=2), "moving A at a shim tile takes 3 dimensions.*has 2"),

@@ -37,7 +37,7 @@ from tilewhisper.kernels.xdna.designs.structure import (
     structure_of,
 )
 from tilewhisper.kernels.xdna.devices import DEVICES
-from tilewhisper.kernels.xdna.sequence import Descriptor, Instruction, runtime_sequence
+from tilewhisper.kernels.xdna.sequence import Descriptor, finish, runtime_sequence
 from tilewhisper.kernels.xdna.tile_plan import TilePlan
 from tilewhisper.kernels.xdna.tiling import plan
 
@@ -247,7 +247,8 @@ def _sequence_reasons(design: ReadDesign, device: Device) -> Reasons:
     for item in design.sequence:
         running = busy.setdefault(item.column, [])
         if not isinstance(item, Descriptor):
-            yield from _finished(item, running)
+            if not finish(running, item):
+                yield f"column {item.column} has more waits than transfers of {item.operand}"
             continue
         last = item.offset + sum((size - 1) * stride for size, stride in zip(item.sizes, item.strides, strict=True))
         title = f"descriptor {item.id} of column {item.column} for {item.operand}"
@@ -257,16 +258,12 @@ def _sequence_reasons(design: ReadDesign, device: Device) -> Reasons:
             yield f"{title}: a shim tile has {device.shim_descriptors} descriptors"
         if item.id in {other.id for other in running}:
             yield f"{title} is reused before a wait has freed it"
+        if sum(other.operand == item.operand for other in running) >= device.task_queue:
+            yield (
+                f"{title} is lost: the queue of its channel holds {device.task_queue} transfers; wait for an earlier C "
+                "before it"
+            )
         running.append(item)
     for column, running in busy.items():
         if any(item.direction == "from array" for item in running):
             yield f"no wait for the last C of column {column}"
-
-
-def _finished(wait: Instruction, running: list[Descriptor]) -> Reasons:
-    """Free the descriptors of the C that has arrived and of its A and B: all before the next C."""
-    places = [i for i, item in enumerate(running) if item.direction == "from array"]
-    if not places:
-        yield f"column {wait.column} has more waits than transfers of C"
-    else:
-        del running[: places[1] if len(places) > 1 else len(running)]

@@ -23,7 +23,7 @@ import numpy.typing as npt
 
 from tilewhisper.kernels.xdna.array import Device, Tile
 from tilewhisper.kernels.xdna.emulated.program import DeviceFault, DeviceHang, Layout, Program
-from tilewhisper.kernels.xdna.sequence import OPERANDS, Descriptor, Instruction, Operand, Wait, a_column, a_rows
+from tilewhisper.kernels.xdna.sequence import OPERANDS, Descriptor, Instruction, Operand, Wait, a_column, a_rows, finish
 
 Addresses = npt.NDArray[np.int32]
 Index = npt.NDArray[np.intp]
@@ -89,12 +89,18 @@ def _streams(program: Program, device: Device, sequence: Sequence[Instruction]) 
             raise DeviceFault(f"the design has no column {item.column}")
         active = running[item.column]
         if isinstance(item, Wait):
-            _finish(item, active)
+            if not finish(active, item):
+                raise DeviceHang(f"column {item.column} waits for a {item.operand} without a transfer")
             continue
         if item.id >= device.shim_descriptors or item.id in {other.id for other in active}:
             raise DeviceFault(f"descriptor {item.id} of column {item.column} is in use or does not exist")
         if item.direction != ("from array" if item.operand == "C" else "to array"):
             raise DeviceHang(f"no stream moves {item.operand} {item.direction}")
+        if sum(other.operand == item.operand for other in active) == device.task_queue:
+            raise DeviceHang(
+                f"the transfer of {item.operand} in descriptor {item.id} of column {item.column} was lost: "
+                f"the queue of its channel already held {device.task_queue}"
+            )
         active.append(item)
         streams[item.operand, item.column].append(item)
     # A launch ends with its stream; results without a wait may not have arrived.
@@ -102,17 +108,6 @@ def _streams(program: Program, device: Device, sequence: Sequence[Instruction]) 
         arrived = streams["C", column]
         del arrived[len(arrived) - sum(d.operand == "C" for d in running[column]) :]
     return streams
-
-
-def _finish(wait: Wait, running: list[Descriptor]) -> None:
-    """Remove the finished transfers: with a C, all that were started before the next C."""
-    of_operand = [place for place, descriptor in enumerate(running) if descriptor.operand == wait.operand]
-    if not of_operand:
-        raise DeviceHang(f"column {wait.column} waits for a {wait.operand} without a transfer")
-    if wait.operand == "C":
-        del running[: of_operand[1] if len(of_operand) > 1 else len(running)]
-    else:
-        del running[of_operand[0]]
 
 
 def _last(d: Descriptor) -> int:
