@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from npu_toolchain.compiling import by_design, compile_design
-from npu_toolchain.generations import GENERATIONS
+from npu_toolchain.generations import GENERATIONS, generation_named
 from npu_toolchain.launches import Launch, launches_of, write
 from npu_toolchain.pairs import PAIRS, why_unmatched
 from npu_toolchain.running import ToolError
@@ -49,14 +49,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         folder = args.output or _cache_folder()
         launches = launches_of(sites_of_model(args.model), args.policy_sites, DEVICES[args.device], args.geometry)
-        for launch in _progress(launches, "designs"):
-            write(launch, folder)
         tools, missing = _tools(args)
+        spelling = (tools.generation if tools else generation_named(args.generation or GENERATIONS[0].name)).spelling
+        for launch in _progress(launches, "designs"):
+            write(launch, folder, spelling, separate_zero=tools is not None and tools.separate_zero)
         if tools:
             for warning in _warnings(tools):
                 _say(f"warning: {warning}")
             for design, served in _progress(list(by_design(launches).items()), "compiling"):
-                compile_design(design, served, folder, tools)
+                if unchecked := compile_design(design, served, folder, tools):
+                    _say(f"warning: {unchecked}")
     except (*USER_ERRORS, OSError) as e:
         _say(f"error: {e}")
         return 2
@@ -133,7 +135,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--generation",
         choices=[g.name for g in GENERATIONS],
-        help="whose flags the driver has: its first version of mlir-aie (default: found out)",
+        help="whose flags and operations the driver has: the first version of mlir-aie with them (default: found out; "
+        "without the tools 1.3)",
     )
     return parser
 

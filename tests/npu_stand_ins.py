@@ -4,6 +4,7 @@ The flags and errors are those of mlir-aie's sources, pull requests #3364 and #3
 """
 
 import os
+import struct
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,12 +19,16 @@ FLAGS = {
         *("--npu-insts-name", "--tmpdir"),
     ),
     "1.4.2": ("--peano", "--get-xclbin", "--xclbin-name", "--get-npu-insts", "--npu-insts-name", "--tmpdir"),
+    "1.4.4.dev18": ("--peano", "--get-xclbin", "--xclbin-name", "--get-npu-insts", "--npu-insts-name", "--tmpdir"),
+    "1.4.6.dev2": ("--peano", "--get-xclbin", "--xclbin-name", "--get-npu-insts", "--npu-insts-name", "--tmpdir"),
 }
 """Release -> the flags of its driver that a build needs; no driver accepts another's."""
 PARTNERS = {
     "1.3.4": "21.0.0.2026062301+cb664e8c",
     "1.4.0": "21.0.0.2026062301+cb664e8c",
     "1.4.2": "22.0.0.2026090201+a36c62b9",
+    "1.4.4.dev18": "22.0.0.2026091701",
+    "1.4.6.dev2": "22.0.0.2026092801+b0d37423",
 }
 
 _DRIVER = """
@@ -52,7 +57,19 @@ if RELEASE < "1.4.1" and not ("--no-xchesscc" in names and "--no-xbridge" in nam
 if not (Path(values["--peano"]) / "bin" / ("clang++" + EXE)).is_file():
     fail("aiecc: error: no Peano")
 assert Path(text).is_file() and Path(text).is_absolute()
-assert list(Path().glob("mm_*.o"))
+design = Path(text).read_text()
+if RELEASE >= "1.4.3" and "objectfifo.subview.access" in design:
+    fail("x.mlir:9:9: error: unregistered operation 'aie.objectfifo.subview.access' found in dialect ('aie')")
+if RELEASE < "1.4.3" and "objectfifo.subview.access" not in design:
+    fail("x.mlir:9:9: error: 'aie.objectfifo.acquire' op requires attribute 'size'")
+for line in design.splitlines():
+    if "func.func" in line:
+        name = line.partition('sym_name = "')[2].partition('"')[0]
+    elif "link_with" in line:
+        file = Path(line.partition('link_with = "')[2].partition('"')[0])
+        if name.encode() not in file.read_bytes():
+            fail(f"ld.lld: error: undefined symbol: {{name}}")
+        assert file.is_absolute()
 find("bootgen")
 if not Path(os.environ.get("AIE_XCLBINUTIL", "")).is_file():
     find("xclbinutil")
@@ -67,7 +84,14 @@ sys.exit(subprocess.run(["aiecc", *arguments]).returncode)
 _CLANG = """
 assert "-D__AIE_API_AIE_ADF_HPP__" in arguments, "fatal error: 'adf.h' file not found"
 assert Path(arguments[arguments.index("-c") + 1]).is_file()
-Path(arguments[arguments.index("-o") + 1]).write_bytes(b"object")
+source = Path(arguments[arguments.index("-c") + 1])
+defined = b"zero " if source.name == "zero.cc" else b"matmul_bf16_f32 "
+if source.parent.name.startswith("aie2"):
+    defined += b"zero_f32 "
+if source.name == "zero.cc":
+    assert "-DZERO_TYPE=float" in arguments and "-DTILE_SIZE=2048" in arguments
+assert "-fstack-size-section" in arguments
+Path(arguments[arguments.index("-o") + 1]).write_bytes(object_file(STACK) + defined)
 """
 
 
@@ -95,10 +119,11 @@ class Toolchain:
         return os.pathsep.join((str(self.driver.parent), str(self.xclbinutil.parent)))
 
 
-def install(root, release, *, windows=False, version=None, partner=None):
+def install(root, release, *, windows=False, version=None, partner=None, stack=3328):
     """The wheels of a release and XRT under `root`, laid out as on Linux or Windows.
 
     `version` and `partner` are those of the wheels (default: the release's); "" installs none, as a build from sources.
+    `stack`: bytes of the largest frame that the compiler states; None: it states none.
     """
     exe = ".exe" if windows else ""
     environment = root / "my tools"
@@ -108,20 +133,45 @@ def install(root, release, *, windows=False, version=None, partner=None):
         else (environment / "bin", environment / "lib" / "python3.13" / "site-packages")
     )
     wheel = packages / "mlir_aie"
-    for target in ("aie2", "aie2p"):
-        kernels = wheel / "include" / "aie_kernels" / target
-        kernels.mkdir(parents=True)
-        (kernels / "mm.cc").touch()
+    for source in ("linalg/mm.cc", "zero/zero.cc") if release == "1.4.6.dev2" else ("aie2/mm.cc", "aie2p/mm.cc"):
+        file = wheel / "include" / "aie_kernels" / source
+        file.parent.mkdir(parents=True)
+        file.touch()
     _metadata(packages, "mlir_aie", release if version is None else version)
     _metadata(packages, "llvm_aie", PARTNERS[release] if partner is None else partner)
     driver = _DRIVER.format(release=release, flags=FLAGS[release], exe=exe)
     return Toolchain(
         program(scripts / f"aiecc{exe}", driver),
         packages,
-        program(packages / "llvm-aie" / "bin" / f"clang++{exe}", _CLANG),
+        program(packages / "llvm-aie" / "bin" / f"clang++{exe}", _clang(stack)),
         program(root / "XRT" / "bin" / f"xclbinutil{exe}", ""),
         program(wheel / "bin" / f"bootgen{exe}", ""),
     )
+
+
+def object_file(frames, bits=32):
+    """An ELF file with a section .stack_sizes of these frames."""
+    code, header = ("I", 52) if bits == 32 else ("Q", 64)
+    stacks = b"".join(struct.pack("<" + code, 0x40) + uleb128(size) for size in frames)
+    names = b"\0.stack_sizes\0.shstrtab\0"
+
+    def section(name, at, size):
+        return struct.pack(f"<II{code}{code}{code}{code}", name, 1, 0, 0, at, size) + bytes(16 if bits == 32 else 24)
+
+    table = section(0, 0, 0) + section(1, header, len(stacks)) + section(14, header + len(stacks), len(names))
+    at = header + len(stacks) + len(names)
+    start = b"\x7fELF" + bytes([bits // 32, 1, 1]) + bytes(9)
+    fields = (1, 264, 1, 0, 0, at, 0, header, 0, 0, len(table) // 3, 3, 2)
+    return start + struct.pack(f"<HHI{code}{code}{code}IHHHHHH", *fields) + stacks + names + table
+
+
+def uleb128(number):
+    part, rest = number & 0x7F, number >> 7
+    return bytes([part | 0x80]) + uleb128(rest) if rest else bytes([part])
+
+
+def _clang(stack):
+    return _CLANG.replace("object_file(STACK)", repr(object_file([16, stack])) if stack else "b'no ELF file'")
 
 
 def add_wrapper(tools):

@@ -5,19 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from npu_toolchain.launches import Launch
+from npu_toolchain.launches import Launch, work_folder
+from npu_toolchain.micro_kernels import compile_micro_kernels
 from npu_toolchain.running import ToolError, run
-from npu_toolchain.tools import KERNELS, Tools
+from npu_toolchain.tools import Tools
 
 from tilewhisper.kernels.base import BackendUnavailable
 from tilewhisper.kernels.xdna import artifacts
-from tilewhisper.kernels.xdna.designs.names import TYPES
+from tilewhisper.kernels.xdna.designs.structure import MicroKernels
 from tilewhisper.kernels.xdna.tile_plan import Design
-
-_TARGETS = {"xdna1": "aie2", "xdna2": "aie2p"}
-"""Device -> the name of its cores in Peano and in mlir-aie's folder of kernels."""
-_WITHOUT_VITIS = "-D__AIE_API_AIE_ADF_HPP__"
-"""The include guard of adf.h, which the kernels' headers include and only Vitis has."""
 
 
 def by_design(launches: Iterable[Launch]) -> dict[Design, list[Launch]]:
@@ -27,16 +23,23 @@ def by_design(launches: Iterable[Launch]) -> dict[Design, list[Launch]]:
     return found
 
 
-def compile_design(design: Design, served: Sequence[Launch], folder: Path, tools: Tools) -> None:
-    """Compile a design's launches, whose texts are in `folder`. The manifest is written last. Raises ToolError."""
-    work = (folder / served[0].file).parent.resolve() / "build"
+def compile_design(design: Design, served: Sequence[Launch], folder: Path, tools: Tools) -> str | None:
+    """Compile a design's launches, whose texts are in `folder`, and return a warning. The manifest is written last.
+
+    Raises ToolError.
+    """
+    work = work_folder(served[0], folder)
     work.mkdir(exist_ok=True)
-    _compile_micro_kernel(design, work, tools)
+    kernels = MicroKernels(work, tools.separate_zero)
+    warning = compile_micro_kernels(
+        design, kernels, tools, lambda command, file: _produce(command, work, file.stem, (file.name,), tools)
+    )
     instructions = {launch.mn: _compile(folder / launch.file, work, tools) for launch in served}
     # M and N are in the instructions only, so the binary of the last launch serves all launches.
     xclbin = (work / artifacts.XCLBIN).read_bytes()
     instructions = _built_before(folder, design, tools) | instructions
     artifacts.write(folder, design, xclbin, instructions, target="hardware", tools=tools.versions)
+    return warning
 
 
 def _built_before(folder: Path, design: Design, tools: Tools) -> dict[artifacts.MN, bytes]:
@@ -49,20 +52,6 @@ def _built_before(folder: Path, design: Design, tools: Tools) -> dict[artifacts.
     if (manifest.design, manifest.target, manifest.tools) != (design, "hardware", tools.versions):
         return {}
     return {mn: (home / name).read_bytes() for mn, name in manifest.launches.items() if (home / name).is_file()}
-
-
-def _compile_micro_kernel(design: Design, work: Path, tools: Tools) -> None:
-    """mlir-aie's own matrix kernel for this core tile and these dtypes."""
-    target, core = _TARGETS[design.device], design.core
-    include = tools.mlir_aie / "include"
-    command = [
-        *(str(tools.clang), f"--target={target}-none-unknown-elf"),
-        *("-O2", "-std=c++20", "-DNDEBUG", _WITHOUT_VITIS, f"-I{include}"),
-        *(f"-DDIM_M={core.m}", f"-DDIM_K={core.k}", f"-DDIM_N={core.n}"),
-        f"-D{TYPES[design.dtype_in]}_{TYPES[design.dtype_out]}_ONLY",
-        *("-c", str(tools.mlir_aie / KERNELS / target / "mm.cc"), "-o", f"mm_{core}.o"),
-    ]
-    _produce(command, work, f"mm_{core}", (f"mm_{core}.o",), tools)
 
 
 def _compile(text: Path, work: Path, tools: Tools) -> bytes:

@@ -7,16 +7,18 @@ Sources: mlir-aie's pull requests #3364 and #3369 (July 2026: the `--get-` flags
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
+
+from tilewhisper.kernels.xdna.designs.spellings import SPELLINGS, Spelling
 
 Version = tuple[int, int, int]
 
 
 @dataclass(frozen=True)
 class Generation:
-    """Drivers with the same flags."""
+    """Drivers with the same flags and operations."""
 
     name: str
     since: Version
@@ -26,6 +28,8 @@ class Generation:
     """Select Peano instead of Vitis's compiler; empty where Peano is the default."""
     get_xclbin: str
     get_instructions: str
+    spelling: Spelling
+    """Of the designs that it reads."""
 
     def arguments(self, text: Path, peano: Path, work: Path, xclbin: str, instructions: str) -> list[str]:
         """Compile `text` to two files in the current folder, with intermediate files in `work`."""
@@ -39,33 +43,35 @@ class Generation:
         ]
 
 
-GENERATIONS = (
-    Generation(
-        name="1.3",
-        since=(1, 3, 0),
-        built_since=date(2026, 6, 1),
-        without_chess=("--no-compile-host", "--no-xchesscc", "--no-xbridge"),
-        get_xclbin="--aie-generate-xclbin",
-        get_instructions="--aie-generate-npu-insts",
-    ),
-    Generation(
-        name="1.4.0",
-        since=(1, 4, 0),
-        built_since=date(2026, 7, 20),
-        without_chess=("--no-xchesscc", "--no-xbridge"),
-        get_xclbin="--get-xclbin",
-        get_instructions="--get-npu-insts",
-    ),
-    Generation(
-        name="1.4.1",
-        since=(1, 4, 1),
-        built_since=date(2026, 8, 4),
-        without_chess=(),
-        get_xclbin="--get-xclbin",
-        get_instructions="--get-npu-insts",
-    ),
+_1_3 = Generation(
+    name="1.3",
+    since=(1, 3, 0),
+    built_since=date(2026, 6, 1),
+    without_chess=("--no-compile-host", "--no-xchesscc", "--no-xbridge"),
+    get_xclbin="--aie-generate-xclbin",
+    get_instructions="--aie-generate-npu-insts",
+    spelling=SPELLINGS["1.3"],
 )
-"""Oldest first."""
+_1_4_0 = replace(
+    _1_3,
+    name="1.4.0",
+    since=(1, 4, 0),
+    built_since=date(2026, 7, 20),
+    without_chess=("--no-xchesscc", "--no-xbridge"),
+    get_xclbin="--get-xclbin",
+    get_instructions="--get-npu-insts",
+)
+_1_4_1 = replace(_1_4_0, name="1.4.1", since=(1, 4, 1), built_since=date(2026, 8, 4), without_chess=())
+_1_4_3 = replace(
+    _1_4_1, name="1.4.3", since=(1, 4, 3), built_since=date(2026, 9, 1), spelling=SPELLINGS["1.4.3"]
+)  # fmt: skip
+GENERATIONS = (_1_3, _1_4_0, _1_4_1, _1_4_3)
+"""Oldest first. That 1.4.3 is the first without views is inferred from dates: 1.4.2.dev16 of August 19 has them."""
+
+
+def generation_named(name: str) -> Generation:
+    """Raises StopIteration for an unknown name."""
+    return next(g for g in GENERATIONS if g.name == name)
 
 
 def generation_of(version: Version) -> Generation | None:

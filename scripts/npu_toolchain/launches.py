@@ -11,6 +11,8 @@ from tilewhisper.kernels.base import ProductShape
 from tilewhisper.kernels.xdna import artifacts
 from tilewhisper.kernels.xdna.array import Device
 from tilewhisper.kernels.xdna.designs import mlir
+from tilewhisper.kernels.xdna.designs.spellings import Spelling
+from tilewhisper.kernels.xdna.designs.structure import MicroKernels
 from tilewhisper.kernels.xdna.geometries import find_geometry
 from tilewhisper.kernels.xdna.tile_plan import Design, TilePlan
 from tilewhisper.kernels.xdna.tiling import plan
@@ -54,9 +56,14 @@ def _products(sites: Iterable[Site], scope: str) -> Iterator[tuple[str, ProductS
             yield "q+k+v", ProductShape(1, site.m, site.k, len(_FUSED) * site.n)
 
 
-def write(launch: Launch, folder: Path) -> None:
+def work_folder(launch: Launch, folder: Path) -> Path:
+    """The folder of the object files and logs of a launch's design."""
+    return (folder / launch.file).parent.resolve() / "build"
+
+
+def write(launch: Launch, folder: Path, spelling: Spelling, *, separate_zero: bool) -> None:
     """Generate, check and write the text of a launch. Raises DesignError."""
-    text = mlir.generate(launch.plan)
+    text = mlir.generate(launch.plan, MicroKernels(work_folder(launch, folder), separate_zero), spelling)
     mlir.check(text)
     path = folder / launch.file
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -16,7 +16,15 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from npu_toolchain.generations import GENERATIONS, Generation, date_in, generation_built_on, generation_of, version_in
+from npu_toolchain.generations import (
+    GENERATIONS,
+    Generation,
+    date_in,
+    generation_built_on,
+    generation_named,
+    generation_of,
+    version_in,
+)
 from npu_toolchain.pairs import recommended
 from npu_toolchain.running import ToolError
 
@@ -40,6 +48,16 @@ class Tools:
     environment: Mapping[str, str]
     """In which the driver finds its helpers."""
     versions: Mapping[str, str]
+
+    @property
+    def kernels(self) -> Path:
+        """The folder of the micro-kernels' sources."""
+        return self.mlir_aie / KERNELS
+
+    @property
+    def separate_zero(self) -> bool:
+        """Whether `zero` has a file of its own."""
+        return (self.kernels / "zero" / "zero.cc").is_file() and (self.kernels / "linalg" / "mm.cc").is_file()
 
 
 def find_tools(peano: Path | None, generation: str | None) -> Tools:
@@ -105,7 +123,7 @@ def _mlir_aie(aiecc: Path) -> Path:
 def _generation(aiecc: Path, version: str, chosen: str | None) -> Generation:
     """By the user's choice, the wheel's version, the wrapper aiecc.py (1.3's), or the driver's date."""
     if chosen:
-        return next(g for g in GENERATIONS if g.name == chosen)
+        return generation_named(chosen)
     title = f"mlir_aie {version}"
     if number := version_in(version):
         found = generation_of(number)

@@ -3,12 +3,14 @@
 import importlib
 import json
 import os
+import re
+import shutil
 import subprocess
 from pathlib import Path
 
 import npu_stand_ins
 import pytest
-from npu_stand_ins import FLAGS, PARTNERS, add_wrapper, install, program
+from npu_stand_ins import FLAGS, PARTNERS, add_wrapper, install, object_file, program
 
 from tilewhisper.kernels.base import ProductShape
 from tilewhisper.kernels.xdna import artifacts
@@ -52,7 +54,7 @@ def refused(finished):
 def test_every_generation_compiles(release, windows, build, tmp_path):
     status, lines = build(install(tmp_path, release, windows=windows))
     assert status == 0, lines
-    assert not [line for line in lines if "pair" in line]
+    assert not [line for line in lines if "pair" in line and release != "1.4.6.dev2"]
     artifact = artifacts.find(tmp_path / "out", LAUNCH, target="hardware")
     assert artifact.instructions.read_bytes() == b"design_64x64.mlir"
     assert artifact.manifest.tools["mlir_aie"] == release
@@ -70,7 +72,7 @@ def test_the_wrapper_of_1_3_compiles(beside, build, tmp_path):
 
 
 def test_a_driver_built_from_sources_is_recognised_by_its_date(build, tmp_path):
-    status, lines = build(install(tmp_path, "1.4.2", version=""))
+    status, lines = build(install(tmp_path, "1.4.6.dev2", version=""))
     assert status == 0, lines
     assert any("mlir_aie unknown with llvm-aie" in line for line in lines)
 
@@ -80,7 +82,7 @@ def test_an_unknown_driver_is_refused_with_the_way_to_continue(version, build, t
     tools = install(tmp_path, "1.4.0", version=version)
     line = refused(build(tools))
     assert "is of no known generation" in line
-    assert "one of 1.3, 1.4.0, 1.4.1, give it with --generation" in line
+    assert "one of 1.3, 1.4.0, 1.4.1, 1.4.3, give it with --generation" in line
     assert build(tools, "--generation", "1.4.0")[0] == 0
 
 
@@ -91,11 +93,12 @@ def test_an_unknown_driver_is_refused_with_the_way_to_continue(version, build, t
         ("1.4.0", "1.3", "Unknown command line argument '--no-compile-host'"),
         ("1.4.0", "1.4.1", "chess-llvm-link failed"),
         ("1.4.2", "1.4.0", "Unknown command line argument '--no-xchesscc'"),
+        ("1.4.4.dev18", "1.4.1", "x.mlir:9:9: error: unregistered operation 'aie.objectfifo.subview.access'"),
     ],
 )
 def test_a_wrong_generation_is_explained_and_the_log_is_named(release, chosen, cause, build, tmp_path):
     line = refused(build(install(tmp_path, release), "--generation", chosen))
-    assert f"aiecc failed: aiecc: {cause}" in line
+    assert re.search(f"aiecc failed: (aiecc: )?{re.escape(cause)}", line), line
     assert "give " in line and "--generation" in line
     log = Path(line.rpartition("the full log is ")[2])
     assert log.name == "design_64x64.log"
@@ -167,6 +170,36 @@ def test_success_without_the_file_is_a_failure(build, tmp_path):
     assert "aiecc reported success and wrote no design.xclbin" in refused(build(tools))
 
 
+def test_a_kernel_with_a_larger_stack_than_planned_is_refused(build, tmp_path):
+    line = refused(build(install(tmp_path, "1.4.2", stack=3329)))
+    assert "the kernel mm.cc needs 3,329 bytes of stack and the design reserves 3,328" in line
+    assert not list(tmp_path.rglob(artifacts.MANIFEST))
+
+
+def test_an_unknown_stack_is_a_warning(build, tmp_path):
+    status, lines = build(install(tmp_path, "1.4.2", stack=None))
+    assert status == 0
+    assert [line for line in lines if "does not state its stack, which is not checked" in line]
+
+
+@pytest.mark.parametrize("bits", [32, 64])
+def test_the_largest_frame_of_an_object_file(bits, build):
+    largest_frame = importlib.import_module("npu_toolchain.stack_sizes").largest_frame
+    whole = object_file([0, 70_000, 128], bits)
+    assert largest_frame(whole) == 70_000
+    assert largest_frame(object_file([], bits)) is None
+    for damaged in (whole[:60], whole[:-100], b"", b"object"):
+        assert largest_frame(damaged) is None
+
+
+@pytest.mark.skipif(not shutil.which("gcc"), reason="the assembler gcc is not installed")
+def test_the_largest_frame_of_an_assembled_file(build, tmp_path):
+    source = '.text\nf: nop\n.section .stack_sizes,"o",@progbits,.text\n.quad f\n.uleb128 3330\n.quad f\n.byte 8\n'
+    (tmp_path / "f.s").write_text(source)
+    subprocess.run(["gcc", "-c", "f.s", "-o", "f.o"], cwd=tmp_path, check=True)
+    assert importlib.import_module("npu_toolchain.stack_sizes").largest_frame((tmp_path / "f.o").read_bytes()) == 3330
+
+
 def test_another_pair_is_a_warning_with_the_command_that_installs_its_partner(build, tmp_path):
     status, lines = build(install(tmp_path, "1.4.0", partner="22.0.0.2026092401+6dc4d6dd"))
     assert status == 0
@@ -193,7 +226,7 @@ def test_the_stand_ins_accept_the_flags_of_the_sources(shared):
     calls = {name: [part.partition("=")[0] for part in call["argv"][1:-1]] for name, call in
              facts["minimal_call"].items() if isinstance(call, dict)}  # fmt: skip
     assert {release: sorted(flags) for release, flags in FLAGS.items()} == {
-        release: sorted(calls[name]) for release, name in zip(FLAGS, ("1.3.4", "1.4.0", "1.4.1+"), strict=True)
+        release: sorted(calls[name]) for release, name in zip(FLAGS, ("1.3.4", "1.4.0", *["1.4.1+"] * 3), strict=True)
     }
 
 
