@@ -16,6 +16,7 @@ tools.
 import argparse
 import sys
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import TypeVar
 
@@ -31,8 +32,10 @@ from rich.table import Table
 
 from tilewhisper.engine.errors import USER_ERRORS
 from tilewhisper.engine.tuning.planning import sites_of_model
-from tilewhisper.kernels.xdna.devices import DEVICES
-from tilewhisper.kernels.xdna.geometries import geometry_names
+from tilewhisper.kernels.base import UnknownTarget
+from tilewhisper.kernels.xdna.array import Device
+from tilewhisper.kernels.xdna.devices import DEVICES, XRT_NAMES, device_called
+from tilewhisper.kernels.xdna.geometries import geometry_names, unknown
 from tilewhisper.kernels.xdna.probe import probe
 from tilewhisper.models.checkpoint.catalog import available_models
 
@@ -48,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     try:
         folder = args.output or _cache_folder()
-        launches = launches_of(sites_of_model(args.model), args.policy_sites, DEVICES[args.device], args.geometry)
+        launches = launches_of(sites_of_model(args.model), args.policy_sites, args.device, args.geometry)
         tools, missing = _tools(args)
         spelling = (tools.generation if tools else generation_named(args.generation or GENERATIONS[0].name)).spelling
         for launch in _progress(launches, "designs"):
@@ -114,10 +117,20 @@ def _table(launches: Sequence[Launch], *, compiled: bool) -> Table:
     return table
 
 
+def _device(name: str) -> Device:
+    if name in DEVICES:
+        return DEVICES[name]
+    try:
+        return device_called(name)
+    except UnknownTarget:
+        message = unknown("device", "devices", name, (*DEVICES, *chain(*XRT_NAMES.values())))
+        raise argparse.ArgumentTypeError(str(message)) from None
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     task = parser.add_mutually_exclusive_group(required=True)
-    task.add_argument("--device", choices=DEVICES)
+    task.add_argument("--device", type=_device, metavar="NAME", help="xdna1, xdna2, or the device's name in XRT")
     task.add_argument("--pairs", action="store_true", help="print the versions of the tools that go together")
     parser.add_argument("--model", default="tiny.en", metavar="NAME", help=f"one of {', '.join(available_models())}")
     parser.add_argument("--geometry", default="whole-array", choices=geometry_names(), help="(default: whole-array)")

@@ -64,7 +64,8 @@ def test_policy_sites_all_adds_the_products_of_the_attention(tmp_path):
     ("arguments", "reason"),
     [
         (("--device", "xdna1", "--model", "no-such-model"), "no-such-model"),
-        (("--device", "xdna3"), "xdna3"),
+        (("--device", "xdna3"), "unknown device 'xdna3' (did you mean 'xdna2'?); the devices are xdna1, xdna2, NPU"),
+        (("--device", "NPU Gorgon"), "did you mean 'NPU Gorgon Point 3'?"),
         (("--device", "xdna1", "--geometry", "all-of-it"), "all-of-it"),
     ],
 )
