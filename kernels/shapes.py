@@ -52,7 +52,8 @@ class Settings:
     """User settings for devices. Host backends ignore them."""
 
     npu: str = "auto"
-    """`auto` is the real device, `emulated` an emulation: chosen by name, never as a substitute."""
+    """`auto` is the real device; `xdna1` and `xdna2` too, whatever its name. `emulated` is an emulation: chosen by
+    name, never as a substitute."""
     npu_kernels: str | None = None
     """The folder of built designs; None is the user's cache folder."""
     npu_fault: str | None = None

@@ -283,9 +283,10 @@ def _add_backend(p: argparse._ActionsContainer) -> None:
 def _add_npu(p: argparse._ActionsContainer) -> None:
     p.add_argument(
         "--npu",
-        choices=("auto", "emulated"),
+        choices=("auto", "xdna1", "xdna2", "emulated"),
         default="auto",
-        help="the NPU that a policy uses: the device (auto) or a far slower emulation of it (default: %(default)s)",
+        help="the NPU that a policy uses: the device (auto; xdna1 or xdna2 if its name is unknown) or a far slower "
+        "emulation of it (default: %(default)s)",
     )
     p.add_argument("--npu_kernels", metavar="DIR", help="folder of compiled NPU designs (see docs/npu.md)")
     p.add_argument(

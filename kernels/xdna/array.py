@@ -53,8 +53,9 @@ class Device:
     """Designs that all processes together may have loaded at the same time."""
     l1_bytes: int = 64 * 1024
     """Local memory of a core."""
-    stack_bytes: int = 1024
-    """Part of a core's L1 that is reserved for its stack."""
+    stack_bytes: int = 0xD00
+    """Part of a core's L1 that is reserved for its stack: as much as mlir-aie's own designs reserve for this
+    micro-kernel. Its default of 1,024 is too small, and an overflow writes over the buffers without an error."""
     l2_bytes: int = 512 * 1024
     """Of a memory tile; each column has one memory tile."""
     shim_descriptors: int = 16

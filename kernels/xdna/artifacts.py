@@ -34,7 +34,8 @@ KERNEL = "MLIR_AIE"
 XCLBIN = "design.xclbin"
 MANIFEST = "manifest.json"
 
-_FORMAT = 1
+_FORMAT = 2
+"""Designs of format 1 reserved too small a stack for their kernels."""
 
 
 @dataclass(frozen=True)
@@ -140,7 +141,13 @@ def read_manifest(folder: Path, required: Design) -> Manifest:
     """Read a folder's manifest. Raises BackendUnavailable if it is missing or invalid."""
     path = folder / MANIFEST
     try:
-        return _from_json(json.loads(path.read_text("utf-8")))
+        data = json.loads(path.read_text("utf-8"))
+        if isinstance(data, dict) and data.get("format", _FORMAT) != _FORMAT:
+            raise BackendUnavailable(
+                f"{path} has format {data['format']}, and this version of tilewhisper reads {_FORMAT}; "
+                f"{_how_to_fix(required)}"
+            )
+        return _from_json(data)
     except OSError as missing:
         raise BackendUnavailable(f"{path} cannot be read ({missing.strerror}); {how_to_fix(required)}") from missing
     except (ValueError, KeyError, TypeError, AttributeError) as broken:

@@ -37,7 +37,7 @@ from tilewhisper.kernels.xdna.buffers import (
     places_of_b,
     places_of_c,
 )
-from tilewhisper.kernels.xdna.devices import XDNA1, device_called
+from tilewhisper.kernels.xdna.devices import DEVICES, XDNA1, device_called
 from tilewhisper.kernels.xdna.geometries import find_geometry
 from tilewhisper.kernels.xdna.host_calls import host_calls
 from tilewhisper.kernels.xdna.loaded_design import LoadedDesign, canary_operand, check_canary
@@ -85,7 +85,7 @@ class XdnaBackend(Backend):
         if settings.npu_fault:
             raise BackendUnavailable("faults can be injected into the emulated NPU only: add --npu emulated")
         opened = xrt.open_device(xrt.import_module())
-        device = device_called(opened.name)
+        device = DEVICES.get(settings.npu) or device_called(opened.name)
         folder = Path(settings.npu_kernels).expanduser() if settings.npu_kernels else KERNELS_FOLDER
         find = partial(built_designs.find, folder)
         return cls(opened, device, find_geometry(GEOMETRY, device), find, emulated=False)

@@ -4,6 +4,7 @@
 """
 
 import os
+import re
 import sys
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -11,6 +12,7 @@ from pathlib import Path
 
 _DRIVER = Path("/sys/bus/pci/drivers/amdxdna")
 _NODES = Path("/dev/accel")
+_XRT_PYTHON = (Path("/opt/xilinx/xrt/python"), Path(r"C:\Xilinx\XRT\python"))
 
 
 @dataclass(frozen=True)
@@ -33,10 +35,23 @@ def probe() -> NpuProbe:
 def _why_no_pyxrt() -> str | None:
     if find_spec("pyxrt"):
         return None
+    if other := _pyxrt_of_another_python():
+        file, version = other
+        this = f"{sys.version_info.major}.{sys.version_info.minor}"
+        return f"{file} is for Python {version} and this is Python {this}; use tilewhisper with Python {version}"
     if sys.platform == "win32":
         return "the module pyxrt is not importable; install the XRT SDK 2.21.75 (it needs CPython 3.13)"
     folder = "/opt/xilinx/xrt/python"
     return f"the module pyxrt is not importable; install XRT and put its Python folder ({folder}) on PYTHONPATH"
+
+
+def _pyxrt_of_another_python() -> tuple[Path, str] | None:
+    """The module's file, whose name states its Python (`cpython-313-…`, `cp313-…`), and that version."""
+    for folder in (*map(Path, sys.path), *_XRT_PYTHON):
+        for file in sorted(folder.glob("pyxrt.*")):
+            if found := re.search(r"\.(?:cpython-|cp)(\d)(\d+)-.*\.(?:so|pyd)$", file.name):
+                return file, f"{found[1]}.{found[2]}"
+    return None
 
 
 def _why_no_driver() -> str | None:

@@ -51,7 +51,7 @@ def _geometry_reasons(geometry: Geometry, core: Tile, device: Device) -> Iterato
     if a + b + c > (room := device.l1_bytes - device.stack_bytes):
         yield (
             f"the core tile {core} needs {a + b + c:,} bytes of L1 (A {a:,} + B {b:,} + C {c:,}, double-buffered) "
-            f"and a core has {room:,} beside its stack"
+            f"and a core has {room:,} beside its stack; use smaller core tiles"
         )
     if (needed := l2_bytes(geometry, core)) > device.l2_bytes:
         yield f"the core tile {core} needs {needed:,} bytes of a memory tile, which has {device.l2_bytes:,}"

@@ -1,10 +1,11 @@
-"""`scripts/build_kernels.py` from the command line: without the tools, and with stand-ins for them."""
+"""`scripts/build_kernels.py` as a program, mostly without the tools; test_npu_toolchain.py has them."""
 
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from npu_stand_ins import install
 
 from tilewhisper.kernels.base import BackendUnavailable, ProductShape
 from tilewhisper.kernels.xdna import artifacts
@@ -39,8 +40,8 @@ def test_without_tools_it_writes_and_checks_and_names_what_to_install(tmp_path):
     assert "4 files, 2 designs" in done.stdout
     assert "compiled" not in done.stdout
     (line,) = done.stderr.splitlines()
-    assert "not compiled: aiecc.py is not on PATH" in line
-    assert "mlir_aie and llvm-aie (Peano)" in line
+    assert "not compiled: neither aiecc nor aiecc.py is on PATH" in line
+    assert "pip install mlir_aie==" in line
     cut = plan(ProductShape(1, 1500, 384, 384), find_geometry("whole-array", XDNA1), XDNA1)
     with pytest.raises(BackendUnavailable):
         artifacts.find(tmp_path, cut)
@@ -63,7 +64,8 @@ def test_policy_sites_all_adds_the_products_of_the_attention(tmp_path):
     ("arguments", "reason"),
     [
         (("--device", "xdna1", "--model", "no-such-model"), "no-such-model"),
-        (("--device", "xdna3"), "xdna3"),
+        (("--device", "xdna3"), "unknown device 'xdna3' (did you mean 'xdna2'?); the devices are xdna1, xdna2, NPU"),
+        (("--device", "NPU Gorgon"), "did you mean 'NPU Gorgon Point 3'?"),
         (("--device", "xdna1", "--geometry", "all-of-it"), "all-of-it"),
     ],
 )
@@ -74,58 +76,23 @@ def test_bad_input(arguments, reason, tmp_path):
     assert "Traceback" not in done.stderr
 
 
-def tool(file, body):
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(f"#!{sys.executable}\nimport sys\nfrom pathlib import Path\narguments = sys.argv[1:]\n{body}\n")
-    file.chmod(0o755)
-
-
-@pytest.fixture
-def stand_ins(tmp_path):
-    """The wheels' folders, with programs that accept the real arguments and write placeholder files."""
-    wheel, peano = tmp_path / "mlir_aie", tmp_path / "llvm-aie"
-    (wheel / "include" / "aie_kernels" / "aie2").mkdir(parents=True)
-    (wheel / "include" / "aie_kernels" / "aie2" / "mm.cc").touch()
-    tool(
-        peano / "bin" / "clang++",
-        "assert Path(arguments[arguments.index('-c') + 1]).is_file()\n"
-        "Path(arguments[arguments.index('-o') + 1]).write_bytes(b'object')",
-    )
-    tool(
-        wheel / "bin" / "aiecc.py",
-        "named = dict(a.lstrip('-').split('=', 1) for a in arguments if '=' in a)\n"
-        "assert Path('mm_64x64x32.o').is_file() and Path(arguments[-1]).is_file()\n"
-        "Path(named['xclbin-name']).write_bytes(b'binary')\n"
-        "Path(named['npu-insts-name']).write_bytes(Path(arguments[-1]).name.encode())",
-    )
-    return wheel, peano
-
-
-def test_the_backend_finds_compiled_designs(stand_ins, tmp_path):
-    wheel, peano = stand_ins
-    done = build(*SEED, "--compile", "--peano", peano, "-o", tmp_path / "out", path=wheel / "bin")
-    assert done.returncode == 0, done.stderr
-    cut = plan(ProductShape(1, 1500, 384, 384), find_geometry("seed-64x64", XDNA1), XDNA1)
-    artifact = artifacts.find(tmp_path / "out", cut, target="hardware")
-    assert artifact.instructions.read_bytes() == b"design_64x64.mlir"
-    assert artifact.manifest.tools["mlir_aie"] == "unknown"
-
-
-def test_a_second_model_keeps_the_launches_of_the_first(stand_ins, tmp_path):
-    wheel, peano = stand_ins
-    common = ("--device", "xdna1", "--peano", peano, "-o", tmp_path / "out", "--policy-sites", "all")
+def test_a_second_model_keeps_the_launches_of_the_first(tmp_path):
+    tools = install(tmp_path, "1.4.2")
+    common = ("--device", "xdna1", "-o", tmp_path / "out", "--policy-sites", "all")
     for model in ("tiny.en", "base"):
-        done = build(*common, "--model", model, path=wheel / "bin")
+        done = build(*common, "--model", model, path=tools.path)
         assert done.returncode == 0, done.stderr
     for n in (64, 384):  # av of both, fc2 of tiny.en
         cut = plan(ProductShape(1, 1500, 1536, n), find_geometry("whole-array", XDNA1), XDNA1)
         assert artifacts.find(tmp_path / "out", cut, target="hardware")
 
 
-def test_a_failing_compiler_leaves_no_manifest(stand_ins, tmp_path):
-    wheel, peano = stand_ins
-    tool(wheel / "bin" / "aiecc.py", "sys.exit('no route')")
-    done = build(*SEED, "--peano", peano, "-o", tmp_path / "out", path=wheel / "bin")
-    assert done.returncode == 2
-    assert "no route" in done.stderr.splitlines()[-1]
-    assert not list((tmp_path / "out").rglob(artifacts.MANIFEST))
+def test_the_pairs_are_printed_with_their_commands():
+    done = build("--pairs")
+    assert done.returncode == 0, done.stderr
+    assert (
+        "pip install mlir_aie==1.4.4.dev3+gf50bef7 llvm-aie==22.0.0.2026090701+3e93bf7b "
+        "-f https://github.com/Xilinx/mlir-aie/releases/expanded_assets/latest-wheels-4 "
+        "-f https://github.com/Xilinx/llvm-aie/releases/expanded_assets/nightly\n"
+        "    Python 3.11, 3.12, 3.13, 3.14; XRT 2.21.75; source: "
+    ) in done.stdout

@@ -138,12 +138,19 @@ def test_damaged_files(folder, root, name):
 
 @pytest.mark.parametrize(
     "content",
-    ["", "{", "[]", "{}", '{"format": 2}', '{"format": 1, "design": 3}'],
-    ids=["empty", "truncated", "a list", "no fields", "newer", "wrong type"],
+    ["", "{", "[]", "{}", '{"format": 2, "design": 3}'],
+    ids=["empty", "truncated", "a list", "no fields", "wrong type"],
 )
 def test_an_invalid_manifest(root, folder, content):
     (folder / "manifest.json").write_text(content)
     assert "is not a manifest" in refusal(root)
+
+
+@pytest.mark.parametrize("number", [1, 3], ids=["older", "newer"])
+def test_a_manifest_of_another_format(number, root, folder):
+    text = (folder / "manifest.json").read_text().replace('"format": 2', f'"format": {number}')
+    (folder / "manifest.json").write_text(text)
+    assert f"has format {number}, and this version of tilewhisper reads 2" in refusal(root)
 
 
 def test_a_missing_manifest(root, folder):

@@ -1,6 +1,7 @@
 """The NPU backend on the emulated device: products, reuse of buffers and runs, and recovery from failures."""
 
 import gc
+import json
 import weakref
 from types import SimpleNamespace
 
@@ -9,7 +10,7 @@ import pytest
 import torch
 from test_backends import SEED_CASES, seed_case
 
-from tilewhisper.kernels.base import BackendUnavailable, ProductFailed, ProductShape, Settings
+from tilewhisper.kernels.base import BackendUnavailable, ProductFailed, ProductShape, Settings, UnknownTarget
 from tilewhisper.kernels.xdna import xrt
 from tilewhisper.kernels.xdna.backend import XdnaBackend
 from tilewhisper.kernels.xdna.devices import DEVICES, XDNA1, XDNA2, device_called
@@ -266,7 +267,44 @@ def test_only_the_emulated_device_accepts_faults():
 
 @pytest.mark.parametrize(
     ("name", "device"),
-    [("NPU Phoenix", XDNA1), ("RyzenAI-npu1", XDNA1), ("NPU Strix", XDNA2), ("RyzenAI-npu4", XDNA2)],
+    [
+        ("NPU Phoenix", XDNA1),
+        ("RyzenAI-npu1", XDNA1),
+        ("NPU Strix", XDNA2),
+        ("RyzenAI-npu4", XDNA2),
+        ("npu gorgon point 2", XDNA2),
+    ],
 )
 def test_devices_are_found_by_their_xrt_names(name, device):
     assert device_called(name) is device
+
+
+def test_every_published_xrt_name_is_a_device_or_refused(shared):
+    facts = json.loads((shared / "npu" / "versions.json").read_text("utf-8"))
+    devices = {"npu1": XDNA1, "npu2": XDNA2}
+    for row in facts["devices"]:
+        for name in row["xrt_names"]:
+            if row["mlir_aie"]:
+                assert device_called(name) is devices[row["mlir_aie"]]
+            else:
+                with pytest.raises(UnknownTarget, match=r"neither AIE2 nor AIE2P.*--npu emulated"):
+                    device_called(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "nearest", "device"),
+    [("NPU Strix Halo 2", "NPU Strix Halo", "xdna2"), ("NPU Phoenix 2", "NPU Phoenix", "xdna1"), ("", "", "xdna")],
+)
+def test_an_unknown_name_is_refused_with_the_nearest_and_the_way_to_continue(name, nearest, device):
+    with pytest.raises(UnknownTarget, match=rf"nearest known name is '{nearest}.*--npu {device}"):
+        device_called(name)
+
+
+def test_a_device_with_an_unknown_name_is_used_as_chosen(monkeypatch):
+    monkeypatch.setattr(xrt, "import_module", lambda: emulated.make(XDNA2))
+    monkeypatch.setattr(xrt.Device, "name", "NPU of tomorrow", raising=False)
+    with pytest.raises(UnknownTarget, match="NPU of tomorrow"):
+        XdnaBackend.create(Settings(npu="auto"))
+    backend = XdnaBackend.create(Settings(npu="xdna2"))
+    assert backend.supports(ProductShape(1, 64, 64, 64)) is None
+    assert not backend.label.endswith("(emulated)")

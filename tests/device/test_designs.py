@@ -5,9 +5,9 @@ import re
 
 import numpy as np
 import pytest
+from every_design import ALL, cut
 
-from tilewhisper.engine.routing.sites import encoder_sites
-from tilewhisper.kernels.base import BackendUnavailable, ProductShape
+from tilewhisper.kernels.base import BackendUnavailable
 from tilewhisper.kernels.xdna.designs import mlir
 from tilewhisper.kernels.xdna.designs.check import read_plan
 from tilewhisper.kernels.xdna.designs.reader import DesignError, read
@@ -15,38 +15,12 @@ from tilewhisper.kernels.xdna.designs.structure import Fifo
 from tilewhisper.kernels.xdna.devices import DEVICES, XDNA1, XDNA2
 from tilewhisper.kernels.xdna.emulated.device import EmulatedDevice
 from tilewhisper.kernels.xdna.emulated.program import Layout, Program
-from tilewhisper.kernels.xdna.geometries import GEOMETRIES, find_geometry
 from tilewhisper.kernels.xdna.sequence import Wait, encode
-from tilewhisper.kernels.xdna.tiling import plan
 from tilewhisper.models.checkpoint.catalog import SIZES
 
 pytestmark = pytest.mark.slow  # xDSL needs 0.5 to 3 s to parse and verify one design
 
 pytest.importorskip("xdsl", reason="checking designs needs xDSL: pip install 'tilewhisper[npu]'")
-
-
-def cut(device, geometry, m, k, n):
-    return plan(ProductShape(1, m, k, n), find_geometry(geometry, device), device)
-
-
-def of_a_model(size):
-    for site in encoder_sites(1, size.d_model, size.heads, 4 * size.d_model):
-        yield site.m, site.k, site.n
-    yield 1500, size.d_model, 3 * size.d_model
-
-
-def distinct():
-    """The distinct designs and launches of all official sizes and all geometries."""
-    plans = {}
-    for device in DEVICES.values():
-        for geometry in (g for g in GEOMETRIES if device.name in g.devices):
-            for shape in {shape for size in SIZES.values() for shape in of_a_model(size)}:
-                one = cut(device, geometry.name, *shape)
-                plans.setdefault((one.design, one.launch), one)
-    return list(plans.values())
-
-
-ALL = distinct()
 
 
 def test_there_is_a_design_for_every_size_and_device():
@@ -179,7 +153,7 @@ MUTATIONS = {
     "a release missing": lambda t: re.sub(r' *"aie.objectfifo.release".*@A_row_0.*\n', "", t, count=1),
     "the wrong row of A": swap("objFifo_name = @A_row_0", "objFifo_name = @A_row_1", -1),
     "a core in the wrong place": swap("col = 3 : i32, row = 5", "col = 3 : i32, row = 6"),
-    "another stack": swap("stack_size = 1024", "stack_size = 65536"),
+    "another stack": swap("stack_size = 3328", "stack_size = 65536"),
     "the device": swap("device = 4", "device = 5"),
     "unknown text": swap("aie.end", "aie.finish"),
     "half a file": lambda t: t[: len(t) // 2],
@@ -197,7 +171,7 @@ def test_an_error_in_the_text_is_detected(mutation, texts):
 
 def test_a_design_too_large_for_l1_is_reported_with_its_figures(texts):
     with pytest.raises(DesignError, match=r"needs 106,496 bytes of L1 with its stack, and has 65,536"):
-        mlir.check(texts[1][1].replace("stack_size = 1024", "stack_size = 65536"))
+        mlir.check(texts[1][1].replace("stack_size = 3328", "stack_size = 65536"))
 
 
 def test_a_fifth_transfer_in_a_queue_is_reported_with_the_fix(texts):

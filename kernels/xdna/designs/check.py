@@ -17,6 +17,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import fields, is_dataclass
 from itertools import chain, zip_longest
 from math import prod
+from pathlib import PurePosixPath, PureWindowsPath
 from typing import Any
 
 from tilewhisper.kernels.base import ProductShape, UnsupportedShape
@@ -30,6 +31,7 @@ from tilewhisper.kernels.xdna.designs.structure import (
     Core,
     Fifo,
     Link,
+    MicroKernels,
     Place,
     Release,
     Structure,
@@ -94,10 +96,18 @@ def _shapes(structure: Structure) -> tuple[tuple[int, ...], ...]:
 def _plan_reasons(design: ReadDesign) -> Reasons:
     """Differences between the text and the design of its plan."""
     required_plan = read_plan(design)
-    required, found = structure_of(required_plan), design.structure
+    found = design.structure
+    required = structure_of(required_plan, _kernels(found))
     for part in ("functions", "tiles", "fifos", "links", "cores", "arguments"):
         yield from _differences(part, getattr(required, part), getattr(found, part))
     yield from _differences("instructions", runtime_sequence(required_plan), design.sequence)
+
+
+def _kernels(structure: Structure) -> MicroKernels:
+    """The text's micro-kernels, whose place a plan leaves open."""
+    path = structure.functions[0].object_file
+    kind = PureWindowsPath if PureWindowsPath(path).is_absolute() else PurePosixPath
+    return MicroKernels(kind(path).parent, separate_zero="zero" in {function.name for function in structure.functions})
 
 
 def _differences(part: str, required: Iterable[Any], found: Iterable[Any]) -> Reasons:
@@ -136,6 +146,9 @@ def _symbol_reasons(structure: Structure, fifos: dict[str, Fifo]) -> Reasons:
     for name, count in names.items():
         if count > 1:
             yield f"@{name} is defined {count} times"
+    for function in structure.functions:
+        if not any(kind(function.object_file).is_absolute() for kind in (PurePosixPath, PureWindowsPath)):
+            yield f"the object file {function.object_file!r} of @{function.name} must have an absolute path"
     linked = [name for link in structure.links for name in (*link.inputs, *link.outputs)]
     for name, count in Counter(linked).items():
         if name not in fifos:

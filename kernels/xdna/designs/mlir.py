@@ -1,8 +1,8 @@
 """One design and one launch as MLIR-AIE text in MLIR's generic form.
 
 The generic form can be parsed without knowing the dialects. The names are those of the `aie` and `aiex` dialects of
-mlir-aie 1.x (its `aie.runtime_sequence` was `aiex.runtime_sequence` before, and device numbers changed). Everything in
-the text comes from `structure_of(plan)` and `runtime_sequence(plan)`; this file decides nothing.
+mlir-aie from 1.3.4, in either `Spelling`. Everything else in the text comes from `structure_of` and
+`runtime_sequence`; this file decides nothing.
 
 No text of this file has been compiled by mlir-aie yet.
 """
@@ -11,9 +11,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from itertools import chain
+from pathlib import Path
 
 from tilewhisper.kernels.xdna.designs.check import check
 from tilewhisper.kernels.xdna.designs.names import DEVICES, PORTS, TYPES, Port
+from tilewhisper.kernels.xdna.designs.spellings import SPELLINGS, Spelling
 from tilewhisper.kernels.xdna.designs.structure import (
     Acquire,
     Block,
@@ -23,6 +25,7 @@ from tilewhisper.kernels.xdna.designs.structure import (
     Function,
     Link,
     Loop,
+    MicroKernels,
     Place,
     Release,
     Step,
@@ -38,16 +41,16 @@ __all__ = ["check", "generate"]
 Lines = Iterator[str]
 
 
-def generate(plan: TilePlan) -> str:
-    """The module for one launch of the plan."""
-    structure = structure_of(plan)
+def generate(plan: TilePlan, kernels: MicroKernels | None = None, spelling: Spelling = SPELLINGS["1.3"]) -> str:
+    """The module for one launch of the plan; None: the micro-kernels are in the current folder."""
+    structure = structure_of(plan, kernels or MicroKernels(Path.cwd()))
     blocks = {fifo.name: fifo.block for fifo in structure.fifos}
     body = chain(
         chain.from_iterable(map(_function, structure.functions)),
         map(_tile, structure.tiles),
         map(_fifo, structure.fifos),
         map(_link, structure.links),
-        chain.from_iterable(_core(core, blocks) for core in structure.cores),
+        chain.from_iterable(_core(core, blocks, spelling) for core in structure.cores),
         _sequence(structure, runtime_sequence(plan)),
         ('"aie.end"() : () -> ()',),
     )
@@ -64,7 +67,8 @@ def _function(function: Function) -> Lines:
         f'"func.func"() <{{function_type = ({_types(function.arguments)}) -> (), sym_name = "{function.name}", '
         'sym_visibility = "private"}> ({'
     )
-    yield "}) : () -> ()"
+    path = function.object_file.replace("\\", "\\\\").replace('"', '\\"')
+    yield f'}}) {{link_with = "{path}"}} : () -> ()'
 
 
 def _tile(place: Place) -> str:
@@ -91,43 +95,47 @@ def _link(link: Link) -> str:
     )
 
 
-def _core(core: Core, blocks: dict[str, Block]) -> Lines:
+def _core(core: Core, blocks: dict[str, Block], spelling: Spelling) -> Lines:
     yield (
         f'%core_{core.place.column}_{core.place.row} = "aie.core"({_at(core.place)}) '
-        f'<{{link_with = "{core.object_file}", stack_size = {core.stack_bytes} : i32}}> ({{'
+        f"<{{stack_size = {core.stack_bytes} : i32}}> ({{"
     )
     yield from _indented(
         chain(
             (_constant("zero", 0), _constant("one", 1)),
-            _steps(core.program, blocks, 0),
+            _steps(core.program, blocks, spelling, 0),
             ('"aie.end"() : () -> ()',),
         )
     )
     yield "}) : (index) -> index"
 
 
-def _steps(program: Iterable[Step], blocks: dict[str, Block], level: int) -> Lines:
+def _steps(program: Iterable[Step], blocks: dict[str, Block], spelling: Spelling, level: int) -> Lines:
     for step in program:
         match step:
             case Loop(times, body):
                 yield _constant(f"times_{level}", times)
                 yield f'"scf.for"(%zero, %times_{level}, %one) ({{'
                 yield f"^body(%i_{level}: index):"
-                yield from _indented(chain(_steps(body, blocks, level + 1), ('"scf.yield"() : () -> ()',)))
+                yield from _indented(chain(_steps(body, blocks, spelling, level + 1), ('"scf.yield"() : () -> ()',)))
                 yield "}) : (index, index, index) -> ()"
             case Acquire(fifo, port):
-                block = _type(blocks[fifo])
-                yield f'%{fifo}_view = "aie.objectfifo.acquire"() {_use(fifo, port)} : () -> {_view(block)}'
-                yield (
-                    f'%{fifo} = "aie.objectfifo.subview.access"(%{fifo}_view) <{{index = 0 : i32}}> '
-                    f": ({_view(block)}) -> {block}"
-                )
+                yield from _acquire(fifo, port, _type(blocks[fifo]), spelling)
             case Call(function, fifos):
                 arguments = ", ".join(f"%{fifo}" for fifo in fifos)
                 types = ", ".join(_type(blocks[fifo]) for fifo in fifos)
                 yield f'"func.call"({arguments}) <{{callee = @{function}}}> : ({types}) -> ()'
             case Release(fifo, port):
-                yield f'"aie.objectfifo.release"() {_use(fifo, port)} : () -> ()'
+                yield f'"aie.objectfifo.release"() <{{{_use(fifo, port)}, size = 1 : i32}}> : () -> ()'
+
+
+def _acquire(fifo: str, port: Port, block: str, spelling: Spelling) -> Lines:
+    if not spelling.views:  # the number of results is the size
+        yield f'%{fifo} = "aie.objectfifo.acquire"() <{{{_use(fifo, port)}}}> : () -> {block}'
+        return
+    view = f"!aie.objectfifosubview<{block}>"
+    yield f'%{fifo}_view = "aie.objectfifo.acquire"() <{{{_use(fifo, port)}, size = 1 : i32}}> : () -> {view}'
+    yield f'%{fifo} = "aie.objectfifo.subview.access"(%{fifo}_view) <{{index = 0 : i32}}> : ({view}) -> {block}'
 
 
 def _sequence(structure: Structure, sequence: Iterable[Instruction]) -> Lines:
@@ -161,7 +169,7 @@ def _constant(name: str, value: int) -> str:
 
 
 def _use(fifo: str, port: Port) -> str:
-    return f"<{{objFifo_name = @{fifo}, port = {PORTS[port]} : i32, size = 1 : i32}}>"
+    return f"objFifo_name = @{fifo}, port = {PORTS[port]} : i32"
 
 
 def _at(place: Place) -> str:
@@ -174,10 +182,6 @@ def _type(block: Block) -> str:
 
 def _types(blocks: Iterable[Block]) -> str:
     return ", ".join(map(_type, blocks))
-
-
-def _view(type_: str) -> str:
-    return f"!aie.objectfifosubview<{type_}>"
 
 
 def _array(numbers: Iterable[int]) -> str:

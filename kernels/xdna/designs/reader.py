@@ -113,7 +113,6 @@ def _context() -> Context:
         name = "aie.core"
         tile = operand_def(builtin.IndexType)
         stack_size = prop_def(builtin.IntegerAttr)
-        link_with = prop_def(builtin.StringAttr)
         body = region_def("single_block")
         result = result_def(builtin.IndexType)
 
@@ -174,7 +173,8 @@ def _design(device: Operation, inside: _Operations) -> ReadDesign:
 
 
 def _function(operation: Operation) -> Function:
-    return Function(_text(operation, "sym_name"), tuple(map(_block, _get(operation, "function_type").inputs)))
+    arguments = tuple(map(_block, _get(operation, "function_type").inputs))
+    return Function(_text(operation, "sym_name"), arguments, _text(operation, "link_with"))
 
 
 def _fifo(operation: Operation, places: Mapping[Any, Place]) -> Fifo:
@@ -206,7 +206,6 @@ def _core(operation: Operation, places: Mapping[Any, Place], fifos: Mapping[str,
         place,
         tuple(_steps(operation.regions[0].block, place, fifos, {})),
         _integer(operation, "stack_size"),
-        _text(operation, "link_with"),
     )
 
 
@@ -217,7 +216,7 @@ def _steps(block: Any, place: Place, fifos: Mapping[str, Fifo], acquired: dict[A
             case "aie.objectfifo.acquire" | "aie.objectfifo.release":
                 fifo, port = _symbol(operation, "objFifo_name"), _PORT_NAMES[_integer(operation, "port")]
                 _expect_fifo(fifo, fifos, f"the core at {place}")
-                if _integer(operation, "size") != 1:
+                if _acquired_or_released(operation) != 1:
                     raise DesignError(f"the core at {place} acquires or releases more than one object of {fifo}")
                 if name.endswith("release"):
                     yield Release(fifo, port)
@@ -239,6 +238,13 @@ def _steps(block: Any, place: Place, fifos: Mapping[str, Fifo], acquired: dict[A
                 pass
             case _:
                 raise DesignError(f"{name} is not allowed in the core at {place}")
+
+
+def _acquired_or_released(operation: Operation) -> int:
+    """The number of objects; an acquire that gives no view has one result for each."""
+    if operation.results and "objectfifosubview" not in str(operation.results[0].type):
+        return len(operation.results)
+    return _integer(operation, "size")
 
 
 def _sequence(block: Any, fifos: Mapping[str, Fifo]) -> Iterator[Instruction]:

@@ -12,9 +12,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from math import prod
+from pathlib import PurePath
 from typing import NamedTuple
 
-from tilewhisper.kernels.xdna.array import DTYPE_BYTES
+from tilewhisper.kernels.xdna.array import DTYPE_BYTES, Tile
 from tilewhisper.kernels.xdna.designs.names import TYPES, Port
 from tilewhisper.kernels.xdna.sequence import a_column, a_rows
 from tilewhisper.kernels.xdna.tile_plan import TilePlan
@@ -112,15 +113,31 @@ class Core:
     place: Place
     program: tuple[Step, ...]
     stack_bytes: int
-    object_file: str
 
 
 @dataclass(frozen=True)
 class Function:
-    """An external function: a micro-kernel in the object file."""
+    """An external function: a micro-kernel."""
 
     name: str
     arguments: tuple[Block, ...]
+    object_file: str
+    """With forward slashes, also on Windows."""
+
+
+@dataclass(frozen=True)
+class MicroKernels:
+    """Where the compiled micro-kernels of a design are."""
+
+    folder: PurePath
+    separate_zero: bool = False
+    """The function that clears C is `zero`, in an object file of its own; else it is in the product's."""
+
+    def product_file(self, core: Tile) -> PurePath:
+        return self.folder / f"mm_{core}.o"
+
+    def zero_file(self, core: Tile) -> PurePath:
+        return self.folder / f"zero_{core.m}x{core.n}.o" if self.separate_zero else self.product_file(core)
 
 
 @dataclass(frozen=True)
@@ -135,13 +152,15 @@ class Structure:
     """The runtime sequence's arguments: the buffers of A, B and C."""
 
 
-def structure_of(plan: TilePlan) -> Structure:
+def structure_of(plan: TilePlan, kernels: MicroKernels) -> Structure:
     """The configuration that a plan needs."""
     g, core, launch = plan.geometry, plan.core, plan.launch
     a, b = Block((core.m, core.k), g.dtype_in), Block((core.k, core.n), g.dtype_in)
     c = Block((core.m, core.n), g.dtype_out)
-    zero = Function(f"zero_{TYPES[g.dtype_out]}", (c,))
-    matmul = Function(f"matmul_{TYPES[g.dtype_in]}_{TYPES[g.dtype_out]}", (a, b, c))
+    zero_name = "zero" if kernels.separate_zero else f"zero_{TYPES[g.dtype_out]}"
+    zero = Function(zero_name, (c,), kernels.zero_file(core).as_posix())
+    matmul_name = f"matmul_{TYPES[g.dtype_in]}_{TYPES[g.dtype_out]}"
+    matmul = Function(matmul_name, (a, b, c), kernels.product_file(core).as_posix())
     return Structure(
         device=plan.device.name,
         functions=(zero, matmul),
@@ -153,7 +172,6 @@ def structure_of(plan: TilePlan) -> Structure:
                 _core(column, row),
                 _program(row, column, launch.k // core.k, zero, matmul),
                 plan.device.stack_bytes,
-                f"mm_{core}.o",
             )
             for row in range(g.rows)
             for column in range(g.columns)
