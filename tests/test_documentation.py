@@ -209,9 +209,9 @@ def test_the_readme_is_short_and_has_one_test_command():
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("only_tiny_en")
 def test_the_readme_shows_what_the_command_prints(capsys):
-    """Figures differ from run to run; the text and the tables' headings do not."""
-    require_weights("tiny.en")
+    """Figures differ from run to run; the text and the tables' headings do not. The README installs only tiny.en."""
     assert command.main(["transcribe", str(SAMPLE)]) == 0
     text, figures = capsys.readouterr()
     shown = [" ".join(line.split()) for block in with_info("text") for line in block.code.splitlines()]
@@ -222,6 +222,7 @@ def test_the_readme_shows_what_the_command_prints(capsys):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("only_tiny_en")
 def test_the_readme_shows_the_subtitles_that_the_recipe_writes(desk, monkeypatch):
     (recipe,) = (block for block in with_info("sh") if block.page == "README.md" and "-f srt" in block.code)
     for words in commands_of(recipe.code):

@@ -145,7 +145,7 @@ def read_manifest(folder: Path, required: Design) -> Manifest:
         if isinstance(data, dict) and data.get("format", _FORMAT) != _FORMAT:
             raise BackendUnavailable(
                 f"{path} has format {data['format']}, and this version of tilewhisper reads {_FORMAT}; "
-                f"{_how_to_fix(required)}"
+                f"{how_to_fix(required)}"
             )
         return _from_json(data)
     except OSError as missing:

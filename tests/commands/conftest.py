@@ -12,11 +12,9 @@ from pathlib import Path
 
 import pytest
 from conftest import require_weights
-from huggingface_hub import constants
 from stand_in import StandIn, segment
 
 from tilewhisper.engine.commands.main import main
-from tilewhisper.models.checkpoint import locate
 
 
 @dataclass(frozen=True)
@@ -65,16 +63,6 @@ def installed() -> Callable[..., Finished]:
         return Finished(done.returncode, done.stdout, done.stderr, time.monotonic() - started)
 
     return run
-
-
-@pytest.fixture
-def only_tiny_en(tmp_path, monkeypatch):
-    """The weights of tiny.en are installed, and no others."""
-    require_weights("tiny.en")
-    find = locate.installed
-    monkeypatch.setattr(locate, "installed", lambda package: find(package) if package.model == "tiny.en" else None)
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "no-hub-cache"))
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", constants.HF_HUB_OFFLINE)
 
 
 @pytest.fixture
