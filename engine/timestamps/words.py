@@ -1,9 +1,9 @@
 """Word timestamps of a window's segments, from the times of their tokens.
 
 Tokens are grouped to words and punctuation is merged with its word. Alignment tends to stretch words over neighbouring
-silence and music. No word is longer than `LONGEST_WORD`; besides, openai-whisper's rules shorten words much longer than
-the window's others at the start and end of sentences and segments. The rules only shorten words: words never overlap,
-are in order, and concatenate to their segment's text.
+silence and music. openai-whisper's rules shorten words much longer than the window's others at the start and end of
+sentences and segments; words that are longer than `LONGEST_WORD` even then are shortened, too. The rules only shorten
+words: words never overlap, are in order, and concatenate to their segment's text.
 
 Input times are seconds from the window's start, output times are seconds of the file. Knows nothing of attention; see
 `alignment`.
@@ -37,6 +37,13 @@ class WordTokens:
 
     text: str
     tokens: tuple[int, ...]
+
+
+@dataclass
+class _TimedWord(Word):
+    """A word whose times are not final; it knows where the model attends to it most."""
+
+    peak: float
 
 
 def split_words(tokens: Sequence[int], tokenizer: Tokenizer, language: str) -> list[WordTokens]:
@@ -84,9 +91,8 @@ def add_word_timestamps(
     words = _timed_words(
         [word for group in groups for word in group], times, probabilities, cuts=[cut - offset for cut in cuts]
     )
-    typical = _typical_duration([word for word, _ in words])
-    bounded = [_bounded(word, peak, 2 * typical) for word, peak in words]
-    shortened = _shorten_at_sentences(bounded, 2 * typical)
+    typical = _typical_duration(words)
+    shortened = _shorten_at_sentences(words, 2 * typical)
     result = []
     for segment, group in zip(segments, groups, strict=True):
         merged = _merge_punctuation(list(islice(shortened, len(group))), punctuation)
@@ -116,8 +122,8 @@ def _split_characters(tokens: Sequence[int], tokenizer: Tokenizer) -> list[WordT
 
 def _timed_words(
     words: Sequence[WordTokens], times: TokenTimes, probabilities: Sequence[float], cuts: Sequence[float]
-) -> list[tuple[Word, float]]:
-    """Each word, with punctuation as separate words, and where it is attended to most; all in seconds of the window.
+) -> list[_TimedWord]:
+    """The words, with punctuation as separate words, in seconds of the window.
 
     The probability is the mean over the tokens, the peak that of the longest. A word across a cut lies on the side of
     its peak.
@@ -131,25 +137,18 @@ def _timed_words(
         for cut in cuts:
             if start < cut < end:
                 start, end = (start, cut) if peak < cut else (cut, end)
-        timed.append((Word(start, end, word.text, sum(probabilities[first:last]) / len(word.tokens)), peak))
+        probability = sum(probabilities[first:last]) / len(word.tokens)
+        timed.append(_TimedWord(start, end, word.text, probability, peak))
         first = last
     return timed
 
 
-def _bounded(word: Word, peak: float, longest: float) -> Word:
-    """A word of more than `LONGEST_WORD`, which reaches over a pause, shortened to `longest` around its peak."""
-    if word.end - word.start <= LONGEST_WORD:
-        return word
-    start = min(max(word.start, peak - longest / 2), word.end - longest)
-    return replace(word, start=start, end=start + longest)
-
-
-def _typical_duration(words: Sequence[Word]) -> float:
+def _typical_duration(words: Sequence[_TimedWord]) -> float:
     durations = [word.end - word.start for word in words if word.end > word.start]
     return min(_MAX_TYPICAL_DURATION, median(durations)) if durations else 0.0
 
 
-def _shorten_at_sentences(words: Sequence[Word], longest: float) -> Iterator[Word]:
+def _shorten_at_sentences(words: Sequence[_TimedWord], longest: float) -> Iterator[_TimedWord]:
     """Remove the pause between sentences from the mark that ends a sentence, and from the word after it."""
     yield from words[:1]
     for before, word in pairwise(words):
@@ -163,15 +162,15 @@ def _shorten_at_sentences(words: Sequence[Word], longest: float) -> Iterator[Wor
             yield word
 
 
-def _merge_punctuation(words: Sequence[Word], punctuation: Punctuation) -> list[Word]:
+def _merge_punctuation(words: Sequence[_TimedWord], punctuation: Punctuation) -> list[_TimedWord]:
     """Merge punctuation with its word, which keeps its times and probability."""
-    backwards: list[Word] = []
+    backwards: list[_TimedWord] = []
     for word in reversed(words):
         if backwards and word.word.startswith(" ") and word.word.strip() in punctuation.prepended:
             backwards[-1] = replace(backwards[-1], word=word.word + backwards[-1].word)
         else:
             backwards.append(word)
-    merged: list[Word] = []
+    merged: list[_TimedWord] = []
     for word in reversed(backwards):
         if merged and not merged[-1].word.endswith(" ") and word.word in punctuation.appended:
             merged[-1] = replace(merged[-1], word=merged[-1].word + word.word)
@@ -180,20 +179,20 @@ def _merge_punctuation(words: Sequence[Word], punctuation: Punctuation) -> list[
     return merged
 
 
-def _shift(word: Word, offset: float, earliest: float) -> Word:
+def _shift(word: _TimedWord, offset: float, earliest: float) -> _TimedWord:
     """Convert the word's times to seconds of the file, rounded to 10 ms and at least `earliest`."""
-    start, end = (max(round(offset + time, 2), earliest) for time in (word.start, word.end))
-    return replace(word, start=start, end=end)
+    start, end, peak = (max(round(offset + time, 2), earliest) for time in (word.start, word.end, word.peak))
+    return replace(word, start=start, end=end, peak=peak)
 
 
-def _fit(segment: Segment, words: list[Word], typical: float, last_speech: float) -> Segment:
+def _fit(segment: Segment, words: list[_TimedWord], typical: float, last_speech: float) -> Segment:
     """Add the words to the segment.
 
     The segment's start and end become those of its words; a first or last word that exceeds the segment's timestamps by
     far is shortened instead.
     """
     if not words:
-        return replace(segment, words=words)
+        return replace(segment, words=[])
     _shorten_after_pause(words, typical, last_speech)
     first = words[0]
     if first.start < segment.start - _TIMESTAMP_MARGIN and segment.start < first.end:
@@ -201,10 +200,20 @@ def _fit(segment: Segment, words: list[Word], typical: float, last_speech: float
     last = words[-1]
     if last.start < segment.end and segment.end + _TIMESTAMP_MARGIN < last.end:
         words[-1] = replace(last, end=min(last.end, max(segment.end, last.start + typical)))
-    return replace(segment, start=words[0].start, end=words[-1].end, words=words)
+    bounded = [_bounded(word, 2 * typical) for word in words]
+    return replace(segment, start=bounded[0].start, end=bounded[-1].end, words=bounded)
 
 
-def _shorten_after_pause(words: list[Word], typical: float, last_speech: float) -> None:
+def _bounded(word: _TimedWord, longest: float) -> Word:
+    """The word; if it is longer than `LONGEST_WORD`, it reaches over a pause and is shortened around its peak."""
+    start, end = word.start, word.end
+    if end - start > LONGEST_WORD:
+        start = round(min(max(start, word.peak - longest / 2), end - longest), 2)
+        end = min(round(start + longest, 2), end)
+    return Word(start, end, word.word, word.probability)
+
+
+def _shorten_after_pause(words: list[_TimedWord], typical: float, last_speech: float) -> None:
     """Remove a pause from the start of the first two words after it, in place."""
     longest = 2 * typical
     first, second = words[0], words[1] if len(words) > 1 else None

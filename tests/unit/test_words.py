@@ -178,6 +178,8 @@ def test_a_segments_timestamps_shorten_its_first_and_last_word():
     assert spans(found)[0] == (" a", 0.7, 1.1)
     assert spans(found)[-1] == (" e", 2.0, 2.5)
     assert (found.start, found.end) == (0.7, 2.5)
+    longer = timed(*USUAL, (" d", 3.0), stamps=(0.0, 1.2), peaks={3: 3.5})
+    assert spans(longer)[-1] == (" d", 0.9, 1.2), "the timestamps go before the bound"
 
 
 def test_no_rule_makes_a_word_longer():
