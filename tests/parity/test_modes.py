@@ -100,6 +100,14 @@ def test_a_prefix_begins_the_text(engine, shared, timestamps):
     assert (found[0].start, found[-1].end) == (0.0, pytest.approx(11, abs=0.5))
 
 
+def test_only_the_first_chunk_of_a_file_begins_with_the_prefix(engine, two_windows):
+    pytest.importorskip("silero_vad")
+    pytest.importorskip("onnxruntime")
+    segments, _ = engine("tiny.en").transcribe(two_windows, batch_size=4, **GREEDY, prefix="Listen:")
+    text = "".join(segment.text for segment in segments)
+    assert (text.count("Listen:"), text.startswith(" Listen:"), segments.report().windows) == (1, True, 2)
+
+
 def test_many_files_together_give_what_each_gives_alone(engine, shared, two_windows, alone):
     model = engine("tiny.en")
     files = [two_windows, "missing.wav", shared / "jfk.flac"]
