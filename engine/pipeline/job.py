@@ -28,7 +28,7 @@ class Job:
 
     @property
     def position(self) -> int:
-        """The frame before which everything is transcribed."""
+        """The frame at which the next window starts; see `Segmenter.position`."""
         return self._segmenter.position
 
     def take_segments(self) -> list[Segment]:

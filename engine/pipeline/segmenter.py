@@ -4,6 +4,7 @@ Each window starts where the one before it says, by its last timestamp or its la
 The rules are openai-whisper's. A frame is 10 ms; times are seconds of the audio that is transcribed.
 """
 
+import bisect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -154,11 +155,12 @@ class _WindowReader:
         split = split_window(decoded.tokens, self._tokenizer.timestamp_begin, request.frames, closed=closed)
         segments = [self._segment(request.seek, tokens, decoded) for tokens in split.segments]
         seek = request.seek + split.advance
+        cuts = self._cuts_in(request.clip)
         if self._options.word_timestamps:
             segments, seek = self._without_hallucinations(
-                self._with_words(segments, result), request, seek, ends_in_silence=split.ends_in_silence
+                self._with_words(segments, result, cuts), request, seek, ends_in_silence=split.ends_in_silence
             )
-        segments = self._between_cuts(segments, result)
+        segments = self._between_cuts(segments, result, cuts)
         inside = (_clamped(segment, request.clip) for segment in segments)
         return tuple(segment for segment in inside if segment.start < segment.end and segment.text.strip()), seek
 
@@ -168,21 +170,25 @@ class _WindowReader:
         checked = self._options.no_speech_threshold is not None
         return checked and bool(text.strip()) and not any(character.isalnum() for character in text)
 
-    def _between_cuts(self, segments: list[Segment], result: WindowResult) -> list[Segment]:
+    def _cuts_in(self, window: Clip) -> Sequence[float]:
+        first = bisect.bisect_right(self._cuts, window.first / FRAMES_PER_SECOND)
+        return self._cuts[first : bisect.bisect_left(self._cuts, window.last / FRAMES_PER_SECOND)]
+
+    def _between_cuts(self, segments: list[Segment], result: WindowResult, cuts: Sequence[float]) -> list[Segment]:
         """The segments, those that reach over a cut split there, by their words where they have none yet."""
-        if not any(crosses(segment, self._cuts) for segment in segments):
+        if not any(crosses(segment, cuts) for segment in segments):
             return segments
-        timed = segments if self._options.word_timestamps else self._with_words(segments, result)
+        timed = segments if self._options.word_timestamps else self._with_words(segments, result, cuts)
         split: list[Segment] = []
         for segment, with_words in zip(segments, timed, strict=True):
-            if not crosses(segment, self._cuts) or not with_words.words:
+            if not crosses(segment, cuts) or not with_words.words:
                 split.append(segment)
                 continue
-            parts = split_at_cuts(replace(segment, words=with_words.words), self._cuts, self._tokenizer)
+            parts = split_at_cuts(replace(segment, words=with_words.words), cuts, self._tokenizer)
             split += (part if segment.words else replace(part, words=None) for part in parts)
         return split
 
-    def _with_words(self, segments: list[Segment], result: WindowResult) -> list[Segment]:
+    def _with_words(self, segments: list[Segment], result: WindowResult, cuts: Sequence[float]) -> list[Segment]:
         """The segments with their words."""
         text = [token for segment in segments for token in text_tokens(segment, self._tokenizer)]
         times, probabilities = result.align(text) if text else (TokenTimes([0.0], []), [])
@@ -194,7 +200,7 @@ class _WindowReader:
             result.language,
             last_speech=self._last_speech,
             punctuation=self._punctuation,
-            cuts=self._cuts,
+            cuts=cuts,
         )
 
     def _without_hallucinations(

@@ -66,10 +66,11 @@ def speech_spans(probabilities: Probabilities, n_samples: int, options: VadOptio
 def within_speech(start: float, end: float, spans: Sequence[SpeechSpan]) -> tuple[float, float]:
     """The seconds of the file from `start` to `end` without the silence before the first speech in them and after the
     last; unchanged where they hold no speech."""
-    inside = [span for span in spans if span.start < end * SAMPLE_RATE and span.end > start * SAMPLE_RATE]
-    if not inside:
+    first = bisect.bisect_right(spans, start * SAMPLE_RATE, key=lambda span: span.end)
+    after = bisect.bisect_left(spans, end * SAMPLE_RATE, key=lambda span: span.start)
+    if first >= after:
         return start, end
-    return max(start, inside[0].start / SAMPLE_RATE), min(end, inside[-1].end / SAMPLE_RATE)
+    return max(start, spans[first].start / SAMPLE_RATE), min(end, spans[after - 1].end / SAMPLE_RATE)
 
 
 def chunks(spans: Sequence[SpeechSpan], max_samples: int = WINDOW_SAMPLES) -> list[SpeechSpan]:
