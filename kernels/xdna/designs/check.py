@@ -107,7 +107,7 @@ def _kernels(structure: Structure) -> MicroKernels:
     """The text's micro-kernels, whose place a plan leaves open."""
     path = structure.functions[0].object_file
     kind = PureWindowsPath if PureWindowsPath(path).is_absolute() else PurePosixPath
-    return MicroKernels(kind(path).parent, separate_zero="zero" in {function.name for function in structure.functions})
+    return MicroKernels(kind(path).parent)
 
 
 def _differences(part: str, required: Iterable[Any], found: Iterable[Any]) -> Reasons:

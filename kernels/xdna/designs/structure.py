@@ -130,14 +130,10 @@ class MicroKernels:
     """Where the compiled micro-kernels of a design are."""
 
     folder: PurePath
-    separate_zero: bool = False
-    """The function that clears C is `zero`, in an object file of its own; else it is in the product's."""
 
-    def product_file(self, core: Tile) -> PurePath:
-        return self.folder / f"mm_{core}.o"
-
-    def zero_file(self, core: Tile) -> PurePath:
-        return self.folder / f"zero_{core.m}x{core.n}.o" if self.separate_zero else self.product_file(core)
+    def function(self, name: str, arguments: tuple[Block, ...], size: Tile | int) -> Function:
+        """A function compiled for this core tile or row width, in an object file of its own."""
+        return Function(name, arguments, (self.folder / f"{name}_{size}.o").as_posix())
 
 
 @dataclass(frozen=True)
@@ -157,10 +153,8 @@ def structure_of(plan: TilePlan, kernels: MicroKernels) -> Structure:
     g, core, launch = plan.geometry, plan.core, plan.launch
     a, b = Block((core.m, core.k), g.dtype_in), Block((core.k, core.n), g.dtype_in)
     c = Block((core.m, core.n), g.dtype_out)
-    zero_name = "zero" if kernels.separate_zero else f"zero_{TYPES[g.dtype_out]}"
-    zero = Function(zero_name, (c,), kernels.zero_file(core).as_posix())
-    matmul_name = f"matmul_{TYPES[g.dtype_in]}_{TYPES[g.dtype_out]}"
-    matmul = Function(matmul_name, (a, b, c), kernels.product_file(core).as_posix())
+    zero = kernels.function(f"zero_{TYPES[g.dtype_out]}", (c,), core)
+    matmul = kernels.function(f"matmul_{TYPES[g.dtype_in]}_{TYPES[g.dtype_out]}", (a, b, c), core)
     return Structure(
         device=plan.device.name,
         functions=(zero, matmul),
