@@ -55,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         tools, missing = _tools(args)
         spelling = (tools.generation if tools else generation_named(args.generation or GENERATIONS[0].name)).spelling
         for launch in _progress(launches, "designs"):
-            write(launch, folder, spelling, separate_zero=tools is not None and tools.separate_zero)
+            write(launch, folder, spelling)
         if tools:
             for warning in _warnings(tools):
                 _say(f"warning: {warning}")

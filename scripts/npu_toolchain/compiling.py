@@ -12,7 +12,10 @@ from npu_toolchain.tools import Tools
 
 from tilewhisper.kernels.base import BackendUnavailable
 from tilewhisper.kernels.xdna import artifacts
+from tilewhisper.kernels.xdna.designs.configuration import structure_of
 from tilewhisper.kernels.xdna.designs.structure import MicroKernels
+from tilewhisper.kernels.xdna.devices import DEVICES
+from tilewhisper.kernels.xdna.microkernels import product_macros
 from tilewhisper.kernels.xdna.tile_plan import Design
 
 
@@ -30,9 +33,12 @@ def compile_design(design: Design, served: Sequence[Launch], folder: Path, tools
     """
     work = work_folder(served[0], folder)
     work.mkdir(exist_ok=True)
-    kernels = MicroKernels(work, tools.separate_zero)
     warning = compile_micro_kernels(
-        design, kernels, tools, lambda command, file: _produce(command, work, file.stem, (file.name,), tools)
+        structure_of(served[0].plan, MicroKernels(work)).functions,
+        product_macros(design.core),
+        DEVICES[design.device],
+        tools,
+        lambda command, file: _produce(command, work, file.stem, (file.name,), tools),
     )
     instructions = {launch.plan.title: _compile(folder / launch.file, work, tools) for launch in served}
     # M and N are in the instructions only, so the binary of the last launch serves all launches.

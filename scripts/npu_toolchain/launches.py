@@ -55,9 +55,9 @@ def work_folder(launch: Launch, folder: Path) -> Path:
     return (folder / launch.file).parent.resolve() / "build"
 
 
-def write(launch: Launch, folder: Path, spelling: Spelling, *, separate_zero: bool) -> None:
+def write(launch: Launch, folder: Path, spelling: Spelling) -> None:
     """Generate, check and write the text of a launch. Raises DesignError."""
-    text = mlir.generate(launch.plan, MicroKernels(work_folder(launch, folder), separate_zero), spelling)
+    text = mlir.generate(launch.plan, MicroKernels(work_folder(launch, folder)), spelling)
     mlir.check(text)
     path = folder / launch.file
     path.parent.mkdir(parents=True, exist_ok=True)
