@@ -10,10 +10,11 @@
     fc1        GELU(NORMED @ w_fc1) -> HIDDEN
     fc2        HIDDEN @ w_fc2 -> Y of the next layer
 
-Every result that a product reads is rounded to bf16; sums of products, scores and X are float32. Positions are padded to
-`ROWS`: the padding computes numbers that nothing reads, because its keys are masked. So the designs do not depend on
+Every result that a product reads is rounded to bf16; sums of products, scores and X are float32. Positions are padded
+to `ROWS`: the padding computes numbers that nothing reads, because its keys are masked. So the designs do not depend on
 the number of positions, and a model needs six: add_norm, softmax, and products of K = 64 (scores), K = ROWS (attended),
-K = d_model and K = fc1's outputs. XDNA1 has six contexts.
+K = d_model and K = fc1's outputs. XDNA1 has six contexts. (tiny on XDNA2 needs a seventh, because 384 columns of
+results take another core tile there.)
 
 Softmax is a launch of its own, between two products: whisper-xdna measured three designs at 1,016 ms and one fused
 design at 1,151 ms for the attention of large-v3.

@@ -36,6 +36,8 @@ class LoadedDesign:
         self._arguments = artifact.xclbin, manifest.kernel, len(manifest.design.operands)
         self._runs: dict[Hashable, list[Any]] = {}
         self._disabled: str | None = None
+        self.started = 0
+        """Runs."""
         self.verified: set[Hashable] = set()
         """Launches whose canary was computed correctly."""
         self.context = xrt.Context(device, *self._arguments)
@@ -57,6 +59,7 @@ class LoadedDesign:
     def _execute(self, key: Hashable, bind: Callable[[], list[Any]], timeout_ms: int) -> float:
         if key not in self._runs:
             self._runs[key] = bind()
+        self.started += len(self._runs[key])
         return self.context.execute(self._runs[key], timeout_ms)
 
     def _rebuild(self) -> None:
