@@ -23,7 +23,7 @@ from tilewhisper.kernels.xdna.not_comparable import NOT_COMPARABLE, NotComparabl
 
 _NATIVE = (
     "No source times a product of the whole array with native bf16: xdna2-native rests on one core's cycles, and on "
-    "transfers and launches that do not depend on the multiplication. Its rows are changes of design only."
+    "transfers, launches and row functions that do not depend on the multiplication."
 )
 
 

@@ -3,11 +3,12 @@
 There are two models. A `CallProfile` adds the parts of a host call, one after the other, for every call. An
 `ArrayProfile` is a roofline with a fixed cost for every launch and every change of design:
 
-    device = launches * launch + changes * columns * switch + max(bytes moved / bandwidth, multiply-adds / rate)
+    device = launches * launch + changes * columns * switch + max(bytes moved / bandwidth, compute)
     bandwidth = min(the array's, columns * a column's)
-    rate = cores * multiply-adds a cycle * clock
+    compute = (multiply-adds / a cycle's multiply-adds + row elements / a cycle's elements) / (cores * clock)
 
-Bytes are those between DDR and the array, re-reads counted; multiply-adds include padding. A product whose operands
+Bytes are those between DDR and the array, re-reads counted; multiply-adds include padding; row elements are those of
+norms, softmax and activations. A product whose operands
 pass through the host adds the time in which the host fills and reads buffers, reported separately. Units: seconds,
 bytes, bytes/s, multiply-adds, Hz.
 
@@ -36,7 +37,7 @@ class Figure:
 
     name: str
     value: float
-    unit: Literal["s", "bytes/s", "multiply-adds", "Hz", "of a launch"]
+    unit: Literal["s", "bytes/s", "multiply-adds", "elements", "Hz", "of a launch"]
     basis: Basis
     source: str
 
@@ -81,13 +82,15 @@ class Load:
     bytes_moved: int
     """Between DDR and the array."""
     multiply_adds: int
-    """Padding included; 0 for row-wise work, whose time is that of its transfers."""
+    """Padding included."""
     columns: int
     cores: int
     switches: int = 0
     """Changes to this design before them."""
     in_list: bool = False
     """Started together, as a run list of XRT."""
+    row_elements: int = 0
+    """Elements that go through a norm, a softmax or an activation."""
 
 
 @dataclass(frozen=True)
@@ -137,6 +140,8 @@ class ArrayProfile:
     column_bandwidth: Figure
     multiply_adds: Figure
     """Of one core in a cycle."""
+    row_elements: Figure
+    """Of one core in a cycle, in a norm, a softmax or an activation."""
     clock: Figure
     host_bandwidth: Figure
 
@@ -144,7 +149,7 @@ class ArrayProfile:
     def figures(self) -> tuple[Figure, ...]:
         return (
             *(self.launch, self.listed_launch, self.switch, self.bandwidth, self.column_bandwidth),
-            *(self.multiply_adds, self.clock, self.host_bandwidth),
+            *(self.multiply_adds, self.row_elements, self.clock, self.host_bandwidth),
         )
 
     def device_cost(self, load: Load) -> Cost:
@@ -152,7 +157,8 @@ class ArrayProfile:
         launch = self.launch.value * (self.listed_launch.value if load.in_list else 1)
         overhead = load.launches * launch + load.switches * load.columns * self.switch.value
         transfer = load.bytes_moved / min(self.bandwidth.value, load.columns * self.column_bandwidth.value)
-        compute = load.multiply_adds / (load.cores * self.multiply_adds.value * self.clock.value)
+        cycles = load.multiply_adds / self.multiply_adds.value + load.row_elements / self.row_elements.value
+        compute = cycles / (load.cores * self.clock.value)
         return Cost(overhead + max(transfer, compute), 0.0, overhead, transfer, compute)
 
     def host_cost(self, nbytes: int) -> Cost:

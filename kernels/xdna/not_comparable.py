@@ -93,7 +93,7 @@ NOT_COMPARABLE: tuple[NotComparable, ...] = (
         (47, 57),
         "GB/s",
         XDNA_ENGINE,
-        why="reads alone, without a product; above the fitted 42.5 GB/s of reads and writes, as it should be",
+        why="reads alone, without a product; above the fitted 42.1 GB/s of reads and writes, as it should be",
     ),
     NotComparable("Conformer encoder, 144 calls", "xdna2", (427, 563), "ms", XDNA_ENGINE, "another model, whole"),
     NotComparable("Whisper-small and turbo, 17 clips", "xdna2", (2.35, 2.65), "s", XDNA_ENGINE, "whole transcriptions"),

@@ -159,6 +159,26 @@ def _changes(
     )
 
 
+def _rows(what: str, elements: int, columns: int, microseconds: float, use: Use, cores: int = 0) -> Published:
+    """A function of bf16 rows to bf16 rows, on one core of each column or on `cores`."""
+    return Published(
+        what=what,
+        profiles=("xdna2-native", "xdna2-bfp16"),
+        generation="xdna2",
+        chip=STRIX,
+        shape=None,
+        dtype="bf16 -> bf16",
+        tile=None,
+        columns=columns,
+        value=microseconds,
+        unit="us",
+        seconds=microseconds * 1e-6,
+        source=MLIR_AIR,
+        use=use,
+        loads=(Load(1, 2 * 2 * elements, 0, columns, cores or columns, row_elements=elements),),
+    )
+
+
 def _attention() -> Published:
     """Attention of large-v3's encoder in three designs: scores as bf16, softmax of all heads in place, values."""
     layers, heads, positions = 32, 20, 1536
@@ -169,7 +189,8 @@ def _attention() -> Published:
     def of_heads(plan: TilePlan) -> Load:
         return Load(runs, runs * plan.bytes_moved, runs * plan.padded.multiply_adds, 4, 16, layers, in_list=True)
 
-    softmax = Load(layers, 2 * 2 * runs * positions * positions, 0, columns=4, cores=16, switches=layers)
+    weights = runs * positions * positions
+    softmax = Load(layers, 2 * 2 * weights, 0, columns=4, cores=16, switches=layers, row_elements=weights)
     return Published(
         what="attention of large-v3",
         profiles=("xdna1",),
@@ -248,4 +269,16 @@ PUBLISHED: tuple[Published, ...] = (
     _changes("xdna2", HX_370, 4, (288, 1478), "us", NPU_EMBEDDINGS),
     _changes("xdna2", HX_370, 8, (221, 2569), "us", NPU_EMBEDDINGS),
     _changes("xdna2", GORGON_POINT, 8, 2.67, "ms", XDNA_ENGINE),
+    *(
+        _rows("layer norm of 1024 x 768", 1024 * 768, columns, value, "fitted")
+        for columns, value in ((1, 1974), (2, 1007), (4, 555), (8, 324))
+    ),
+    *(
+        _rows("GELU of 1024 x 3072", 1024 * 3072, columns, value, "held out")
+        for columns, value in ((1, 7181), (2, 3794), (4, 1834), (8, 947))
+    ),
+    *(
+        _rows(f"GELU of {elements:,}", elements, 8, value, "held out", cores=16)
+        for elements, value in ((2**20, 235), (2**21, 379), (3 * 2**20, 522), (2**22, 672), (2**23, 1244))
+    ),
 )
