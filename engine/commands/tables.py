@@ -142,10 +142,11 @@ def benchmark_line(result: Benchmark) -> str:
 
 
 def quantity(value: float, unit: str) -> str:
+    """A figure with its unit: seconds, bytes/s, Hz, or the unit's own words."""
     if unit == "s":
         return duration(value)
-    scale, prefix = (1e12, "T") if value >= 1e12 else (1e9, "G")
-    return f"{value / scale:g} {prefix}{'B/s' if unit == 'bytes/s' else 'op/s'}"
+    giga = {"bytes/s": "GB/s", "Hz": "GHz"}
+    return f"{value / 1e9:g} {giga[unit]}" if unit in giga else f"{value:g} {unit}"
 
 
 def duration(seconds: float) -> str:
