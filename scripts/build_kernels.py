@@ -112,7 +112,7 @@ def _table(launches: Sequence[Launch], *, compiled: bool) -> Table:
         table.add_column(heading, no_wrap=True)
     table.add_column("sites")
     for launch in launches:
-        design, size = launch.file.parent.name, "x".join(map(str, launch.mn))
+        design, size = launch.file.parent.name, launch.plan.title
         table.add_row(design, size, "checked", "compiled" if compiled else "none", ", ".join(launch.sites))
     return table
 

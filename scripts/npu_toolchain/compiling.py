@@ -12,7 +12,8 @@ from npu_toolchain.tools import Tools
 
 from tilewhisper.kernels.base import BackendUnavailable
 from tilewhisper.kernels.xdna import artifacts
-from tilewhisper.kernels.xdna.designs.structure import MicroKernels, structure_of
+from tilewhisper.kernels.xdna.designs.configuration import structure_of
+from tilewhisper.kernels.xdna.designs.structure import MicroKernels
 from tilewhisper.kernels.xdna.devices import DEVICES
 from tilewhisper.kernels.xdna.microkernels import product_macros
 from tilewhisper.kernels.xdna.tile_plan import Design
@@ -39,7 +40,7 @@ def compile_design(design: Design, served: Sequence[Launch], folder: Path, tools
         tools,
         lambda command, file: _produce(command, work, file.stem, (file.name,), tools),
     )
-    instructions = {launch.mn: _compile(folder / launch.file, work, tools) for launch in served}
+    instructions = {launch.plan.title: _compile(folder / launch.file, work, tools) for launch in served}
     # M and N are in the instructions only, so the binary of the last launch serves all launches.
     xclbin = (work / artifacts.XCLBIN).read_bytes()
     instructions = _built_before(folder, design, tools) | instructions
@@ -47,16 +48,16 @@ def compile_design(design: Design, served: Sequence[Launch], folder: Path, tools
     return warning
 
 
-def _built_before(folder: Path, design: Design, tools: Tools) -> dict[artifacts.MN, bytes]:
+def _built_before(folder: Path, design: Design, tools: Tools) -> dict[str, bytes]:
     """Launches of the same design that the same tools compiled for another model."""
-    home = folder / artifacts.folder_name(design)
+    home = folder / design.name
     try:
         manifest = artifacts.read_manifest(home, design)
     except BackendUnavailable:
         return {}
     if (manifest.design, manifest.target, manifest.tools) != (design, "hardware", tools.versions):
         return {}
-    return {mn: (home / name).read_bytes() for mn, name in manifest.launches.items() if (home / name).is_file()}
+    return {title: (home / name).read_bytes() for title, name in manifest.launches.items() if (home / name).is_file()}
 
 
 def _compile(text: Path, work: Path, tools: Tools) -> bytes:

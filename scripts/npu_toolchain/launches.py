@@ -8,7 +8,6 @@ from pathlib import Path
 
 from tilewhisper.engine.routing.sites import Site
 from tilewhisper.kernels.base import ProductShape
-from tilewhisper.kernels.xdna import artifacts
 from tilewhisper.kernels.xdna.array import Device
 from tilewhisper.kernels.xdna.designs import mlir
 from tilewhisper.kernels.xdna.designs.spellings import Spelling
@@ -28,21 +27,16 @@ class Launch:
     sites: tuple[str, ...]
 
     @property
-    def mn(self) -> artifacts.MN:
-        return self.plan.launch.m, self.plan.launch.n
-
-    @property
     def file(self) -> Path:
-        m, n = self.mn
-        return Path(artifacts.folder_name(self.plan.design)) / f"design_{m}x{n}.mlir"
+        return Path(self.plan.design.name) / f"design_{self.plan.title}.mlir"
 
 
 def launches_of(sites: Iterable[Site], scope: str, device: Device, geometry: str) -> tuple[Launch, ...]:
     """The distinct designs and launches. Raises KernelError if the geometry does not support a product."""
-    found: dict[tuple[Design, artifacts.MN], tuple[TilePlan, list[str]]] = {}
+    found: dict[tuple[Design, str], tuple[TilePlan, list[str]]] = {}
     for role, shape in dict.fromkeys(_products(sites, scope)):
         cut = plan(shape, find_geometry(geometry, device), device)
-        roles = found.setdefault((cut.design, (cut.launch.m, cut.launch.n)), (cut, []))[1]
+        roles = found.setdefault((cut.design, cut.title), (cut, []))[1]
         roles.append(role)
     return tuple(Launch(cut, tuple(roles)) for cut, roles in found.values())
 

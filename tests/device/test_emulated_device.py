@@ -11,7 +11,7 @@ from tilewhisper.kernels.xdna.array import Geometry, Tile
 from tilewhisper.kernels.xdna.datapath import Rounding, bf16_bits, bf16_values, fast_error_bound, matmul_exact
 from tilewhisper.kernels.xdna.devices import XDNA1, XDNA2
 from tilewhisper.kernels.xdna.emulated.device import EmulatedDevice
-from tilewhisper.kernels.xdna.emulated.program import DeviceFault, DeviceHang, Layout, Program, program_of
+from tilewhisper.kernels.xdna.emulated.program import DeviceFault, DeviceHang, Layout, ProductProgram, program_of
 from tilewhisper.kernels.xdna.geometries import find_geometry
 from tilewhisper.kernels.xdna.sequence import Descriptor, Instruction, Wait, encode, runtime_sequence
 from tilewhisper.kernels.xdna.tile_plan import TilePlan
@@ -52,7 +52,11 @@ class Launch:
         return cls(p, bits(launch.m, launch.k, (shape.m, shape.k)), bits(launch.k, launch.n, (shape.k, shape.n)))
 
     def run(
-        self, sequence: tuple[Instruction, ...] | None = None, program: Program | None = None, tier="fast", device=None
+        self,
+        sequence: tuple[Instruction, ...] | None = None,
+        program: ProductProgram | None = None,
+        tier="fast",
+        device=None,
     ) -> np.ndarray:
         p, buffers = self.plan, self.buffers()
         (device or EmulatedDevice(p.device, tier)).execute(
@@ -180,7 +184,7 @@ def test_a_wrong_number_in_a_descriptor_is_a_wrong_product(operand, mutant):
     assert Launch.of(VICTIM).wrong(changed)
 
 
-def layout_mutants() -> Iterator[tuple[str, Program]]:
+def layout_mutants() -> Iterator[tuple[str, ProductProgram]]:
     program = program_of(VICTIM)
     for operand in "abc":
         layout = getattr(program, operand)
