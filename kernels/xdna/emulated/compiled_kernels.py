@@ -121,7 +121,7 @@ class _Library:
         """Call a function on each of the objects in the arrays; an array of one object takes part in every call."""
         expected = self._objects[name]
         counts = [array.size // size for array, (_, size) in zip(arrays, expected, strict=True)]
-        times = max(counts)
+        times = max(1, *counts)
         for array, count, (dtype, size) in zip(arrays, counts, expected, strict=True):
             if array.dtype != dtype or array.size != count * size or count not in (1, times):
                 raise ValueError(

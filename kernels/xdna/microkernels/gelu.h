@@ -7,7 +7,7 @@
 //   computed S  each step adds 2^-16 |t S'|, where S' is the polynomial above it; times 16
 //   four squares and the product by t   (1 + 2 + 4 + 8 + 1) * 2^-16 = 2^-12
 //
-// Together at most 2^-11.2 for t <= 3, 2^-10.6 for t <= 4 and 2^-8.6 for t <= 6, where t Phi(-t) is below 2^-12. Where x >
+// Together at most 2^-11.1 for t <= 3, 2^-10.5 for t <= 4 and 2^-8.6 for t <= 6, where t Phi(-t) is below 2^-12. Where x >
 // 0, it is a smaller part of the result. bf16 rounds by up to 2^-8.
 #pragma once
 
