@@ -6,6 +6,17 @@ from tilewhisper.kernels.xdna.array import Tile
 
 SOURCES = Path(__file__).parent
 
+PRODUCT_FUNCTIONS = (
+    "zero_f32",
+    "matmul_bf16_f32",
+    "matmul_transposed_bf16_f32",
+    "round_bf16",
+    "finish_bf16",
+)
+ROW_FUNCTIONS = ("add_norm", "softmax")
+BFP16 = "-DAIE_API_EMULATE_BFLOAT16_MMUL_WITH_BFP16"
+"""On AIE2P: products of 8x8x8 in block floating point."""
+
 
 def source(function: str) -> Path:
     """The file that defines a function."""
