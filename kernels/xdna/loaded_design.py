@@ -48,13 +48,15 @@ class LoadedDesign:
             raise ProductFailed(self._disabled)
         try:
             return self._execute(key, bind, timeout_ms)
-        except ProductFailed as first:
-            try:
-                self._rebuild()
-                return self._execute(key, bind, timeout_ms)
-            except (ProductFailed, BackendUnavailable) as second:
-                self._disabled = f"{second} (design disabled after a rebuild; first failure: {first})"
-                raise ProductFailed(self._disabled) from second
+        except ProductFailed as failure:
+            first = str(failure)
+        # Outside of `except`: the traceback keeps the runs alive, thus the context, and all contexts may be in use.
+        try:
+            self._rebuild()
+            return self._execute(key, bind, timeout_ms)
+        except (ProductFailed, BackendUnavailable) as second:
+            self._disabled = f"{second} (design disabled after a rebuild; first failure: {first})"
+            raise ProductFailed(self._disabled) from second
 
     def _execute(self, key: Hashable, bind: Callable[[], list[Any]], timeout_ms: int) -> float:
         if key not in self._runs:

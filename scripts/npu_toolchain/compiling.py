@@ -15,18 +15,19 @@ from tilewhisper.kernels.xdna import artifacts
 from tilewhisper.kernels.xdna.designs.configuration import structure_of
 from tilewhisper.kernels.xdna.designs.structure import MicroKernels
 from tilewhisper.kernels.xdna.devices import DEVICES
-from tilewhisper.kernels.xdna.microkernels import product_macros
-from tilewhisper.kernels.xdna.tile_plan import Design
+from tilewhisper.kernels.xdna.microkernels import product_macros, row_macros
+from tilewhisper.kernels.xdna.row_plan import RowDesign
+from tilewhisper.kernels.xdna.sequence import AnyDesign
 
 
-def by_design(launches: Iterable[Launch]) -> dict[Design, list[Launch]]:
-    found: dict[Design, list[Launch]] = {}
+def by_design(launches: Iterable[Launch]) -> dict[AnyDesign, list[Launch]]:
+    found: dict[AnyDesign, list[Launch]] = {}
     for launch in launches:
         found.setdefault(launch.plan.design, []).append(launch)
     return found
 
 
-def compile_design(design: Design, served: Sequence[Launch], folder: Path, tools: Tools) -> str | None:
+def compile_design(design: AnyDesign, served: Sequence[Launch], folder: Path, tools: Tools) -> str | None:
     """Compile a design's launches, whose texts are in `folder`, and return a warning. The manifest is written last.
 
     Raises ToolError.
@@ -35,7 +36,7 @@ def compile_design(design: Design, served: Sequence[Launch], folder: Path, tools
     work.mkdir(exist_ok=True)
     warning = compile_micro_kernels(
         structure_of(served[0].plan, MicroKernels(work)).functions,
-        product_macros(design.core),
+        row_macros(design.width) if isinstance(design, RowDesign) else product_macros(design.core),
         DEVICES[design.device],
         tools,
         lambda command, file: _produce(command, work, file.stem, (file.name,), tools),
@@ -48,7 +49,7 @@ def compile_design(design: Design, served: Sequence[Launch], folder: Path, tools
     return warning
 
 
-def _built_before(folder: Path, design: Design, tools: Tools) -> dict[str, bytes]:
+def _built_before(folder: Path, design: AnyDesign, tools: Tools) -> dict[str, bytes]:
     """Launches of the same design that the same tools compiled for another model."""
     home = folder / design.name
     try:
