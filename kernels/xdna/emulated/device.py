@@ -93,8 +93,8 @@ class EmulatedDevice:
             case ProductProgram(), Matrices() as maps:
                 self._multiply(program, maps, *parts)
             case RowProgram(), RowRoute() as maps if self.cores == "compiled":
-                buffers = {operand.name: part for operand, part in zip(operands, parts, strict=True)}
-                compiled_cores.compute_rows(program, maps, buffers, exact=self._tier == "exact")
+                named = {operand.name: part for operand, part in zip(operands, parts, strict=True)}
+                compiled_cores.compute_rows(program, maps, named, exact=self._tier == "exact")
             case RowProgram(), RowRoute() as maps:
                 _compute_rows(program, maps, parts)
 
