@@ -231,7 +231,8 @@ def _file_reasons(folder: Path, manifest: Manifest) -> Iterator[str]:
 
 
 def how_to_fix(required: AnyDesign) -> str:
-    return f"run scripts/build_kernels.py --device {required.device}"
+    of_layer = isinstance(required, RowDesign) or required.b_by_columns or required.finish != "none"
+    return f"run scripts/build_kernels.py --device {required.device}{' --policy-sites layers' if of_layer else ''}"
 
 
 def _to_json(manifest: Manifest) -> dict[str, Any]:

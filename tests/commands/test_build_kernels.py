@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 from npu_stand_ins import install
 
-from tilewhisper.kernels.base import BackendUnavailable, ProductShape
+from tilewhisper.kernels.base import BackendUnavailable, LayerShape, ProductShape
 from tilewhisper.kernels.xdna import artifacts
 from tilewhisper.kernels.xdna.devices import XDNA1
 from tilewhisper.kernels.xdna.geometries import find_geometry
+from tilewhisper.kernels.xdna.layer_plan import plan_layer
 from tilewhisper.kernels.xdna.tiling import plan
 
 pytest.importorskip("xdsl", reason="checking designs needs xDSL: pip install 'tilewhisper[npu]'")
@@ -85,6 +86,22 @@ def test_a_second_model_keeps_the_launches_of_the_first(tmp_path):
     for n in (64, 384):  # av of both, fc2 of tiny.en
         cut = plan(ProductShape(1, 1500, 1536, n), find_geometry("whole-array", XDNA1), XDNA1)
         assert artifacts.find(tmp_path / "out", cut, target="hardware")
+
+
+def test_the_designs_of_whole_layers_are_compiled_and_found(tmp_path):
+    tools = install(tmp_path, "1.4.2")
+    where = ("-o", tmp_path / "out")
+    done = build("--device", "xdna1", "--model", "tiny.en", "--policy-sites", "layers", *where, path=tools.path)
+    assert done.returncode == 0, done.stderr
+    assert "18 files, 6 designs" in done.stdout
+    steps = plan_layer(LayerShape(1500, 384, 6, 1536), XDNA1).steps
+    found = {artifacts.find(tmp_path / "out", each, target="hardware") for s in steps for each in s.launches}
+    assert len(found) == 18
+    objects = {file.name for file in (tmp_path / "out").rglob("*.o")}
+    assert {"softmax_1536.o", "add_norm_384.o", "finish_bf16_64x64x32.o", "round_bf16_64x64x16.o"} <= objects
+    other = plan_layer(LayerShape(1500, 512, 8, 2048), XDNA1).steps[0].launches[0]
+    with pytest.raises(BackendUnavailable, match=r"build_kernels\.py --device xdna1 --policy-sites layers"):
+        artifacts.find(tmp_path / "out", other)
 
 
 def test_the_pairs_are_printed_with_their_commands():

@@ -27,7 +27,8 @@ def signed(*shape, seed=0):
 
 
 def emulated(**faults):
-    module = pyxrt.make(XDNA1, faults=pyxrt.Faults(**faults))
+    """numpy's cores, because these tests are about the host's side, and the micro-kernels take five times as long."""
+    module = pyxrt.make(XDNA1, faults=pyxrt.Faults(**faults), cores="numpy")
     geometry = find_geometry("whole-array", XDNA1)
     return module, XdnaLayerBackend(xrt.open_device(module), XDNA1, geometry, DesignsOnDemand(), emulated=True)
 

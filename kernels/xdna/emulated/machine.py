@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from tilewhisper.kernels.xdna.array import Device
 from tilewhisper.kernels.xdna.emulated.container import Binary
-from tilewhisper.kernels.xdna.emulated.device import EmulatedDevice, Tier
+from tilewhisper.kernels.xdna.emulated.device import Cores, EmulatedDevice, Tier
 
 Bytes = npt.NDArray[np.uint8]
 
@@ -80,11 +80,11 @@ class Context:
 class Machine:
     """State of one emulated module, with counters for tests."""
 
-    def __init__(self, device: Device, tier: Tier, faults: Faults) -> None:
+    def __init__(self, device: Device, tier: Tier, faults: Faults, cores: Cores | None) -> None:
         self.device = device
         self.tier = tier
         self.faults = faults
-        self.engine = EmulatedDevice(device, tier)
+        self.engine = EmulatedDevice(device, tier, cores)
         self.registered: dict[UUID, Binary] = {}
         self.lost = False
         self.runs = 0

@@ -28,7 +28,7 @@ from tilewhisper.kernels.xdna.array import Device as Npu
 from tilewhisper.kernels.xdna.emulated.binding import check
 from tilewhisper.kernels.xdna.emulated.buffers import Bo
 from tilewhisper.kernels.xdna.emulated.contexts import Device, HwContext, Kernel, Uuid, Xclbin
-from tilewhisper.kernels.xdna.emulated.device import Tier
+from tilewhisper.kernels.xdna.emulated.device import Cores, Tier
 from tilewhisper.kernels.xdna.emulated.machine import EmulatedCrash, Faults, Machine
 from tilewhisper.kernels.xdna.emulated.runs import Run, RunList
 from tilewhisper.kernels.xdna.emulated.surface import (
@@ -42,9 +42,9 @@ from tilewhisper.kernels.xdna.emulated.surface import (
 __all__ = ["SURFACE", "EmulatedCrash", "Faults", "make"]
 
 
-def make(device: Npu, tier: Tier = "fast", faults: Faults | None = None) -> Any:
-    """A new module `pyxrt` on a machine with this NPU."""
-    machine = Machine(device, tier, faults or Faults())
+def make(device: Npu, tier: Tier = "fast", faults: Faults | None = None, cores: Cores | None = None) -> Any:
+    """A new module `pyxrt` on a machine with this NPU, whose cores run as `EmulatedDevice` says."""
+    machine = Machine(device, tier, faults or Faults(), cores)
     module = ModuleType("pyxrt", "The emulated pyxrt: no hardware behind it.")
     for cls in (Uuid, Device, Xclbin, HwContext, Kernel, Bo, Run, RunList):
         name = cls.public_name
