@@ -188,6 +188,14 @@ def test_every_package_is_installed():
     assert set(listed) == present | {"tilewhisper"}
 
 
+def test_every_source_in_c_is_installed():
+    patterns = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["setuptools"]["package-data"]
+    folders = {name: ROOT / Path(*name.split(".")[1:]) for name in patterns if name != "tilewhisper"}
+    installed = {file for name, folder in folders.items() for each in patterns[name] for file in folder.glob(each)}
+    present = {file for file in (ROOT / "kernels").rglob("*") if file.suffix in (".h", ".hpp", ".cc", ".cpp")}
+    assert present and present <= installed
+
+
 def run_python(code: str, cwd: Path = ROOT) -> str:
     finished = subprocess.run([sys.executable, "-c", code], cwd=cwd, capture_output=True, text=True, check=False)
     assert finished.returncode == 0, finished.stderr
