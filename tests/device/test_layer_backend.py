@@ -11,7 +11,7 @@ from tilewhisper.kernels.base import EncoderLayer, LayerShape, Norm, ProductFail
 from tilewhisper.kernels.device_tensor import DeviceTensor, to_host
 from tilewhisper.kernels.xdna import layer_backend, xrt
 from tilewhisper.kernels.xdna.devices import XDNA1
-from tilewhisper.kernels.xdna.emulated import device, pyxrt
+from tilewhisper.kernels.xdna.emulated import pyxrt
 from tilewhisper.kernels.xdna.emulated.core_functions import ROW_FUNCTIONS, softmax
 from tilewhisper.kernels.xdna.emulated.on_demand import DesignsOnDemand
 from tilewhisper.kernels.xdna.geometries import find_geometry
@@ -150,7 +150,6 @@ def test_a_device_that_computes_a_wrong_tile_is_refused_before_its_first_use(wro
         weights[64:128] = np.array(np.float32(wrong)).view(np.uint32) >> 16
         return (weights,)
 
-    monkeypatch.setattr(device, "_available_cores", lambda: "numpy")
     monkeypatch.setitem(ROW_FUNCTIONS, "softmax", broken)
     with pytest.raises(ProductFailed, match=r"a layer of random numbers is wrong in \d+ tiles, the first at row"):
         a_layer(emulated()[1])
