@@ -57,6 +57,18 @@ def backend_table(report: RunReport) -> Table:
     return table
 
 
+def device_line(report: RunReport) -> str | None:
+    """What the host and the device did together; None if no device was used."""
+    launches = {site.launch: (site.device_calls, site.planned_device_calls) for site in report.sites}
+    calls, planned = (sum(numbers) for numbers in zip(*launches.values(), strict=True))
+    if not calls:
+        return None
+    return (
+        f"device: {calls:,} calls ({planned:,} planned), {counted(report.device_read_backs, 'read-back')} "
+        f"in {counted(report.windows, 'encode')}"
+    )
+
+
 def summary_line(report: RunReport) -> str:
     """RTF, speed, tokens per second and memory in one line."""
     rate = f", {report.tokens_per_second:.0f} tokens/s" if report.tokens_per_second else ""

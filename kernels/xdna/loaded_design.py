@@ -36,6 +36,8 @@ class LoadedDesign:
         self._arguments = artifact.xclbin, manifest.kernel, len(manifest.design.operands)
         self._runs: dict[Hashable, list[Any]] = {}
         self._disabled: str | None = None
+        self.started = 0
+        """Runs."""
         self.verified: set[Hashable] = set()
         """Launches whose canary was computed correctly."""
         self.context = xrt.Context(device, *self._arguments)
@@ -46,17 +48,20 @@ class LoadedDesign:
             raise ProductFailed(self._disabled)
         try:
             return self._execute(key, bind, timeout_ms)
-        except ProductFailed as first:
-            try:
-                self._rebuild()
-                return self._execute(key, bind, timeout_ms)
-            except (ProductFailed, BackendUnavailable) as second:
-                self._disabled = f"{second} (design disabled after a rebuild; first failure: {first})"
-                raise ProductFailed(self._disabled) from second
+        except ProductFailed as failure:
+            first = str(failure)
+        # Outside of `except`: the traceback keeps the runs alive, thus the context, and all contexts may be in use.
+        try:
+            self._rebuild()
+            return self._execute(key, bind, timeout_ms)
+        except (ProductFailed, BackendUnavailable) as second:
+            self._disabled = f"{second} (design disabled after a rebuild; first failure: {first})"
+            raise ProductFailed(self._disabled) from second
 
     def _execute(self, key: Hashable, bind: Callable[[], list[Any]], timeout_ms: int) -> float:
         if key not in self._runs:
             self._runs[key] = bind()
+        self.started += len(self._runs[key])
         return self.context.execute(self._runs[key], timeout_ms)
 
     def _rebuild(self) -> None:

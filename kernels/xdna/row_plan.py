@@ -166,9 +166,11 @@ def run_of(width: int, dtype: str, device: Device) -> int:
     return longest * WORD_BYTES // DTYPE_BYTES[dtype]
 
 
-def row_repeats(rows: int, device: Device) -> int:
-    """Into how many equal transfers a descriptor splits its rows, so that each fits one of its dimensions."""
-    return next(times for times in range(1, rows + 1) if rows % times == 0 and rows // times <= device.max_wrap)
+def row_repeats(rows: int, width: int, dtype: str, device: Device) -> int:
+    """Into how many equal transfers a descriptor splits its rows: the size and the stride of each must fit it."""
+    words = width * DTYPE_BYTES[dtype] // WORD_BYTES
+    most = min(device.max_wrap, device.max_stride // words)
+    return next(times for times in range(1, rows + 1) if rows % times == 0 and rows // times <= most)
 
 
 def _reasons(plan: RowPlan) -> Iterator[str]:
@@ -182,7 +184,7 @@ def _reasons(plan: RowPlan) -> Iterator[str]:
         yield f"it needs {needed:,} bytes of L1, and a core has {room:,} beside its stack"
     if (needed := l2_bytes_of_rows(design)) > device.l2_bytes:
         yield f"it needs {needed:,} bytes of a memory tile, which has {device.l2_bytes:,}"
-    if (needed := row_repeats(plan.rows_of_column, device)) > device.max_repeat:
+    if (needed := row_repeats(plan.rows_of_column, design.width, "f32", device)) > device.max_repeat:
         yield f"it takes {needed:,} repeats of a descriptor, which holds {device.max_repeat}"
     if design.shared and plan.blocks > device.max_repeat:
         yield f"it takes {plan.blocks:,} repeats of a descriptor, which holds {device.max_repeat}"

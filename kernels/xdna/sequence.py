@@ -116,7 +116,7 @@ def _rows_of_column(plan: RowPlan, column: int, number: int) -> Descriptor:
     if operand.name == plan.design.shared:
         offset, sizes, strides = 0, (plan.blocks, 1, width // run, run), (0, width, run, 1)
     else:
-        times = row_repeats(rows, plan.device)
+        times = row_repeats(rows, width, operand.dtype, plan.device)
         offset = column * rows * width
         sizes, strides = (times, rows // times, width // run, run), (rows // times * width, width, run, 1)
     return Descriptor(operand.name, column, operand.direction, offset, sizes, strides, number)

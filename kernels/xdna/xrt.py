@@ -14,6 +14,7 @@ Pitfalls in the bindings' source that this file avoids:
 from __future__ import annotations
 
 import importlib
+import itertools
 import time
 import weakref
 from collections.abc import Iterator, Sequence
@@ -32,6 +33,7 @@ OPCODE = 3
 FIRST_BUFFER = 3
 """Argument number of the first operand; the others follow. 1 and 2 are the instructions and their length."""
 
+_numbers = itertools.count()
 _OPEN: weakref.WeakKeyDictionary[Any, weakref.ref[Device]] = weakref.WeakKeyDictionary()
 
 
@@ -81,7 +83,7 @@ class Device:
 
 
 class Buffer:
-    """Host-visible memory of the device and its mapping as bytes. Freed with this object."""
+    """Host-visible memory of the device and its mapping as bytes. Freed with this object. `number` identifies it."""
 
     def __init__(self, device: Device, group: int, dtype: npt.DTypeLike, shape: tuple[int, ...]) -> None:
         pyxrt = device.pyxrt
@@ -90,11 +92,19 @@ class Buffer:
             self.handle = pyxrt.bo(device.handle, size, pyxrt.bo.host_only, group)
             self.array: npt.NDArray[Any] = np.frombuffer(self.handle.map(), dtype=dtype).reshape(shape)
         self.array[...] = 0
+        self.number = next(_numbers)
         self._directions = pyxrt.xclBOSyncDirection
 
     def to_device(self) -> None:
         with _failing("a buffer could not be sent to the NPU"):
             self.handle.sync(self._directions.XCL_BO_SYNC_BO_TO_DEVICE)
+
+    def rows_to_device(self, rows: slice) -> None:
+        """Send consecutive rows of a matrix only."""
+        first, last, _ = rows.indices(len(self.array))
+        size = self.array[0].nbytes
+        with _failing("a part of a buffer could not be sent to the NPU"):
+            self.handle.sync(self._directions.XCL_BO_SYNC_BO_TO_DEVICE, (last - first) * size, first * size)
 
     def from_device(self) -> None:
         with _failing("a buffer could not be read from the NPU"):

@@ -9,14 +9,17 @@ Errors have the effect they have on the chip, as far as it is known: `DeviceFaul
 descriptor that is overwritten while it runs, `DeviceHang` where a transfer waits for data that never comes (a binary
 of larger K), and silent garbage for all other errors (a binary of smaller K, wrong strides, a C without a wait).
 
-Tiers: `exact` is `datapath.matmul_exact`, bit-equal to the chip on AIE2; on AIE2P, whose unit differs, it is an
-approximation. `fast` is `datapath.matmul_fast`, within `datapath.fast_error_bound` of it. Both use the same maps.
+The cores run the micro-kernels, compiled for this machine, object by object (`compiled_cores`), or numpy's equivalents
+on whole matrices (`matrices`, `core_functions`). Both have two tiers: `exact` computes products like
+`datapath.matmul_exact`, bit-equal to the chip on AIE2, whereas AIE2P's unit differs; `fast` is a float32 product within
+`datapath.fast_error_bound` of it.
 
 Not modelled: time, the depth of FIFOs and so deadlocks by back pressure, and the state after an aborted run.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal, NamedTuple
@@ -24,19 +27,24 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from tilewhisper.kernels.base import BackendUnavailable
+from tilewhisper.kernels.cpu.compiler import find_compiler
 from tilewhisper.kernels.xdna.array import Device
 from tilewhisper.kernels.xdna.datapath import matmul_exact, matmul_fast
+from tilewhisper.kernels.xdna.emulated import compiled_cores
 from tilewhisper.kernels.xdna.emulated.core_functions import ROW_FUNCTIONS, rounded, with_bias
 from tilewhisper.kernels.xdna.emulated.matrices import Group, Matrices, matrices_of
-from tilewhisper.kernels.xdna.emulated.panels import route_product
+from tilewhisper.kernels.xdna.emulated.panels import ProductRoute, route_product
 from tilewhisper.kernels.xdna.emulated.program import DeviceFault, DeviceHang, ProductProgram, Program, RowProgram
 from tilewhisper.kernels.xdna.emulated.rows import RowRoute, route_rows
 from tilewhisper.kernels.xdna.sequence import Descriptor, Instruction, decode
 
 Tier = Literal["exact", "fast"]
+Cores = Literal["compiled", "numpy"]
 Bytes = npt.NDArray[np.uint8]
 Numbers = npt.NDArray[Any]
 
+_log = logging.getLogger(__name__)
 _MATMUL = {"exact": matmul_exact, "fast": matmul_fast}
 _STORED: Mapping[str, type] = {"bf16": np.uint16, "f32": np.float32}
 
@@ -45,7 +53,7 @@ class _Route(NamedTuple):
     """A launch whose operands begin at the start of their buffers."""
 
     extents: tuple[int, ...]
-    maps: Matrices | RowRoute
+    maps: ProductRoute | Matrices | RowRoute
 
 
 class _Launch(NamedTuple):
@@ -57,9 +65,11 @@ class _Launch(NamedTuple):
 class EmulatedDevice:
     """Executes programs. Between launches it caches composed maps and nothing else."""
 
-    def __init__(self, device: Device, tier: Tier = "fast") -> None:
+    def __init__(self, device: Device, tier: Tier = "fast", cores: Cores | None = None) -> None:
+        """None: the micro-kernels if this machine has a C++ compiler."""
         self.device = device
-        self._matmul = _MATMUL[tier]
+        self.cores = cores or _available_cores()
+        self._tier = tier
         self._launches: dict[tuple[Program, bytes], _Launch] = {}
         self._routes: dict[tuple[Program, tuple[Instruction, ...]], _Route] = {}
 
@@ -78,8 +88,13 @@ class EmulatedDevice:
                 raise DeviceFault(f"element {last:,} of {name} is outside its buffer of {whole.size:,}")
             parts.append(whole[base:])
         match program, launch.route.maps:
+            case ProductProgram(), ProductRoute() as maps:
+                compiled_cores.multiply(program, maps, *parts, exact=self._tier == "exact")
             case ProductProgram(), Matrices() as maps:
                 self._multiply(program, maps, *parts)
+            case RowProgram(), RowRoute() as maps if self.cores == "compiled":
+                named = {operand.name: part for operand, part in zip(operands, parts, strict=True)}
+                compiled_cores.compute_rows(program, maps, named, exact=self._tier == "exact")
             case RowProgram(), RowRoute() as maps:
                 _compute_rows(program, maps, parts)
 
@@ -88,7 +103,7 @@ class EmulatedDevice:
         if (program, instructions) not in self._launches:
             bases, moved = _at_zero(_decoded(program, instructions), [o.name for o in program.design.operands])
             if (program, moved) not in self._routes:
-                self._routes[program, moved] = _route(program, self.device, moved)
+                self._routes[program, moved] = _route(program, self.device, moved, self.cores)
             self._launches[program, instructions] = _Launch(bases, self._routes[program, moved])
         return self._launches[program, instructions]
 
@@ -101,18 +116,27 @@ class EmulatedDevice:
 
     def _product(self, program: ProductProgram, group: Group, a: Numbers, b: Numbers) -> Numbers:
         design, right = program.design, group.b.read(b)
-        sums = self._matmul(group.a.read(a), right[: design.k])
+        sums = _MATMUL[self._tier](group.a.read(a), right[: design.k])
         if design.finish == "bias":
             sums = with_bias(sums, right[design.k :], design.core.n)
         return rounded(sums) if design.dtype_out == "bf16" else sums
 
 
-def _route(program: Program, device: Device, sequence: tuple[Instruction, ...]) -> _Route:
+def _available_cores() -> Cores:
+    try:
+        find_compiler()
+    except BackendUnavailable as missing:
+        _log.warning("the emulated NPU's cores use numpy and not the micro-kernels: %s", missing)
+        return "numpy"
+    return "compiled"
+
+
+def _route(program: Program, device: Device, sequence: tuple[Instruction, ...], cores: Cores) -> _Route:
     if isinstance(program, RowProgram):
         rows = route_rows(program, device, sequence)
         return _Route(rows.extents, rows)
     route = route_product(program, device, sequence)
-    return _Route(route.extents, matrices_of(program, route))
+    return _Route(route.extents, route if cores == "compiled" else matrices_of(program, route))
 
 
 def _compute_rows(program: RowProgram, route: RowRoute, parts: list[Numbers]) -> None:
