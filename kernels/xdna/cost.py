@@ -19,11 +19,12 @@ fitted figures were fitted to. Does not know layers or models.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from tilewhisper.kernels.base import UnsupportedShape
 from tilewhisper.kernels.xdna.array import Device, Tile
+from tilewhisper.kernels.xdna.row_plan import RowPlan
 from tilewhisper.kernels.xdna.tile_plan import TilePlan
 
 Basis = Literal["measured", "fitted", "derived", "claimed"]
@@ -174,10 +175,34 @@ class ArrayProfile:
 Profile = CallProfile | ArrayProfile
 
 
-def load_of(plan: TilePlan, switches: int = 0, *, in_list: bool = False) -> Load:
-    """The work of a plan on the device."""
-    g = plan.geometry
-    return Load(plan.calls, plan.bytes_moved, plan.padded.multiply_adds, g.columns, g.cores, switches, in_list)
+def load_of(plan: TilePlan | RowPlan, switches: int = 0) -> Load:
+    """The work of a plan on the device, after so many changes of design."""
+    columns, cores = plan.design.columns, plan.design.columns * plan.design.rows
+    if isinstance(plan, RowPlan):
+        elements = plan.rows * plan.design.width
+        return Load(plan.calls, plan.bytes_moved, 0, columns, cores, switches, row_elements=elements)
+    padded = plan.padded
+    finished = 0 if plan.geometry.finish == "none" else padded.batch * padded.m * padded.n
+    return Load(plan.calls, plan.bytes_moved, padded.multiply_adds, columns, cores, switches, row_elements=finished)
+
+
+def loads_of_steps(steps: Sequence[Sequence[TilePlan | RowPlan]]) -> tuple[Load, ...]:
+    """The work of a repeated sequence of steps. The launches of a step share a design and are started together."""
+    loads = []
+    for i, step in enumerate(steps):
+        parts = [load_of(plan) for plan in step]
+        loads.append(
+            replace(
+                parts[0],
+                launches=sum(part.launches for part in parts),
+                bytes_moved=sum(part.bytes_moved for part in parts),
+                multiply_adds=sum(part.multiply_adds for part in parts),
+                row_elements=sum(part.row_elements for part in parts),
+                switches=int(step[0].design != steps[i - 1][0].design),
+                in_list=len(parts) > 1,
+            )
+        )
+    return tuple(loads)
 
 
 def predict(plan: TilePlan, profile: Profile, *, switches: int = 0, resident: bool = True) -> Cost:

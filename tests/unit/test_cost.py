@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from tilewhisper.kernels.base import ProductShape, UnknownTarget, UnsupportedShape
-from tilewhisper.kernels.xdna.cost import NO_COST, Cost, Load, design_switches, predict
+from tilewhisper.kernels.xdna.cost import NO_COST, Cost, Load, design_switches, load_of, loads_of_steps, predict
 from tilewhisper.kernels.xdna.devices import DEVICES
 from tilewhisper.kernels.xdna.geometries import find_geometry
 from tilewhisper.kernels.xdna.profiles import (
@@ -15,6 +15,7 @@ from tilewhisper.kernels.xdna.profiles import (
     XDNA2_NATIVE_PROFILE,
     find_profile,
 )
+from tilewhisper.kernels.xdna.row_plan import plan_rows
 from tilewhisper.kernels.xdna.seed import (
     SEED,
     SEED_CALLS,
@@ -192,3 +193,27 @@ def test_row_functions_take_their_transfers_or_their_elements():
     assert XDNA2_NATIVE_PROFILE.device_cost(rows).device == pytest.approx(0.127e-3 + compute)
     wide = replace(rows, cores=32, bytes_moved=2**24)
     assert XDNA2_NATIVE_PROFILE.device_cost(wide).device == pytest.approx(0.127e-3 + 2**24 / 42.1e9)
+
+
+def test_a_row_plan_is_loaded_with_its_rows_and_cores():
+    p = plan_rows("add_norm", XDNA1_PROFILE.device, rows=1536, width=512)
+    load = load_of(p, switches=1)
+    assert load == Load(1, 1536 * 512 * (4 + 2 + 4 + 2), 0, columns=4, cores=8, switches=1, row_elements=1536 * 512)
+
+
+def test_a_product_that_is_finished_on_the_core_takes_its_elements_too():
+    geometry = replace(find_geometry("whole-array", XDNA1_PROFILE.device), dtype_out="bf16", finish="bias")
+    p = plan(ProductShape(1, 1500, 512, 2048), geometry, XDNA1_PROFILE.device)
+    load = load_of(p)
+    assert load.row_elements == 1536 * 2048
+    assert load.bytes_moved == 2 * 1536 * 512 * 16 + 2 * (512 + 64) * 2048 * 6 + 2 * 1536 * 2048, "with rows of bias"
+
+
+def test_the_steps_of_a_repeated_sequence_change_designs_and_share_run_lists():
+    q, heads = cut(1500, 512, 512), [cut(1500, 64, 1500)] * 8
+    softmax = plan_rows("softmax", XDNA1_PROFILE.device, rows=8 * 1536, width=1536, block=96)
+    first, listed, rows, last = loads_of_steps([[q], heads, [softmax], [q]])
+    assert [load.switches for load in (first, listed, rows, last)] == [0, 1, 1, 1], "the last is followed by the first"
+    assert (listed.launches, listed.in_list) == (8, True)
+    assert listed.bytes_moved == 8 * heads[0].bytes_moved
+    assert (rows.in_list, first.in_list) == (False, False)
