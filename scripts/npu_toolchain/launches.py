@@ -14,6 +14,7 @@ from tilewhisper.kernels.xdna.designs import mlir
 from tilewhisper.kernels.xdna.designs.spellings import Spelling
 from tilewhisper.kernels.xdna.designs.structure import MicroKernels
 from tilewhisper.kernels.xdna.geometries import find_geometry
+from tilewhisper.kernels.xdna.npu_check.steps import STEPS
 from tilewhisper.kernels.xdna.tile_plan import Design, TilePlan
 from tilewhisper.kernels.xdna.tiling import plan
 
@@ -35,6 +36,11 @@ class Launch:
     def file(self) -> Path:
         m, n = self.mn
         return Path(artifacts.folder_name(self.plan.design)) / f"design_{m}x{n}.mlir"
+
+
+def launches_of_check(device: Device) -> tuple[Launch, ...]:
+    """The designs and launches of `tilewhisper npu-check`."""
+    return tuple(Launch(step.plan(device), (f"npu-check: {step.name}",)) for step in STEPS)
 
 
 def launches_of(sites: Iterable[Site], scope: str, device: Device, geometry: str) -> tuple[Launch, ...]:
