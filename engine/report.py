@@ -84,6 +84,8 @@ class SiteReport:
     """Wall time; if sites share a launch, this site's part of it by multiply-adds."""
     device_calls: int
     """Kernel calls on a device, 0 on the host; the calls of a shared launch are repeated at each of its sites."""
+    planned_device_calls: int
+    """The calls that the plans of these calls have: `device_calls` unless one was repeated after a failure."""
     device_seconds: float
     """The device's part of `seconds`; the rest is the host's."""
     launch: str
@@ -158,6 +160,8 @@ class RunReport:
     """Decoded tokens per second of the decode stage, which excludes prompts; None if no token was decoded."""
     peak_memory_bytes: int | None
     """The largest resident size of the process so far; None if the system does not report it."""
+    device_read_backs: int
+    """Times that results were copied from a device to the host: once for each encode where whole layers stay there."""
     sites: list[SiteReport]
     decoder: DecoderReport
     machine: Machine
@@ -253,6 +257,7 @@ def site_report(plan: SitePlan, count: SiteCount) -> SiteReport:
         calls=count.calls.total(),
         seconds=count.seconds,
         device_calls=count.device_calls,
+        planned_device_calls=count.planned_device_calls,
         device_seconds=count.device_seconds,
         launch=plan.launch,
         fallback_reasons=[*([plan.fallback_reason] if plan.fallback_reason else []), *count.failures],

@@ -7,14 +7,20 @@ an error instead of copying them in silence.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from tilewhisper.kernels.shapes import Usage
+
 if TYPE_CHECKING:
     from tilewhisper.kernels.base import Backend
+
+_note: ContextVar[Callable[[Usage], None] | None] = ContextVar("note", default=None)
 
 
 class DeviceTensor(Tensor):
@@ -50,5 +56,18 @@ def to_host(x: Tensor) -> Tensor:
         return x
     if x.on_host is None:
         with x.owner.lock:
+            before = x.owner.usage
             x.on_host = x.owner.to_host(x)
+            if (note := _note.get()) is not None:
+                note(x.owner.usage - before)
     return x.on_host
+
+
+@contextmanager
+def noting_read_backs(note: Callable[[Usage], None]) -> Iterator[None]:
+    """Call `note` with the device's use for every activation that this thread (or asyncio task) reads back inside."""
+    token = _note.set(note)
+    try:
+        yield
+    finally:
+        _note.reset(token)

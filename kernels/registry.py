@@ -14,6 +14,7 @@ _BACKENDS = {
     "bf16": "tilewhisper.kernels.cpu.bf16:Bf16Backend",
     "reference": "tilewhisper.kernels.reference:ReferenceBackend",
     "npu": "tilewhisper.kernels.xdna.backend:XdnaBackend",
+    "npu-layer": "tilewhisper.kernels.xdna.layer_backend:XdnaLayerBackend",
 }
 
 DEFAULTS = Settings()

@@ -40,11 +40,28 @@ class Usage:
     """Device use so far; zeros for a host backend."""
 
     calls: int = 0
-    """Kernel calls; one product may take many."""
+    """Kernel calls that were started; one product may take many."""
+    planned_calls: int = 0
+    """Kernel calls of the plans; a repeated call is not planned."""
+    read_backs: int = 0
+    """Times that results were copied to the host."""
     device_seconds: float = 0.0
 
+    def __add__(self, other: Usage) -> Usage:
+        return Usage(
+            self.calls + other.calls,
+            self.planned_calls + other.planned_calls,
+            self.read_backs + other.read_backs,
+            self.device_seconds + other.device_seconds,
+        )
+
     def __sub__(self, earlier: Usage) -> Usage:
-        return Usage(self.calls - earlier.calls, self.device_seconds - earlier.device_seconds)
+        return Usage(
+            self.calls - earlier.calls,
+            self.planned_calls - earlier.planned_calls,
+            self.read_backs - earlier.read_backs,
+            self.device_seconds - earlier.device_seconds,
+        )
 
 
 @dataclass(frozen=True)

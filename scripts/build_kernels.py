@@ -6,7 +6,8 @@
     python scripts/build_kernels.py --pairs
 
 Each design and launch gets an `.mlir` file: the linear layers, q, k and v as one product, and with `--policy-sites all`
-the two products of the attention; `--check` has the designs of `tilewhisper npu-check` instead. Compiled designs and
+the two products of the attention; `--policy-sites layers` writes those of whole layers instead, and `--check`
+those of `tilewhisper npu-check`. Compiled designs and
 their manifests go into the same folder, where the backend finds them; the log of each tool is in the design's folder
 `build`. `--pairs` prints the versions of the tools that go together, with the commands that install them.
 
@@ -56,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         tools, missing = _tools(args)
         spelling = (tools.generation if tools else generation_named(args.generation or GENERATIONS[0].name)).spelling
         for launch in _progress(launches, "designs"):
-            write(launch, folder, spelling, separate_zero=tools is not None and tools.separate_zero)
+            write(launch, folder, spelling)
         if tools:
             for warning in _warnings(tools):
                 _say(f"warning: {warning}")
@@ -115,11 +116,13 @@ def _progress(items: Sequence[T], description: str) -> Iterable[T]:
 
 def _table(launches: Sequence[Launch], *, compiled: bool) -> Table:
     table = Table(box=None, pad_edge=False)
-    for heading in ("design", "M x N", "MLIR", "binary"):
+    for heading in ("design", "launch"):
+        table.add_column(heading, overflow="fold")
+    for heading in ("MLIR", "binary"):
         table.add_column(heading, no_wrap=True)
     table.add_column("sites")
     for launch in launches:
-        design, size = launch.file.parent.name, "x".join(map(str, launch.mn))
+        design, size = launch.file.parent.name, launch.plan.title
         table.add_row(design, size, "checked", "compiled" if compiled else "none", ", ".join(launch.sites))
     return table
 
@@ -145,8 +148,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--policy-sites",
         default="linear",
-        choices=("linear", "all"),
-        help="linear: layers with weights, and q, k, v as one product; all: also the products of the attention",
+        choices=("linear", "all", "layers"),
+        help="linear: layers with weights, and q, k, v as one product (policies npu, hybrid); all: also the products "
+        "of the attention (npu-full); layers: whole layers (npu-layer)",
     )
     parser.add_argument("-o", "--output", type=Path, metavar="DIR", help="(default: the folder that the backend reads)")
     parser.add_argument("--compile", action="store_true", help="fail if the tools to compile are missing")

@@ -1,9 +1,10 @@
-"""The distinct designs and launches of all official model sizes, devices and geometries."""
+"""The distinct designs and launches of all official model sizes, devices and geometries, and of whole layers."""
 
 from tilewhisper.engine.routing.sites import encoder_sites
-from tilewhisper.kernels.base import ProductShape
+from tilewhisper.kernels.base import LayerShape, ProductShape
 from tilewhisper.kernels.xdna.devices import DEVICES
 from tilewhisper.kernels.xdna.geometries import GEOMETRIES, find_geometry
+from tilewhisper.kernels.xdna.layer_plan import plan_layer
 from tilewhisper.kernels.xdna.tiling import plan
 from tilewhisper.models.checkpoint.catalog import SIZES
 
@@ -28,4 +29,16 @@ def _distinct():
     return list(plans.values())
 
 
+def _of_layers():
+    """Of each step of a layer the first launch and the last."""
+    found = {}
+    for device in DEVICES.values():
+        for size in SIZES.values():
+            shape = LayerShape(1500, size.d_model, size.heads, 4 * size.d_model)
+            for step in plan_layer(shape, device).steps:
+                found |= {(each.design, each.title): each for each in (step.launches[0], step.launches[-1])}
+    return list(found.values())
+
+
 ALL = _distinct()
+LAYERS = _of_layers()

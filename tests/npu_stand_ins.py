@@ -83,15 +83,12 @@ sys.exit(subprocess.run(["aiecc", *arguments]).returncode)
 """
 _CLANG = """
 assert "-D__AIE_API_AIE_ADF_HPP__" in arguments, "fatal error: 'adf.h' file not found"
-assert Path(arguments[arguments.index("-c") + 1]).is_file()
 source = Path(arguments[arguments.index("-c") + 1])
-defined = b"zero " if source.name == "zero.cc" else b"matmul_bf16_f32 "
-if source.parent.name.startswith("aie2"):
-    defined += b"zero_f32 "
-if source.name == "zero.cc":
-    assert "-DZERO_TYPE=float" in arguments and "-DTILE_SIZE=2048" in arguments
-assert "-fstack-size-section" in arguments
-Path(arguments[arguments.index("-o") + 1]).write_bytes(object_file(STACK) + defined)
+assert f"void {source.stem}(" in source.read_text()
+assert {"-DDIM_M=64", "-DDIM_K=64", "-DDIM_N=32", "-fstack-size-section"} <= set(arguments)
+(include,) = [Path(a[2:]) for a in arguments if a.startswith("-I")]
+assert (include / "aie_api").is_dir()
+Path(arguments[arguments.index("-o") + 1]).write_bytes(object_file(STACK) + source.stem.encode())
 """
 
 
@@ -133,10 +130,7 @@ def install(root, release, *, windows=False, version=None, partner=None, stack=3
         else (environment / "bin", environment / "lib" / "python3.13" / "site-packages")
     )
     wheel = packages / "mlir_aie"
-    for source in ("linalg/mm.cc", "zero/zero.cc") if release == "1.4.6.dev2" else ("aie2/mm.cc", "aie2p/mm.cc"):
-        file = wheel / "include" / "aie_kernels" / source
-        file.parent.mkdir(parents=True)
-        file.touch()
+    (wheel / "include" / "aie_api").mkdir(parents=True)
     _metadata(packages, "mlir_aie", release if version is None else version)
     _metadata(packages, "llvm_aie", PARTNERS[release] if partner is None else partner)
     driver = _DRIVER.format(release=release, flags=FLAGS[release], exe=exe)

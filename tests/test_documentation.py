@@ -230,12 +230,12 @@ def test_the_readme_shows_the_subtitles_that_the_recipe_writes(desk, monkeypatch
     assert (desk / "talk.srt").read_text("utf-8").strip() in [block.code.strip() for block in with_info("text")]
 
 
-@pytest.mark.parametrize("page", ["docs/usage.md"])
-def test_every_flag_of_transcribe_is_documented_and_every_documented_flag_exists(page, capsys):
+@pytest.mark.parametrize("name", ["transcribe", "plan"])
+def test_every_flag_is_documented_and_every_documented_flag_exists(name, capsys):
     with pytest.raises(SystemExit):
-        command.main(["transcribe", "--help"])
+        command.main([name, "--help"])
     flags = set(re.findall(r"(?<![\w-])--[a-z_0-9]+", capsys.readouterr().out)) - {"--help"}
-    section = (ROOT / page).read_text("utf-8").partition("## Flags of")[2].partition("\n## ")[0]
+    section = (ROOT / "docs/usage.md").read_text("utf-8").partition(f"## Flags of `{name}`")[2].partition("\n## ")[0]
     names = re.findall(r"^\| (`-.*?) \|", section, re.MULTILINE)
     documented = {flag for name in names for flag in re.findall("--[a-z_0-9]+", name)}
     assert documented == flags

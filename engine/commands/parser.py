@@ -229,12 +229,25 @@ def _add_tune(commands: "argparse._SubParsersAction[HintingParser]") -> None:
 
 
 def _add_plan(commands: "argparse._SubParsersAction[HintingParser]") -> None:
-    p = commands.add_parser("plan", help="predict how an NPU tiles the products of an encoder, and their cost")
+    p = commands.add_parser("plan", help="predict an NPU's time for an encoder beside this machine's CPU")
     what = p.add_mutually_exclusive_group()
     _add_model(what)
     what.add_argument("--shape", metavar="M,K,N", help="one product (M, K) x (K, N) instead of a model's encoder")
-    p.add_argument("--geometry", default="whole-array", metavar="NAME", help="tile geometry (default: %(default)s)")
-    p.add_argument("--device", default="xdna1", metavar="NAME", help="device profile (default: %(default)s)")
+    what.add_argument(
+        "--sizes",
+        action="store_true",
+        help="all model sizes on each NPU, beside this machine's CPU, which is measured with one layer of each size",
+    )
+    what.add_argument(
+        "--published", action="store_true", help="published times beside their predictions, with the errors"
+    )
+    p.add_argument("--geometry", metavar="NAME", help="tile geometry of a model or product (default: whole-array)")
+    p.add_argument(
+        "--device",
+        metavar="NAME",
+        help="cost profile: xdna1, xdna2-native or xdna2-bfp16, seed, seed-scaled (default: xdna1; with --sizes and "
+        "--published all but the seed's)",
+    )
     p.add_argument("--json", metavar="FILE", help="write the plan as JSON")
     p.add_argument(
         "--stream",
@@ -244,6 +257,7 @@ def _add_plan(commands: "argparse._SubParsersAction[HintingParser]") -> None:
         help="print the NPU's instruction stream of --shape instead of the cost; FILE: a built one (insts_MxN.bin), "
         "which is compared with the plan",
     )
+    _add_threads(p)
 
 
 def _add_build(commands: "argparse._SubParsersAction[HintingParser]") -> None:

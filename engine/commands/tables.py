@@ -57,6 +57,18 @@ def backend_table(report: RunReport) -> Table:
     return table
 
 
+def device_line(report: RunReport) -> str | None:
+    """What the host and the device did together; None if no device was used."""
+    launches = {site.launch: (site.device_calls, site.planned_device_calls) for site in report.sites}
+    calls, planned = (sum(numbers) for numbers in zip(*launches.values(), strict=True))
+    if not calls:
+        return None
+    return (
+        f"device: {calls:,} calls ({planned:,} planned), {counted(report.device_read_backs, 'read-back')} "
+        f"in {counted(report.windows, 'encode')}"
+    )
+
+
 def summary_line(report: RunReport) -> str:
     """RTF, speed, tokens per second and memory in one line."""
     rate = f", {report.tokens_per_second:.0f} tokens/s" if report.tokens_per_second else ""
@@ -130,10 +142,11 @@ def benchmark_line(result: Benchmark) -> str:
 
 
 def quantity(value: float, unit: str) -> str:
+    """A figure with its unit: seconds, bytes/s, Hz, or the unit's own words."""
     if unit == "s":
         return duration(value)
-    scale, prefix = (1e12, "T") if value >= 1e12 else (1e9, "G")
-    return f"{value / scale:g} {prefix}{'B/s' if unit == 'bytes/s' else 'op/s'}"
+    giga = {"bytes/s": "GB/s", "Hz": "GHz"}
+    return f"{value / 1e9:g} {giga[unit]}" if unit in giga else f"{value:g} {unit}"
 
 
 def duration(seconds: float) -> str:

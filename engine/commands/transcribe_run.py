@@ -179,4 +179,6 @@ def _show_report(report: "RunReport", err: Console) -> None:
     err.print(tables.backend_table(report))
     err.print()
     say(err, tables.setting_line(report))
+    if line := tables.device_line(report):
+        say(err, line)
     say(err, tables.summary_line(report), "bold")

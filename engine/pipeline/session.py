@@ -1,6 +1,5 @@
 """One file's state: its audio, its language, its encoded windows, and what they cost."""
 
-from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -31,7 +30,7 @@ from tilewhisper.engine.report import (
     site_report,
 )
 from tilewhisper.engine.results import TranscriptionInfo
-from tilewhisper.engine.routing.router import Counts, SiteCount
+from tilewhisper.engine.routing.router import Counts
 from tilewhisper.engine.runtime import ModelDescription, Runtime
 from tilewhisper.engine.timestamps.alignment import TokenTimes
 from tilewhisper.models.audio import vad
@@ -63,7 +62,7 @@ class Session:
         self._runtime, self._model, self.options = runtime, model, options
         self._file = str(audio) if isinstance(audio, str | Path) else f"<{type(audio).__name__}>"
         self._context = runtime.audio_context(options)
-        self._counts: Counts = defaultdict(SiteCount)
+        self._counts = Counts()
         self._windows = self._reencoded = self._tokens = 0
         self._batch_size = 1
         self._first: tuple[Clip, Window] | None = None
@@ -158,6 +157,7 @@ class Session:
             tokens=self._tokens,
             tokens_per_second=self._tokens / decode.wall_seconds if self._tokens else None,
             peak_memory_bytes=peak_memory_bytes(),
+            device_read_backs=self._counts.read_backs,
             sites=[site_report(plan, self._counts[plan.route.site.name]) for plan in runtime.site_plans],
             decoder=decoder_report(runtime.decoder_plan),
             machine=machine(),

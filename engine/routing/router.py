@@ -26,7 +26,7 @@ from tilewhisper.engine.routing.plans import NO_FALLBACK, DecoderPlan, SitePlan,
 from tilewhisper.engine.routing.policy import Route
 from tilewhisper.kernels import registry
 from tilewhisper.kernels.base import Backend, BackendUnavailable, ProductFailed, Usage
-from tilewhisper.kernels.device_tensor import DeviceTensor, to_host
+from tilewhisper.kernels.device_tensor import DeviceTensor, noting_read_backs, to_host
 
 __all__ = ["Counts", "DecoderPlan", "Launch", "Router", "SiteCount", "SitePlan", "plan_decoder", "shape_of"]
 
@@ -50,13 +50,25 @@ class SiteCount:
     """Wall time; a joint launch's time is split by multiply-adds."""
     device_calls: int = 0
     """Kernel calls on a device; those of a joint launch are counted at each of its sites."""
+    planned_device_calls: int = 0
+    """Those that the plan of the calls has: fewer if a call was repeated after a failure."""
     device_seconds: float = 0.0
     """The device's part of `seconds`."""
     failures: Counter[str] = field(default_factory=Counter)
     """Reasons for which a running call went to the fallback."""
 
 
-Counts = defaultdict[str, SiteCount]
+class Counts(defaultdict[str, SiteCount]):
+    """The counts of one run, by site name, and the times that results were copied from a device to the host."""
+
+    def __init__(self) -> None:
+        super().__init__(SiteCount)
+        self.read_backs = 0
+
+    def note_read_back(self, usage: Usage) -> None:
+        """Count the read-back of an activation."""
+        self.read_backs += usage.read_backs
+
 
 _counting: ContextVar[Mapping[Router, Counts]] = ContextVar("counting", default=MappingProxyType({}))
 """Where each router counts, by thread and task: two threads that use one router never see each other's counts."""
@@ -235,7 +247,8 @@ class Router:
         """Count in `counts`, by site name, the launches that this thread (or asyncio task) runs inside."""
         token = _counting.set({**_counting.get(), self: counts})
         try:
-            yield
+            with noting_read_backs(counts.note_read_back):
+                yield
         finally:
             _counting.reset(token)
 
@@ -304,12 +317,14 @@ def _run_on(
 
 
 def _count(counts: Counts, plans: Sequence[SitePlan], label: str, usage: Usage, seconds: float) -> None:
+    counts.read_backs += usage.read_backs
     work = [shape_of(plan.route.site).multiply_adds for plan in plans]
     for plan, part in zip(plans, work, strict=True):
         count, share = counts[plan.route.site.name], part / sum(work)
         count.calls[label] += 1
         count.seconds += seconds * share
         count.device_calls += usage.calls
+        count.planned_device_calls += usage.planned_calls
         count.device_seconds += usage.device_seconds * share
 
 

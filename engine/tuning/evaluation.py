@@ -22,7 +22,7 @@ from tilewhisper.engine.encoding.encoder import Encoder
 from tilewhisper.engine.routing.modules import RoutedEncoder, apply_policy
 from tilewhisper.engine.routing.policy import Policy
 from tilewhisper.engine.routing.policy_file import any_layer
-from tilewhisper.engine.routing.router import SiteCount
+from tilewhisper.engine.routing.router import Counts
 from tilewhisper.kernels import registry
 from tilewhisper.kernels.base import Backend
 
@@ -129,7 +129,7 @@ def _kinds(routed: RoutedEncoder) -> tuple[LaunchKind, ...]:
 
 
 def _time_pass(routed: RoutedEncoder, encoder: Encoder, mel: Tensor) -> Timing:
-    counts: defaultdict[str, SiteCount] = defaultdict(SiteCount)
+    counts = Counts()
     with routed.router.counting(counts):
         started = time.perf_counter()
         encoder(mel)

@@ -1,37 +1,29 @@
-"""The native kernels as a shared library: compiled on first use, cached for the user, loaded once per process.
+"""The native kernels as a shared library: compiled on first use, kept for the user, loaded once per process.
 
-A file is named `native-<inputs>-<compiler>-<contents>.so`, three digests:
+A file is named `native-<inputs>-<compiler>-<contents>.so`, three digests (see `library_cache`):
 
-- inputs: sources, flags, torch's version and the architecture; a stale library has another name and is not found
+- inputs: sources, flags, torch's version and the architecture
 - compiler: its path and version; without a compiler any digest matches, so that a built cache can be copied to another
   machine
-- contents: of the file itself; a damaged file is noticed before it is loaded, which would end the process (SIGBUS)
-
-One process builds, others wait; the operating system holds the lock, and frees it when a process is killed. A file gets
-its name only when it is complete. Where the cache cannot be written, the library lasts as long as the process.
+- contents: of the file itself
 
 Progress is logged as a warning, which Python prints on standard error without any set-up.
 """
 
 from __future__ import annotations
 
-import atexit
-import functools
 import hashlib
 import logging
 import os
 import platform
-import shutil
 import sys
-import tempfile
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from tilewhisper.kernels.base import BackendUnavailable
 from tilewhisper.kernels.cpu import compiler as cxx
+from tilewhisper.kernels.library_cache import LibraryCache
 from tilewhisper.kernels.user_cache import user_cache
 
 SOURCES = Path(__file__).with_name("native")
@@ -73,6 +65,10 @@ class Build:
             digest.update(f"{source.name} {source.stat().st_size}\n".encode() + source.read_bytes())
         return f"native-{digest.hexdigest()[:16]}"
 
+    @property
+    def libraries(self) -> LibraryCache:
+        return LibraryCache(self.cache, "native", "tilewhisper's native kernels", MAX_CACHED)
+
     def log(self, compiler: cxx.Compiler) -> Path:
         """The output of a failed compiler. While it exists, `why_unavailable` reports it and no backend retries."""
         return self.cache / f"{self.stem}-{_digest_of(compiler)}.log"
@@ -97,7 +93,11 @@ def why_unavailable(build: Build = NATIVE) -> str | None:
 
 def find(build: Build = NATIVE) -> Path | None:
     """The library in the cache, if it is complete and undamaged, or None."""
-    return next(filter(_is_intact, _candidates(build)), None)
+    try:
+        compiler = _digest_of(cxx.find_compiler())
+    except BackendUnavailable:
+        compiler = "*"
+    return build.libraries.find(f"{build.stem}-{compiler}")
 
 
 def library(build: Build = NATIVE, *, force: bool = False) -> Path:
@@ -106,13 +106,14 @@ def library(build: Build = NATIVE, *, force: bool = False) -> Path:
         if not force and (found := find(build)):
             return found
         compiler = cxx.find_compiler()
-        with _only_builder(build.cache):
-            if not force and (found := find(build)):  # built by another process while this one waited
-                return found
-            for damaged in _candidates(build):
-                if not _is_intact(damaged):
-                    _log.warning("%s is damaged and will be replaced", damaged)
-            return _compile(build, compiler)
+        # Named by the sources as they were before: sources that are edited meanwhile are another build.
+        log = build.log(compiler)
+        try:
+            return build.libraries.obtain(
+                log.stem, lambda scratch: _compile(build, compiler, log, scratch), force=force
+            )
+        except OSError as e:
+            raise BackendUnavailable(f"the native kernels could not be compiled: {e}") from e
 
 
 def load(build: Build = NATIVE) -> Path:
@@ -153,14 +154,10 @@ def _load(build: Build) -> Path:
     return path
 
 
-def _compile(build: Build, compiler: cxx.Compiler) -> Path:
+def _compile(build: Build, compiler: cxx.Compiler, log: Path, scratch: Path) -> Path:
     _log.warning("compiling tilewhisper's native kernels with %s, once: some 10 seconds", compiler.command[0])
-    # Named by the sources as they were before: sources that are edited meanwhile are another build.
-    log = build.log(compiler)
     try:
-        with tempfile.TemporaryDirectory(prefix="tilewhisper-") as scratch:
-            made = cxx.compile_library(compiler, build.sources, build.extra_flags, Path(scratch))
-            return _store(made, build, f"{log.stem}-{_digest_of_file(made)}.so")
+        return cxx.compile_library(compiler, build.sources, build.extra_flags, scratch)
     except cxx.CompileError as e:
         reason = f"the native kernels could not be compiled: {e}"
         try:
@@ -168,99 +165,7 @@ def _compile(build: Build, compiler: cxx.Compiler) -> Path:
         except OSError:
             raise BackendUnavailable(reason) from e
         raise BackendUnavailable(f"{reason} (log: {log})") from e
-    except OSError as e:
-        raise BackendUnavailable(f"the native kernels could not be compiled: {e}") from e
-
-
-def _store(made: Path, build: Build, name: str) -> Path:
-    """Move the library to the cache or, if that fails, to a folder that is deleted with this process."""
-    try:
-        _clear(build)
-        path = _move(made, build.cache / name)
-        _delete_oldest(build.cache)
-    except OSError as e:
-        _log.warning(
-            "%s cannot be written (%s): the native kernels last for this process only", build.cache, e.strerror
-        )
-        path = _move(made, _folder_of_this_process() / name)
-    return path
-
-
-def _move(made: Path, path: Path) -> Path:
-    part = path.with_suffix(".part")
-    try:
-        shutil.copyfile(made, part)
-        return part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)  # incomplete, on a full disk
-
-
-def _clear(build: Build) -> None:
-    """Delete the files that this build replaces, and those that killed builders left: no other process builds now."""
-    for file in (*_candidates(build), *build.cache.glob("native-*.part"), *build.cache.glob("native-*.log")):
-        file.unlink(missing_ok=True)
-
-
-def _delete_oldest(cache: Path) -> None:
-    latest_first = sorted(cache.glob("native-*.so"), key=lambda file: file.stat().st_mtime, reverse=True)
-    for file in latest_first[MAX_CACHED:]:
-        file.unlink(missing_ok=True)
-
-
-def _candidates(build: Build) -> list[Path]:
-    """Files with the name of this build's library, in the cache and in the folder of this process, if there is one."""
-    try:
-        compiler = _digest_of(cxx.find_compiler())
-    except BackendUnavailable:
-        compiler = "*"
-    folders = [build.cache]
-    if _folder_of_this_process.cache_info().currsize:
-        folders.append(_folder_of_this_process())
-    pattern = f"{build.stem}-{compiler}-*.so"
-    return sorted(file for folder in folders for file in folder.glob(pattern) if file.is_file())
-
-
-def _is_intact(path: Path) -> bool:
-    try:
-        return path.stem.endswith(f"-{_digest_of_file(path)}")
-    except OSError:
-        return False
 
 
 def _digest_of(compiler: cxx.Compiler) -> str:
     return hashlib.sha256(repr(compiler).encode()).hexdigest()[:8]
-
-
-def _digest_of_file(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
-
-
-@contextmanager
-def _only_builder(cache: Path) -> Iterator[None]:
-    """Hold the lock of the cache, so that one process builds at a time; none for a cache that cannot be written."""
-    from filelock import FileLock, Timeout
-
-    lock = FileLock(cache / "lock")
-    try:
-        cache.mkdir(parents=True, exist_ok=True)
-        try:
-            lock.acquire(blocking=False)
-        except Timeout:
-            _log.warning("another process is compiling tilewhisper's native kernels; waiting for it")
-            lock.acquire()
-    except OSError:
-        yield
-        return
-    try:
-        yield
-    finally:
-        lock.release()
-
-
-@functools.cache
-def _folder_of_this_process() -> Path:
-    folder = Path(tempfile.mkdtemp(prefix="tilewhisper-native-"))
-    owner = os.getpid()
-    atexit.register(lambda: shutil.rmtree(folder, ignore_errors=True) if os.getpid() == owner else None)
-    return folder

@@ -19,7 +19,7 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -107,20 +107,38 @@ def unit_flags(sources: Path) -> dict[Path, tuple[str, ...]]:
 def compile_library(compiler: Compiler, sources: Path, extra_flags: Sequence[str], scratch: Path) -> Path:
     """Compile all units of `sources` to one shared library in the folder `scratch`. Raises CompileError."""
     torch = _torch_folder()
+    include = f"-isystem{torch / 'include'}"
+    units = {unit: (*FLAGS, *flags, *extra_flags, include) for unit, flags in unit_flags(sources).items()}
+    # torch's own libraries are loaded before this one, so it needs no path to them.
+    return compile_units(compiler, units, extra_flags, (f"-L{torch / 'lib'}", "-ltorch_cpu"), scratch)
+
+
+def compile_units(
+    compiler: Compiler,
+    units: Mapping[Path, tuple[str, ...]],
+    linker_flags: Sequence[str],
+    libraries: Sequence[str],
+    scratch: Path,
+) -> Path:
+    """Compile units with their flags to one shared library in the folder `scratch`. Raises CompileError."""
 
     def compile_unit(item: tuple[Path, tuple[str, ...]]) -> str:
         unit, flags = item
         target = str(scratch / f"{unit.stem}.o")
-        include = f"-isystem{torch / 'include'}"
-        _run([*compiler.command, *FLAGS, *flags, *extra_flags, include, "-c", str(unit), "-o", target])
+        _run([*compiler.command, *flags, "-c", str(unit), "-o", target])
         return target
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        parts = list(pool.map(compile_unit, unit_flags(sources).items()))
+        parts = list(pool.map(compile_unit, units.items()))
     library = scratch / "library.so"
-    # torch's own libraries are loaded before this one, so it needs no path to them.
-    _run([*compiler.command, "-shared", *extra_flags, *parts, f"-L{torch / 'lib'}", "-ltorch_cpu", "-o", str(library)])
+    _run([*compiler.command, "-shared", *linker_flags, *parts, *libraries, "-o", str(library)])
     return library
+
+
+@functools.cache
+def this_processor(compiler: Compiler) -> str:
+    """What the compiler defines for this machine's processor: equal where -march=native means the same."""
+    return _run([*compiler.command, "-march=native", "-dM", "-E", "-x", "c++", os.devnull])
 
 
 def _torch_folder() -> Path:

@@ -8,9 +8,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 WORD_BYTES = 4
 DTYPE_BYTES: Mapping[str, int] = {"bf16": 2, "f32": 4, "int8": 1, "int32": 4}
+
+Direction = Literal["to array", "from array"]
+Finish = Literal["none", "round", "bias"]
+"""What a core does with the finished sums of a tile, before they leave as its result: nothing; round them to the
+result's dtype; add the bias below B, apply the activation that it names, and round."""
+
+
+@dataclass(frozen=True)
+class Operand:
+    """One buffer of a design, in the order of the kernel's arguments."""
+
+    name: str
+    dtype: str
+    direction: Direction
 
 
 @dataclass(frozen=True)
@@ -88,6 +103,9 @@ class Geometry:
     """The block that one host call computes; None where a call computes a whole product."""
     dtype_in: str = "bf16"
     dtype_out: str = "f32"
+    b_by_columns: bool = False
+    """B is stored as (n, k), column by column."""
+    finish: Finish = "none"
 
     @property
     def cores(self) -> int:

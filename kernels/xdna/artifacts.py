@@ -1,9 +1,9 @@
 """Built designs on disk, with the same layout for the real device and the emulated device.
 
-A root folder holds one folder per `tile_plan.Design`, named by `folder_name`, with these files:
+A root folder holds one folder per design, which has its name, with these files:
 
-    design.xclbin          the binary of one (device, rows, columns, K, core tile, dtypes)
-    insts_{M}x{N}.bin      the instruction stream of one padded launch, little-endian 32-bit words
+    design.xclbin          the binary of one design
+    insts_{title}.bin      the instruction stream of one launch, such as 1536x384, little-endian 32-bit words
     manifest.json          `Manifest`: a description of the files above, with the size and SHA-256 of each
 
 K is fixed in the binary: a binary that was built for another K runs, reports success and returns garbage. So nothing is
@@ -23,19 +23,18 @@ from typing import Any, Literal
 
 from tilewhisper.kernels.base import BackendUnavailable
 from tilewhisper.kernels.xdna.array import WORD_BYTES, Tile
-from tilewhisper.kernels.xdna.tile_plan import Design, TilePlan
+from tilewhisper.kernels.xdna.row_plan import RowDesign
+from tilewhisper.kernels.xdna.sequence import AnyDesign, Plan
+from tilewhisper.kernels.xdna.tile_plan import Design
 
 Target = Literal["hardware", "emulated"]
 InstructionUnit = Literal["bytes", "words"]
-MN = tuple[int, int]
-"""A launch: its padded M and N."""
-
 KERNEL = "MLIR_AIE"
 XCLBIN = "design.xclbin"
 MANIFEST = "manifest.json"
 
-_FORMAT = 2
-"""Designs of format 1 reserved too small a stack for their kernels."""
+_FORMAT = 3
+"""Designs of format 1 reserved too small a stack for their kernels; those of format 2 had mlir-aie's kernels."""
 
 
 @dataclass(frozen=True)
@@ -50,9 +49,9 @@ class FileRecord:
 class Manifest:
     """The contents of a design's folder."""
 
-    design: Design
-    launches: Mapping[MN, str]
-    """(M, N) -> the instruction file's name."""
+    design: AnyDesign
+    launches: Mapping[str, str]
+    """Title of a launch -> the instruction file's name."""
     files: tuple[FileRecord, ...]
     target: Target
     tools: Mapping[str, str]
@@ -80,21 +79,15 @@ class Artifact:
         return size if self.manifest.instruction_unit == "bytes" else size // WORD_BYTES
 
 
-def folder_name(design: Design) -> str:
-    """`xdna1_4x4_k384_64x64x32_bf16_f32`: device, rows x columns, K, core tile, dtypes."""
-    array = f"{design.rows}x{design.columns}"
-    return f"{design.device}_{array}_k{design.k}_{design.core}_{design.dtype_in}_{design.dtype_out}"
-
-
-def instruction_file(m: int, n: int) -> str:
-    return f"insts_{m}x{n}.bin"
+def instruction_file(title: str) -> str:
+    return f"insts_{title}.bin"
 
 
 def write(
     root: Path,
-    design: Design,
+    design: AnyDesign,
     xclbin: bytes,
-    instructions: Mapping[MN, bytes],
+    instructions: Mapping[str, bytes],
     *,
     target: Target,
     tools: Mapping[str, str],
@@ -102,10 +95,10 @@ def write(
     kernel: str = KERNEL,
 ) -> Path:
     """Write a design's folder under `root`, replacing an older one, and return it. The manifest is written last."""
-    folder = root / folder_name(design)
+    folder = root / design.name
     folder.mkdir(parents=True, exist_ok=True)
     (folder / MANIFEST).unlink(missing_ok=True)
-    launches = {launch: instruction_file(*launch) for launch in instructions}
+    launches = {launch: instruction_file(launch) for launch in instructions}
     contents = {XCLBIN: xclbin} | {launches[launch]: data for launch, data in instructions.items()}
     for name, data in contents.items():
         (folder / name).write_bytes(data)
@@ -115,29 +108,28 @@ def write(
     return folder
 
 
-def find(root: Path, plan: TilePlan, *, target: Target | None = None) -> Artifact:
+def find(root: Path, plan: Plan, *, target: Target | None = None) -> Artifact:
     """Find the design under `root` for one launch of the plan, with all its files intact.
 
     `target` rejects designs for the other kind of device; None accepts both. Raises BackendUnavailable with the
     first difference and the way to fix it.
     """
-    folder = root / folder_name(plan.design)
+    folder = root / plan.design.name
     if not folder.is_dir():
         raise BackendUnavailable(f"{_why_missing(root, plan.design)}; {how_to_fix(plan.design)}")
     manifest = read_manifest(folder, plan.design)
-    launch = (plan.launch.m, plan.launch.n)
     reasons = (
         *_design_reasons(manifest.design, plan.design),
         *_target_reasons(manifest, target),
-        *_launch_reasons(manifest, launch),
+        *_launch_reasons(manifest, plan.title),
         *_file_reasons(folder, manifest),
     )
     if reasons:
         raise BackendUnavailable(f"the design in {folder} does not fit: {reasons[0]}; {how_to_fix(plan.design)}")
-    return Artifact(folder, manifest, folder / XCLBIN, folder / manifest.launches[launch])
+    return Artifact(folder, manifest, folder / XCLBIN, folder / manifest.launches[plan.title])
 
 
-def read_manifest(folder: Path, required: Design) -> Manifest:
+def read_manifest(folder: Path, required: AnyDesign) -> Manifest:
     """Read a folder's manifest. Raises BackendUnavailable if it is missing or invalid."""
     path = folder / MANIFEST
     try:
@@ -154,12 +146,12 @@ def read_manifest(folder: Path, required: Design) -> Manifest:
         raise BackendUnavailable(f"{path} is not a manifest of this version; {how_to_fix(required)}") from broken
 
 
-def designs_in(root: Path) -> tuple[Design, ...]:
+def designs_in(root: Path) -> tuple[AnyDesign, ...]:
     """Every design that has a readable manifest under `root`."""
     return tuple(design for folder in sorted(root.glob("*/")) if (design := design_in(folder)))
 
 
-def design_in(folder: Path) -> Design | None:
+def design_in(folder: Path) -> AnyDesign | None:
     """The design of one folder; None without a readable manifest of this version."""
     try:
         return _from_json(json.loads((folder / MANIFEST).read_text("utf-8"))).design
@@ -167,22 +159,33 @@ def design_in(folder: Path) -> Design | None:
         return None
 
 
-def _why_missing(root: Path, required: Design) -> str:
+def _why_missing(root: Path, required: AnyDesign) -> str:
     """Why there is no folder for this design: the nearest design and its first difference."""
     built = [(design, list(_design_reasons(design, required))) for design in designs_in(root)] if root.is_dir() else []
     if not built:
         return f"no design has been built in {root}"
     nearest, reasons = min(built, key=lambda item: len(item[1]))
     if not reasons:
-        return f"the design {folder_name(required)} is in a folder with another name"
-    return f"no design in {root} fits; the nearest, {folder_name(nearest)}, differs: {reasons[0]}"
+        return f"the design {required.name} is in a folder with another name"
+    return f"no design in {root} fits; the nearest, {nearest.name}, differs: {reasons[0]}"
 
 
-def _design_reasons(built: Design, required: Design) -> Iterator[str]:
+def _design_reasons(built: AnyDesign, required: AnyDesign) -> Iterator[str]:
     if built.device != required.device:
         yield f"built for {built.device.upper()}, this is {required.device.upper()}"
     if (built.rows, built.columns) != (required.rows, required.columns):
         yield f"built for {built.rows}x{built.columns} cores, not {required.rows}x{required.columns}"
+    match built, required:
+        case Design(), Design():
+            yield from _product_reasons(built, required)
+        case RowDesign(), RowDesign():
+            if built != required:
+                yield f"built for {built.name}, not {required.name}"
+        case _:
+            yield f"built for {_kind(built)}, not {_kind(required)}"
+
+
+def _product_reasons(built: Design, required: Design) -> Iterator[str]:
     if built.k != required.k:
         yield f"built for K = {built.k}, not {required.k}"
     if built.core != required.core:
@@ -190,6 +193,14 @@ def _design_reasons(built: Design, required: Design) -> Iterator[str]:
     found, needed = (f"{design.dtype_in} -> {design.dtype_out}" for design in (built, required))
     if found != needed:
         yield f"built for {found}, not {needed}"
+    if built.b_by_columns != required.b_by_columns:
+        yield f"built for B stored by {'columns' if built.b_by_columns else 'rows'}"
+    if built.finish != required.finish:
+        yield f"built with the finish {built.finish!r} of a tile, not {required.finish!r}"
+
+
+def _kind(design: AnyDesign) -> str:
+    return design.function if isinstance(design, RowDesign) else "products"
 
 
 def _target_reasons(manifest: Manifest, target: Target | None) -> Iterator[str]:
@@ -198,10 +209,10 @@ def _target_reasons(manifest: Manifest, target: Target | None) -> Iterator[str]:
         yield f"built for {kinds[manifest.target]}, this is {kinds[target]}"
 
 
-def _launch_reasons(manifest: Manifest, launch: MN) -> Iterator[str]:
+def _launch_reasons(manifest: Manifest, launch: str) -> Iterator[str]:
     if launch not in manifest.launches:
-        available = ", ".join(f"{m}x{n}" for m, n in sorted(manifest.launches)) or "none"
-        yield f"no instruction stream for M x N = {launch[0]}x{launch[1]} (available: {available})"
+        available = ", ".join(manifest.launches) or "none"
+        yield f"no instruction stream for M x N = {launch} (available: {available})"
 
 
 def _file_reasons(folder: Path, manifest: Manifest) -> Iterator[str]:
@@ -220,23 +231,28 @@ def _file_reasons(folder: Path, manifest: Manifest) -> Iterator[str]:
             yield f"{record.name} was changed after the build: its SHA-256 differs"
 
 
-def how_to_fix(required: Design) -> str:
+def how_to_fix(required: AnyDesign) -> str:
     return f"run scripts/build_kernels.py --device {required.device}"
 
 
 def _to_json(manifest: Manifest) -> dict[str, Any]:
-    launches = [{"m": m, "n": n, "file": name} for (m, n), name in manifest.launches.items()]
-    return {"format": _FORMAT, **asdict(manifest), "launches": launches}
+    return {"format": _FORMAT, **asdict(manifest)}
+
+
+def design_from_json(data: dict[str, Any]) -> AnyDesign:
+    """A design from its fields. Raises KeyError or TypeError if they are no design's."""
+    if "function" in data:
+        return RowDesign(**data)
+    return Design(**{**data, "core": Tile(**data["core"])})
 
 
 def _from_json(data: dict[str, Any]) -> Manifest:
     """Parse a manifest. Raises ValueError, KeyError, TypeError or AttributeError if it is invalid."""
     if data["format"] != _FORMAT:
         raise ValueError(f"format {data['format']}")
-    design = data["design"]
     return Manifest(
-        design=Design(**{**design, "core": Tile(**design["core"])}),
-        launches={(int(item["m"]), int(item["n"])): _plain_name(item["file"]) for item in data["launches"]},
+        design=design_from_json(data["design"]),
+        launches={str(title): _plain_name(name) for title, name in data["launches"].items()},
         files=tuple(FileRecord(_plain_name(f["name"]), int(f["size"]), f["sha256"]) for f in data["files"]),
         target=_one_of(data["target"], ("hardware", "emulated")),
         tools=dict(data["tools"]),

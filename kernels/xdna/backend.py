@@ -39,7 +39,8 @@ from tilewhisper.kernels.xdna.host_calls import host_calls
 from tilewhisper.kernels.xdna.loaded_design import LoadedDesign, canary_operand, check_canary
 from tilewhisper.kernels.xdna.opening import open_npu
 from tilewhisper.kernels.xdna.probe import probe
-from tilewhisper.kernels.xdna.tile_plan import Design, TilePlan
+from tilewhisper.kernels.xdna.sequence import AnyDesign, Plan
+from tilewhisper.kernels.xdna.tile_plan import TilePlan
 from tilewhisper.kernels.xdna.tiling import plan, why_not
 
 GEOMETRY = "whole-array"
@@ -85,7 +86,7 @@ class XdnaBackend(Backend):
         opened: xrt.Device,
         device: Device,
         geometry: Geometry,
-        find: Callable[[TilePlan], Artifact],
+        find: Callable[[Plan], Artifact],
         *,
         emulated: bool,
         timeout_ms: int = TIMEOUT_MS,
@@ -93,14 +94,15 @@ class XdnaBackend(Backend):
         self._xrt = opened
         self._device, self._geometry, self._find = device, geometry, find
         self._timeout_ms = timeout_ms
-        self._designs: dict[Design, LoadedDesign] = {}
+        self._designs: dict[AnyDesign, LoadedDesign] = {}
+        self._artifacts: dict[tuple[AnyDesign, str], Artifact] = {}
         self._scratch: dict[Hashable, dict[Place, xrt.Buffer]] = {}
         self._usage = Usage()
         self._emulated = emulated
 
     @property
     def label(self) -> str:
-        return "npu (emulated)" if self._emulated else "npu"
+        return f"{self.name} (emulated)" if self._emulated else self.name
 
     @property
     def usage(self) -> Usage:
@@ -134,6 +136,7 @@ class XdnaBackend(Backend):
         for design in self._designs.values():
             design.close()
         self._designs.clear()
+        self._artifacts.clear()
         self._scratch.clear()
 
     def _product(self, cut: TilePlan, a: Bits, b_tiles: Tiles, key: Hashable) -> Tensor:
@@ -144,8 +147,9 @@ class XdnaBackend(Backend):
             found, _ = self._run(cut, canary, b_tiles, key)
             check_canary(cut.shape, found, canary, join(b_tiles, cut))
             design.verified.add(launch)
+        before = design.started
         y, seconds = self._run(cut, a, b_tiles, key)
-        self._usage = Usage(self._usage.calls + cut.calls, self._usage.device_seconds + seconds)
+        self._usage += Usage(design.started - before, cut.calls, 1, seconds)
         return torch.from_numpy(y)
 
     def _run(self, cut: TilePlan, a: Bits, b_tiles: Tiles, key: Hashable) -> tuple[npt.NDArray[np.float32], float]:
@@ -155,7 +159,7 @@ class XdnaBackend(Backend):
         fill(a_tiles, a, (cut.launch.m, cut.launch.k))
 
         def bind() -> list[Any]:
-            artifact = self._find(cut)
+            artifact = self._artifact(cut)
             return [
                 design.context.bind(
                     artifact,
@@ -172,10 +176,17 @@ class XdnaBackend(Backend):
     def _plan(self, batch: int, m: int, k: int, n: int) -> TilePlan:
         return plan(ProductShape(batch, m, k, n), self._geometry, self._device)
 
-    def _design(self, cut: TilePlan) -> LoadedDesign:
-        if cut.design not in self._designs:
-            self._designs[cut.design] = LoadedDesign(self._xrt, self._find(cut))
-        return self._designs[cut.design]
+    def _design(self, plan: Plan) -> LoadedDesign:
+        if plan.design not in self._designs:
+            self._designs[plan.design] = LoadedDesign(self._xrt, self._artifact(plan))
+        return self._designs[plan.design]
+
+    def _artifact(self, plan: Plan) -> Artifact:
+        """The built design of a launch; its files are checked once."""
+        key = (plan.design, plan.title)
+        if key not in self._artifacts:
+            self._artifacts[key] = self._find(plan)
+        return self._artifacts[key]
 
     def _a_tiles(self, cut: TilePlan) -> dict[Place, xrt.Buffer]:
         return self._buffers("a", cut, places_of_a(cut), np.uint16, (cut.launch.m, cut.launch.k))

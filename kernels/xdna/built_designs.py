@@ -13,23 +13,22 @@ from tilewhisper.kernels.xdna import artifacts
 from tilewhisper.kernels.xdna.artifacts import Artifact
 from tilewhisper.kernels.xdna.instructions.comparison import check_stream
 from tilewhisper.kernels.xdna.instructions.fields import StreamError
-from tilewhisper.kernels.xdna.tile_plan import TilePlan
+from tilewhisper.kernels.xdna.sequence import Plan
 
 
-def find(root: Path, plan: TilePlan) -> Artifact:
+def find(root: Path, plan: Plan) -> Artifact:
     """Find the design under `root` for one launch of the plan. Raises BackendUnavailable, also for another stream."""
     artifact = artifacts.find(root, plan, target="hardware")
     check_file(artifact.instructions, plan)
     return artifact
 
 
-def check_file(file: Path, plan: TilePlan) -> None:
+def check_file(file: Path, plan: Plan) -> None:
     """Compare a built stream with the plan. Raises BackendUnavailable with the first difference, or OSError."""
     try:
         check_stream(file.read_bytes(), plan)
     except StreamError as wrong:
-        m, k, n = plan.launch.m, plan.launch.k, plan.launch.n
         raise BackendUnavailable(
-            f"{file} is not the instruction stream of ({m}, {k}) x ({k}, {n}) on {plan.device.name}: {wrong}; "
+            f"{file} is not the instruction stream of {plan.description} on {plan.device.name}: {wrong}; "
             f"{artifacts.how_to_fix(plan.design)}"
         ) from wrong

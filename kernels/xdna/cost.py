@@ -1,15 +1,19 @@
-"""The predicted time of a `TilePlan` on a device profile, from published figures. Nothing here is measured.
+"""The predicted time of launches on a device profile, from published figures. Nothing here is measured.
 
 There are two models. A `CallProfile` adds the parts of a host call, one after the other, for every call. An
-`ArrayProfile` is
+`ArrayProfile` is a roofline with a fixed cost for every launch and every change of design:
 
-    device = calls * launch + switches * switch + max(bytes moved / bandwidth, 2 * padded multiply-adds / rate)
+    device = launches * launch + changes * columns * switch + max(bytes moved / bandwidth, compute)
+    bandwidth = min(the array's, columns * a column's)
+    compute = (multiply-adds / a cycle's multiply-adds + row elements / a cycle's elements) / (cores * clock)
 
-for the whole array; a geometry on some of its cores and columns gets that share of the rate and the bandwidth. The time
-in which the host fills and reads buffers is added and reported separately. Units: seconds, bytes, bytes/s, operations/s
-(a multiply-add is two).
+Bytes are those between DDR and the array, re-reads counted; multiply-adds include padding; row elements are those of
+norms, softmax and activations. A product whose operands
+pass through the host adds the time in which the host fills and reads buffers, reported separately. Units: seconds,
+bytes, bytes/s, multiply-adds, Hz.
 
-Every figure names its source. Profiles are data (`profiles` and `seed`). Does not know layers or models.
+Every figure names its source. Profiles are data (`profiles` and `seed`), and `published` has the measurements that the
+fitted figures were fitted to. Does not know layers or models.
 """
 
 from __future__ import annotations
@@ -22,8 +26,9 @@ from tilewhisper.kernels.base import UnsupportedShape
 from tilewhisper.kernels.xdna.array import Device, Tile
 from tilewhisper.kernels.xdna.tile_plan import TilePlan
 
-Basis = Literal["measured", "derived", "claimed"]
-"""Measured by the named source on its hardware; derived by calculation or fit; claimed without a measurement shown."""
+Basis = Literal["measured", "fitted", "derived", "claimed"]
+"""Measured by the named source on its hardware; fitted to several measurements; derived by calculation; claimed without
+a measurement shown."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +37,7 @@ class Figure:
 
     name: str
     value: float
-    unit: Literal["s", "bytes/s", "operations/s"]
+    unit: Literal["s", "bytes/s", "multiply-adds", "elements", "Hz", "of a launch"]
     basis: Basis
     source: str
 
@@ -70,6 +75,25 @@ NO_COST = Cost(0.0, 0.0, 0.0, 0.0, 0.0)
 
 
 @dataclass(frozen=True)
+class Load:
+    """The work of launches of one design, all of them together."""
+
+    launches: int
+    bytes_moved: int
+    """Between DDR and the array."""
+    multiply_adds: int
+    """Padding included."""
+    columns: int
+    cores: int
+    switches: int = 0
+    """Changes to this design before them."""
+    in_list: bool = False
+    """Started together, as a run list of XRT."""
+    row_elements: int = 0
+    """Elements that go through a norm, a softmax or an activation."""
+
+
+@dataclass(frozen=True)
 class CallProfile:
     """A fixed time for every host call, its parts one after the other."""
 
@@ -92,7 +116,7 @@ class CallProfile:
         if plan.geometry.call is None:
             raise UnsupportedShape(
                 f"profile {self.name} times host calls of one tile on one core and does not cover "
-                f"{plan.geometry.name}; use --device xdna1 or xdna2, or a seed geometry"
+                f"{plan.geometry.name}; use --device xdna1, xdna2-native or xdna2-bfp16, or a seed geometry"
             )
         work = plan.launch.multiply_adds / self.compute_tile.multiply_adds if self.compute_tile else 1.0
         overhead, transfer = plan.calls * self.setup.value, plan.calls * self.transfer.value
@@ -108,26 +132,52 @@ class ArrayProfile:
     summary: str
     device: Device
     launch: Figure
+    listed_launch: Figure
+    """A launch in a run list, as a share of one that the host starts alone."""
     switch: Figure
+    """A change of design, for each column of the new one."""
     bandwidth: Figure
-    rate: Figure
+    column_bandwidth: Figure
+    multiply_adds: Figure
+    """Of one core in a cycle."""
+    row_elements: Figure
+    """Of one core in a cycle, in a norm, a softmax or an activation."""
+    clock: Figure
     host_bandwidth: Figure
 
     @property
     def figures(self) -> tuple[Figure, ...]:
-        return self.launch, self.switch, self.bandwidth, self.rate, self.host_bandwidth
+        return (
+            *(self.launch, self.listed_launch, self.switch, self.bandwidth, self.column_bandwidth),
+            *(self.multiply_adds, self.row_elements, self.clock, self.host_bandwidth),
+        )
+
+    def device_cost(self, load: Load) -> Cost:
+        """The cost of launches whose operands stay on the device."""
+        launch = self.launch.value * (self.listed_launch.value if load.in_list else 1)
+        overhead = load.launches * launch + load.switches * load.columns * self.switch.value
+        transfer = load.bytes_moved / min(self.bandwidth.value, load.columns * self.column_bandwidth.value)
+        cycles = load.multiply_adds / self.multiply_adds.value + load.row_elements / self.row_elements.value
+        compute = cycles / (load.cores * self.clock.value)
+        return Cost(overhead + max(transfer, compute), 0.0, overhead, transfer, compute)
+
+    def host_cost(self, nbytes: int) -> Cost:
+        """The cost of the host filling or reading so many bytes of buffers."""
+        return Cost(0.0, nbytes / self.host_bandwidth.value, 0.0, 0.0, 0.0)
 
     def cost(self, plan: TilePlan, *, switches: int, resident: bool) -> Cost:
-        columns, cores = plan.geometry.columns / self.device.columns, plan.geometry.cores / self.device.cores
-        overhead = plan.calls * self.launch.value + switches * self.switch.value
-        transfer = plan.bytes_moved / (self.bandwidth.value * columns)
-        compute = 2 * plan.padded.multiply_adds / (self.rate.value * cores)
-        filled = plan.host_bytes_a + plan.host_bytes_c + (0 if resident else plan.host_bytes_b)
-        host = filled / self.host_bandwidth.value
-        return Cost(overhead + max(transfer, compute), host, overhead, transfer, compute)
+        """The cost of a product whose A and result, and B unless it is `resident`, pass through the host."""
+        moved = plan.host_bytes_a + plan.host_bytes_c + (0 if resident else plan.host_bytes_b)
+        return self.device_cost(load_of(plan, switches)) + self.host_cost(moved)
 
 
 Profile = CallProfile | ArrayProfile
+
+
+def load_of(plan: TilePlan, switches: int = 0, *, in_list: bool = False) -> Load:
+    """The work of a plan on the device."""
+    g = plan.geometry
+    return Load(plan.calls, plan.bytes_moved, plan.padded.multiply_adds, g.columns, g.cores, switches, in_list)
 
 
 def predict(plan: TilePlan, profile: Profile, *, switches: int = 0, resident: bool = True) -> Cost:

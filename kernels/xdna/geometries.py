@@ -7,10 +7,13 @@ from tilewhisper.kernels.xdna.array import Device, Geometry, Tile
 from tilewhisper.kernels.xdna.devices import CORE_TILE, DEVICES, XDNA1, XDNA2
 from tilewhisper.kernels.xdna.seed import SEED_GEOMETRIES
 
+WHOLE_ARRAY = "whole-array"
+"""The geometry that uses all cores of a device."""
+
 GEOMETRIES = (
     *SEED_GEOMETRIES,
     Geometry(
-        name="whole-array",
+        name=WHOLE_ARRAY,
         summary="16 cores in 4 columns, a product in one call",
         devices=(XDNA1.name,),
         rows=4,
@@ -18,7 +21,7 @@ GEOMETRIES = (
         core_tiles=(CORE_TILE,),
     ),
     Geometry(
-        name="whole-array",
+        name=WHOLE_ARRAY,
         summary="32 cores in 8 columns, a product in one call",
         devices=(XDNA2.name,),
         rows=4,

@@ -32,12 +32,15 @@ class LoadedDesign:
 
     def __init__(self, device: xrt.Device, artifact: Artifact) -> None:
         self._device = device
-        self._xclbin, self._kernel = artifact.xclbin, artifact.manifest.kernel
+        manifest = artifact.manifest
+        self._arguments = artifact.xclbin, manifest.kernel, len(manifest.design.operands)
         self._runs: dict[Hashable, list[Any]] = {}
         self._disabled: str | None = None
+        self.started = 0
+        """Runs."""
         self.verified: set[Hashable] = set()
         """Launches whose canary was computed correctly."""
-        self.context = xrt.Context(device, self._xclbin, self._kernel)
+        self.context = xrt.Context(device, *self._arguments)
 
     def execute(self, key: Hashable, bind: Callable[[], list[Any]], timeout_ms: int) -> float:
         """Execute the runs that `bind` makes (once for each key): seconds on the device. Raises ProductFailed."""
@@ -45,23 +48,26 @@ class LoadedDesign:
             raise ProductFailed(self._disabled)
         try:
             return self._execute(key, bind, timeout_ms)
-        except ProductFailed as first:
-            try:
-                self._rebuild()
-                return self._execute(key, bind, timeout_ms)
-            except (ProductFailed, BackendUnavailable) as second:
-                self._disabled = f"{second} (design disabled after a rebuild; first failure: {first})"
-                raise ProductFailed(self._disabled) from second
+        except ProductFailed as failure:
+            first = str(failure)
+        # Outside of `except`: the traceback keeps the runs alive, thus the context, and all contexts may be in use.
+        try:
+            self._rebuild()
+            return self._execute(key, bind, timeout_ms)
+        except (ProductFailed, BackendUnavailable) as second:
+            self._disabled = f"{second} (design disabled after a rebuild; first failure: {first})"
+            raise ProductFailed(self._disabled) from second
 
     def _execute(self, key: Hashable, bind: Callable[[], list[Any]], timeout_ms: int) -> float:
         if key not in self._runs:
             self._runs[key] = bind()
+        self.started += len(self._runs[key])
         return self.context.execute(self._runs[key], timeout_ms)
 
     def _rebuild(self) -> None:
         self._runs.clear()
         self.context.close()
-        self.context = xrt.Context(self._device, self._xclbin, self._kernel)
+        self.context = xrt.Context(self._device, *self._arguments)
 
     def close(self) -> None:
         self._runs.clear()

@@ -13,7 +13,7 @@ from tilewhisper.kernels.xdna import built_designs, xrt
 from tilewhisper.kernels.xdna.array import Device
 from tilewhisper.kernels.xdna.artifacts import Artifact
 from tilewhisper.kernels.xdna.devices import DEVICES, XDNA1, device_called
-from tilewhisper.kernels.xdna.tile_plan import TilePlan
+from tilewhisper.kernels.xdna.sequence import Plan
 
 KERNELS_FOLDER = user_cache("kernels")
 
@@ -24,7 +24,7 @@ class OpenedNpu:
 
     opened: xrt.Device
     device: Device
-    find: Callable[[TilePlan], Artifact]
+    find: Callable[[Plan], Artifact]
     """The built design of a plan; raises BackendUnavailable."""
     emulated: bool
 

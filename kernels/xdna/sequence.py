@@ -1,12 +1,13 @@
-"""The instruction stream of one launch of a `TilePlan`: the transfers that the host starts in the shim tiles.
+"""The instruction stream of one launch: the transfers that the host starts in the shim tiles.
 
-A launch is (M, K) @ (K, N), padded, every matrix row-major in its own buffer. Each column of the array moves its share
-in turns of at most `row_blocks_per_transfer` row blocks: first the descriptor that receives C, then for each row block
-the descriptors that send A and B. Two turns run at the same time, each with its own half of the shim tile's
-descriptors; before a third starts, the host waits for the C of the first, which frees all descriptors of that turn.
+A launch of a `TilePlan` is (M, K) @ (K, N), padded, every matrix a `View` of a buffer. Each column of the array moves
+its share in turns of at most `row_blocks_per_transfer` row blocks: first the descriptor that receives C, then for each
+row block the descriptors that send A and B. Two turns run at the same time, each with its own half of the shim tile's
+descriptors; before a third starts, the host waits for the C of the first, which frees all descriptors of that turn. A
+launch of a `RowPlan` has one descriptor for each operand and column.
 
 Offsets, sizes and strides are in elements, outermost first. The outermost size is the descriptor's repeat, the other
-three its dimensions. A shim tile has one stream for A, one for B and one for C.
+three its dimensions. A shim tile has one stream for each operand.
 
 `encode` and `decode` convert the instruction stream of the emulated device: little-endian 32-bit words. The stream of a
 real device is in `instructions`. Knows nothing of the layouts in memory tiles, of buffers, or of files.
@@ -16,20 +17,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from tilewhisper.kernels.xdna.array import Geometry
-from tilewhisper.kernels.xdna.tile_plan import TURNS_AT_ONCE, Design, TilePlan
+from tilewhisper.kernels.xdna.array import Direction, Geometry
+from tilewhisper.kernels.xdna.row_plan import RowDesign, RowPlan, row_repeats, run_of
+from tilewhisper.kernels.xdna.tile_plan import TURNS_AT_ONCE, Design, TilePlan, bias_rows
 
-Operand = Literal["A", "B", "C"]
-Direction = Literal["to array", "from array"]
+Plan = TilePlan | RowPlan
+AnyDesign = Design | RowDesign
 Four = tuple[int, int, int, int]
 Words = npt.NDArray[np.uint32]
 
-OPERANDS: tuple[Operand, ...] = ("A", "B", "C")
+OPERANDS = ("A", "B", "C")
+"""Of a product."""
 DIRECTIONS: tuple[Direction, ...] = ("to array", "from array")
 
 _MAGIC = 0x45584E49
@@ -44,7 +46,7 @@ _WAIT_WORDS = 3
 class Descriptor:
     """One transfer between a buffer and the array, started when the stream reaches it."""
 
-    operand: Operand
+    operand: str
     column: int
     direction: Direction
     offset: int
@@ -59,7 +61,7 @@ class Wait:
     """Wait for the oldest transfer of this operand in this column that has not been waited for."""
 
     column: int
-    operand: Operand
+    operand: str
 
 
 Instruction = Descriptor | Wait
@@ -68,15 +70,17 @@ Instruction = Descriptor | Wait
 def finish(running: list[Descriptor], wait: Wait) -> bool:
     """Remove the transfers of a column that a wait shows to be done; False if nothing of that operand is running.
 
-    With a C, the A and B that it was computed from are done as well: all that were started before the next C.
+    With a result, the operands that it was computed from are done as well: all that were started before its next one.
     """
     places = [place for place, item in enumerate(running) if item.operand == wait.operand]
     if not places:
         return False
-    if wait.operand == "C":
-        del running[: places[1] if len(places) > 1 else len(running)]
+    first, end = places[0], places[1] if len(places) > 1 else len(running)
+    if running[first].direction == "from array":
+        results = [item for item in running[:end] if item.direction == "from array" and item.operand != wait.operand]
+        running[:end] = results
     else:
-        del running[places[0]]
+        del running[first]
     return True
 
 
@@ -91,8 +95,34 @@ def a_rows(column: int, array: Geometry | Design) -> range:
     return range(rows[0], rows[-1] + 1) if rows else range(0)
 
 
-def runtime_sequence(plan: TilePlan) -> tuple[Instruction, ...]:
-    """All instructions of one launch, in order; at its end the C of every column is in its buffer."""
+def runtime_sequence(plan: Plan) -> tuple[Instruction, ...]:
+    """All instructions of one launch, in order; at its end the results of every column are in their buffers."""
+    return tuple(_of_rows(plan)) if isinstance(plan, RowPlan) else _of_product(plan)
+
+
+def _of_rows(plan: RowPlan) -> Iterator[Instruction]:
+    """Results first, so that their transfers are ready when the first rows arrive."""
+    columns, operands = range(plan.design.columns), plan.design.operands
+    ordered = sorted(range(len(operands)), key=lambda number: operands[number].direction == "to array")
+    for column in columns:
+        yield from (_rows_of_column(plan, column, number) for number in ordered)
+    results = [operand for operand in operands if operand.direction == "from array"]
+    yield from (Wait(column, operand.name) for operand in results for column in columns)
+
+
+def _rows_of_column(plan: RowPlan, column: int, number: int) -> Descriptor:
+    operand, width, rows = plan.design.operands[number], plan.design.width, plan.rows_of_column
+    run = run_of(width, operand.dtype, plan.device)
+    if operand.name == plan.design.shared:
+        offset, sizes, strides = 0, (plan.blocks, 1, width // run, run), (0, width, run, 1)
+    else:
+        times = row_repeats(rows, width, operand.dtype, plan.device)
+        offset = column * rows * width
+        sizes, strides = (times, rows // times, width // run, run), (rows // times * width, width, run, 1)
+    return Descriptor(operand.name, column, operand.direction, offset, sizes, strides, number)
+
+
+def _of_product(plan: TilePlan) -> tuple[Instruction, ...]:
     turns = list(_turns(plan))
     columns = range(plan.geometry.columns)
     sequence: list[Instruction] = []
@@ -118,32 +148,48 @@ def _turn_of_column(plan: TilePlan, column: int, turn: int, first: int, count: i
     rows = a_rows(column, geometry)
     base = turn % TURNS_AT_ONCE * (plan.device.shim_descriptors // TURNS_AT_ONCE)
     ids = iter(range(base, plan.device.shim_descriptors))
+    of_a, of_c = plan.views.a, plan.views.c
 
-    c_sizes, c_strides = (count, across, high, core.n), (high * launch.n, wide, launch.n, 1)
-    c_offset = first * high * launch.n + column * core.n
+    c_sizes, c_strides = (count, across, high, core.n), (high * of_c.pitch, wide, of_c.pitch, 1)
+    c_offset = of_c.offset + first * high * of_c.pitch + column * core.n
     yield Descriptor("C", column, "from array", c_offset, c_sizes, c_strides, next(ids))
     for block in range(first, first + count):
         if rows:
-            a_sizes, a_strides = (across, steps, len(rows) * core.m, core.k), (0, core.k, launch.k, 1)
-            a_offset = (block * geometry.rows + rows[0]) * core.m * launch.k
+            a_sizes, a_strides = (across, steps, len(rows) * core.m, core.k), (0, core.k, of_a.pitch, 1)
+            a_offset = of_a.offset + (block * geometry.rows + rows[0]) * core.m * of_a.pitch
             yield Descriptor("A", column, "to array", a_offset, a_sizes, a_strides, next(ids))
-        b_sizes, b_strides = (across, steps, core.k, core.n), (wide, core.k * launch.n, launch.n, 1)
-        yield Descriptor("B", column, "to array", column * core.n, b_sizes, b_strides, next(ids))
+        yield _b_of_column(plan, column, across, next(ids))
 
 
-def encode(sequence: Sequence[Instruction]) -> Words:
-    """The words of a sequence. Raises OverflowError if a field does not fit 32 bits."""
+def _b_of_column(plan: TilePlan, column: int, across: int, number: int) -> Descriptor:
+    """All of a column's B, with the bias below each tile's last row if there is one."""
+    geometry, core, of_b = plan.geometry, plan.core, plan.views.b
+    wide, steps = core.n * geometry.columns, (plan.launch.k + bias_rows(geometry, core)) // core.k
+    if geometry.b_by_columns:
+        offset, sizes = column * core.n * of_b.pitch, (across, steps, core.n, core.k)
+        strides = (wide * of_b.pitch, core.k, of_b.pitch, 1)
+    else:
+        offset, sizes = column * core.n, (across, steps, core.k, core.n)
+        strides = (wide, core.k * of_b.pitch, of_b.pitch, 1)
+    return Descriptor("B", column, "to array", of_b.offset + offset, sizes, strides, number)
+
+
+def encode(sequence: Sequence[Instruction], operands: Sequence[str] = OPERANDS) -> Words:
+    """The words of a sequence; `operands` in the order of the kernel's arguments.
+
+    Raises OverflowError if a field does not fit 32 bits.
+    """
     body: list[int] = []
     for item in sequence:
         if isinstance(item, Wait):
-            body += (_WAIT, item.column, OPERANDS.index(item.operand))
+            body += (_WAIT, item.column, operands.index(item.operand))
         else:
-            operand, direction = OPERANDS.index(item.operand), DIRECTIONS.index(item.direction)
+            operand, direction = operands.index(item.operand), DIRECTIONS.index(item.direction)
             body += (_DESCRIPTOR, item.id, item.column, operand, direction, item.offset, *item.sizes, *item.strides)
     return np.array([_MAGIC, _VERSION, _HEADER + len(body), len(sequence), *body], dtype="<u4")
 
 
-def decode(words: Words) -> tuple[Instruction, ...]:
+def decode(words: Words, operands: Sequence[str] = OPERANDS) -> tuple[Instruction, ...]:
     """The sequence that was encoded. Raises ValueError if the words are another format or truncated."""
     if len(words) < _HEADER or words[0] != _MAGIC or words[1] != _VERSION:
         raise ValueError("the words are not an instruction stream of the emulated device")
@@ -157,22 +203,22 @@ def decode(words: Words) -> tuple[Instruction, ...]:
         width = {_DESCRIPTOR: _DESCRIPTOR_WORDS, _WAIT: _WAIT_WORDS}.get(body[at], 0)
         if not width or at + width > len(body):
             raise ValueError(f"instruction {len(sequence)} is unknown to the emulated device")
-        sequence.append(_instruction(body[at : at + width]))
+        sequence.append(_instruction(body[at : at + width], operands))
         at += width
     if len(sequence) != words[3]:
         raise ValueError(f"the instruction stream declares {words[3]} instructions and holds {len(sequence)}")
     return tuple(sequence)
 
 
-def _instruction(words: list[int]) -> Instruction:
+def _instruction(words: list[int], operands: Sequence[str]) -> Instruction:
     try:
         if words[0] == _WAIT:
             _, column, operand = words
-            return Wait(column, OPERANDS[operand])
+            return Wait(column, operands[operand])
         _, number, column, operand, direction, offset, *pattern = words
         sizes, strides = pattern[:4], pattern[4:]
         return Descriptor(
-            operand=OPERANDS[operand],
+            operand=operands[operand],
             column=column,
             direction=DIRECTIONS[direction],
             offset=offset,

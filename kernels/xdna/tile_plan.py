@@ -14,7 +14,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tilewhisper.kernels.base import ProductShape
-from tilewhisper.kernels.xdna.array import DTYPE_BYTES, WORD_BYTES, Device, Geometry, Tile, ceil_div
+from tilewhisper.kernels.xdna.array import (
+    DTYPE_BYTES,
+    WORD_BYTES,
+    Device,
+    Finish,
+    Geometry,
+    Operand,
+    Tile,
+    ceil_div,
+)
 
 ROW_BLOCKS_IN_TURN = 2
 """Row blocks that share a set of shim descriptors."""
@@ -32,6 +41,32 @@ class Grid:
 
 
 @dataclass(frozen=True)
+class View:
+    """A matrix inside a buffer: a part of a larger row-major matrix. In elements."""
+
+    rows: int
+    """Of the larger matrix."""
+    pitch: int
+    """Its columns: the distance between two rows."""
+    offset: int = 0
+    """Of the matrix's first element."""
+
+
+@dataclass(frozen=True)
+class Views:
+    """Where the operands of a launch are in their buffers."""
+
+    a: View
+    b: View
+    """Of (k, n), or of (n, k) where B is stored by columns; a bias is the rows after the k-th."""
+    c: View
+
+    def of(self, operand: str) -> View:
+        view: View = getattr(self, operand.lower())
+        return view
+
+
+@dataclass(frozen=True)
 class Design:
     """The parameters of a compiled binary. Products of the same k and any m and n share the binary and its context."""
 
@@ -42,6 +77,23 @@ class Design:
     core: Tile
     dtype_in: str
     dtype_out: str
+    b_by_columns: bool = False
+    finish: Finish = "none"
+
+    @property
+    def operands(self) -> tuple[Operand, ...]:
+        return (
+            Operand("A", self.dtype_in, "to array"),
+            Operand("B", self.dtype_in, "to array"),
+            Operand("C", self.dtype_out, "from array"),
+        )
+
+    @property
+    def name(self) -> str:
+        """`xdna1_4x4_k384_64x64x32_bf16_f32`: device, rows x columns, K, core tile, dtypes; then what is special."""
+        special = ("_by_columns" if self.b_by_columns else "") + ("" if self.finish == "none" else f"_{self.finish}")
+        array = f"{self.rows}x{self.columns}"
+        return f"{self.device}_{array}_k{self.k}_{self.core}_{self.dtype_in}_{self.dtype_out}{special}"
 
 
 @dataclass(frozen=True)
@@ -54,6 +106,8 @@ class TilePlan:
     core: Tile
     launch: Tile
     """The block that one call computes, padded."""
+    views: Views
+    """Of the launch's operands; by default each has a buffer of its own."""
     padded: ProductShape
     grid: Grid
     bytes_a: int
@@ -96,10 +150,52 @@ class TilePlan:
     @property
     def design(self) -> Design:
         g = self.geometry
-        return Design(self.device.name, g.rows, g.columns, self.launch.k, self.core, g.dtype_in, g.dtype_out)
+        return Design(
+            device=self.device.name,
+            rows=g.rows,
+            columns=g.columns,
+            k=self.launch.k,
+            core=self.core,
+            dtype_in=g.dtype_in,
+            dtype_out=g.dtype_out,
+            b_by_columns=g.b_by_columns,
+            finish=g.finish,
+        )
+
+    @property
+    def title(self) -> str:
+        """The launch's name among those of its design: `1536x384`, and where its operands are if they are parts."""
+        size = f"{self.launch.m}x{self.launch.n}"
+        if self.views == whole_views(self.geometry, self.core, self.launch):
+            return size
+        places = (f"{name}{view.offset}_{view.pitch}" for name, view in vars(self.views).items())
+        return "_".join((size, *places))
+
+    @property
+    def description(self) -> str:
+        m, k, n = self.launch.m, self.launch.k, self.launch.n
+        return f"({m}, {k}) x ({k}, {n})"
+
+    @property
+    def elements(self) -> tuple[int, int, int]:
+        """Of the buffers of A, B and C."""
+        a, b, c = ((view.rows * view.pitch) for view in (self.views.a, self.views.b, self.views.c))
+        return a, b, c
 
 
-def cut(shape: ProductShape, geometry: Geometry, device: Device) -> TilePlan:
+def whole_views(geometry: Geometry, core: Tile, launch: Tile) -> Views:
+    """Each operand in a buffer of its own."""
+    b_rows = launch.k + bias_rows(geometry, core)
+    b = View(launch.n, launch.k) if geometry.b_by_columns else View(b_rows, launch.n)
+    return Views(View(launch.m, launch.k), b, View(launch.m, launch.n))
+
+
+def bias_rows(geometry: Geometry | Design, core: Tile) -> int:
+    """Rows below B that carry the bias: one more block of B."""
+    return core.k if geometry.finish == "bias" else 0
+
+
+def cut(shape: ProductShape, geometry: Geometry, device: Device, views: Views | None = None) -> TilePlan:
     """The plan of a product whose sizes are >= 1, without checking the limits of the device."""
     core = core_tile(shape, geometry)
     step = geometry.call or array_tile(geometry, core)
@@ -108,10 +204,12 @@ def cut(shape: ProductShape, geometry: Geometry, device: Device) -> TilePlan:
     grid = Grid(padded.m // launch.m, padded.k // launch.k, padded.n // launch.n)
     calls = shape.batch * grid.rows * grid.depth * grid.columns
     size_in, size_out = DTYPE_BYTES[geometry.dtype_in], DTYPE_BYTES[geometry.dtype_out]
-    host_a, host_b = size_in * launch.m * launch.k, size_in * launch.k * launch.n
+    views = views or whole_views(geometry, core, launch)
+    host_a = size_in * launch.m * launch.k
+    host_b = size_in * (launch.k + bias_rows(geometry, core)) * launch.n
     host_c = size_out * launch.m * launch.n
     row_blocks = launch.m // (geometry.rows * core.m)
-    in_turn = _row_blocks_per_transfer(geometry, core, launch, device)
+    in_turn = _row_blocks_per_transfer(geometry, core, launch, device, views.c.pitch)
     turns_at_once = min(TURNS_AT_ONCE, ceil_div(row_blocks, in_turn))
     return TilePlan(
         shape=shape,
@@ -119,6 +217,7 @@ def cut(shape: ProductShape, geometry: Geometry, device: Device) -> TilePlan:
         device=device,
         core=core,
         launch=launch,
+        views=views,
         padded=padded,
         grid=grid,
         # L2 caches nothing: A is read again for every block of columns, B for every block of rows.
@@ -148,22 +247,24 @@ def array_tile(geometry: Geometry, core: Tile) -> Tile:
 
 
 def l1_bytes(geometry: Geometry, core: Tile) -> tuple[int, int, int]:
-    """Double-buffered bytes of A, B and C in a core's memory."""
+    """Double-buffered bytes of A, B and C in a core's memory; with C, the float32 sums that are rounded to it."""
     size_in, size_out = DTYPE_BYTES[geometry.dtype_in], DTYPE_BYTES[geometry.dtype_out]
-    return 2 * size_in * core.m * core.k, 2 * size_in * core.k * core.n, 2 * size_out * core.m * core.n
+    sums = 0 if geometry.finish == "none" else DTYPE_BYTES["f32"] * core.m * core.n
+    return 2 * size_in * core.m * core.k, 2 * size_in * core.k * core.n, 2 * size_out * core.m * core.n + sums
 
 
 def l2_bytes(geometry: Geometry, core: Tile) -> int:
     """Double-buffered bytes in the fullest memory tile: A of its rows of cores, B of its column, C of its cores."""
-    a, b, c = l1_bytes(geometry, core)
+    a, b, _ = l1_bytes(geometry, core)
+    c = 2 * DTYPE_BYTES[geometry.dtype_out] * core.m * core.n
     return _a_streams(geometry) * a + b + geometry.rows * c
 
 
-def _row_blocks_per_transfer(geometry: Geometry, core: Tile, launch: Tile, device: Device) -> int:
+def _row_blocks_per_transfer(geometry: Geometry, core: Tile, launch: Tile, device: Device, pitch: int) -> int:
     """1 where the stride between two row blocks of C exceeds a descriptor's limit: the fc1 of large, whose 256 rows of
     5,120 float32 are 1,310,720 words."""
     height = geometry.rows * core.m
-    stride = height * launch.n * DTYPE_BYTES[geometry.dtype_out] // WORD_BYTES
+    stride = height * pitch * DTYPE_BYTES[geometry.dtype_out] // WORD_BYTES
     return min(ROW_BLOCKS_IN_TURN, launch.m // height) if stride <= device.max_stride else 1
 
 

@@ -11,21 +11,32 @@ from itertools import chain
 
 from tilewhisper.kernels.base import ProductShape, UnsupportedShape
 from tilewhisper.kernels.xdna.array import Device, Geometry, Tile
-from tilewhisper.kernels.xdna.tile_plan import TilePlan, array_tile, core_tile, cut, l1_bytes, l2_bytes
+from tilewhisper.kernels.xdna.tile_plan import (
+    TilePlan,
+    Views,
+    array_tile,
+    core_tile,
+    cut,
+    l1_bytes,
+    l2_bytes,
+    whole_views,
+)
 from tilewhisper.kernels.xdna.transfers import Transfer, transfers
 
 
-def plan(shape: ProductShape, geometry: Geometry, device: Device) -> TilePlan:
+def plan(shape: ProductShape, geometry: Geometry, device: Device, views: Views | None = None) -> TilePlan:
     """The product, cut. Raises UnsupportedShape with the reason of `why_not`."""
-    if reason := why_not(shape, geometry, device):
+    if reason := why_not(shape, geometry, device, views):
         raise UnsupportedShape(f"{geometry.name} on {device.name} cannot take {shape}: {reason}")
-    return cut(shape, geometry, device)
+    return cut(shape, geometry, device, views)
 
 
-def why_not(shape: ProductShape, geometry: Geometry, device: Device) -> str | None:
+def why_not(shape: ProductShape, geometry: Geometry, device: Device, views: Views | None = None) -> str | None:
     """The first limit that the product breaks, with its figures; None where it fits."""
     core = core_tile(shape, geometry)
-    return next(chain(_geometry_reasons(geometry, core, device), _product_reasons(shape, geometry, device)), None)
+    return next(
+        chain(_geometry_reasons(geometry, core, device), _product_reasons(shape, geometry, device, views)), None
+    )
 
 
 def _geometry_reasons(geometry: Geometry, core: Tile, device: Device) -> Iterator[str]:
@@ -57,12 +68,13 @@ def _geometry_reasons(geometry: Geometry, core: Tile, device: Device) -> Iterato
         yield f"the core tile {core} needs {needed:,} bytes of a memory tile, which has {device.l2_bytes:,}"
 
 
-def _product_reasons(shape: ProductShape, geometry: Geometry, device: Device) -> Iterator[str]:
+def _product_reasons(shape: ProductShape, geometry: Geometry, device: Device, views: Views | None) -> Iterator[str]:
     """Limits that this product breaks under a valid geometry."""
     if min(shape.batch, shape.m, shape.k, shape.n) < 1:
         yield "every size must be at least 1"
         return
-    found = cut(shape, geometry, device)
+    found = cut(shape, geometry, device, views)
+    yield from _view_reasons(found)
     if (needed := found.shim_descriptors) > device.shim_descriptors:
         yield f"it needs {needed} buffer descriptors of a shim tile, which has {device.shim_descriptors}"
     if (needed := found.queued_transfers) > device.task_queue:
@@ -73,6 +85,19 @@ def _product_reasons(shape: ProductShape, geometry: Geometry, device: Device) ->
     for transfer in transfers(found):
         for reason in _transfer_reasons(transfer, device):
             yield f"moving {transfer.operand} at a {transfer.at} {reason}"
+
+
+def _view_reasons(found: TilePlan) -> Iterator[str]:
+    """Operands that reach past their buffers."""
+    own = whole_views(found.geometry, found.core, found.launch)
+    for name, view in vars(found.views).items():
+        needed = own.of(name)
+        first_row, first_column = divmod(view.offset, view.pitch)
+        if first_row + needed.rows > view.rows or first_column + needed.pitch > view.pitch:
+            yield (
+                f"{name.upper()}, padded to {needed.rows} x {needed.pitch}, reaches past its buffer of "
+                f"{view.rows} x {view.pitch} from element {view.offset:,} on"
+            )
 
 
 def _transfer_reasons(transfer: Transfer, device: Device) -> Iterator[str]:

@@ -14,6 +14,7 @@ Pitfalls in the bindings' source that this file avoids:
 from __future__ import annotations
 
 import importlib
+import itertools
 import time
 import weakref
 from collections.abc import Iterator, Sequence
@@ -29,9 +30,9 @@ from tilewhisper.kernels.base import BackendUnavailable, ProductFailed
 OPCODE = 3
 """The kernel's first argument: a transaction."""
 FIRST_BUFFER = 3
-"""Argument number of A; B and C follow. 1 and 2 are the instructions and their length."""
-BUFFERS = 3
+"""Argument number of the first operand; the others follow. 1 and 2 are the instructions and their length."""
 
+_numbers = itertools.count()
 _OPEN: weakref.WeakKeyDictionary[Any, weakref.ref[Device]] = weakref.WeakKeyDictionary()
 
 
@@ -95,7 +96,7 @@ class Device:
 
 
 class Buffer:
-    """Host-visible memory of the device and its mapping as bytes. Freed with this object."""
+    """Host-visible memory of the device and its mapping as bytes. Freed with this object. `number` identifies it."""
 
     def __init__(self, device: Device, group: int, dtype: npt.DTypeLike, shape: tuple[int, ...]) -> None:
         pyxrt = device.pyxrt
@@ -104,11 +105,19 @@ class Buffer:
             self.handle = pyxrt.bo(device.handle, size, pyxrt.bo.host_only, group)
             self.array: npt.NDArray[Any] = np.frombuffer(self.handle.map(), dtype=dtype).reshape(shape)
         self.array[...] = 0
+        self.number = next(_numbers)
         self._directions = pyxrt.xclBOSyncDirection
 
     def to_device(self) -> None:
         with _failing("a buffer could not be sent to the NPU"):
             self.handle.sync(self._directions.XCL_BO_SYNC_BO_TO_DEVICE)
+
+    def rows_to_device(self, rows: slice) -> None:
+        """Send consecutive rows of a matrix only."""
+        first, last, _ = rows.indices(len(self.array))
+        size = self.array[0].nbytes
+        with _failing("a part of a buffer could not be sent to the NPU"):
+            self.handle.sync(self._directions.XCL_BO_SYNC_BO_TO_DEVICE, (last - first) * size, first * size)
 
     def from_device(self) -> None:
         with _failing("a buffer could not be read from the NPU"):
@@ -118,13 +127,16 @@ class Buffer:
 class Context:
     """A design on the array: a hardware context, its kernel, and the instructions of its launches."""
 
-    def __init__(self, device: Device, xclbin: Path, kernel_name: str) -> None:
-        """Raises BackendUnavailable: a corrupt file, a missing kernel, or no free context."""
+    def __init__(self, device: Device, xclbin: Path, kernel_name: str, buffers: int = 3) -> None:
+        """For runs with this many buffers.
+
+        Raises BackendUnavailable: a corrupt file, a missing kernel, too few buffers, or no free context.
+        """
         pyxrt = device.pyxrt
         with _unavailable(f"the design {xclbin} cannot be loaded"):
             binary = pyxrt.xclbin(str(xclbin))
             kernels = {kernel.get_name(): kernel for kernel in binary.get_kernels()}
-            if kernel_name in kernels and kernels[kernel_name].get_num_args() < FIRST_BUFFER + BUFFERS:
+            if kernel_name in kernels and kernels[kernel_name].get_num_args() < FIRST_BUFFER + buffers:
                 raise BackendUnavailable(f"the kernel of {xclbin} has too few buffers; build the design again")
             uuid = device.handle.register_xclbin(binary)
             self._context = pyxrt.hw_context(device.handle, uuid)
@@ -133,15 +145,15 @@ class Context:
         self._instructions: dict[Path, tuple[Any, int]] = {}
 
     def group(self, operand: int) -> int:
-        """The memory group of buffer 0 (A), 1 (B) or 2 (C)."""
+        """The memory group of an operand, by its number."""
         return int(self._kernel.group_id(FIRST_BUFFER + operand))
 
-    def bind(self, artifact: Instructions, a: Buffer, b: Buffer, c: Buffer) -> Any:
-        """A run with all its arguments set, which can be started any number of times."""
+    def bind(self, artifact: Instructions, *buffers: Buffer) -> Any:
+        """A run with all its arguments set, which can be started any number of times: a buffer for each operand."""
         instructions, length = self._load(artifact)
         with _failing("a run could not be set up"):
             run = self._device.pyxrt.run(self._kernel)
-            for place, value in enumerate((OPCODE, instructions, length, a.handle, b.handle, c.handle)):
+            for place, value in enumerate((OPCODE, instructions, length, *(buffer.handle for buffer in buffers))):
                 run.set_arg(place, value)
         return run
 

@@ -12,29 +12,36 @@ from npu_toolchain.tools import Tools
 
 from tilewhisper.kernels.base import BackendUnavailable
 from tilewhisper.kernels.xdna import artifacts
+from tilewhisper.kernels.xdna.designs.configuration import structure_of
 from tilewhisper.kernels.xdna.designs.structure import MicroKernels
-from tilewhisper.kernels.xdna.tile_plan import Design
+from tilewhisper.kernels.xdna.devices import DEVICES
+from tilewhisper.kernels.xdna.microkernels import product_macros, row_macros
+from tilewhisper.kernels.xdna.row_plan import RowDesign
+from tilewhisper.kernels.xdna.sequence import AnyDesign
 
 
-def by_design(launches: Iterable[Launch]) -> dict[Design, list[Launch]]:
-    found: dict[Design, list[Launch]] = {}
+def by_design(launches: Iterable[Launch]) -> dict[AnyDesign, list[Launch]]:
+    found: dict[AnyDesign, list[Launch]] = {}
     for launch in launches:
         found.setdefault(launch.plan.design, []).append(launch)
     return found
 
 
-def compile_design(design: Design, served: Sequence[Launch], folder: Path, tools: Tools) -> str | None:
+def compile_design(design: AnyDesign, served: Sequence[Launch], folder: Path, tools: Tools) -> str | None:
     """Compile a design's launches, whose texts are in `folder`, and return a warning. The manifest is written last.
 
     Raises ToolError.
     """
     work = work_folder(served[0], folder)
     work.mkdir(exist_ok=True)
-    kernels = MicroKernels(work, tools.separate_zero)
     warning = compile_micro_kernels(
-        design, kernels, tools, lambda command, file: _produce(command, work, file.stem, (file.name,), tools)
+        structure_of(served[0].plan, MicroKernels(work)).functions,
+        row_macros(design.width) if isinstance(design, RowDesign) else product_macros(design.core),
+        DEVICES[design.device],
+        tools,
+        lambda command, file: _produce(command, work, file.stem, (file.name,), tools),
     )
-    instructions = {launch.mn: _compile(folder / launch.file, work, tools) for launch in served}
+    instructions = {launch.plan.title: _compile(folder / launch.file, work, tools) for launch in served}
     # M and N are in the instructions only, so the binary of the last launch serves all launches.
     xclbin = (work / artifacts.XCLBIN).read_bytes()
     instructions = _built_before(folder, design, tools) | instructions
@@ -42,16 +49,16 @@ def compile_design(design: Design, served: Sequence[Launch], folder: Path, tools
     return warning
 
 
-def _built_before(folder: Path, design: Design, tools: Tools) -> dict[artifacts.MN, bytes]:
+def _built_before(folder: Path, design: AnyDesign, tools: Tools) -> dict[str, bytes]:
     """Launches of the same design that the same tools compiled for another model."""
-    home = folder / artifacts.folder_name(design)
+    home = folder / design.name
     try:
         manifest = artifacts.read_manifest(home, design)
     except BackendUnavailable:
         return {}
     if (manifest.design, manifest.target, manifest.tools) != (design, "hardware", tools.versions):
         return {}
-    return {mn: (home / name).read_bytes() for mn, name in manifest.launches.items() if (home / name).is_file()}
+    return {title: (home / name).read_bytes() for title, name in manifest.launches.items() if (home / name).is_file()}
 
 
 def _compile(text: Path, work: Path, tools: Tools) -> bytes:

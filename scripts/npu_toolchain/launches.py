@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from tilewhisper.engine.routing.sites import Site
-from tilewhisper.kernels.base import ProductShape
-from tilewhisper.kernels.xdna import artifacts
+from tilewhisper.kernels.base import LayerShape, ProductShape
 from tilewhisper.kernels.xdna.array import Device
 from tilewhisper.kernels.xdna.designs import mlir
 from tilewhisper.kernels.xdna.designs.spellings import Spelling
 from tilewhisper.kernels.xdna.designs.structure import MicroKernels
 from tilewhisper.kernels.xdna.geometries import find_geometry
+from tilewhisper.kernels.xdna.layer_plan import plan_layer
 from tilewhisper.kernels.xdna.npu_check.steps import STEPS
-from tilewhisper.kernels.xdna.tile_plan import Design, TilePlan
+from tilewhisper.kernels.xdna.sequence import AnyDesign, Plan
 from tilewhisper.kernels.xdna.tiling import plan
 
 _FUSED = ("q_proj", "k_proj", "v_proj")
@@ -23,19 +23,14 @@ _FUSED = ("q_proj", "k_proj", "v_proj")
 
 @dataclass(frozen=True)
 class Launch:
-    """One design and one padded M x N, with the sites it serves."""
+    """One design and one launch of it, with the sites or steps that it serves."""
 
-    plan: TilePlan
+    plan: Plan
     sites: tuple[str, ...]
 
     @property
-    def mn(self) -> artifacts.MN:
-        return self.plan.launch.m, self.plan.launch.n
-
-    @property
     def file(self) -> Path:
-        m, n = self.mn
-        return Path(artifacts.folder_name(self.plan.design)) / f"design_{m}x{n}.mlir"
+        return Path(self.plan.design.name) / f"design_{self.plan.title}.mlir"
 
 
 def launches_of_check(device: Device) -> tuple[Launch, ...]:
@@ -43,14 +38,34 @@ def launches_of_check(device: Device) -> tuple[Launch, ...]:
     return tuple(Launch(step.plan(device), (f"npu-check: {step.name}",)) for step in STEPS)
 
 
-def launches_of(sites: Iterable[Site], scope: str, device: Device, geometry: str) -> tuple[Launch, ...]:
-    """The distinct designs and launches. Raises KernelError if the geometry does not support a product."""
-    found: dict[tuple[Design, artifacts.MN], tuple[TilePlan, list[str]]] = {}
-    for role, shape in dict.fromkeys(_products(sites, scope)):
-        cut = plan(shape, find_geometry(geometry, device), device)
-        roles = found.setdefault((cut.design, (cut.launch.m, cut.launch.n)), (cut, []))[1]
-        roles.append(role)
-    return tuple(Launch(cut, tuple(roles)) for cut, roles in found.values())
+def launches_of(sites: Sequence[Site], scope: str, device: Device, geometry: str) -> tuple[Launch, ...]:
+    """The distinct designs and launches. Raises KernelError if the geometry does not support a product.
+
+    `scope`: `linear`, `all` (also the attention's products), or `layers` (whole layers, which have their own geometry).
+    """
+    if scope == "layers":
+        return _distinct(
+            (step.name, each) for step in plan_layer(_layer_shape(sites), device).steps for each in step.launches
+        )
+    products = dict.fromkeys(_products(sites, scope))
+    return _distinct((role, plan(shape, find_geometry(geometry, device), device)) for role, shape in products)
+
+
+def _distinct(launches: Iterable[tuple[str, Plan]]) -> tuple[Launch, ...]:
+    """Each launch once, with all that it serves."""
+    found: dict[tuple[AnyDesign, str], tuple[Plan, list[str]]] = {}
+    for role, each in launches:
+        roles = found.setdefault((each.design, each.title), (each, []))[1]
+        if role not in roles:
+            roles.append(role)
+    return tuple(Launch(each, tuple(roles)) for each, roles in found.values())
+
+
+def _layer_shape(sites: Iterable[Site]) -> LayerShape:
+    """The size of the model's layers."""
+    by_role = {site.name.rpartition(".")[2]: site for site in sites}
+    fc1 = by_role["fc1"]
+    return LayerShape(fc1.m, fc1.k, by_role["qk"].batch, fc1.n)
 
 
 def _products(sites: Iterable[Site], scope: str) -> Iterator[tuple[str, ProductShape]]:
@@ -67,9 +82,9 @@ def work_folder(launch: Launch, folder: Path) -> Path:
     return (folder / launch.file).parent.resolve() / "build"
 
 
-def write(launch: Launch, folder: Path, spelling: Spelling, *, separate_zero: bool) -> None:
+def write(launch: Launch, folder: Path, spelling: Spelling) -> None:
     """Generate, check and write the text of a launch. Raises DesignError."""
-    text = mlir.generate(launch.plan, MicroKernels(work_folder(launch, folder), separate_zero), spelling)
+    text = mlir.generate(launch.plan, MicroKernels(work_folder(launch, folder)), spelling)
     mlir.check(text)
     path = folder / launch.file
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -28,8 +28,8 @@ from npu_toolchain.generations import (
 from npu_toolchain.pairs import recommended
 from npu_toolchain.running import ToolError
 
-KERNELS = Path("include/aie_kernels")
-"""The micro-kernels' sources, in the mlir_aie wheel."""
+API = Path("include/aie_api")
+"""The headers that the micro-kernels are compiled with, in the mlir_aie wheel."""
 _SUFFIXES = ("", ".exe")
 _XRT_FOLDERS = ("/opt/xilinx/xrt", r"C:\Xilinx\XRT")
 _ANSWER_SECONDS = 60
@@ -48,16 +48,6 @@ class Tools:
     environment: Mapping[str, str]
     """In which the driver finds its helpers."""
     versions: Mapping[str, str]
-
-    @property
-    def kernels(self) -> Path:
-        """The folder of the micro-kernels' sources."""
-        return self.mlir_aie / KERNELS
-
-    @property
-    def separate_zero(self) -> bool:
-        """Whether `zero` has a file of its own."""
-        return (self.kernels / "zero" / "zero.cc").is_file() and (self.kernels / "linalg" / "mm.cc").is_file()
 
 
 def find_tools(peano: Path | None, generation: str | None) -> Tools:
@@ -112,10 +102,10 @@ def _mlir_aie(aiecc: Path) -> Path:
         Path(sysconfig.get_path("purelib")) / "mlir_aie",
     )
     for folder in candidates:
-        if (folder / KERNELS).is_dir():
+        if (folder / API).is_dir():
             return folder
     raise ToolError(
-        f"there is no {KERNELS.as_posix()} of the mlir_aie wheel near {aiecc}; "
+        f"there is no {API.as_posix()} of the mlir_aie wheel near {aiecc}; "
         f"set MLIR_AIE_INSTALL_DIR to the wheel's folder, or {_install()}"
     )
 

@@ -124,10 +124,10 @@ def test_a_missing_helper_is_named_before_anything_is_compiled(helper, reason, r
     assert not list((tmp_path / "out").rglob("*.log"))
 
 
-def test_a_wheel_without_kernels_is_refused(build, tmp_path):
+def test_a_wheel_without_headers_is_refused(build, tmp_path):
     tools = install(tmp_path, "1.4.0")
     (tools.packages / "mlir_aie" / "include").rename(tmp_path / "elsewhere")
-    assert "there is no include/aie_kernels" in refused(build(tools))
+    assert "there is no include/aie_api" in refused(build(tools))
 
 
 def test_helpers_are_found_where_the_environment_says(build, tmp_path, monkeypatch):
@@ -147,8 +147,8 @@ def test_helpers_are_found_where_the_environment_says(build, tmp_path, monkeypat
 @pytest.mark.parametrize(
     ("tool", "output", "cause"),
     [
-        ("clang", "mm.cc:3:10: fatal error: 'adf.h' file not found\n1 error generated.", "'adf.h' file not found"),
-        ("clang", "mm.cc:9:1: error: no type\nmm.cc:9:2: error: other\n2 errors generated.", "9:1: error: no type"),
+        ("clang", "aie.hpp:3:10: fatal error: 'adf.h' file not found\n1 error generated.", "'adf.h' file not found"),
+        ("clang", "aie.hpp:9:1: error: no type\naie.hpp:9:2: error: other\n2 errors generated.", "9:1: error: no type"),
         ("driver", "x\nerror: core stack_size 1024 is below the measured stack 2048\nbye", "measured stack 2048"),
         ("driver", "unregistered operation 'aie.objectfifo.subview.access'\nbye", "has other operations than"),
         ("driver", "", "no output, exit status 3"),
@@ -172,7 +172,7 @@ def test_success_without_the_file_is_a_failure(build, tmp_path):
 
 def test_a_kernel_with_a_larger_stack_than_planned_is_refused(build, tmp_path):
     line = refused(build(install(tmp_path, "1.4.2", stack=3329)))
-    assert "the kernel mm.cc needs 3,329 bytes of stack and the design reserves 3,328" in line
+    assert "the kernel zero_f32.cc needs 3,329 bytes of stack and the design reserves 3,328" in line
     assert not list(tmp_path.rglob(artifacts.MANIFEST))
 
 

@@ -8,7 +8,7 @@ import pytest
 from tilewhisper.kernels.base import BackendUnavailable, ProductShape, UnsupportedShape
 from tilewhisper.kernels.xdna import artifacts
 from tilewhisper.kernels.xdna.array import Geometry, Tile
-from tilewhisper.kernels.xdna.artifacts import find, folder_name
+from tilewhisper.kernels.xdna.artifacts import find
 from tilewhisper.kernels.xdna.devices import XDNA1, XDNA2
 from tilewhisper.kernels.xdna.emulated.build import build
 from tilewhisper.kernels.xdna.emulated.container import unpack
@@ -48,7 +48,7 @@ def refusal(root: Path, required: TilePlan = PLAN, **options) -> str:
 
 
 def test_one_design_serves_two_launches(root, folder):
-    assert [path.name for path in root.iterdir()] == [folder.name] == [folder_name(PLAN.design)]
+    assert [path.name for path in root.iterdir()] == [folder.name] == [PLAN.design.name]
     for p, file in ((PLAN, "insts_1536x384.bin"), (QKV, "insts_1536x1152.bin")):
         found = find(root, p, target="emulated")
         assert found.instructions == folder / file
@@ -58,13 +58,13 @@ def test_one_design_serves_two_launches(root, folder):
     assert (binary.kernel, binary.program) == ("MLIR_AIE", program_of(PLAN))
     manifest = found.manifest
     assert (manifest.design, manifest.kernel, manifest.target) == (PLAN.design, "MLIR_AIE", "emulated")
-    assert manifest.launches == {(1536, 384): "insts_1536x384.bin", (1536, 1152): "insts_1536x1152.bin"}
+    assert manifest.launches == {"1536x384": "insts_1536x384.bin", "1536x1152": "insts_1536x1152.bin"}
     assert "tilewhisper" in manifest.tools
 
 
 def test_older_tools_count_instructions_in_words(tmp_path):
     artifacts.write(
-        tmp_path, PLAN.design, b"x", {(1536, 384): bytes(40)}, target="hardware", tools={}, instruction_unit="words"
+        tmp_path, PLAN.design, b"x", {"1536x384": bytes(40)}, target="hardware", tools={}, instruction_unit="words"
     )
     assert find(tmp_path, PLAN).instruction_count == 10
 
@@ -100,7 +100,7 @@ def test_another_core_tile(root):
 
 def test_a_folder_with_a_wrong_name(root, folder):
     required = cut(1500, 512, 512)
-    folder.rename(root / folder_name(required.design))
+    folder.rename(root / required.design.name)
     assert "built for K = 384, not 512" in refusal(root, required)
 
 
@@ -138,7 +138,7 @@ def test_damaged_files(folder, root, name):
 
 @pytest.mark.parametrize(
     "content",
-    ["", "{", "[]", "{}", '{"format": 2, "design": 3}'],
+    ["", "{", "[]", "{}", '{"format": 3, "design": 3}'],
     ids=["empty", "truncated", "a list", "no fields", "wrong type"],
 )
 def test_an_invalid_manifest(root, folder, content):
@@ -146,11 +146,11 @@ def test_an_invalid_manifest(root, folder, content):
     assert "is not a manifest" in refusal(root)
 
 
-@pytest.mark.parametrize("number", [1, 3], ids=["older", "newer"])
+@pytest.mark.parametrize("number", [2, 4], ids=["older", "newer"])
 def test_a_manifest_of_another_format(number, root, folder):
-    text = (folder / "manifest.json").read_text().replace('"format": 2', f'"format": {number}')
+    text = (folder / "manifest.json").read_text().replace('"format": 3', f'"format": {number}')
     (folder / "manifest.json").write_text(text)
-    assert f"has format {number}, and this version of tilewhisper reads 2" in refusal(root)
+    assert f"has format {number}, and this version of tilewhisper reads 3" in refusal(root)
 
 
 def test_a_missing_manifest(root, folder):
@@ -160,7 +160,7 @@ def test_a_missing_manifest(root, folder):
 
 def test_a_manifest_cannot_refer_outside_its_folder(root, folder):
     data = json.loads((folder / "manifest.json").read_text())
-    data["launches"][0]["file"] = "../elsewhere.bin"
+    data["launches"]["1536x384"] = "../elsewhere.bin"
     (folder / "manifest.json").write_text(json.dumps(data))
     assert "is not a manifest" in refusal(root)
 

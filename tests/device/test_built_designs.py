@@ -28,8 +28,7 @@ STREAM = encode(stream_of(PLAN)).tobytes()
 
 def build(root: Path, stream: bytes) -> None:
     """A design whose manifest fits the plan, with this stream."""
-    launch = PLAN.launch.m, PLAN.launch.n
-    artifacts.write(root, PLAN.design, b"binary", {launch: stream}, target="hardware", tools={})
+    artifacts.write(root, PLAN.design, b"binary", {PLAN.title: stream}, target="hardware", tools={})
 
 
 def refusal(root: Path) -> str:

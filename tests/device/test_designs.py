@@ -14,7 +14,7 @@ from tilewhisper.kernels.xdna.designs.reader import DesignError, read
 from tilewhisper.kernels.xdna.designs.structure import Fifo
 from tilewhisper.kernels.xdna.devices import DEVICES, XDNA1, XDNA2
 from tilewhisper.kernels.xdna.emulated.device import EmulatedDevice
-from tilewhisper.kernels.xdna.emulated.program import Layout, Program
+from tilewhisper.kernels.xdna.emulated.program import Layout, ProductProgram
 from tilewhisper.kernels.xdna.sequence import Wait, encode
 from tilewhisper.models.checkpoint.catalog import SIZES
 
@@ -62,7 +62,7 @@ def computed(design, a, b):
 
     shape = read_plan(design)
     device = DEVICES[design.structure.device]
-    program = Program(
+    program = ProductProgram(
         shape.design,
         device.micro_kernels["bf16"].tile,
         layout("A_row_0"),

@@ -104,7 +104,7 @@ def test_bo_accepts_only_positional_arguments_of_its_types(session):
 
 
 def test_a_buffer_of_another_group_is_copied_and_loses_its_results(session):
-    session.c = session.buffer(session.c.size(), 4)
+    session.c = session.buffer(session.c.size(), 1)
     assert session.finish(session.run()) == "COMPLETED"
     assert not session.result().any()
 

@@ -1,5 +1,6 @@
 """The steps of `npu-check` on the emulated device: right, with broken designs, and with failures of the device."""
 
+import json
 from dataclasses import replace
 from functools import partial
 
@@ -41,7 +42,7 @@ def designs_with(folder, changed, change):
         folder,
         changed.design,
         pack(change(binary.program), artifacts.KERNEL),
-        {(changed.launch.m, changed.launch.n): found.instructions.read_bytes()},
+        {changed.title: found.instructions.read_bytes()},
         target="emulated",
         tools={},
     )
@@ -191,7 +192,7 @@ def test_designs_of_another_version_and_missing_ones_are_listed(tmp_path):
     assert designs.found == f"1 for xdna1 in {tmp_path}"
     assert designs.problem.reason == "2 of the 3 designs of this check are missing"
     manifest = artifacts.find(tmp_path, ONE_CORE).folder / artifacts.MANIFEST
-    manifest.write_text(manifest.read_text().replace('"format": 2', '"format": 1'))
+    manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"format": 1}))
     designs = next(part for part in device_parts(target, tmp_path) if part.name == "designs")
     assert designs.found.startswith("0 for xdna1")
     assert "built by another version of tilewhisper" in designs.problem.reason

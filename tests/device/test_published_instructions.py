@@ -67,7 +67,14 @@ def of_transfer(given):
         given.get("id", 0),
     )
     token = given.get("issue_token") is True
-    parts = transfer(item, DTYPES[given["element"]], Channel(Direction[direction], channel), Choices(), token=token)
+    parts = transfer(
+        item,
+        "ABC".index(item.operand),
+        DTYPES[given["element"]],
+        Channel(Direction[direction], channel),
+        Choices(),
+        token=token,
+    )
     return parts, by_operation(*parts) | {"operand": given.get("operand")}
 
 

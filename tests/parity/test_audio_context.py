@@ -1,12 +1,10 @@
 """Windows with an approximate tail against the same windows in full, on real weights and speech."""
 
-from collections import defaultdict
-
 import pytest
 import torch
 
 from tilewhisper.engine.encoding.audio_context import FULL, MARGIN, AudioContext, whole_positions
-from tilewhisper.engine.routing.router import SiteCount
+from tilewhisper.engine.routing.router import Counts
 from tilewhisper.models.audio import reader
 from tilewhisper.models.audio.log_mel import LogMel
 
@@ -15,7 +13,7 @@ def encode(model, samples, context):
     mel = LogMel(model.n_mels)
     mel.append(samples)
     mel.finish()
-    return model.runtime.encode_window(mel.window(0)[None], mel.content_frames, context, defaultdict(SiteCount)), mel
+    return model.runtime.encode_window(mel.window(0)[None], mel.content_frames, context, Counts()), mel
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 """The routed encoder against transformers' own forward, real weights, real speech."""
 
-from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -8,7 +7,7 @@ import torch
 from conftest import require_weights
 
 from tilewhisper import WhisperModel
-from tilewhisper.engine.routing.router import SiteCount
+from tilewhisper.engine.routing.router import Counts
 from tilewhisper.kernels.cpu.build import why_unavailable
 from tilewhisper.models.audio import reader
 
@@ -73,7 +72,7 @@ def test_threads_that_encode_on_one_model_count_exactly_their_own_calls(oracle, 
         assert len(sites) == 2 + 4 * 8
 
         def work(_):
-            counts = defaultdict(SiteCount)
+            counts = Counts()
             assert torch.equal(model.encode(mel, counts), expected)
             return counts
 

@@ -1,7 +1,6 @@
 """Real weights and speech: words, prompts, batches, the VAD filter, noise; and faster-whisper's calls."""
 
 import inspect
-from collections import defaultdict
 from itertools import pairwise
 
 import jiwer
@@ -12,7 +11,7 @@ import torch
 from tilewhisper import BatchedInferencePipeline, WhisperModel
 from tilewhisper.engine.encoding.audio_context import FULL
 from tilewhisper.engine.errors import OptionError
-from tilewhisper.engine.routing.router import SiteCount
+from tilewhisper.engine.routing.router import Counts
 from tilewhisper.models.audio import reader
 from tilewhisper.models.errors import AudioError
 
@@ -71,7 +70,7 @@ def test_words_with_a_cheap_silence_are_where_they_were(engine, shared):
 
 def test_a_text_as_long_as_the_context_has_times(engine):
     model = engine("tiny.en")
-    encoded = model.runtime.encode_window(torch.zeros(1, 80, 3000), 500, FULL, defaultdict(SiteCount))
+    encoded = model.runtime.encode_window(torch.zeros(1, 80, 3000), 500, FULL, Counts())
     text = [1000] * (model.runtime.text_context - 1)  # all that a decoder fits after start-of-transcript
     times, probabilities = model.runtime.align(
         encoded, model.runtime.project_cross_kv(encoded), 500, "en", "transcribe", text

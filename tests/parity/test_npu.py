@@ -10,8 +10,9 @@ from tilewhisper.engine.commands.main import main
 from tilewhisper.engine.routing.modules import apply_policy
 from tilewhisper.engine.routing.policy import Policy, Rule
 from tilewhisper.kernels import registry
-from tilewhisper.kernels.base import ProductShape, Settings
+from tilewhisper.kernels.base import LayerShape, ProductShape, Settings
 from tilewhisper.kernels.xdna.geometries import XDNA1, find_geometry
+from tilewhisper.kernels.xdna.layer_plan import plan_layer
 from tilewhisper.kernels.xdna.tiling import plan
 from tilewhisper.models.checkpoint import loader
 
@@ -26,6 +27,8 @@ fallback = "torch"
 # Runs of one window of tiny.en under policy `npu`: a canary and q,k,v of layer 0; a canary and out; then two a layer.
 # So layer 2 starts with run 7; a design is rebuilt once, and its second try is run 8.
 HANG_IN_LAYER_2 = "hang:7,8"
+# Under policy `npu-layer`: 19 runs of a check, and 19 a layer. Layer 2 starts with run 58, and its qkv is run 59.
+HANG_IN_WHOLE_LAYER_2 = "hang:59,60"
 
 
 @pytest.fixture
@@ -74,6 +77,47 @@ def test_all_products_of_the_layers_can_run_on_the_emulated_npu(transcribe):
     assert (status, text) == (0, expected)
     for site in report["sites"]:
         assert site["used"] == ({"torch": 1} if site["site"].startswith("conv") else {"npu (emulated)": 1})
+
+
+def test_whole_layers_stay_on_the_emulated_npu_with_one_read_back(transcribe):
+    _, expected, _, _ = transcribe("--policy", "torch")
+    status, text, err, report = transcribe("--policy", "npu-layer", "--npu", "emulated")
+    assert (status, text) == (0, expected)
+    planned = plan_layer(LayerShape(1500, 384, 6, 1536), XDNA1).calls
+    launches = {}
+    for site in report["sites"]:
+        if site["site"].startswith("conv"):
+            assert site["used"] == {"torch": 1}
+            continue
+        assert (site["requested"], site["used"]) == ("npu-layer", {"npu-layer (emulated)": 1})
+        launches[site["launch"]] = (site["device_calls"], site["planned_device_calls"])
+    assert launches == {f"layers.{i}.*": (planned, planned) for i in range(4)}
+    assert (report["windows"], report["device_read_backs"]) == (1, 1)
+    assert f"device: {4 * planned} calls ({4 * planned} planned), 1 read-back in 1 encode" in err
+
+
+def test_a_hang_inside_a_whole_layer_goes_to_the_stated_fallback(transcribe, tmp_path):
+    policy = tmp_path / "with-fallback.toml"
+    policy.write_text(WITH_FALLBACK.replace(".self_attn.*_proj", ".*").replace('"npu"', '"npu-layer"'))
+    _, expected, _, _ = transcribe("--policy", "torch")
+    arguments = ("--policy", str(policy), "--npu", "emulated", "--npu_fault", HANG_IN_WHOLE_LAYER_2)
+    status, text, err, report = transcribe(*arguments)
+    assert (status, text) == (0, expected)
+    used = {site["site"]: site["used"] for site in report["sites"] if site["requested"] == "npu-layer"}
+    assert {name.split(".")[1]: tuple(backends) for name, backends in used.items()} == {
+        "0": ("npu-layer (emulated)",), "1": ("npu-layer (emulated)",), "2": ("torch",), "3": ("torch",)
+    }  # fmt: skip
+    assert report["device_read_backs"] == 1  # of layer 1's result, for the fallback
+    assert "did not answer" in err
+
+
+def test_a_hang_inside_a_whole_layer_without_a_fallback_is_one_clear_line(transcribe):
+    arguments = ("--policy", "npu-layer", "--npu", "emulated", "--npu_fault", HANG_IN_WHOLE_LAYER_2)
+    status, text, err, report = transcribe(*arguments)
+    assert (status, text, report) == (2, "", None)
+    (line,) = err.splitlines()
+    assert line.startswith("tilewhisper: error: layers.2.* failed on 'npu-layer': ")
+    assert "no fallback" in line
 
 
 def test_a_hang_goes_to_the_stated_fallback_and_the_report_names_calls_and_reason(transcribe, tmp_path):

@@ -125,12 +125,11 @@ def test_all_ways_of_transcribing_may_run_at_once(model, clips):
 
 @pytest.mark.parametrize("policy", ["torch", "cpu"])
 def test_encoding_from_threads_counts_each_calls_own_sites(policy):
-    from collections import defaultdict
 
-    from tilewhisper.engine.routing.router import SiteCount
+    from tilewhisper.engine.routing.router import Counts
 
     def count(model):
-        counts = defaultdict(SiteCount)
+        counts = Counts()
         model.encode(torch.zeros(1, 80, 3000), counts)
         return {name: count.calls.total() for name, count in counts.items()}
 

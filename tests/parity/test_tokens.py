@@ -1,6 +1,5 @@
 """Greedy tokens against transformers' own `generate`, over real speech."""
 
-from collections import defaultdict
 from pathlib import Path
 
 import pytest
@@ -9,7 +8,7 @@ import torch
 from tilewhisper.engine.encoding.audio_context import FULL, AudioContext
 from tilewhisper.engine.encoding.states import Encoded
 from tilewhisper.engine.options import TranscriptionOptions
-from tilewhisper.engine.routing.router import SiteCount
+from tilewhisper.engine.routing.router import Counts
 from tilewhisper.models.audio import reader
 from tilewhisper.models.audio.log_mel import content_frames
 
@@ -134,9 +133,7 @@ def test_windows_decoded_together_give_what_they_give_alone(engine, shared):
         mel, content = model.log_mel(samples := reader.decode_audio(clip)), content_frames(len(samples))
         context = FULL if i % 2 else AudioContext("sparse", 4)
         windows.append(
-            model.runtime.project_cross_kv(
-                model.runtime.encode_window(mel[None], content, context, defaultdict(SiteCount))
-            )
+            model.runtime.project_cross_kv(model.runtime.encode_window(mel[None], content, context, Counts()))
         )
     alone = [model.runtime.decode([window], options)[0] for window in windows]
     together = model.runtime.decode(windows, options)

@@ -21,6 +21,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from tilewhisper.kernels import library_cache
 from tilewhisper.kernels.base import BackendUnavailable
 from tilewhisper.kernels.cpu import build as builds
 from tilewhisper.kernels.cpu import compiler as cxx
@@ -73,9 +74,9 @@ def _nothing_loaded(monkeypatch):
 
 @pytest.fixture(autouse=True)
 def _no_folder_of_this_process():
-    builds._folder_of_this_process.cache_clear()
+    library_cache.folder_of_this_process.cache_clear()
     yield
-    builds._folder_of_this_process.cache_clear()
+    library_cache.folder_of_this_process.cache_clear()
 
 
 def links(script: Path) -> int:

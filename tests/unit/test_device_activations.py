@@ -1,7 +1,6 @@
 """Activations that stay on a device: uploads, read-backs and results, with a backend that has memory of its own."""
 
 import copy
-from collections import defaultdict
 
 import pytest
 import torch
@@ -10,7 +9,7 @@ from test_routing import encode, mel, model, rules  # noqa: F401 (fixtures)
 
 from tilewhisper.engine.encoding.encoder import Encoder
 from tilewhisper.engine.routing.modules import apply_policy
-from tilewhisper.engine.routing.router import SiteCount
+from tilewhisper.engine.routing.router import Counts
 from tilewhisper.kernels import registry
 from tilewhisper.kernels.base import Backend, ProductFailed, join_heads, split_heads
 from tilewhisper.kernels.device_tensor import DeviceTensor, to_host
@@ -214,7 +213,7 @@ def test_keys_and_values_of_silence_can_be_read_from_a_device(model):  # noqa: F
     for blocks in (BLOCKS, BLOCKS[:2]):
         device = Device(blocks)
         routed = apply_policy(copy.deepcopy(model), rules(LAYERS), on(device))
-        layer, counts = routed.layers[0], defaultdict(SiteCount)
+        layer, counts = routed.layers[0], Counts()
         with routed.router.counting(counts):
             qkv = layer.qkv(x)
             y = layer.rest(qkv, x, None, None)

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -127,7 +128,7 @@ def a_report(**values) -> RunReport:
         "load": Stage("load", 1, 9.0, 9.0, 9.0), "stages": stages,
         "total": Stage("total", 2, 2.0, 2.5, 1.0), "audio_context": "full", "batch_size": 1, "windows": 1,
             "windows_reencoded": 0, "decoder": DecoderReport("int16", "torch", "no compiler"),
-            "tokens": 25, "tokens_per_second": 50.0,
+            "tokens": 25, "tokens_per_second": 50.0, "device_read_backs": 0,
         "peak_memory_bytes": 512 * 2**20, "machine": machine(),
         "sites": [site_report(plan(name, "K is too long" if name.endswith("2") else None), count)
                   for name, count in counts.items()],
@@ -182,6 +183,15 @@ def test_the_backend_table_shows_requested_and_used_backends_and_the_fallback_re
         ["bf16", "torch", "1", "1", "0.125", "K is too long"],
         ["int16", "torch", "decoder", "", "0.500", "no compiler"],
     ]
+
+
+def test_the_device_line_counts_a_joint_launch_once():
+    assert tables.device_line(a_report()) is None
+    count = SiteCount(Counter(npu=1), device_calls=76, planned_device_calls=76)
+    sites = [replace(site_report(plan(name), count), launch="layers.0.*") for name in ("layers.0.fc1", "layers.0.fc2")]
+    assert tables.device_line(a_report(sites=sites, device_read_backs=1)) == (
+        "device: 76 calls (76 planned), 1 read-back in 1 encode"
+    )
 
 
 def test_the_machine_has_its_processor_threads_and_packages():

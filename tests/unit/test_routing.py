@@ -6,7 +6,6 @@ import itertools
 import threading
 import time
 import weakref
-from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -18,7 +17,7 @@ from tilewhisper.engine.encoding.encoder import Encoder
 from tilewhisper.engine.errors import ModelClosed, PolicyError, RoutingError
 from tilewhisper.engine.routing import operators, policy
 from tilewhisper.engine.routing.modules import RoutedLinear, apply_policy
-from tilewhisper.engine.routing.router import SiteCount
+from tilewhisper.engine.routing.router import Counts
 from tilewhisper.kernels import registry
 from tilewhisper.kernels.base import Backend, BackendUnavailable, ProductFailed, UnknownBackend, Usage
 
@@ -86,7 +85,7 @@ def rules(*entries: tuple[str, str, str | None], default: str = "torch") -> poli
 def encode(model, mel, chosen, create=registry.create):
     """The states, the counts by site, and the routed encoder."""
     routed = apply_policy(model, chosen, create)
-    counts = defaultdict(SiteCount)
+    counts = Counts()
     with routed.router.counting(counts):
         states = Encoder(model.model.encoder, routed)(mel)
     return states, counts, routed
@@ -105,7 +104,7 @@ def test_the_routed_encoder_equals_transformers_own(model, mel):
 def test_transformers_own_forward_runs_through_the_swapped_layers(model, mel):
     before = model.model.encoder(mel).last_hidden_state
     routed = apply_policy(model, rules(default="bf16"))
-    counts = defaultdict(SiteCount)
+    counts = Counts()
     with routed.router.counting(counts):
         after = model.model.encoder(mel).last_hidden_state
     assert not torch.equal(before, after)
@@ -308,7 +307,7 @@ def test_threads_that_share_a_model_count_exactly_their_own_calls(model, mel, na
     expected, ready = encoder(mel), threading.Barrier(4)
 
     def work(times):
-        counts = defaultdict(SiteCount)
+        counts = Counts()
         ready.wait()
         for _ in range(times):
             with routed.router.counting(counts):
@@ -340,7 +339,7 @@ class MeteredBackend(TroubledBackend):
     def _run(self):
         before = self._usage
         time.sleep(1e-4)
-        self._usage = Usage(before.calls + 3, before.device_seconds + 1.0)
+        self._usage = before + Usage(calls=3, device_seconds=1.0)
 
 
 def test_threads_that_share_a_device_count_exactly_its_work_for_them(model, mel):
@@ -353,7 +352,7 @@ def test_threads_that_share_a_device_count_exactly_its_work_for_them(model, mel)
     encoder = Encoder(model.model.encoder, routed)
 
     def work(_):
-        counts = defaultdict(SiteCount)
+        counts = Counts()
         ready.wait()
         with routed.router.counting(counts):
             encoder(mel)
@@ -369,7 +368,7 @@ def test_threads_that_share_a_device_count_exactly_its_work_for_them(model, mel)
 def test_counts_inside_counts_go_to_the_inner_ones_of_the_same_router(model, mel):
     other = apply_policy(copy.deepcopy(model), rules())
     routed = apply_policy(model, rules())
-    outer, inner, others = (defaultdict(SiteCount) for _ in range(3))
+    outer, inner, others = (Counts() for _ in range(3))
     with routed.router.counting(outer):
         with routed.router.counting(inner), other.router.counting(others):
             Encoder(model.model.encoder, routed)(mel)

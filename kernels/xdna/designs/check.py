@@ -20,8 +20,9 @@ from math import prod
 from pathlib import PurePosixPath, PureWindowsPath
 from typing import Any
 
-from tilewhisper.kernels.base import ProductShape, UnsupportedShape
-from tilewhisper.kernels.xdna.array import Device, Geometry, Tile
+from tilewhisper.kernels.xdna.array import Device
+from tilewhisper.kernels.xdna.designs.configuration import structure_of
+from tilewhisper.kernels.xdna.designs.plan_of_text import read_plan
 from tilewhisper.kernels.xdna.designs.reader import DesignError, ReadDesign, read
 from tilewhisper.kernels.xdna.designs.structure import (
     MEMORY_ROW,
@@ -36,12 +37,9 @@ from tilewhisper.kernels.xdna.designs.structure import (
     Release,
     Structure,
     steps_of,
-    structure_of,
 )
 from tilewhisper.kernels.xdna.devices import DEVICES
 from tilewhisper.kernels.xdna.sequence import Descriptor, finish, runtime_sequence
-from tilewhisper.kernels.xdna.tile_plan import TilePlan
-from tilewhisper.kernels.xdna.tiling import plan
 
 _CHANNELS = {SHIM_ROW: 2, MEMORY_ROW: 6}
 _CORE_CHANNELS = 2
@@ -59,40 +57,6 @@ def check(text: str) -> None:
         raise DesignError(first)
 
 
-def read_plan(design: ReadDesign) -> TilePlan:
-    """The plan of the product that a text computes. Raises DesignError if there is none."""
-    s = design.structure
-    blocks = [block.shape for function in s.functions if len(function.arguments) == 3 for block in function.arguments]
-    if len(blocks) != 3 or len(s.arguments) != 3 or any(len(shape) != 2 for shape in (*blocks, *_shapes(s))):
-        raise DesignError("expected one product of two matrices, with core tiles and operands of two dimensions")
-    (m, k), (k_of_b, n), _ = blocks
-    (rows, depth), (_, columns), _ = _shapes(s)
-    core = Tile(m, k, n)
-    geometry = Geometry(
-        name="the design's",
-        summary="read from a text",
-        devices=(s.device,),
-        rows=len({c.place.row for c in s.cores}),
-        columns=len({c.place.column for c in s.cores}),
-        core_tiles=(core,),
-        dtype_in=s.arguments[0].dtype,
-        dtype_out=s.arguments[2].dtype,
-    )
-    if k != k_of_b or not s.cores:
-        raise DesignError(f"cannot multiply core tiles {blocks} on {len(s.cores)} cores")
-    try:
-        found = plan(ProductShape(1, rows, depth, columns), geometry, DEVICES[s.device])
-    except UnsupportedShape as broken:
-        raise DesignError(str(broken)) from broken
-    if found.launch != Tile(rows, depth, columns):
-        raise DesignError(f"operands must be padded to {found.launch}, got {Tile(rows, depth, columns)}")
-    return found
-
-
-def _shapes(structure: Structure) -> tuple[tuple[int, ...], ...]:
-    return tuple(block.shape for block in structure.arguments)
-
-
 def _plan_reasons(design: ReadDesign) -> Reasons:
     """Differences between the text and the design of its plan."""
     required_plan = read_plan(design)
@@ -107,7 +71,7 @@ def _kernels(structure: Structure) -> MicroKernels:
     """The text's micro-kernels, whose place a plan leaves open."""
     path = structure.functions[0].object_file
     kind = PureWindowsPath if PureWindowsPath(path).is_absolute() else PurePosixPath
-    return MicroKernels(kind(path).parent, separate_zero="zero" in {function.name for function in structure.functions})
+    return MicroKernels(kind(path).parent)
 
 
 def _differences(part: str, required: Iterable[Any], found: Iterable[Any]) -> Reasons:
@@ -142,7 +106,10 @@ def _own_reasons(design: ReadDesign, device: Device) -> Reasons:
 
 
 def _symbol_reasons(structure: Structure, fifos: dict[str, Fifo]) -> Reasons:
-    names = Counter([*(function.name for function in structure.functions), *(f.name for f in structure.fifos)])
+    buffers = (buffer.name for core in structure.cores for buffer in core.buffers)
+    names = Counter(
+        [*(function.name for function in structure.functions), *(f.name for f in structure.fifos), *buffers]
+    )
     for name, count in names.items():
         if count > 1:
             yield f"@{name} is defined {count} times"
@@ -211,6 +178,8 @@ def _link_reasons(link: Link, fifos: dict[str, Fifo]) -> Reasons:
 
 def _core_reasons(core: Core, structure: Structure, fifos: dict[str, Fifo]) -> Reasons:
     functions = {function.name: function for function in structure.functions}
+    own = {buffer.name: buffer.block for buffer in core.buffers}
+    blocks = {name: fifo.block for name, fifo in fifos.items()} | own
     acquired: set[str] = set()
     for step in steps_of(core.program):
         match step:
@@ -223,7 +192,8 @@ def _core_reasons(core: Core, structure: Structure, fifos: dict[str, Fifo]) -> R
                 acquired ^= {name}
             case Call(name, arguments):
                 required = functions[name].arguments if name in functions else ()
-                if required != tuple(fifos[fifo].block for fifo in arguments) or not acquired.issuperset(arguments):
+                available = acquired | own.keys()
+                if not available.issuperset(arguments) or required != tuple(blocks[name] for name in arguments):
                     yield f"the core at {core.place} calls {name} on objects of a wrong type or without acquiring them"
     if acquired:
         yield f"the core at {core.place} never releases {', '.join(sorted(acquired))}"
@@ -232,7 +202,8 @@ def _core_reasons(core: Core, structure: Structure, fifos: dict[str, Fifo]) -> R
 def _memory_reasons(structure: Structure, fifos: dict[str, Fifo], device: Device) -> Reasons:
     for core in structure.cores:
         ends = [fifo for fifo in structure.fifos if core.place in (fifo.producer, *fifo.consumers)]
-        needed = core.stack_bytes + sum(fifo.depth * fifo.block.size for fifo in ends)
+        held = sum(buffer.block.size for buffer in core.buffers)
+        needed = core.stack_bytes + held + sum(fifo.depth * fifo.block.size for fifo in ends)
         if needed > device.l1_bytes:
             yield f"the core at {core.place} needs {needed:,} bytes of L1 with its stack, and has {device.l1_bytes:,}"
     # The FIFOs on both sides of a link share the same buffers.
@@ -255,7 +226,7 @@ def _channel_reasons(structure: Structure) -> Reasons:
 
 
 def _sequence_reasons(design: ReadDesign, device: Device) -> Reasons:
-    sizes = dict(zip("ABC", (block.elements for block in design.structure.arguments), strict=True))
+    sizes = dict(zip(design.operands, (block.elements for block in design.structure.arguments), strict=True))
     busy: dict[int, list[Descriptor]] = {}
     for item in design.sequence:
         running = busy.setdefault(item.column, [])
@@ -273,10 +244,10 @@ def _sequence_reasons(design: ReadDesign, device: Device) -> Reasons:
             yield f"{title} is reused before a wait has freed it"
         if sum(other.operand == item.operand for other in running) >= device.task_queue:
             yield (
-                f"{title} is lost: the queue of its channel holds {device.task_queue} transfers; wait for an earlier C "
-                "before it"
+                f"{title} is lost: the queue of its channel holds {device.task_queue} transfers; wait for an earlier "
+                "result before it"
             )
         running.append(item)
     for column, running in busy.items():
         if any(item.direction == "from array" for item in running):
-            yield f"no wait for the last C of column {column}"
+            yield f"no wait for the last result of column {column}"

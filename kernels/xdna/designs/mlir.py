@@ -9,16 +9,18 @@ No text of this file has been compiled by mlir-aie yet.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 
 from tilewhisper.kernels.xdna.designs.check import check
+from tilewhisper.kernels.xdna.designs.configuration import structure_of
 from tilewhisper.kernels.xdna.designs.names import DEVICES, PORTS, TYPES, Port
 from tilewhisper.kernels.xdna.designs.spellings import SPELLINGS, Spelling
 from tilewhisper.kernels.xdna.designs.structure import (
     Acquire,
     Block,
+    Buffer,
     Call,
     Core,
     Fifo,
@@ -31,27 +33,28 @@ from tilewhisper.kernels.xdna.designs.structure import (
     Step,
     Structure,
     shim_fifo,
-    structure_of,
 )
-from tilewhisper.kernels.xdna.sequence import OPERANDS, Descriptor, Instruction, Wait, runtime_sequence
-from tilewhisper.kernels.xdna.tile_plan import TilePlan
+from tilewhisper.kernels.xdna.sequence import Descriptor, Instruction, Plan, Wait, runtime_sequence
 
 __all__ = ["check", "generate"]
 
 Lines = Iterator[str]
 
 
-def generate(plan: TilePlan, kernels: MicroKernels | None = None, spelling: Spelling = SPELLINGS["1.3"]) -> str:
+def generate(plan: Plan, kernels: MicroKernels | None = None, spelling: Spelling = SPELLINGS["1.3"]) -> str:
     """The module for one launch of the plan; None: the micro-kernels are in the current folder."""
     structure = structure_of(plan, kernels or MicroKernels(Path.cwd()))
+    buffers = [(core.place, buffer) for core in structure.cores for buffer in core.buffers]
     blocks = {fifo.name: fifo.block for fifo in structure.fifos}
+    blocks |= {buffer.name: buffer.block for _, buffer in buffers}
     body = chain(
         chain.from_iterable(map(_function, structure.functions)),
         map(_tile, structure.tiles),
         map(_fifo, structure.fifos),
         map(_link, structure.links),
+        (_buffer(place, buffer) for place, buffer in buffers),
         chain.from_iterable(_core(core, blocks, spelling) for core in structure.cores),
-        _sequence(structure, runtime_sequence(plan)),
+        _sequence(structure, runtime_sequence(plan), [operand.name for operand in plan.design.operands]),
         ('"aie.end"() : () -> ()',),
     )
     device = (
@@ -95,6 +98,11 @@ def _link(link: Link) -> str:
     )
 
 
+def _buffer(place: Place, buffer: Buffer) -> str:
+    name, type_ = buffer.name, _type(buffer.block)
+    return f'%{name} = "aie.buffer"({_at(place)}) <{{sym_name = "{name}"}}> : (index) -> {type_}'
+
+
 def _core(core: Core, blocks: dict[str, Block], spelling: Spelling) -> Lines:
     yield (
         f'%core_{core.place.column}_{core.place.row} = "aie.core"({_at(core.place)}) '
@@ -121,9 +129,9 @@ def _steps(program: Iterable[Step], blocks: dict[str, Block], spelling: Spelling
                 yield "}) : (index, index, index) -> ()"
             case Acquire(fifo, port):
                 yield from _acquire(fifo, port, _type(blocks[fifo]), spelling)
-            case Call(function, fifos):
-                arguments = ", ".join(f"%{fifo}" for fifo in fifos)
-                types = ", ".join(_type(blocks[fifo]) for fifo in fifos)
+            case Call(function, names):
+                arguments = ", ".join(f"%{name}" for name in names)
+                types = ", ".join(_type(blocks[name]) for name in names)
                 yield f'"func.call"({arguments}) <{{callee = @{function}}}> : ({types}) -> ()'
             case Release(fifo, port):
                 yield f'"aie.objectfifo.release"() <{{{_use(fifo, port)}, size = 1 : i32}}> : () -> ()'
@@ -138,9 +146,9 @@ def _acquire(fifo: str, port: Port, block: str, spelling: Spelling) -> Lines:
     yield f'%{fifo} = "aie.objectfifo.subview.access"(%{fifo}_view) <{{index = 0 : i32}}> : ({view}) -> {block}'
 
 
-def _sequence(structure: Structure, sequence: Iterable[Instruction]) -> Lines:
+def _sequence(structure: Structure, sequence: Iterable[Instruction], operands: Sequence[str]) -> Lines:
     sequence = tuple(sequence)
-    types = dict(zip(OPERANDS, map(_type, structure.arguments), strict=True))
+    types = dict(zip(operands, map(_type, structure.arguments), strict=True))
     tokens = {item.operand for item in sequence if isinstance(item, Wait)}
     yield '"aie.runtime_sequence"() <{sym_name = "sequence"}> ({'
     yield f"^body({', '.join(f'%{operand}: {type_}' for operand, type_ in types.items())}):"

@@ -19,6 +19,7 @@ from tilewhisper.kernels.xdna.designs.structure import (
     SHIM_ROW,
     Acquire,
     Block,
+    Buffer,
     Call,
     Core,
     Fifo,
@@ -31,7 +32,7 @@ from tilewhisper.kernels.xdna.designs.structure import (
     Step,
     Structure,
 )
-from tilewhisper.kernels.xdna.sequence import OPERANDS, Descriptor, Instruction, Operand, Wait
+from tilewhisper.kernels.xdna.sequence import Descriptor, Instruction, Wait
 
 if TYPE_CHECKING:
     from xdsl.context import Context
@@ -55,6 +56,8 @@ class ReadDesign:
 
     structure: Structure
     sequence: tuple[Instruction, ...]
+    operands: tuple[str, ...]
+    """The names of the sequence's arguments."""
 
 
 def read(text: str) -> ReadDesign:
@@ -147,7 +150,8 @@ def _only(operations: _Operations, name: str) -> Operation:
 
 def _design(device: Operation, inside: _Operations) -> ReadDesign:
     known = {
-        "func.func", "aie.tile", "aie.objectfifo", "aie.objectfifo.link", "aie.core", "aie.runtime_sequence", "aie.end",
+        "func.func", "aie.tile", "aie.objectfifo", "aie.objectfifo.link", "aie.buffer", "aie.core",
+        "aie.runtime_sequence", "aie.end",
     }  # fmt: skip
     if strange := next((name for name, _ in inside if name not in known), None):
         raise DesignError(f"{strange} is not allowed in a design")
@@ -157,7 +161,9 @@ def _design(device: Operation, inside: _Operations) -> ReadDesign:
     places = {tile.results[0]: Place(_integer(tile, "col"), _integer(tile, "row")) for tile in _of(inside, "aie.tile")}
     fifos = tuple(_fifo(operation, places) for operation in _of(inside, "aie.objectfifo"))
     by_name = {fifo.name: fifo for fifo in fifos}
+    buffers = {operation.results[0]: _buffer(operation, places) for operation in _of(inside, "aie.buffer")}
     launch = _only(inside, "aie.runtime_sequence").regions[0].block
+    sequence, operands = _sequence(launch, by_name)
     return ReadDesign(
         Structure(
             device=_DEVICE_NAMES[number],
@@ -165,10 +171,11 @@ def _design(device: Operation, inside: _Operations) -> ReadDesign:
             tiles=tuple(places.values()),
             fifos=fifos,
             links=tuple(map(_link, _of(inside, "aie.objectfifo.link"))),
-            cores=tuple(_core(operation, places, by_name) for operation in _of(inside, "aie.core")),
+            cores=tuple(_core(operation, places, by_name, buffers) for operation in _of(inside, "aie.core")),
             arguments=tuple(_block(argument.type) for argument in launch.args),
         ),
-        tuple(_sequence(launch, by_name)),
+        sequence,
+        operands,
     )
 
 
@@ -200,17 +207,32 @@ def _link(operation: Operation) -> Link:
     )
 
 
-def _core(operation: Operation, places: Mapping[Any, Place], fifos: Mapping[str, Fifo]) -> Core:
+_PlacedBuffer = tuple[Place, Buffer]
+
+
+def _buffer(operation: Operation, places: Mapping[Any, Place]) -> _PlacedBuffer:
+    return places[operation.operands[0]], Buffer(_text(operation, "sym_name"), _block(operation.results[0].type))
+
+
+def _core(
+    operation: Operation,
+    places: Mapping[Any, Place],
+    fifos: Mapping[str, Fifo],
+    buffers: Mapping[Any, _PlacedBuffer],
+) -> Core:
     place = places[operation.operands[0]]
+    own = {value: buffer for value, (at, buffer) in buffers.items() if at == place}
+    names = {value: buffer.name for value, buffer in own.items()}
     return Core(
         place,
-        tuple(_steps(operation.regions[0].block, place, fifos, {})),
+        tuple(_steps(operation.regions[0].block, place, fifos, names)),
         _integer(operation, "stack_size"),
+        tuple(own.values()),
     )
 
 
 def _steps(block: Any, place: Place, fifos: Mapping[str, Fifo], acquired: dict[Any, str]) -> Iterator[Step]:
-    """`acquired`: the value of each acquired object -> its FIFO."""
+    """`acquired`: the value of each acquired object -> its FIFO, and of each buffer of the core -> its name."""
     for name, operation in _operations(block.ops):
         match name:
             case "aie.objectfifo.acquire" | "aie.objectfifo.release":
@@ -247,28 +269,35 @@ def _acquired_or_released(operation: Operation) -> int:
     return _integer(operation, "size")
 
 
-def _sequence(block: Any, fifos: Mapping[str, Fifo]) -> Iterator[Instruction]:
-    arguments: dict[Any, Operand] = dict(zip(block.args, OPERANDS, strict=True))
-    operands: dict[str, Operand] = {}
-    for name, operation in _operations(block.ops):
-        match name:
+def _sequence(block: Any, fifos: Mapping[str, Fifo]) -> tuple[tuple[Instruction, ...], tuple[str, ...]]:
+    """The instructions, and the operand of each argument: the shim FIFOs are named by them."""
+    found: list[Instruction] = []
+    names: dict[Any, str] = {}
+    started: set[str] = set()
+    for kind, operation in _operations(block.ops):
+        match kind:
             case "aiex.npu.dma_memcpy_nd":
-                fifo, operand = _symbol(operation, "metadata"), arguments[operation.operands[0]]
+                fifo, argument = _symbol(operation, "metadata"), operation.operands[0]
                 _expect_fifo(fifo, fifos, "a transfer")
-                if operands.setdefault(fifo, operand) != operand:
-                    raise DesignError(f"{fifo} carries both {operands[fifo]} and {operand}")
-                yield _descriptor(operation, operand, fifos[fifo])
+                operand = fifo.partition("_shim_")[0]
+                if names.setdefault(argument, operand) != operand:
+                    raise DesignError(f"{fifo} carries the argument that is {names[argument]} elsewhere")
+                started.add(fifo)
+                found.append(_descriptor(operation, operand, fifos[fifo]))
             case "aiex.npu.dma_wait":
                 fifo = _symbol(operation, "symbol")
                 _expect_fifo(fifo, fifos, "a wait")
-                if fifo not in operands:
+                if fifo not in started:
                     raise DesignError(f"a wait for {fifo} before any transfer through it")
-                yield Wait(_shim(fifos[fifo]).column, operands[fifo])
+                found.append(Wait(_shim(fifos[fifo]).column, fifo.partition("_shim_")[0]))
             case _:
-                raise DesignError(f"{name} is not allowed in the runtime sequence")
+                raise DesignError(f"{kind} is not allowed in the runtime sequence")
+    if len(set(names.values())) != len(names) or not all(argument in names for argument in block.args):
+        raise DesignError("each argument of the runtime sequence must be one operand")
+    return tuple(found), tuple(names[argument] for argument in block.args)
 
 
-def _descriptor(operation: Operation, operand: Operand, fifo: Fifo) -> Descriptor:
+def _descriptor(operation: Operation, operand: str, fifo: Fifo) -> Descriptor:
     """A transfer; its offsets are multiples of its strides."""
     offsets, sizes, strides = (
         tuple(_get(operation, f"static_{name}").get_values()) for name in ("offsets", "sizes", "strides")

@@ -1,9 +1,6 @@
-"""The array's configuration for one launch of a `TilePlan`: tiles, object FIFOs, links and core programs. Data only.
+"""The array's configuration for one launch: tiles, object FIFOs, links, buffers and core programs. Data only.
 
-    DDR -> shim tile -> memory tile -> cores      A: a FIFO per row of cores, B: a FIFO per column, both broadcast
-    cores -> memory tile -> shim tile -> DDR      C: a FIFO per core, joined in the column's memory tile
-
-`structure_of` derives it from a plan, `reader` reads it from a text, and `check` compares the two. Sizes, strides and
+`configuration` derives it from a plan, `reader` reads it from a text, and `check` compares the two. Sizes, strides and
 offsets are in elements, outermost first. Knows neither the syntax nor the host's instruction stream (`xdna.sequence`).
 """
 
@@ -16,10 +13,7 @@ from pathlib import PurePath
 from typing import NamedTuple
 
 from tilewhisper.kernels.xdna.array import DTYPE_BYTES, Tile
-from tilewhisper.kernels.xdna.designs.names import TYPES, Port
-from tilewhisper.kernels.xdna.sequence import a_column, a_rows
-from tilewhisper.kernels.xdna.tile_plan import TilePlan
-from tilewhisper.kernels.xdna.transfers import transfers
+from tilewhisper.kernels.xdna.designs.names import Port
 
 SHIM_ROW, MEMORY_ROW, FIRST_CORE_ROW = 0, 1, 2
 DEPTH = 2
@@ -92,11 +86,19 @@ class Release:
 
 
 @dataclass(frozen=True)
+class Buffer:
+    """Memory of a core that no transfer touches."""
+
+    name: str
+    block: Block
+
+
+@dataclass(frozen=True)
 class Call:
-    """A call of an external function on the objects acquired from these FIFOs."""
+    """A call of an external function on the objects acquired from FIFOs, and on the core's buffers, by name."""
 
     function: str
-    fifos: tuple[str, ...]
+    arguments: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -113,6 +115,7 @@ class Core:
     place: Place
     program: tuple[Step, ...]
     stack_bytes: int
+    buffers: tuple[Buffer, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -130,14 +133,10 @@ class MicroKernels:
     """Where the compiled micro-kernels of a design are."""
 
     folder: PurePath
-    separate_zero: bool = False
-    """The function that clears C is `zero`, in an object file of its own; else it is in the product's."""
 
-    def product_file(self, core: Tile) -> PurePath:
-        return self.folder / f"mm_{core}.o"
-
-    def zero_file(self, core: Tile) -> PurePath:
-        return self.folder / f"zero_{core.m}x{core.n}.o" if self.separate_zero else self.product_file(core)
+    def function(self, name: str, arguments: tuple[Block, ...], size: Tile | int) -> Function:
+        """A function compiled for this core tile or row width, in an object file of its own."""
+        return Function(name, arguments, (self.folder / f"{name}_{size}.o").as_posix())
 
 
 @dataclass(frozen=True)
@@ -149,39 +148,7 @@ class Structure:
     links: tuple[Link, ...]
     cores: tuple[Core, ...]
     arguments: tuple[Block, ...]
-    """The runtime sequence's arguments: the buffers of A, B and C."""
-
-
-def structure_of(plan: TilePlan, kernels: MicroKernels) -> Structure:
-    """The configuration that a plan needs."""
-    g, core, launch = plan.geometry, plan.core, plan.launch
-    a, b = Block((core.m, core.k), g.dtype_in), Block((core.k, core.n), g.dtype_in)
-    c = Block((core.m, core.n), g.dtype_out)
-    zero_name = "zero" if kernels.separate_zero else f"zero_{TYPES[g.dtype_out]}"
-    zero = Function(zero_name, (c,), kernels.zero_file(core).as_posix())
-    matmul_name = f"matmul_{TYPES[g.dtype_in]}_{TYPES[g.dtype_out]}"
-    matmul = Function(matmul_name, (a, b, c), kernels.product_file(core).as_posix())
-    return Structure(
-        device=plan.device.name,
-        functions=(zero, matmul),
-        tiles=tuple(Place(column, row) for row in range(FIRST_CORE_ROW + g.rows) for column in range(g.columns)),
-        fifos=(*_fifos_of_a(plan, a), *_fifos_of_b(plan, b), *_fifos_of_c(plan, c)),
-        links=tuple(_links(plan, a, c)),
-        cores=tuple(
-            Core(
-                _core(column, row),
-                _program(row, column, launch.k // core.k, zero, matmul),
-                plan.device.stack_bytes,
-            )
-            for row in range(g.rows)
-            for column in range(g.columns)
-        ),
-        arguments=(
-            Block((launch.m, launch.k), g.dtype_in),
-            Block((launch.k, launch.n), g.dtype_in),
-            Block((launch.m, launch.n), g.dtype_out),
-        ),
-    )
+    """The runtime sequence's arguments: the buffer of each operand."""
 
 
 def shim_fifo(operand: str, column: int) -> str:
@@ -197,80 +164,16 @@ def steps_of(program: tuple[Step, ...]) -> Iterator[Step]:
             yield from steps_of(step.body)
 
 
-def _row_of_a(row: int) -> str:
-    return f"A_row_{row}"
-
-
-def _column_of_b(column: int) -> str:
-    return f"B_column_{column}"
-
-
-def _core_of_c(row: int, column: int) -> str:
-    return f"C_core_{row}_{column}"
-
-
-def _core(column: int, row: int) -> Place:
+def core_place(column: int, row: int) -> Place:
+    """The place of a core, by its row among the cores."""
     return Place(column, FIRST_CORE_ROW + row)
 
 
-def _layout(plan: TilePlan, operand: str) -> Layout:
-    (found,) = (t for t in transfers(plan) if (t.operand, t.at) == (operand, "memory tile"))
-    return tuple(zip(found.sizes, found.strides, strict=True))
+def tiles_of(rows: int, columns: int) -> tuple[Place, ...]:
+    """The shim tiles, the memory tiles and the cores in use."""
+    return tuple(Place(column, row) for row in range(FIRST_CORE_ROW + rows) for column in range(columns))
 
 
-def _fifos_of_a(plan: TilePlan, block: Block) -> Iterator[Fifo]:
-    g = plan.geometry
-    for column in range(g.columns):
-        if rows := a_rows(column, g):
-            joined = Block((len(rows) * block.elements,), block.dtype)
-            yield Fifo(shim_fifo("A", column), Place(column, SHIM_ROW), (Place(column, MEMORY_ROW),), joined)
-    for row in range(g.rows):
-        cores = tuple(_core(column, row) for column in range(g.columns))
-        yield Fifo(_row_of_a(row), Place(a_column(row, g), MEMORY_ROW), cores, block, _layout(plan, "A"))
-
-
-def _fifos_of_b(plan: TilePlan, block: Block) -> Iterator[Fifo]:
-    g = plan.geometry
-    for column in range(g.columns):
-        shim, memory = Place(column, SHIM_ROW), Place(column, MEMORY_ROW)
-        cores = tuple(_core(column, row) for row in range(g.rows))
-        yield Fifo(shim_fifo("B", column), shim, (memory,), Block((block.elements,), block.dtype))
-        yield Fifo(_column_of_b(column), memory, cores, block, _layout(plan, "B"))
-
-
-def _fifos_of_c(plan: TilePlan, block: Block) -> Iterator[Fifo]:
-    g = plan.geometry
-    joined = Block((g.rows * block.elements,), block.dtype)
-    for column in range(g.columns):
-        shim, memory = Place(column, SHIM_ROW), Place(column, MEMORY_ROW)
-        for row in range(g.rows):
-            yield Fifo(_core_of_c(row, column), _core(column, row), (memory,), block)
-        yield Fifo(shim_fifo("C", column), memory, (shim,), joined, _layout(plan, "C"))
-
-
-def _links(plan: TilePlan, a: Block, c: Block) -> Iterator[Link]:
-    g = plan.geometry
-    for column in range(g.columns):
-        if rows := a_rows(column, g):
-            yield Link((shim_fifo("A", column),), tuple(map(_row_of_a, rows)), output_offsets=_offsets(len(rows), a))
-        yield Link((shim_fifo("B", column),), (_column_of_b(column),))
-        cores = tuple(_core_of_c(row, column) for row in range(g.rows))
-        yield Link(cores, (shim_fifo("C", column),), input_offsets=_offsets(g.rows, c))
-
-
-def _offsets(count: int, block: Block) -> tuple[int, ...]:
-    """Offsets of the parts; mlir-aie expects none for a single part."""
+def part_offsets(count: int, block: Block) -> tuple[int, ...]:
+    """Offsets of the parts of a joined object; mlir-aie expects none for a single part."""
     return tuple(i * block.elements for i in range(count)) if count > 1 else ()
-
-
-def _program(row: int, column: int, k_steps: int, zero: Function, matmul: Function) -> tuple[Step, ...]:
-    a, b, c = _row_of_a(row), _column_of_b(column), _core_of_c(row, column)
-    step = (
-        Acquire(a, "consume"),
-        Acquire(b, "consume"),
-        Call(matmul.name, (a, b, c)),
-        Release(a, "consume"),
-        Release(b, "consume"),
-    )
-    tile = (Acquire(c, "produce"), Call(zero.name, (c,)), Loop(k_steps, step), Release(c, "produce"))
-    return (Loop(FOREVER, tile),)

@@ -13,11 +13,13 @@ import hashlib
 import json
 import struct
 from dataclasses import asdict, dataclass
+from typing import Any
 from uuid import UUID, uuid5
 
 from tilewhisper.kernels.xdna.array import Tile
-from tilewhisper.kernels.xdna.emulated.program import Layout, Program
-from tilewhisper.kernels.xdna.tile_plan import Design
+from tilewhisper.kernels.xdna.artifacts import design_from_json
+from tilewhisper.kernels.xdna.emulated.program import Layout, ProductProgram, Program, RowProgram
+from tilewhisper.kernels.xdna.row_plan import RowDesign
 
 _MAGIC = b"xclbin2\0"
 _HEADER = struct.Struct("<8s16sI32s")
@@ -51,19 +53,19 @@ def unpack(data: bytes) -> Binary:
     if magic != _MAGIC or len(payload) != length or hashlib.sha256(payload).digest() != digest:
         raise ValueError("not a container of the emulated device, or a damaged one")
     content = json.loads(payload)
-    program = content["program"]
-    design = program["design"]
-    return Binary(
-        uuid=UUID(bytes=uuid),
-        kernel=content["kernel"],
-        arguments=content["arguments"],
-        program=Program(
-            design=Design(**{**design, "core": Tile(**design["core"])}),
-            micro=Tile(**program["micro"]),
-            a=_layout(program["a"]),
-            b=_layout(program["b"]),
-            c=_layout(program["c"]),
-        ),
+    return Binary(UUID(bytes=uuid), content["kernel"], content["arguments"], _program(content["program"]))
+
+
+def _program(data: dict[str, Any]) -> Program:
+    design = design_from_json(data["design"])
+    if isinstance(design, RowDesign):
+        return RowProgram(design)
+    return ProductProgram(
+        design=design,
+        micro=Tile(**data["micro"]),
+        a=_layout(data["a"]),
+        b=_layout(data["b"]),
+        c=_layout(data["c"]),
     )
 
 

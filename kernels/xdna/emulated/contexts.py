@@ -12,6 +12,8 @@ from tilewhisper.kernels.xdna.emulated.container import Binary, unpack
 from tilewhisper.kernels.xdna.emulated.machine import Context
 from tilewhisper.kernels.xdna.emulated.surface import xrt_info_device
 
+_INSTRUCTIONS = 1
+
 
 class Uuid(Bound):
     public_name = "uuid"
@@ -130,5 +132,5 @@ class Kernel(Bound):
 
 
 def group_of(argument: int) -> int:
-    """The memory group of an argument: each has its own here, so that every mix-up has an effect."""
-    return (1 << 16) + argument
+    """The memory group of an argument: mlir-aie's xclbins have one for the instructions and one for all buffers."""
+    return (1 << 16) + (1 if argument == _INSTRUCTIONS else 0)

@@ -8,10 +8,10 @@ from pathlib import Path
 
 from tilewhisper.kernels.base import BackendUnavailable
 from tilewhisper.kernels.xdna import artifacts
-from tilewhisper.kernels.xdna.artifacts import MN, Artifact
+from tilewhisper.kernels.xdna.artifacts import Artifact
 from tilewhisper.kernels.xdna.emulated.build import build
 from tilewhisper.kernels.xdna.emulated.pyxrt import Faults
-from tilewhisper.kernels.xdna.tile_plan import Design, TilePlan
+from tilewhisper.kernels.xdna.sequence import AnyDesign, Plan
 
 
 class DesignsOnDemand:
@@ -22,13 +22,13 @@ class DesignsOnDemand:
 
     def __init__(self) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="tilewhisper-emulated-")
-        self._plans: defaultdict[Design, dict[MN, TilePlan]] = defaultdict(dict)
+        self._plans: defaultdict[AnyDesign, dict[str, Plan]] = defaultdict(dict)
 
-    def __call__(self, plan: TilePlan) -> Artifact:
-        plans, launch = self._plans[plan.design], (plan.launch.m, plan.launch.n)
+    def __call__(self, plan: Plan) -> Artifact:
+        plans = self._plans[plan.design]
         folder = Path(self._folder.name)
-        if launch not in plans:
-            plans[launch] = plan
+        if plan.title not in plans:
+            plans[plan.title] = plan
             build(tuple(plans.values()), folder)
         return artifacts.find(folder, plan, target="emulated")
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tilewhisper.kernels.xdna.array import Tile
+from tilewhisper.kernels.xdna.row_plan import RowDesign, RowPlan
+from tilewhisper.kernels.xdna.sequence import Plan
 from tilewhisper.kernels.xdna.tile_plan import Design, TilePlan
 from tilewhisper.kernels.xdna.transfers import transfers
 
@@ -26,8 +28,8 @@ class Layout:
 
 
 @dataclass(frozen=True)
-class Program:
-    """The contents of a binary."""
+class ProductProgram:
+    """A binary that multiplies."""
 
     design: Design
     micro: Tile
@@ -37,8 +39,24 @@ class Program:
     c: Layout
 
 
-def program_of(plan: TilePlan) -> Program:
+@dataclass(frozen=True)
+class RowProgram:
+    """A binary that computes a function of rows."""
+
+    design: RowDesign
+
+
+Program = ProductProgram | RowProgram
+
+
+def program_of(plan: Plan) -> Program:
     """The program of the plan's design."""
+    if isinstance(plan, RowPlan):
+        return RowProgram(plan.design)
+    return product_program_of(plan)
+
+
+def product_program_of(plan: TilePlan) -> ProductProgram:
     at_memory = {t.operand: Layout(t.sizes, t.strides) for t in transfers(plan) if t.at == "memory tile"}
     micro = plan.device.micro_kernels[plan.geometry.dtype_in].tile
-    return Program(plan.design, micro, at_memory["A"], at_memory["B"], at_memory["C"])
+    return ProductProgram(plan.design, micro, at_memory["A"], at_memory["B"], at_memory["C"])

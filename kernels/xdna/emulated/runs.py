@@ -86,8 +86,9 @@ class Run(Bound):
         stream = self._device_memory(_INSTRUCTIONS)
         if length > stream.size:
             raise DeviceFault("instructions are read past their buffer")
-        operands = (self._device_memory(_BUFFERS + place) for place in range(3))
-        self.machine.engine.execute(self._context.binary.program, stream[:length].tobytes(), *operands)
+        program = self._context.binary.program
+        operands = (self._device_memory(_BUFFERS + place) for place in range(len(program.design.operands)))
+        self.machine.engine.execute(program, stream[:length].tobytes(), *operands)
 
     def _device_memory(self, argument: int) -> Bytes:
         reference = self._buffers.get(argument)

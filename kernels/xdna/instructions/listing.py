@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from tilewhisper.kernels.xdna.array import WORD_BYTES
 from tilewhisper.kernels.xdna.instructions.descriptors import descriptor_word, written_descriptor
@@ -34,13 +34,13 @@ from tilewhisper.kernels.xdna.sequence import OPERANDS
 _PATTERN = {"length", "d0_size", "d0_step", "d1_size", "d1_step", "d2_step", "iteration_size", "iteration_step"}
 
 
-def listing(stream: Stream) -> Iterator[str]:
+def listing(stream: Stream, operands: Sequence[str] = OPERANDS) -> Iterator[str]:
     """The header, then each operation with its number. Sizes and steps are in 32-bit words."""
     size = WORD_BYTES * len(encode(stream))
     yield f"{describe_header(stream.header)}: {len(stream.operations):,} operations, {size:,} bytes"
     width = len(str(len(stream.operations)))
     for i, operation in enumerate(stream.operations):
-        yield f"{i:>{width}}  {describe(operation)}"
+        yield f"{i:>{width}}  {describe(operation, operands)}"
 
 
 def describe_header(header: Header) -> str:
@@ -49,14 +49,14 @@ def describe_header(header: Header) -> str:
     return f"{device}, {header.columns} columns x {header.rows} rows"
 
 
-def describe(operation: Operation) -> str:
+def describe(operation: Operation, operands: Sequence[str] = OPERANDS) -> str:
     match operation:
         case BlockWrite() if found := written_descriptor(operation):
             return f"{found[0]}: write {_pattern(found[1])}"
         case BlockWrite(address, values):
             return f"write {len(values)} words at {_register(address)}"
         case AddressPatch(register, argument, offset):
-            name = OPERANDS[argument] if argument < len(OPERANDS) else f"buffer {argument}"
+            name = operands[argument] if argument < len(operands) else f"buffer {argument}"
             return f"{_register(register)}: patch the address of {name} + {offset:,} bytes"
         case Write(address, value) if queue := queue_at(address):
             task = unpack(PUSH, [value])

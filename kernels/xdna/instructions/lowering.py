@@ -1,4 +1,4 @@
-"""The instruction stream of one launch of a `TilePlan`, from the transfers of its runtime sequence.
+"""The instruction stream of one launch, from the transfers of its runtime sequence.
 
 Each transfer becomes three operations: write a shim tile's descriptor, patch the buffer's address into it, push it to
 the queue of its channel. A wait becomes a sync. mlir-aie lowers `dma_memcpy_nd` and `dma_wait` to the same.
@@ -30,16 +30,17 @@ from tilewhisper.kernels.xdna.instructions.registers import (
     Direction,
     queue_address,
 )
-from tilewhisper.kernels.xdna.sequence import OPERANDS, Descriptor, Four, Operand, Wait, a_rows, runtime_sequence
-from tilewhisper.kernels.xdna.tile_plan import TilePlan
+from tilewhisper.kernels.xdna.row_plan import RowPlan
+from tilewhisper.kernels.xdna.sequence import Descriptor, Four, Plan, Wait, a_rows, runtime_sequence
 
 GENERATIONS: Mapping[str, int] = {"xdna1": 3, "xdna2": 4}
 """Device -> its number in a stream's header."""
 
-DIRECTION_OF: Mapping[Operand, Direction] = {"A": Direction.MM2S, "B": Direction.MM2S, "C": Direction.S2MM}
+DIRECTIONS: Mapping[str, Direction] = {"to array": Direction.MM2S, "from array": Direction.S2MM}
 
-ChannelUser = tuple[Operand, bool]
-"""An operand, and whether its column sends A: columns that send the same operands use the same channels."""
+ChannelUser = tuple[str, bool]
+"""An operand, and whether its column has all operands: some columns of a product send no A, and columns that send the
+same operands use the same channels."""
 
 _BURST_OF_256_BYTES = 2
 _TRANSLATED_BUFFERS = 5
@@ -50,15 +51,14 @@ _UNTRANSLATED = 0x80000000
 class Choices:
     """What a compiler is free to choose; the defaults are those of the published streams."""
 
-    channels: Mapping[ChannelUser, int] = field(
-        default_factory=lambda: {("A", True): 0, ("B", True): 1, ("B", False): 0, ("C", True): 0, ("C", False): 0}
-    )
+    channels: Mapping[ChannelUser, int] = field(default_factory=dict)
+    """Those that differ from `usual_channels`."""
     ax_cache: int = 2
     linear: bool = True
     """Write a contiguous pattern as one run without dimensions, as newer releases do."""
 
 
-def stream_of(plan: TilePlan, choices: Choices | None = None) -> Stream:
+def stream_of(plan: Plan, choices: Choices | None = None) -> Stream:
     """The stream of one launch. Raises StreamError if a value does not fit its field."""
     return Stream(header_of(plan.device), tuple(_operations(plan, choices or Choices())))
 
@@ -67,28 +67,47 @@ def header_of(device: Device) -> Header:
     return Header(GENERATIONS[device.name], device.columns, rows=MEMORY_ROW + 1 + device.rows)
 
 
-def _operations(plan: TilePlan, choices: Choices) -> Iterator[Operation]:
-    sequence = runtime_sequence(plan)
-    dtypes = {"A": plan.geometry.dtype_in, "B": plan.geometry.dtype_in, "C": plan.geometry.dtype_out}
+def channel_user(plan: Plan, operand: str, column: int) -> ChannelUser:
+    """Who uses the channel of an operand in a column."""
+    return operand, isinstance(plan, RowPlan) or bool(a_rows(column, plan.geometry))
+
+
+def usual_channels(plan: Plan) -> dict[ChannelUser, int]:
+    """The channels in the order of the operands that a column has, from 0 in each direction."""
+    channels: dict[ChannelUser, int] = {}
+    for complete in (True, False):
+        present = [operand for operand in plan.design.operands if complete or operand.name != "A"]
+        for direction in DIRECTIONS:
+            names = [operand.name for operand in present if operand.direction == direction]
+            channels |= {(name, complete): number for number, name in enumerate(names)}
+    return channels
+
+
+def _operations(plan: Plan, choices: Choices) -> Iterator[Operation]:
+    sequence, operands = runtime_sequence(plan), plan.design.operands
+    numbers = {operand.name: number for number, operand in enumerate(operands)}
+    channels = {**usual_channels(plan), **choices.channels}
     awaited = {item.operand for item in sequence if isinstance(item, Wait)}
     for item in sequence:
-        user = item.operand, bool(a_rows(item.column, plan.geometry))
-        channel = Channel(DIRECTION_OF[item.operand], choices.channels[user])
+        operand = operands[numbers[item.operand]]
+        number = channels[channel_user(plan, item.operand, item.column)]
+        channel = Channel(DIRECTIONS[operand.direction], number)
         if isinstance(item, Wait):
             yield Sync(item.column, SHIM_ROW, channel.direction, channel.number)
         else:
-            yield from transfer(item, dtypes[item.operand], channel, choices, token=item.operand in awaited)
+            token = item.operand in awaited
+            yield from transfer(item, numbers[item.operand], operand.dtype, channel, choices, token=token)
 
 
 def transfer(
-    item: Descriptor, dtype: str, channel: Channel, choices: Choices, *, token: bool
+    item: Descriptor, argument: int, dtype: str, channel: Channel, choices: Choices, *, token: bool
 ) -> tuple[BlockWrite, AddressPatch, Write]:
-    """Write, patch and push the descriptor of one transfer; results always report with a token."""
+    """Write, patch and push the descriptor of one transfer of the buffer `argument`; results always have a token."""
     values = descriptor_values(item.sizes, item.strides, dtype, linear=choices.linear) | {"ax_cache": choices.ax_cache}
     written = descriptor_write(Place(item.column, SHIM_ROW, item.id), values)
     return (
         written,
-        patch(written.address + WORD_BYTES, OPERANDS.index(item.operand), item.offset * DTYPE_BYTES[dtype]),
+        patch(written.address + WORD_BYTES, argument, item.offset * DTYPE_BYTES[dtype]),
         push(item.column, channel, item.id, repeat=item.sizes[0], token=token or channel.direction == Direction.S2MM),
     )
 
