@@ -14,10 +14,11 @@ from tilewhisper.engine.errors import OptionError
 from tilewhisper.engine.tuning.planning import parse_shape
 from tilewhisper.kernels.base import KernelError, Settings
 from tilewhisper.kernels.xdna.emulated.on_demand import parse_fault
+from tilewhisper.kernels.xdna.npu_check.all_steps import run_steps
 from tilewhisper.kernels.xdna.npu_check.other_design import DTYPES, OtherDesign, run_other
 from tilewhisper.kernels.xdna.npu_check.parts import Part, device_parts, failed_device, machine_parts
 from tilewhisper.kernels.xdna.npu_check.privacy import without_private_data
-from tilewhisper.kernels.xdna.npu_check.steps import StepResult, run_steps
+from tilewhisper.kernels.xdna.npu_check.steps import StepResult
 from tilewhisper.kernels.xdna.opening import OpenedNpu, kernels_folder, open_npu
 
 _EMULATED = "The NPU is emulated: times are this CPU's, and nothing below is about a real NPU."

@@ -14,7 +14,7 @@ from tilewhisper.kernels.xdna.designs.spellings import Spelling
 from tilewhisper.kernels.xdna.designs.structure import MicroKernels
 from tilewhisper.kernels.xdna.geometries import find_geometry
 from tilewhisper.kernels.xdna.layer_plan import plan_layer
-from tilewhisper.kernels.xdna.npu_check.steps import STEPS
+from tilewhisper.kernels.xdna.npu_check.all_steps import plans_of_check
 from tilewhisper.kernels.xdna.sequence import AnyDesign, Plan
 from tilewhisper.kernels.xdna.tiling import plan
 
@@ -35,7 +35,7 @@ class Launch:
 
 def launches_of_check(device: Device) -> tuple[Launch, ...]:
     """The designs and launches of `tilewhisper npu-check`."""
-    return tuple(Launch(step.plan(device), (f"npu-check: {step.name}",)) for step in STEPS)
+    return _distinct((f"npu-check: {step}", cut) for step, cut in plans_of_check(device))
 
 
 def launches_of(sites: Sequence[Site], scope: str, device: Device, geometry: str) -> tuple[Launch, ...]:

@@ -16,8 +16,8 @@ from tilewhisper.kernels.xdna.emulated.build import build
 from tilewhisper.kernels.xdna.emulated.pyxrt import Faults, make
 from tilewhisper.kernels.xdna.geometries import find_geometry
 from tilewhisper.kernels.xdna.npu_check import machine, parts
+from tilewhisper.kernels.xdna.npu_check.all_steps import STEP_NAMES, plans_of_check
 from tilewhisper.kernels.xdna.npu_check.privacy import without_private_data
-from tilewhisper.kernels.xdna.npu_check.steps import STEPS
 from tilewhisper.kernels.xdna.tiling import plan
 
 EXAMINE = """System Configuration
@@ -89,7 +89,7 @@ def laptop(no_npu, monkeypatch, tmp_path):
     monkeypatch.setattr(probe, "find_spec", lambda name: object())
     monkeypatch.setitem(sys.modules, "pyxrt", make(XDNA1))
     designs = tmp_path / "kernels"
-    build([step.plan(XDNA1) for step in STEPS], designs)
+    build([cut for _, cut in plans_of_check(XDNA1)], designs)
     monkeypatch.setattr(opening, "KERNELS_FOLDER", designs)
     # The emulated device's streams are not the real device's, which the loader compares.
     monkeypatch.setattr(opening.built_designs, "find", artifacts.find)
@@ -108,9 +108,9 @@ def test_the_emulated_device_passes(tilewhisper):
     finished = tilewhisper("npu-check", "--npu", "emulated")
     assert (finished.status, finished.err) == (0, "")
     assert finished.out.startswith("The NPU is emulated")
-    for name in ("one core", "one column", "whole array"):
+    for name in STEP_NAMES:
         assert f"\n{name} " in finished.out
-    assert finished.out.count(" passed in ") == len(STEPS)
+    assert finished.out.count(" passed in ") == len(STEP_NAMES)
     assert finished.out.endswith("All results are right.\n")
 
 
@@ -147,7 +147,7 @@ def test_a_laptop_with_all_parts_passes(tilewhisper, laptop, tmp_path, monkeypat
     assert table["locked memory"][1] == "unlimited"
     assert table["XRT"][1] == "2.21.75; xrt-smi lists NPU Phoenix"
     assert table["device"][1] == "NPU Phoenix: profile xdna1 (Phoenix and Hawk Point, AIE2)"
-    assert table["designs"][1].startswith("3 for xdna1 in ")
+    assert table["designs"][1].startswith("5 for xdna1 in ")
     assert table["contexts"][1] == "6 of 6 free"
     assert "emulated" not in finished.out
 
@@ -286,7 +286,7 @@ def test_the_report_has_everything_and_no_private_data(tilewhisper, laptop, tmp_
     )
     xrt_smi(tmp_path, EXAMINE.format(xrt=planted, driver="amdxdna             "), monkeypatch)
     designs = home / "kernels"
-    build([step.plan(XDNA1) for step in STEPS], designs)
+    build([cut for _, cut in plans_of_check(XDNA1)], designs)
     report = tmp_path / "report.json"
     finished = tilewhisper("npu-check", "--report", report, "--npu_kernels", designs)
     assert finished.status == 0, finished.err
@@ -295,7 +295,7 @@ def test_the_report_has_everything_and_no_private_data(tilewhisper, laptop, tmp_
     for secret in (*secrets, "X9Y8Z7", "00:1a:2b:3c:4d:5e", "12345678-1234"):
         assert secret.casefold() not in text.casefold(), secret
     content = json.loads(text)
-    assert [step["state"] for step in content["steps"]] == ["passed"] * len(STEPS)
+    assert [step["state"] for step in content["steps"]] == ["passed"] * len(STEP_NAMES)
     assert {part["name"] for part in content["parts"]} >= {"NPU", "XRT", "device", "contexts"}
     assert content["system"]["packages"]["tilewhisper"]
     assert content["screen"][-1] == "All results are right."

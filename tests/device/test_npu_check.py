@@ -15,10 +15,11 @@ from tilewhisper.kernels.xdna.emulated.build import build
 from tilewhisper.kernels.xdna.emulated.container import pack, unpack
 from tilewhisper.kernels.xdna.emulated.on_demand import DesignsOnDemand
 from tilewhisper.kernels.xdna.emulated.pyxrt import Faults, make
+from tilewhisper.kernels.xdna.npu_check.all_steps import STEP_NAMES, plans_of_check, run_steps
 from tilewhisper.kernels.xdna.npu_check.other_design import OtherDesign, run_other
 from tilewhisper.kernels.xdna.npu_check.parts import device_parts, free_contexts
 from tilewhisper.kernels.xdna.npu_check.running import BuiltProduct
-from tilewhisper.kernels.xdna.npu_check.steps import STEPS, run_steps
+from tilewhisper.kernels.xdna.npu_check.steps import STEPS
 from tilewhisper.kernels.xdna.opening import OpenedNpu
 
 ONE_CORE, ONE_COLUMN, WHOLE_ARRAY = (step.plan(XDNA1) for step in STEPS)
@@ -35,7 +36,7 @@ def results(*arguments, **faults):
 
 def designs_with(folder, changed, change):
     """All designs of the steps, the program of one of them changed: a function from a plan to its design."""
-    build([step.plan(XDNA1) for step in STEPS], folder)
+    build([cut for _, cut in plans_of_check(XDNA1)], folder)
     found = artifacts.find(folder, changed)
     binary = unpack(found.xclbin.read_bytes())
     artifacts.write(
@@ -52,7 +53,7 @@ def designs_with(folder, changed, change):
 @pytest.mark.parametrize("device", DEVICES.values(), ids=DEVICES)
 def test_every_step_passes(device):
     found = results(device)
-    assert [(result.name, result.state) for result in found] == [(step.name, "passed") for step in STEPS]
+    assert [(result.name, result.state) for result in found] == [(name, "passed") for name in STEP_NAMES]
     assert all(len(result.seconds) == 2 for result in found)
 
 
@@ -68,7 +69,7 @@ def test_steps_use_one_core_then_one_column_then_all_cores():
 
 def test_a_binary_of_another_k_is_recognised(tmp_path):
     find = designs_with(tmp_path, ONE_COLUMN, lambda program: replace(program, design=replace(program.design, k=128)))
-    one_core, one_column, whole_array = results(XDNA1, find)
+    one_core, one_column, whole_array, _ = results(XDNA1, find)
     assert one_core.passed
     assert one_column.state == "wrong"
     assert "end after 128 of 256 terms: the binary was built for K = 128" in one_column.reason
@@ -125,19 +126,71 @@ def test_a_second_run_that_differs_is_told_apart(monkeypatch):
     assert {result.state for result in rest} == {"not run"}
 
 
+BEFORE_THE_MLP = 6
+"""Runs: two of each product."""
+
+
+@pytest.mark.parametrize(("run", "product"), [(1, "fc1"), (2, "fc2")])
+def test_the_wrong_product_of_the_chain_is_named(run, product, monkeypatch):
+    target, runs = npu(), []
+    engine = target.opened.pyxrt.emulation.engine
+    execute = engine.execute
+
+    def halved(program, instructions, a, b, c):
+        runs.append(1)
+        execute(program, instructions, a, b, c)
+        if len(runs) == BEFORE_THE_MLP + run:
+            c[: len(c) // 2] = 0
+
+    monkeypatch.setattr(engine, "execute", halved)
+    *products, mlp = run_steps(target, 1000)
+    assert all(result.passed for result in products)
+    assert mlp.state == "wrong"
+    assert mlp.reason.startswith(f"{product}: ")
+    assert mlp.difference.first.row == 0
+
+
+def test_the_middle_result_of_the_chain_stays_on_the_device(monkeypatch):
+    """Between its two runs nothing is synced in either direction."""
+    target, events = npu(), []
+    pyxrt = target.opened.pyxrt
+    execute, sync = pyxrt.emulation.engine.execute, pyxrt.bo.sync
+
+    def noted_sync(buffer, direction, *extent):
+        if buffer.size() > 10_000:  # not instructions
+            events.append("sync")
+        sync(buffer, direction, *extent)
+
+    monkeypatch.setattr(pyxrt.emulation.engine, "execute", lambda *all: (events.append("run"), execute(*all)))
+    monkeypatch.setattr(pyxrt.bo, "sync", noted_sync)
+    *_, mlp = run_steps(target, 1000)
+    assert mlp.passed
+    first, second = [i for i, event in enumerate(events) if event == "run"][BEFORE_THE_MLP:]
+    assert second == first + 1
+
+
+def test_a_hang_in_the_chain():
+    assert [result.state for result in results(hang_at=BEFORE_THE_MLP + 2)] == ["passed"] * 3 + ["hung"]
+
+
 @pytest.mark.parametrize(
     ("faults", "states", "reason", "remedy"),
     [
         (
             {"hang_at": 1},
-            ["hung", "not run", "not run"],
+            ["hung", "not run", "not run", "not run"],
             "within 1000 ms (TIMEOUT)",
             "xrt-smi examine -r aie-partitions",
         ),
-        ({"hang_at": 4}, ["passed", "hung", "not run"], "within 1000 ms (TIMEOUT)", "--pairs"),
-        ({"lost_at": 3}, ["passed", "failed", "not run"], "No such device", "dmesg"),
-        ({"memlock": 60_000}, ["passed", "failed", "not run"], "memlock limit", "dmesg"),
-        ({"out_of_contexts": True}, ["failed", "not run", "not run"], "all hardware contexts are in use", "dmesg"),
+        ({"hang_at": 4}, ["passed", "hung", "not run", "not run"], "within 1000 ms (TIMEOUT)", "--pairs"),
+        ({"lost_at": 3}, ["passed", "failed", "not run", "not run"], "No such device", "dmesg"),
+        ({"memlock": 60_000}, ["passed", "failed", "not run", "not run"], "memlock limit", "dmesg"),
+        (
+            {"out_of_contexts": True},
+            ["failed", "not run", "not run", "not run"],
+            "all hardware contexts are in use",
+            "dmesg",
+        ),
     ],
     ids=lambda value: str(value) if isinstance(value, dict) else "",
 )
@@ -190,7 +243,7 @@ def test_designs_of_another_version_and_missing_ones_are_listed(tmp_path):
     target = replace(npu(find=partial(artifacts.find, tmp_path)), emulated=False)
     designs = next(part for part in device_parts(target, tmp_path) if part.name == "designs")
     assert designs.found == f"1 for xdna1 in {tmp_path}"
-    assert designs.problem.reason == "2 of the 3 designs of this check are missing"
+    assert designs.problem.reason == "4 of the 5 designs of this check are missing"
     manifest = artifacts.find(tmp_path, ONE_CORE).folder / artifacts.MANIFEST
     manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"format": 1}))
     designs = next(part for part in device_parts(target, tmp_path) if part.name == "designs")

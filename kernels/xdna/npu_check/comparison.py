@@ -7,6 +7,7 @@ from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from tilewhisper.kernels.xdna.buffers import Bits, values
 from tilewhisper.kernels.xdna.datapath import Rounding, bf16_bits, fast_error_bound
@@ -14,6 +15,7 @@ from tilewhisper.kernels.xdna.datapath import Rounding, bf16_bits, fast_error_bo
 Doubles = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
 
+_FLOAT_ROUNDING = 2.0**-23
 _BF16_ROUNDING = 2.0**-8
 """Relative error of a rounding to the nearest bf16."""
 
@@ -69,6 +71,31 @@ class KnownProduct:
     def wrong(self, found: Doubles) -> Mask:
         """Which elements of found (m, n) are outside the bound; NaN is."""
         return ~(np.abs(found - self.result) <= self.bound)
+
+
+@dataclass(frozen=True, eq=False)
+class KnownLinear(KnownProduct):
+    """A product with a bias (n,) and perhaps a GELU, rounded to bf16 once."""
+
+    bias: Doubles
+    gelu: bool
+
+    @cached_property
+    def result(self) -> Doubles:
+        sums = torch.from_numpy(self.a @ self.b + self.bias)
+        activated: Doubles = (torch.nn.functional.gelu(sums) if self.gelu else sums).numpy()
+        return activated
+
+    @cached_property
+    def bound(self) -> Doubles:
+        """GELU's slope is at most 1.13, and the micro-kernel's GELU errs by at most 2^-13 (microkernels/gelu.h)."""
+        error = fast_error_bound(self.a_bits, self.b_bits) + _FLOAT_ROUNDING * (
+            np.abs(self.a @ self.b) + 2 * np.abs(self.bias)
+        )
+        if self.gelu:
+            error = 1.13 * error + 2.0**-13
+        bound: Doubles = error + _BF16_ROUNDING * (np.abs(self.result) + error)
+        return bound
 
 
 @dataclass(frozen=True)

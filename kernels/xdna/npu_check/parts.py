@@ -14,6 +14,7 @@ from tilewhisper.kernels.base import BackendUnavailable, KernelError
 from tilewhisper.kernels.xdna import artifacts, probe, xrt
 from tilewhisper.kernels.xdna.devices import DEVICES, OTHER_PCI_IDS, PCI_IDS
 from tilewhisper.kernels.xdna.npu_check import machine
+from tilewhisper.kernels.xdna.npu_check.all_steps import plans_of_check
 from tilewhisper.kernels.xdna.npu_check.running import BuiltProduct
 from tilewhisper.kernels.xdna.npu_check.steps import STEPS, how_to_build
 from tilewhisper.kernels.xdna.opening import OpenedNpu
@@ -160,7 +161,7 @@ def _designs(npu: OpenedNpu, folder: Path) -> Part:
         listed = ", ".join(problems)
         other = Problem(f"{listed}: built by another version of tilewhisper", how_to_build(npu.device))
         return Part("designs", found, other, needed=False)
-    needed = {step.plan(npu.device).design for step in STEPS}
+    needed = {cut.design for _, cut in plans_of_check(npu.device)}
     if missing := len(needed - set(usable)):
         absent = Problem(f"{missing} of the {len(needed)} designs of this check are missing", how_to_build(npu.device))
         return Part("designs", found, absent, needed=False)

@@ -43,7 +43,7 @@ class Outcome:
 
     seconds: tuple[float, ...]
     difference: Difference | None = None
-    cause: str | None = None
+    cause: str = ""
 
 
 def run_product(
@@ -51,14 +51,40 @@ def run_product(
 ) -> Outcome:
     """Compute a product `RUNS` times, up to the first wrong result. Raises ProductFailed and BackendUnavailable."""
     seconds: list[float] = []
-    for found, unwritten, time in _results(opened, built, product, timeout_ms):
+    for found, untouched, time in _results(opened, built, product, timeout_ms):
         seconds.append(time)
-        if difference := compare(product, found):
-            again = "the first run was right, this one is not, so the array kept a state: " if len(seconds) > 1 else ""
-            return Outcome(
-                tuple(seconds), difference, again + likely_cause(Evidence(product, found, unwritten, layout))
-            )
+        again = "the first run was right, this one is not, so the array kept a state: " if len(seconds) > 1 else ""
+        outcome = judged(product, found, untouched, layout, tuple(seconds), again)
+        if outcome.difference:
+            return outcome
     return Outcome(tuple(seconds))
+
+
+def judged(
+    product: KnownProduct,
+    found: Doubles,
+    unwritten: Mask,
+    layout: ArrayLayout | None,
+    seconds: tuple[float, ...],
+    before_cause: str,
+) -> Outcome:
+    """Compare a result, and find the likely cause of a difference."""
+    if not (difference := compare(product, found)):
+        return Outcome(seconds)
+    return Outcome(seconds, difference, before_cause + likely_cause(Evidence(product, found, unwritten, layout)))
+
+
+def fill_with_nonsense(result: xrt.Buffer) -> None:
+    """Fill it on host and device, so that elements which no run writes are found."""
+    result.array.view(np.uint8)[...] = _FILLING
+    result.to_device()
+
+
+def unwritten(array: npt.NDArray[Any]) -> Mask:
+    """The elements that are as `fill_with_nonsense` left them."""
+    rows, columns = array.shape
+    found: Mask = (array.view(np.uint8).reshape(rows, columns, -1) == _FILLING).all(axis=-1)
+    return found
 
 
 def _results(
@@ -74,21 +100,14 @@ def _results(
             buffer.array[...] = bits
             buffer.to_device()
         for _ in range(RUNS):
-            c.array.view(np.uint8)[...] = _FILLING
-            c.to_device()
+            fill_with_nonsense(c)
             # Bound anew, so that no run outlives the context.
             seconds = context.execute([context.bind(built, a, b, c)], timeout_ms)
             c.from_device()
-            yield _numbers(c.array), _unwritten(c.array), seconds
+            yield _numbers(c.array), unwritten(c.array), seconds
     finally:
         context.close()
 
 
 def _numbers(array: npt.NDArray[Any]) -> Doubles:
     return values(array) if array.dtype == np.uint16 else array.astype(np.float64)
-
-
-def _unwritten(array: npt.NDArray[Any]) -> Mask:
-    rows, columns = array.shape
-    found: Mask = (array.view(np.uint8).reshape(rows, columns, -1) == _FILLING).all(axis=-1)
-    return found

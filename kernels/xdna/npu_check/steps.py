@@ -5,7 +5,6 @@ Each step runs only if the one before passed: it uses all that the step before u
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -39,6 +38,10 @@ class Step:
         geometry = find_geometry(self.geometry, device) if isinstance(self.geometry, str) else self.geometry
         return plan(self.shape, geometry, device)
 
+    def title(self, device: Device) -> str:
+        cut = self.plan(device)
+        return product_title(cut.launch.m, cut.launch.k, cut.launch.n, cut.geometry.dtype_in, cut.geometry.dtype_out)
+
 
 STEPS = (
     Step("one core", "seed-64x64", ProductShape(1, 64, 64, 64)),
@@ -69,25 +72,13 @@ class StepResult:
         return self.state == "passed"
 
 
-def run_steps(npu: OpenedNpu, timeout_ms: int) -> Iterator[StepResult]:
-    """The result of every step, in order; after a step that did not pass, the rest is not run."""
-    going = True
-    for step in STEPS:
-        cut = step.plan(npu.device)
-        title = product_title(cut.launch.m, cut.launch.k, cut.launch.n, cut.geometry.dtype_in, cut.geometry.dtype_out)
-        result = _run(step, cut, title, npu, timeout_ms) if going else StepResult(step.name, title, "not run")
-        going = result.passed
-        yield result
-
-
-def _run(step: Step, cut: TilePlan, title: str, npu: OpenedNpu, timeout_ms: int) -> StepResult:
+def run_step(step: Step, npu: OpenedNpu, timeout_ms: int) -> StepResult:
+    cut, title = step.plan(npu.device), step.title(npu.device)
     try:
         built = BuiltProduct.of(npu.find(cut))
-    except BackendUnavailable as missing:
-        reason = str(missing).removesuffix(f"; {artifacts.how_to_fix(cut.design)}")
-        return StepResult(step.name, title, "not built", reason=reason, remedy=how_to_build(npu.device))
-    m, k, n = cut.launch.m, cut.launch.k, cut.launch.n
-    product = KnownProduct.random(m, k, n, cut.geometry.dtype_out)
+    except BackendUnavailable as e:
+        return missing_design(step.name, title, e, cut, npu.device)
+    product = KnownProduct.random(cut.launch.m, cut.launch.k, cut.launch.n, cut.geometry.dtype_out)
     return result_of(step.name, title, npu.opened, built, product, ArrayLayout.of(cut), timeout_ms)
 
 
@@ -102,20 +93,27 @@ def result_of(
 ) -> StepResult:
     """Run a product and judge it."""
     try:
-        outcome = run_product(opened, built, product, layout, timeout_ms)
-    except xrt.RunTimedOut as hung:
-        return StepResult(name, title, "hung", reason=str(hung), remedy=_AFTER_A_HANG)
-    except (ProductFailed, BackendUnavailable) as failed:
-        return StepResult(name, title, "failed", reason=str(failed), remedy=_after_failure(str(failed)))
-    return _judged(name, title, outcome)
+        return judge(name, title, run_product(opened, built, product, layout, timeout_ms))
+    except (ProductFailed, BackendUnavailable) as e:
+        return failure(name, title, e)
 
 
-def _judged(name: str, title: str, outcome: Outcome) -> StepResult:
+def missing_design(name: str, title: str, error: BackendUnavailable, cut: TilePlan, device: Device) -> StepResult:
+    reason = str(error).removesuffix(f"; {artifacts.how_to_fix(cut.design)}")
+    return StepResult(name, title, "not built", reason=reason, remedy=how_to_build(device))
+
+
+def failure(name: str, title: str, error: Exception) -> StepResult:
+    """The result of a step that raised."""
+    if isinstance(error, xrt.RunTimedOut):
+        return StepResult(name, title, "hung", reason=str(error), remedy=_AFTER_A_HANG)
+    return StepResult(name, title, "failed", reason=str(error), remedy=_after_failure(str(error)))
+
+
+def judge(name: str, title: str, outcome: Outcome) -> StepResult:
     if outcome.difference is None:
         return StepResult(name, title, "passed", outcome.seconds)
-    return StepResult(
-        name, title, "wrong", outcome.seconds, outcome.difference, f"{outcome.cause}", _AFTER_A_WRONG_RESULT
-    )
+    return StepResult(name, title, "wrong", outcome.seconds, outcome.difference, outcome.cause, _AFTER_A_WRONG_RESULT)
 
 
 def product_title(m: int, k: int, n: int, dtype_in: str, dtype_out: str) -> str:
