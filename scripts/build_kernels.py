@@ -2,10 +2,12 @@
 
     python scripts/build_kernels.py --device xdna1 --model tiny.en
     python scripts/build_kernels.py --device xdna2 --model base --policy-sites all --compile -o kernels
+    python scripts/build_kernels.py --device xdna1 --check --compile
     python scripts/build_kernels.py --pairs
 
 Each design and launch gets an `.mlir` file: the linear layers, q, k and v as one product, and with `--policy-sites all`
-the two products of the attention; `--policy-sites layers` writes those of whole layers instead. Compiled designs and
+the two products of the attention; `--policy-sites layers` writes those of whole layers instead, and `--check`
+those of `tilewhisper npu-check`. Compiled designs and
 their manifests go into the same folder, where the backend finds them; the log of each tool is in the design's folder
 `build`. `--pairs` prints the versions of the tools that go together, with the commands that install them.
 
@@ -22,7 +24,7 @@ from typing import TypeVar
 
 from npu_toolchain.compiling import by_design, compile_design
 from npu_toolchain.generations import GENERATIONS, generation_named
-from npu_toolchain.launches import Launch, launches_of, write
+from npu_toolchain.launches import Launch, launches_of, launches_of_check, write
 from npu_toolchain.pairs import PAIRS, why_unmatched
 from npu_toolchain.running import ToolError
 from npu_toolchain.tools import Tools, find_tools
@@ -51,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     try:
         folder = args.output or _cache_folder()
-        launches = launches_of(sites_of_model(args.model), args.policy_sites, args.device, args.geometry)
+        launches = _launches(args)
         tools, missing = _tools(args)
         spelling = (tools.generation if tools else generation_named(args.generation or GENERATIONS[0].name)).spelling
         for launch in _progress(launches, "designs"):
@@ -75,6 +77,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 2 if args.compile else 0
 
 
+def _launches(args: argparse.Namespace) -> tuple[Launch, ...]:
+    if args.check:
+        return launches_of_check(args.device)
+    return launches_of(sites_of_model(args.model), args.policy_sites, args.device, args.geometry)
+
+
 def _tools(args: argparse.Namespace) -> tuple[Tools | None, str]:
     """The tools, or None and the reason."""
     try:
@@ -86,8 +94,8 @@ def _tools(args: argparse.Namespace) -> tuple[Tools | None, str]:
 def _warnings(tools: Tools) -> Iterator[str]:
     if reason := why_unmatched(tools.versions):
         yield reason
-    if reason := probe().pyxrt:
-        yield f"the designs can be compiled here but not run: {reason}"
+    if problem := probe().pyxrt:
+        yield f"the designs can be compiled here but not run: {problem}"
 
 
 def _say(text: str) -> None:
@@ -95,7 +103,7 @@ def _say(text: str) -> None:
 
 
 def _cache_folder() -> Path:
-    from tilewhisper.kernels.xdna.backend import KERNELS_FOLDER  # imported late because it imports torch
+    from tilewhisper.kernels.xdna.opening import KERNELS_FOLDER
 
     return KERNELS_FOLDER
 
@@ -135,6 +143,7 @@ def _parser() -> argparse.ArgumentParser:
     task.add_argument("--device", type=_device, metavar="NAME", help="xdna1, xdna2, or the device's name in XRT")
     task.add_argument("--pairs", action="store_true", help="print the versions of the tools that go together")
     parser.add_argument("--model", default="tiny.en", metavar="NAME", help=f"one of {', '.join(available_models())}")
+    parser.add_argument("--check", action="store_true", help="the designs of `tilewhisper npu-check`, not of a model")
     parser.add_argument("--geometry", default="whole-array", choices=geometry_names(), help="(default: whole-array)")
     parser.add_argument(
         "--policy-sites",

@@ -154,9 +154,35 @@ def test_python_blocks_run(page, desk, capsys):
     assert SAMPLE_WORDS in capsys.readouterr().out
 
 
+NEEDS_AN_NPU = {
+    "a built design": lambda words: any(word.endswith((".bin", ".xclbin")) for word in words),
+    "the tools that compile": lambda words: "--compile" in words,
+    "an NPU": lambda words: words[1] in ("transcribe", "npu-check") and "emulated" not in words,
+    "a policy without a fallback": lambda words: "--npu_fault" in words,
+}
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        words
+        for block in BLOCKS
+        if block.page == "docs/npu.md" and block.info in ("sh parse-only", "sh set-up")
+        for words in commands_of(block.code)
+        if is_ours(words)
+    ],
+    ids=shlex.join,
+)
+def test_only_commands_that_need_an_npu_or_its_tools_are_not_run(words):
+    """All other commands of the page are in blocks that `test_shell_blocks_run` runs."""
+    assert any(needs(words) for needs in NEEDS_AN_NPU.values())
+
+
 @pytest.mark.slow
 @of_info("sh")
 def test_shell_blocks_run(block, desk, monkeypatch):
+    if "build_kernels.py" in block.code:
+        pytest.importorskip("xdsl", reason="checking designs needs xDSL: pip install 'tilewhisper[npu]'")
     for words in commands_of(block.code):
         assert is_ours(words), f"{shlex.join(words)}: not a command of this project; is the block a set-up?"
         assert run(words, monkeypatch) == 0, shlex.join(words)

@@ -53,12 +53,13 @@ def _native() -> Iterator[tuple[str, str, str]]:
 
 def _npu() -> Iterator[tuple[str, str, str]]:
     from tilewhisper.kernels.xdna.artifacts import designs_in
-    from tilewhisper.kernels.xdna.backend import KERNELS_FOLDER
+    from tilewhisper.kernels.xdna.opening import KERNELS_FOLDER
     from tilewhisper.kernels.xdna.probe import probe
 
     found = probe()
     for name, reason in (("driver", found.driver), ("device", found.device), ("pyxrt", found.pyxrt)):
-        yield name, _usable(not reason), reason or ""
+        yield name, _usable(not reason), str(reason or "")
+    yield "check", _usable(True), "tilewhisper npu-check: versions, limits, and known products on the device"
     built = len(designs_in(KERNELS_FOLDER))
     folder = str(KERNELS_FOLDER)
     yield "designs", _usable(bool(built)), f"{built or 'none'} in {folder}; built by scripts/build_kernels.py"

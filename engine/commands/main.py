@@ -44,7 +44,7 @@ def _run(words: Sequence[str]) -> int:
     _check_working_folder()
     with startup.fast_imports():
         # A command is imported only when it runs: torch and transformers take seconds.
-        command = import_module(f"tilewhisper.engine.commands.{args.command}")
+        command = import_module(f"tilewhisper.engine.commands.{args.command.replace('-', '_')}")
         status: int = command.run(args)
         return status
 

@@ -49,6 +49,7 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
     _add_plan(commands)
     _add_build(commands)
     commands.add_parser("doctor", help="show what this machine can run, and why it cannot run the rest")
+    _add_npu_check(commands)
     if problem := missing_command(words, commands.choices):
         root.error(problem)
     return root.parse_args(words)
@@ -262,6 +263,24 @@ def _add_plan(commands: "argparse._SubParsersAction[HintingParser]") -> None:
 def _add_build(commands: "argparse._SubParsersAction[HintingParser]") -> None:
     p = commands.add_parser("build", help="compile the native CPU kernels now instead of on first use")
     p.add_argument("--force", action="store_true", help="compile again even if they exist")
+
+
+def _add_npu_check(commands: "argparse._SubParsersAction[HintingParser]") -> None:
+    p = commands.add_parser(
+        "npu-check",
+        help="check the NPU's set-up, then run products of known result on it, from one core to the whole array",
+        epilog="Exit status: 0 every result is right, 2 a part is missing or a step failed.",
+    )
+    _add_npu(p)
+    p.add_argument("--report", metavar="FILE", help="write a report to send as JSON, without private data")
+    p.add_argument("--timeout", type=int, default=10_000, metavar="MS", help="for one run (default: %(default)s)")
+    other = p.add_argument_group("a design of another tool, such as mlir-aie's whole-array example, instead of ours")
+    other.add_argument("--xclbin", metavar="FILE", help="its binary")
+    other.add_argument("--instructions", metavar="FILE", help="its instruction stream")
+    other.add_argument("--shape", metavar="M,K,N", help="its product (M, K) x (K, N), all matrices row-major")
+    other.add_argument(
+        "--dtypes", choices=("bf16:f32", "bf16:bf16"), help="of the inputs and the result (default: bf16:f32)"
+    )
 
 
 def _add_model(p: argparse._ActionsContainer) -> None:

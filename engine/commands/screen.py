@@ -10,11 +10,14 @@ from pathlib import Path
 from typing import Any, TextIO, cast
 
 from rich.console import Console
+from rich.table import Table
 from rich.text import Text
 
 # Without a terminal rich assumes 80 columns and wraps table cells to fit; a file or pipe has no such limit. A terminal
 # of width 0 does not know its width; rich would show nothing on it.
 _PIPE_WIDTH = 240
+_COPY_WIDTH = 10_000
+"""Wraps nothing."""
 _CONTROLS = {code: rf"\x{code:02x}" for code in (*range(32), *range(127, 160)) if chr(code) not in "\t\n"}
 """Characters that a file name may hold and that a terminal would obey."""
 
@@ -112,6 +115,30 @@ def complain(screen: Console, message: str) -> None:
 def plain(text: str, style: str = "") -> Text:
     """Text that is shown as it is: without markup, emoji codes or control characters."""
     return Text(text.translate(_CONTROLS), style)
+
+
+class Transcript:
+    """Standard output and errors, and a copy of their text for a report."""
+
+    def __init__(self) -> None:
+        self._copy = Console(file=io.StringIO(), width=_COPY_WIDTH, markup=False, emoji=False, highlight=False)
+        self._out, self._errors = console(), console(stderr=True)
+
+    @property
+    def text(self) -> str:
+        return cast(io.StringIO, self._copy.file).getvalue()
+
+    def say(self, line: str) -> None:
+        for screen in (self._copy, self._out):
+            say(screen, line)
+
+    def complain(self, message: str) -> None:
+        for screen in (self._copy, self._errors):
+            complain(screen, message)
+
+    def show(self, table: Table) -> None:
+        for screen in (self._copy, self._out):
+            screen.print(table)
 
 
 @contextmanager

@@ -148,10 +148,11 @@ def read_manifest(folder: Path, required: AnyDesign) -> Manifest:
 
 def designs_in(root: Path) -> tuple[AnyDesign, ...]:
     """Every design that has a readable manifest under `root`."""
-    return tuple(design for folder in sorted(root.glob("*/")) if (design := _design_in(folder)))
+    return tuple(design for folder in sorted(root.glob("*/")) if (design := design_in(folder)))
 
 
-def _design_in(folder: Path) -> AnyDesign | None:
+def design_in(folder: Path) -> AnyDesign | None:
+    """The design of one folder; None without a readable manifest of this version."""
     try:
         return _from_json(json.loads((folder / MANIFEST).read_text("utf-8"))).design
     except (OSError, ValueError, KeyError, TypeError, AttributeError):

@@ -11,8 +11,6 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass, field
-from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,9 +18,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from tilewhisper.kernels.base import Backend, BackendUnavailable, ProductShape, Settings, Usage
-from tilewhisper.kernels.user_cache import user_cache
-from tilewhisper.kernels.xdna import built_designs, xrt
+from tilewhisper.kernels.base import Backend, ProductShape, Settings, Usage
+from tilewhisper.kernels.xdna import xrt
 from tilewhisper.kernels.xdna.array import Device, Geometry
 from tilewhisper.kernels.xdna.artifacts import Artifact
 from tilewhisper.kernels.xdna.buffers import (
@@ -37,17 +34,16 @@ from tilewhisper.kernels.xdna.buffers import (
     places_of_b,
     places_of_c,
 )
-from tilewhisper.kernels.xdna.devices import DEVICES, XDNA1, device_called
 from tilewhisper.kernels.xdna.geometries import find_geometry
 from tilewhisper.kernels.xdna.host_calls import host_calls
 from tilewhisper.kernels.xdna.loaded_design import LoadedDesign, canary_operand, check_canary
+from tilewhisper.kernels.xdna.opening import open_npu
 from tilewhisper.kernels.xdna.probe import probe
 from tilewhisper.kernels.xdna.sequence import AnyDesign, Plan
 from tilewhisper.kernels.xdna.tile_plan import TilePlan
 from tilewhisper.kernels.xdna.tiling import plan, why_not
 
 GEOMETRY = "whole-array"
-KERNELS_FOLDER = user_cache("kernels")
 
 TIMEOUT_MS = 10_000
 """Far above any product (the largest of large-v3 is predicted at 30 ms) and above the driver's own recovery (2 s)."""
@@ -81,15 +77,9 @@ class XdnaBackend(Backend):
 
     @classmethod
     def create(cls, settings: Settings) -> XdnaBackend:
-        if settings.npu == "emulated":
-            return _emulated(cls, settings)
-        if settings.npu_fault:
-            raise BackendUnavailable("faults can be injected into the emulated NPU only: add --npu emulated")
-        opened = xrt.open_device(xrt.import_module())
-        device = DEVICES.get(settings.npu) or device_called(opened.name)
-        folder = Path(settings.npu_kernels).expanduser() if settings.npu_kernels else KERNELS_FOLDER
-        find = partial(built_designs.find, folder)
-        return cls(opened, device, find_geometry(GEOMETRY, device), find, emulated=False)
+        npu = open_npu(settings)
+        geometry = find_geometry(GEOMETRY, npu.device)
+        return cls(npu.opened, npu.device, geometry, npu.find, emulated=npu.emulated)
 
     def __init__(
         self,
@@ -225,12 +215,3 @@ class XdnaBackend(Backend):
     ) -> dict[Place, xrt.Buffer]:
         group = self._design(cut).context.group("abc".index(kind))
         return {place: xrt.Buffer(self._xrt, group, dtype, shape) for place in places}
-
-
-def _emulated(cls: type[XdnaBackend], settings: Settings) -> XdnaBackend:
-    """The same backend on an emulated XDNA1, which builds its designs on first use."""
-    from tilewhisper.kernels.xdna.emulated import pyxrt
-    from tilewhisper.kernels.xdna.emulated.on_demand import DesignsOnDemand, parse_fault
-
-    opened = xrt.open_device(pyxrt.make(XDNA1, faults=parse_fault(settings.npu_fault)))
-    return cls(opened, XDNA1, find_geometry(GEOMETRY, XDNA1), DesignsOnDemand(), emulated=True)

@@ -47,6 +47,10 @@ XRT_NAMES: Mapping[str, tuple[str, ...]] = {
 }
 """Device -> its names in XRT (amd/xdna-driver). Older drivers name Gorgon Point as Strix or Krackan."""
 
+PCI_IDS: Mapping[str, str] = {XDNA1.name: "1022:1502", XDNA2.name: "1022:17f0"}
+"""Device -> its vendor and device number on the PCI bus (amd/xdna-driver)."""
+
+OTHER_PCI_IDS = ("1022:17f1", "1022:17f2", "1022:17f3", "1022:1b0a", "1022:1b0b", "1022:1b0c")
 _OTHER_ARRAYS = ("RyzenAI-npu3", "RyzenAI-npu7", "RyzenAI-npu8", "RyzenAI-npu9", "RyzenAI-npu10")
 """Of a later architecture, which cannot run designs for AIE2 and AIE2P."""
 

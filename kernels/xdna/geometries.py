@@ -4,7 +4,7 @@ from difflib import get_close_matches
 
 from tilewhisper.kernels.base import UnknownTarget
 from tilewhisper.kernels.xdna.array import Device, Geometry, Tile
-from tilewhisper.kernels.xdna.devices import CORE_TILE, XDNA1, XDNA2
+from tilewhisper.kernels.xdna.devices import CORE_TILE, DEVICES, XDNA1, XDNA2
 from tilewhisper.kernels.xdna.seed import SEED_GEOMETRIES
 
 WHOLE_ARRAY = "whole-array"
@@ -30,6 +30,16 @@ GEOMETRIES = (
         core_tiles=(CORE_TILE, Tile(64, 64, 48)),
     ),
 )
+
+ONE_COLUMN = Geometry(
+    name="one-column",
+    summary="4 cores in one column, a product in one call",
+    devices=tuple(DEVICES),
+    rows=4,
+    columns=1,
+    core_tiles=(CORE_TILE,),
+)
+"""For `npu-check` only, so it is not found by name: its descriptors do not reach a product of Whisper's size."""
 
 
 def geometry_names() -> tuple[str, ...]:

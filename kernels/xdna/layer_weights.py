@@ -36,7 +36,7 @@ class HostLinear:
     bias: Tensor | None
 
 
-class _Affine(NamedTuple):
+class Affine(NamedTuple):
     """A product's weight (n, k) and bias (n,) in float64."""
 
     weight: Tensor
@@ -55,26 +55,27 @@ def layer_matrices(layer: EncoderLayer) -> Mapping[str, Bits]:
     width = layer.qkv.weight.shape[1]
     scale = torch.ones(3 * width, dtype=torch.float64)
     scale[:width] = layer.scale
-    qkv = _Affine(qkv.weight * scale[:, None], qkv.bias * scale)
+    qkv = Affine(qkv.weight * scale[:, None], qkv.bias * scale)
     return {
-        "w_qkv": _matrix(qkv),
-        "w_out": _matrix(_affine(layer.out)),
-        "w_fc1": _matrix(_after_norm(_affine(layer.fc1), layer.final_norm), GELU),
-        "w_fc2": _matrix(_affine(layer.fc2)),
+        "w_qkv": product_matrix(qkv),
+        "w_out": product_matrix(_affine(layer.out)),
+        "w_fc1": product_matrix(_after_norm(_affine(layer.fc1), layer.final_norm), GELU),
+        "w_fc2": product_matrix(_affine(layer.fc2)),
     }
 
 
-def _affine(linear: HostLinear) -> _Affine:
+def _affine(linear: HostLinear) -> Affine:
     bias = linear.bias.double() if linear.bias is not None else linear.weight.new_zeros(len(linear.weight)).double()
-    return _Affine(linear.weight.double(), bias)
+    return Affine(linear.weight.double(), bias)
 
 
-def _after_norm(product: _Affine, norm: Norm) -> _Affine:
+def _after_norm(product: Affine, norm: Norm) -> Affine:
     """The product of the normalized row, without the norm's own weight and bias."""
-    return _Affine(product.weight * norm.weight.double(), product.bias + product.weight @ norm.bias.double())
+    return Affine(product.weight * norm.weight.double(), product.bias + product.weight @ norm.bias.double())
 
 
-def _matrix(product: _Affine, activation: float = IDENTITY) -> Bits:
+def product_matrix(product: Affine, activation: float = IDENTITY) -> Bits:
+    """A product's matrix (k + rows of the bias, n)."""
     n, k = product.weight.shape
     matrix = np.zeros((k + CORE_TILE.k, n), np.uint16)
     matrix[:k] = bits(product.weight.T.float())

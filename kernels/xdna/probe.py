@@ -10,39 +10,59 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-_DRIVER = Path("/sys/bus/pci/drivers/amdxdna")
-_NODES = Path("/dev/accel")
+ROOT = Path("/")
+"""Of the file system with `sys`, `proc` and `dev`."""
+DRIVER = "sys/bus/pci/drivers/amdxdna"
+_NODES = "dev/accel"
 _XRT_PYTHON = (Path("/opt/xilinx/xrt/python"), Path(r"C:\Xilinx\XRT\python"))
 
 
 @dataclass(frozen=True)
-class NpuProbe:
-    """The state of each part: None if it is available, else the reason and the remedy."""
+class Problem:
+    """Why a part is unusable, and what to do."""
 
-    pyxrt: str | None
-    driver: str | None
-    device: str | None
+    reason: str
+    remedy: str
+
+    def __str__(self) -> str:
+        return f"{self.reason}; {self.remedy}"
+
+
+@dataclass(frozen=True)
+class NpuProbe:
+    """The problem of each part, None if it is available."""
+
+    pyxrt: Problem | None
+    driver: Problem | None
+    device: Problem | None
 
     @property
     def why_unusable(self) -> str | None:
-        return self.driver or self.device or self.pyxrt
+        problem = self.driver or self.device or self.pyxrt
+        return str(problem) if problem else None
 
 
 def probe() -> NpuProbe:
     return NpuProbe(_why_no_pyxrt(), _why_no_driver(), _why_no_device())
 
 
-def _why_no_pyxrt() -> str | None:
+def device_nodes() -> list[Path]:
+    return sorted((ROOT / _NODES).glob("accel*"))
+
+
+def _why_no_pyxrt() -> Problem | None:
     if find_spec("pyxrt"):
         return None
     if other := _pyxrt_of_another_python():
         file, version = other
         this = f"{sys.version_info.major}.{sys.version_info.minor}"
-        return f"{file} is for Python {version} and this is Python {this}; use tilewhisper with Python {version}"
+        return Problem(
+            f"{file} is for Python {version} and this is Python {this}", f"use tilewhisper with Python {version}"
+        )
+    reason = "the module pyxrt is not importable"
     if sys.platform == "win32":
-        return "the module pyxrt is not importable; install the XRT SDK 2.21.75 (it needs CPython 3.13)"
-    folder = "/opt/xilinx/xrt/python"
-    return f"the module pyxrt is not importable; install XRT and put its Python folder ({folder}) on PYTHONPATH"
+        return Problem(reason, "install the XRT SDK 2.21.75 (it needs CPython 3.13)")
+    return Problem(reason, f"install XRT and put its Python folder ({_XRT_PYTHON[0]}) on PYTHONPATH")
 
 
 def _pyxrt_of_another_python() -> tuple[Path, str] | None:
@@ -54,18 +74,23 @@ def _pyxrt_of_another_python() -> tuple[Path, str] | None:
     return None
 
 
-def _why_no_driver() -> str | None:
-    if sys.platform == "win32" or _DRIVER.is_dir():
+def _why_no_driver() -> Problem | None:
+    if sys.platform == "win32" or (ROOT / DRIVER).is_dir():
         return None
-    return "the amdxdna kernel driver is not loaded; it needs Linux 6.14 or newer and a Ryzen AI processor"
+    return Problem(
+        "the amdxdna kernel driver is not loaded",
+        "run Linux 6.14 or newer on a Ryzen AI processor, or install amdxdna-dkms",
+    )
 
 
-def _why_no_device() -> str | None:
+def _why_no_device() -> Problem | None:
     if sys.platform == "win32":
         return None
-    nodes = sorted(_NODES.glob("accel*"))
+    nodes = device_nodes()
     if not nodes:
-        return f"no NPU: there is no device node in {_NODES}"
+        return Problem(
+            f"no NPU: there is no device node in {ROOT / _NODES}", "load the driver amdxdna (see docs/npu.md)"
+        )
     if not any(os.access(node, os.R_OK | os.W_OK) for node in nodes):
-        return f"no permission for {nodes[0]}; add yourself to the group render and log in again"
+        return Problem(f"no permission for {nodes[0]}", "add yourself to the group render and log in again")
     return None

@@ -20,13 +20,12 @@ import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from tilewhisper.kernels.base import BackendUnavailable, ProductFailed
-from tilewhisper.kernels.xdna.artifacts import Artifact
 
 OPCODE = 3
 """The kernel's first argument: a transaction."""
@@ -56,6 +55,20 @@ def open_device(pyxrt: Any) -> Device:
         device = Device(pyxrt)
         _OPEN[pyxrt] = weakref.ref(device)
     return device
+
+
+class RunTimedOut(ProductFailed):
+    """A run did not end in time: the design waits for data that never comes, or the array is stuck."""
+
+
+class Instructions(Protocol):
+    """The instruction stream of a launch on disk: `Artifact`, or a file of another tool."""
+
+    @property
+    def instructions(self) -> Path: ...
+
+    @property
+    def instruction_count(self) -> int: ...
 
 
 class Device:
@@ -135,7 +148,7 @@ class Context:
         """The memory group of an operand, by its number."""
         return int(self._kernel.group_id(FIRST_BUFFER + operand))
 
-    def bind(self, artifact: Artifact, *buffers: Buffer) -> Any:
+    def bind(self, artifact: Instructions, *buffers: Buffer) -> Any:
         """A run with all its arguments set, which can be started any number of times: a buffer for each operand."""
         instructions, length = self._load(artifact)
         with _failing("a run could not be set up"):
@@ -170,10 +183,10 @@ class Context:
         if state == states.ERT_CMD_STATE_COMPLETED:
             return
         if state == states.ERT_CMD_STATE_TIMEOUT:
-            raise ProductFailed(f"the NPU did not answer within {timeout_ms} ms (TIMEOUT)")
+            raise RunTimedOut(f"the NPU did not answer within {timeout_ms} ms (TIMEOUT)")
         raise ProductFailed(f"a run on the NPU ended in state {str(state).rpartition('_')[2]}")
 
-    def _load(self, artifact: Artifact) -> tuple[Any, int]:
+    def _load(self, artifact: Instructions) -> tuple[Any, int]:
         """The instruction buffer of a launch on the device, and the length that the kernel receives."""
         if artifact.instructions not in self._instructions:
             pyxrt, stream = self._device.pyxrt, artifact.instructions.read_bytes()

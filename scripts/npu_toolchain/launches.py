@@ -14,6 +14,7 @@ from tilewhisper.kernels.xdna.designs.spellings import Spelling
 from tilewhisper.kernels.xdna.designs.structure import MicroKernels
 from tilewhisper.kernels.xdna.geometries import find_geometry
 from tilewhisper.kernels.xdna.layer_plan import plan_layer
+from tilewhisper.kernels.xdna.npu_check.all_steps import plans_of_check
 from tilewhisper.kernels.xdna.sequence import AnyDesign, Plan
 from tilewhisper.kernels.xdna.tiling import plan
 
@@ -30,6 +31,11 @@ class Launch:
     @property
     def file(self) -> Path:
         return Path(self.plan.design.name) / f"design_{self.plan.title}.mlir"
+
+
+def launches_of_check(device: Device) -> tuple[Launch, ...]:
+    """The designs and launches of `tilewhisper npu-check`."""
+    return _distinct((f"npu-check: {step}", cut) for step, cut in plans_of_check(device))
 
 
 def launches_of(sites: Sequence[Site], scope: str, device: Device, geometry: str) -> tuple[Launch, ...]:

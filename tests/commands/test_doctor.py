@@ -15,8 +15,7 @@ from tilewhisper.kernels.xdna import probe
 @pytest.fixture
 def no_npu(monkeypatch, tmp_path):
     """Hide this machine's driver, device node and pyxrt, if it has any."""
-    monkeypatch.setattr(probe, "_DRIVER", tmp_path / "driver")
-    monkeypatch.setattr(probe, "_NODES", tmp_path / "accel")
+    monkeypatch.setattr(probe, "ROOT", tmp_path)
     monkeypatch.setattr(probe, "find_spec", lambda name: None)
     return tmp_path
 
@@ -71,17 +70,17 @@ def test_a_missing_npu_says_how_to_get_it_working(tilewhisper, no_npu):
 
 
 def test_a_present_npu_is_usable(tilewhisper, no_npu, monkeypatch):
-    (no_npu / "driver").mkdir()
-    (no_npu / "accel").mkdir()
-    (no_npu / "accel" / "accel0").touch()
+    (no_npu / probe.DRIVER).mkdir(parents=True)
+    (no_npu / "dev/accel").mkdir(parents=True)
+    (no_npu / "dev/accel/accel0").touch()
     monkeypatch.setattr(probe, "find_spec", lambda name: object())
     table = rows(tilewhisper("doctor").out, "NPU")
     assert {table[part][0] for part in ("driver", "device", "pyxrt")} == {"yes"}
 
 
 def test_a_device_node_without_permission(tilewhisper, no_npu, monkeypatch):
-    (no_npu / "accel").mkdir()
-    (no_npu / "accel" / "accel0").touch()
+    (no_npu / "dev/accel").mkdir(parents=True)
+    (no_npu / "dev/accel/accel0").touch()
     monkeypatch.setattr(probe.os, "access", lambda path, mode: False)
     usable, detail = rows(tilewhisper("doctor").out, "NPU")["device"]
     assert usable == "no"
