@@ -113,3 +113,11 @@ def test_the_pairs_are_printed_with_their_commands():
         "-f https://github.com/Xilinx/llvm-aie/releases/expanded_assets/nightly\n"
         "    Python 3.11, 3.12, 3.13, 3.14; XRT 2.21.75; source: "
     ) in done.stdout
+
+
+def test_the_designs_of_npu_check(tmp_path):
+    done = build("--device", "xdna1", "--check", "-o", tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "5 files, 5 designs" in done.stdout
+    for step in ("one core", "one column", "whole array", "chained MLP"):
+        assert f"npu-check: {step}" in " ".join(done.stdout.split())
