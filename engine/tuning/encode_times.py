@@ -18,9 +18,10 @@ from tilewhisper.engine.report import machine
 from tilewhisper.engine.routing.sites import Site
 from tilewhisper.engine.tuning.cpu_layers import CPU_POLICIES, CpuLayer, measure
 from tilewhisper.engine.tuning.planning import EncoderPlan, Scope, plan_encoder, sites_of_model
-from tilewhisper.kernels.base import LayerShape
-from tilewhisper.kernels.xdna.cost import ArrayProfile
+from tilewhisper.kernels.base import LayerShape, UnsupportedShape
+from tilewhisper.kernels.xdna.cost import ArrayProfile, loads_of_steps
 from tilewhisper.kernels.xdna.geometries import WHOLE_ARRAY, find_geometry
+from tilewhisper.kernels.xdna.layer_plan import INPUTS, OUTPUTS, plan_layer
 from tilewhisper.models.checkpoint.catalog import SIZES
 
 SAME = 0.05
@@ -66,6 +67,8 @@ class EncodeTimes:
     cpu_name: str
     missing: tuple[str, ...]
     """Backends of these policies that cannot run here, each with the reason."""
+    why_no_layers: str = ""
+    """Why whole layers cannot run on the device; empty if they can."""
 
     @property
     def best(self) -> Way:
@@ -138,6 +141,7 @@ def compare(encoder: EncoderPlan, profile: ArrayProfile, cpu: CpuLayer, layers: 
     """`encoder` is planned for the whole array with this profile; `cpu` is one of its layers."""
     projections, _, products = encoder.scopes
     here = machine()
+    why_not = _why_no_layers(cpu.shape, profile)
     return EncodeTimes(
         models=encoder.model,
         layers=layers,
@@ -145,16 +149,43 @@ def compare(encoder: EncoderPlan, profile: ArrayProfile, cpu: CpuLayer, layers: 
         ways=(
             _by_products("projections", "npu", projections, layers * cpu.without_projections),
             _by_products("every product", "npu-full", products, layers * cpu.without_products),
+            *([] if why_not else [_whole_layers(cpu.shape, layers, profile)]),
         ),
         policies=tuple((name, cpu.policy(name, layers)) for name in CPU_POLICIES),
         threads=here.threads,
         cpu_name=here.cpu,
         missing=cpu.missing,
+        why_no_layers=why_not,
     )
 
 
 def _by_products(name: str, policy: str, scope: Scope, rest: float) -> Way:
     return Way(name, policy, scope.cost.device, scope.cost.host, rest, scope.calls, scope.switches, len(scope.sites))
+
+
+def _whole_layers(shape: LayerShape, layers: int, profile: ArrayProfile) -> Way:
+    """The input is uploaded before the first layer and the result read back after the last."""
+    chain = plan_layer(shape, profile.device)
+    loads = loads_of_steps([step.launches for step in chain.steps])
+    moved = sum(chain.buffers[name].size for name in (*INPUTS, *OUTPUTS))
+    return Way(
+        name="whole layers",
+        policy="npu-layer",
+        device=layers * sum(profile.device_cost(load).device for load in loads),
+        host=profile.host_cost(moved).seconds,
+        rest=0.0,
+        launches=layers * chain.calls,
+        switches=layers * sum(load.switches for load in loads),
+        round_trips=1,
+    )
+
+
+def _why_no_layers(shape: LayerShape, profile: ArrayProfile) -> str:
+    try:
+        plan_layer(shape, profile.device)
+    except UnsupportedShape as e:
+        return str(e)
+    return ""
 
 
 def _set_threads(threads: int) -> None:

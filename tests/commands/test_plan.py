@@ -290,6 +290,10 @@ def test_a_model_is_compared_with_this_machines_cpu(run):
     assert projections[1:5] == ["npu", "24", "0", "24"]
     assert projections[7:9] == ["0.420", "0.455"], "what is left to the CPU, and the sum"
     assert cells(out, "this machine's CPU")[1:] == ["cpu", "0.180", "0.180", cells(out, "this machine's CPU")[-1]]
-    assert "base on xdna1: the CPU is faster: 0.455 s on the NPU (projections), 0.180 s by policy cpu" in out
+    layers = cells(out, "NPU: whole layers")
+    # A layer has 7 launches, two for each of 8 heads, and changes its design 9 times.
+    assert layers[1:5] == ["npu-layer", str(6 * (7 + 2 * 8)), str(6 * 9), "1"]
+    assert layers[7] == "0.000", "nothing is left to the CPU"
+    assert re.search(r"^base on xdna1: the CPU is faster: 0\.\d+ s on the NPU \(whole layers\), 0\.180 s by", out, re.M)
     assert "with random weights, measured now" in out
     assert "1,151 against 1,016 ms" in out

@@ -2,9 +2,10 @@
 
 import pytest
 
-from tilewhisper.engine.tuning.encode_times import EncodeTimes, Way, layer_shape
+from tilewhisper.engine.tuning.encode_times import EncodeTimes, Way, _whole_layers, _why_no_layers, layer_shape
 from tilewhisper.engine.tuning.planning import sites_of_model
 from tilewhisper.kernels.base import LayerShape
+from tilewhisper.kernels.xdna.profiles import XDNA1_PROFILE
 
 
 def way(seconds: float, host: float = 0.0, rest: float = 0.0, name: str = "whole layers") -> Way:
@@ -50,3 +51,21 @@ def test_the_fastest_way_is_compared():
 def test_the_sizes_of_a_models_layers():
     assert layer_shape(sites_of_model("base")) == (LayerShape(1500, 512, 8, 2048), 6)
     assert layer_shape(sites_of_model("turbo")) == layer_shape(sites_of_model("large-v3"))
+
+
+def test_whole_layers_are_predicted_from_their_plan():
+    """By hand for one layer of base on XDNA1: the two slowest steps and the changes of design."""
+    found = _whole_layers(LayerShape(1500, 512, 8, 2048), 1, XDNA1_PROFILE)
+    changes = 9 * 4 * 0.351e-3
+    softmax = max(8 * 1536 * 1536 * 6 / 19.7e9, 8 * 1536 * 1536 / (16 * 0.25 * 1.024e9))
+    scores = 8 * (2 * 1536 * 64 * 12 + 2 * 64 * 1536 * 6 + 4 * 1536 * 1536) / 19.7e9
+    assert changes + softmax + scores < found.device < 1.6 * (changes + softmax + scores)
+    assert found.host == pytest.approx(2 * 1536 * 512 * (4 + 2) / 6e9), "the activation comes once and goes once"
+    twice = _whole_layers(LayerShape(1500, 512, 8, 2048), 2, XDNA1_PROFILE)
+    assert twice.device == pytest.approx(2 * found.device)
+    assert (twice.host, twice.round_trips) == (found.host, 1)
+
+
+def test_layers_that_no_design_is_made_for_are_left_out_with_the_reason():
+    assert _why_no_layers(LayerShape(1500, 512, 8, 2048), XDNA1_PROFILE) == ""
+    assert "at most 1536 positions" in _why_no_layers(LayerShape(3000, 512, 8, 2048), XDNA1_PROFILE)
