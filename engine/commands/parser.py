@@ -4,24 +4,17 @@ import argparse
 from collections.abc import Sequence
 
 from tilewhisper import __version__
-from tilewhisper.engine.commands import flags
+from tilewhisper.engine.commands import flags, shared_flags
 from tilewhisper.engine.commands.hints import HintingParser, missing_command
 from tilewhisper.engine.commands.inputs import STDIN
 from tilewhisper.engine.commands.outputs import ALL, STDIN_STEM, parse_formats
 from tilewhisper.engine.compat import COMPUTE_TYPES, NEAREST
 from tilewhisper.engine.options import TranscriptionOptions
 from tilewhisper.engine.output.writers import WRITERS
-from tilewhisper.engine.routing.policy import DEFAULT_POLICY
-from tilewhisper.models.checkpoint.default import FALLBACK
 from tilewhisper.models.option_fields import option_fields
 
 DEFAULT_BATCH_SIZE = 8
 """Chunks of a file that are decoded together."""
-_POLICY = f"a preset's name or a TOML file (default: {DEFAULT_POLICY})"
-_MODEL = (
-    "an official size, a hub name, a folder or a weights file (default: the first installed multilingual size, "
-    f"{FALLBACK} before others; else an installed English-only size)"
-)
 _ABOUT = "Transcribe speech with Whisper, each encoder product on the backend of your choice."
 _TRANSCRIBE = (
     "The text goes to standard output, figures and errors to standard error. Files are written if --output_format, "
@@ -109,7 +102,7 @@ def _add_weights(p: argparse._ArgumentGroup) -> None:
     p.add_argument(
         "--model",
         metavar="NAME|PATH",
-        help=_MODEL,
+        help=shared_flags.MODEL,
     )
     p.add_argument("--model_dir", metavar="DIR", help="folder searched first for weights; downloads go there too")
     _add_truth(p, "local_files_only", "never download from the hub (default: False)")
@@ -117,15 +110,15 @@ def _add_weights(p: argparse._ArgumentGroup) -> None:
 
 def _add_machine(p: argparse._ArgumentGroup) -> None:
     which = p.add_mutually_exclusive_group()
-    which.add_argument("--policy", metavar="NAME|FILE", help=_POLICY)
+    which.add_argument("--policy", metavar="NAME|FILE", help=shared_flags.POLICY)
     which.add_argument(
         "--compute_type",
         choices=(*COMPUTE_TYPES, *NEAREST),
         help=f"CTranslate2's name of a policy: {_compute_types()}",
     )
-    _add_backend(p)
-    _add_npu(p)
-    _add_threads(p)
+    shared_flags.add_backend(p)
+    shared_flags.add_npu(p)
+    shared_flags.add_threads(p)
     _add_truth(
         p,
         "batched",
@@ -158,19 +151,19 @@ def _compute_types() -> str:
 
 def _add_layers(commands: "argparse._SubParsersAction[HintingParser]") -> None:
     p = commands.add_parser("layers", help="list the products of the encoder: size, and backend by a policy")
-    _add_model(p)
-    _add_policy(p)
-    _add_npu(p)
+    shared_flags.add_model(p)
+    shared_flags.add_policy(p)
+    shared_flags.add_npu(p)
 
 
 def _add_bench(commands: "argparse._SubParsersAction[HintingParser]") -> None:
     p = commands.add_parser("bench", help="compare the speed of policies, and of transformers, with greedy decoding")
     p.add_argument("files", nargs="+", metavar="FILE", help="audio or video files")
-    _add_model(p)
-    _add_speech(p)
-    p.add_argument("--policy", action="append", metavar="NAME|FILE", help=f"{_POLICY}; repeatable")
-    _add_npu(p)
-    _add_threads(p)
+    shared_flags.add_model(p)
+    shared_flags.add_speech(p)
+    p.add_argument("--policy", action="append", metavar="NAME|FILE", help=f"{shared_flags.POLICY}; repeatable")
+    shared_flags.add_npu(p)
+    shared_flags.add_threads(p)
     p.add_argument("--runs", type=int, default=5, help="measured runs, after one warm-up run (default: %(default)s)")
     p.add_argument(
         "--peer",
@@ -184,11 +177,11 @@ def _add_bench(commands: "argparse._SubParsersAction[HintingParser]") -> None:
 def _add_profile(commands: "argparse._SubParsersAction[HintingParser]") -> None:
     p = commands.add_parser("profile", help="show the time of each part of a greedy transcription")
     p.add_argument("file", metavar="FILE", help="an audio or video file")
-    _add_model(p)
-    _add_speech(p)
-    _add_policy(p)
-    _add_npu(p)
-    _add_threads(p)
+    shared_flags.add_model(p)
+    shared_flags.add_speech(p)
+    shared_flags.add_policy(p)
+    shared_flags.add_npu(p)
+    shared_flags.add_threads(p)
     p.add_argument(
         "--runs",
         type=int,
@@ -201,7 +194,7 @@ def _add_profile(commands: "argparse._SubParsersAction[HintingParser]") -> None:
 
 def _add_tune(commands: "argparse._SubParsersAction[HintingParser]") -> None:
     p = commands.add_parser("tune", help="measure the backends on this machine and write the fastest policy")
-    _add_model(p)
+    shared_flags.add_model(p)
     p.add_argument("-o", "--output", required=True, metavar="FILE", help="policy file to write (TOML)")
     p.add_argument(
         "--audio",
@@ -223,15 +216,15 @@ def _add_tune(commands: "argparse._SubParsersAction[HintingParser]") -> None:
         metavar="NAME",
         help="a backend to try besides torch; repeatable (default: the fast backends that can run here)",
     )
-    _add_npu(p)
-    _add_threads(p)
+    shared_flags.add_npu(p)
+    shared_flags.add_threads(p)
     p.add_argument("--rounds", type=int, default=7, help="timed rounds, after one warm-up round (default: %(default)s)")
 
 
 def _add_plan(commands: "argparse._SubParsersAction[HintingParser]") -> None:
     p = commands.add_parser("plan", help="predict an NPU's time for an encoder beside this machine's CPU")
     what = p.add_mutually_exclusive_group()
-    _add_model(what)
+    shared_flags.add_model(what)
     what.add_argument("--shape", metavar="M,K,N", help="one product (M, K) x (K, N) instead of a model's encoder")
     what.add_argument(
         "--sizes",
@@ -257,7 +250,7 @@ def _add_plan(commands: "argparse._SubParsersAction[HintingParser]") -> None:
         help="print the NPU's instruction stream of --shape instead of the cost; FILE: a built one (insts_MxN.bin), "
         "which is compared with the plan",
     )
-    _add_threads(p)
+    shared_flags.add_threads(p)
 
 
 def _add_build(commands: "argparse._SubParsersAction[HintingParser]") -> None:
@@ -271,7 +264,7 @@ def _add_npu_check(commands: "argparse._SubParsersAction[HintingParser]") -> Non
         help="check the NPU's set-up, then run products of known result on it, from one core to the whole array",
         epilog="Exit status: 0 every result is right, 2 a part is missing or a step failed.",
     )
-    _add_npu(p)
+    shared_flags.add_npu(p)
     p.add_argument("--report", metavar="FILE", help="write a report to send as JSON, without private data")
     p.add_argument("--timeout", type=int, default=10_000, metavar="MS", help="for one run (default: %(default)s)")
     other = p.add_argument_group("a design of another tool, such as mlir-aie's whole-array example, instead of ours")
@@ -280,60 +273,4 @@ def _add_npu_check(commands: "argparse._SubParsersAction[HintingParser]") -> Non
     other.add_argument("--shape", metavar="M,K,N", help="its product (M, K) x (K, N), all matrices row-major")
     other.add_argument(
         "--dtypes", choices=("bf16:f32", "bf16:bf16"), help="of the inputs and the result (default: bf16:f32)"
-    )
-
-
-def _add_model(p: argparse._ActionsContainer) -> None:
-    p.add_argument(
-        "--model",
-        metavar="NAME|PATH",
-        help=_MODEL,
-    )
-
-
-def _add_speech(p: argparse.ArgumentParser) -> None:
-    for name in ("language", "task", "audio_context"):
-        flag = flags.FLAGS[name]
-        flag.add_to(p, default=flag.field.default)
-
-
-def _add_policy(p: argparse.ArgumentParser) -> None:
-    p.add_argument("--policy", default=DEFAULT_POLICY, metavar="NAME|FILE", help=_POLICY)
-    _add_backend(p)
-
-
-def _add_backend(p: argparse._ActionsContainer) -> None:
-    p.add_argument(
-        "--backend",
-        action="append",
-        default=[],
-        metavar="SITES=NAME",
-        help="route these products to this backend, on top of the policy; repeatable, the last match wins: "
-        "'layers.3.*=bf16'",
-    )
-
-
-def _add_npu(p: argparse._ActionsContainer) -> None:
-    p.add_argument(
-        "--npu",
-        choices=("auto", "xdna1", "xdna2", "emulated"),
-        default="auto",
-        help="the NPU that a policy uses: the device (auto; xdna1 or xdna2 if its name is unknown) or a far slower "
-        "emulation of it (default: %(default)s)",
-    )
-    p.add_argument("--npu_kernels", metavar="DIR", help="folder of compiled NPU designs (see docs/npu.md)")
-    p.add_argument(
-        "--npu_fault",
-        metavar="FAULT",
-        help="make the emulated NPU fail, to test fallbacks: hang:N[,N...] or lost:N at its N-th run, or contexts",
-    )
-
-
-def _add_threads(p: argparse._ActionsContainer) -> None:
-    p.add_argument(
-        "--threads",
-        type=int,
-        default=0,
-        metavar="N",
-        help="CPU threads; 0 is torch's own number (default: %(default)s)",
     )

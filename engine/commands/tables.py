@@ -60,7 +60,7 @@ def backend_table(report: RunReport) -> Table:
 def device_line(report: RunReport) -> str | None:
     """What the host and the device did together; None if no device was used."""
     launches = {site.launch: (site.device_calls, site.planned_device_calls) for site in report.sites}
-    calls, planned = (sum(numbers) for numbers in zip(*launches.values(), strict=True))
+    calls, planned = (sum(pair[place] for pair in launches.values()) for place in (0, 1))
     if not calls:
         return None
     return (
