@@ -230,7 +230,8 @@ def cut(shape: ProductShape, geometry: Geometry, device: Device, views: Views | 
         l1_bytes=sum(l1_bytes(geometry, core)),
         l2_bytes=l2_bytes(geometry, core),
         row_blocks_per_transfer=in_turn,
-        shim_descriptors=turns_at_once * (1 + in_turn * (_a_streams(geometry) + 1)),
+        # Of each row block, one for A (of all rows of cores that the column sends) and one for B; one for C in a turn.
+        shim_descriptors=turns_at_once * (1 + 2 * in_turn),
         # A and B each have a channel, and C one transfer in a turn.
         queued_transfers=turns_at_once * in_turn,
     )

@@ -41,10 +41,8 @@ def step_of(planned: LayerPlan, name: str) -> Step:
 
 
 every_layer = pytest.mark.parametrize("width", WIDTHS)
-# XDNA2's designs differ from XDNA1's in the columns, and for tiny in the core tile.
-sizes = pytest.mark.parametrize(
-    ("width", "device"), [*((width, "xdna1") for width in WIDTHS), (384, "xdna2"), (1280, "xdna2")]
-)
+# XDNA2's designs differ from XDNA1's in the columns, and for tiny also in the core tile.
+sizes = pytest.mark.parametrize(("width", "device"), [*((width, "xdna1") for width in WIDTHS), (384, "xdna2")])
 every_device = pytest.mark.parametrize("device", DEVICES)
 
 

@@ -11,6 +11,7 @@ from tilewhisper.engine.routing.modules import apply_policy
 from tilewhisper.engine.routing.policy import Policy, Rule
 from tilewhisper.kernels import registry
 from tilewhisper.kernels.base import LayerShape, ProductShape, Settings
+from tilewhisper.kernels.xdna.emulated import device
 from tilewhisper.kernels.xdna.geometries import XDNA1, find_geometry
 from tilewhisper.kernels.xdna.layer_plan import plan_layer
 from tilewhisper.kernels.xdna.tiling import plan
@@ -46,6 +47,12 @@ def transcribe(shared, tmp_path, capsys):
     return run
 
 
+@pytest.fixture
+def numpys_cores(monkeypatch):
+    """Emulated cores that take a fifth of the micro-kernels' time, for tests of what surrounds them."""
+    monkeypatch.setattr(device, "_available_cores", lambda: "numpy")
+
+
 def planned_calls(sites: dict, leaf: str, n: int) -> int:
     """The planner's number of calls for one launch of layer 0."""
     site = sites[f"layers.0.self_attn.{leaf}"]
@@ -71,6 +78,7 @@ def test_every_projection_runs_on_the_emulated_npu_with_the_same_text(transcribe
     assert all(0 < s["device_seconds"] < s["seconds"] for s in sites.values() if s["requested"] == "npu")
 
 
+@pytest.mark.usefixtures("numpys_cores")
 def test_all_products_of_the_layers_can_run_on_the_emulated_npu(transcribe):
     _, expected, _, _ = transcribe("--policy", "torch")
     status, text, _, report = transcribe("--policy", "npu-full", "--npu", "emulated")
@@ -96,6 +104,7 @@ def test_whole_layers_stay_on_the_emulated_npu_with_one_read_back(transcribe):
     assert f"device: {4 * planned} calls ({4 * planned} planned), 1 read-back in 1 encode" in err
 
 
+@pytest.mark.usefixtures("numpys_cores")
 def test_a_hang_inside_a_whole_layer_goes_to_the_stated_fallback(transcribe, tmp_path):
     policy = tmp_path / "with-fallback.toml"
     policy.write_text(WITH_FALLBACK.replace(".self_attn.*_proj", ".*").replace('"npu"', '"npu-layer"'))
@@ -111,6 +120,7 @@ def test_a_hang_inside_a_whole_layer_goes_to_the_stated_fallback(transcribe, tmp
     assert "did not answer" in err
 
 
+@pytest.mark.usefixtures("numpys_cores")
 def test_a_hang_inside_a_whole_layer_without_a_fallback_is_one_clear_line(transcribe):
     arguments = ("--policy", "npu-layer", "--npu", "emulated", "--npu_fault", HANG_IN_WHOLE_LAYER_2)
     status, text, err, report = transcribe(*arguments)
