@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from tilewhisper.kernels.xdna.cost import Figure, Profile
 
 NPU_LIMITS = (
-    "For comparison: a fast CPU computes one projection of base, (1500, 512) x (512, 512), in about 1 ms. The gain of "
-    "an NPU is free cores and less energy, more than speed.",
+    "For comparison: a fast CPU computes one projection of base, (1500, 512) x (512, 512), in about 1 ms. Product by "
+    "product the gain of an NPU is free cores and less energy, more than speed.",
     "The best public result known here, whisper-xdna with the whole encoder of large-v3 on XDNA1, is 3.34 s a window "
     "with a quarter of a core busy; 16 CPU threads took 6.94 s.",
     "Not counted: fusing q, k and v, which share A, into one launch; run lists, which save about a quarter of the "
