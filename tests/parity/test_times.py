@@ -79,7 +79,7 @@ def test_segments_and_words_are_in_order_and_in_the_file(engine, sounds, parts, 
     check(list(segments), info.duration, words=options["word_timestamps"])
 
 
-@settings(derandomize=True, max_examples=8)
+@settings(derandomize=True, max_examples=5)
 @given(parts=st.permutations(range(6)), options=OPTIONS, clips=CLIPS, backwards=st.booleans())
 def test_segments_and_words_are_in_their_clips(engine, sounds, parts, options, clips, backwards):
     pytest.importorskip("silero_vad")
