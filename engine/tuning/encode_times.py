@@ -15,9 +15,8 @@ import torch
 
 from tilewhisper.engine.errors import OptionError
 from tilewhisper.engine.report import machine
-from tilewhisper.engine.routing.sites import Site
 from tilewhisper.engine.tuning.cpu_layers import CPU_POLICIES, CpuLayer, measure
-from tilewhisper.engine.tuning.planning import EncoderPlan, Scope, plan_encoder, sites_of_model
+from tilewhisper.engine.tuning.planning import EncoderPlan, Scope, layer_shape, plan_encoder, sites_of_model
 from tilewhisper.kernels.base import LayerShape, UnsupportedShape
 from tilewhisper.kernels.xdna.cost import ArrayProfile, loads_of_steps
 from tilewhisper.kernels.xdna.geometries import WHOLE_ARRAY, find_geometry
@@ -128,13 +127,6 @@ def of_all_sizes(profiles: Sequence[ArrayProfile], threads: int = 0) -> tuple[En
 
 def sizes_to_json(sizes: Sequence[EncodeTimes]) -> dict[str, Any]:
     return {"sizes": [times.to_json() for times in sizes], "prediction": True}
-
-
-def layer_shape(sites: Sequence[Site]) -> tuple[LayerShape, int]:
-    """The sizes of an encoder's layers, and their number."""
-    scores = [site for site in sites if site.name.endswith(".qk")]
-    fc1 = next(site for site in sites if site.name.endswith(".fc1"))
-    return LayerShape(scores[0].m, fc1.k, scores[0].batch, fc1.n), len(scores)
 
 
 def compare(encoder: EncoderPlan, profile: ArrayProfile, cpu: CpuLayer, layers: int) -> EncodeTimes:

@@ -13,7 +13,7 @@ from typing import Any
 
 from tilewhisper.engine.errors import OptionError
 from tilewhisper.engine.routing.sites import Site, encoder_sites, stem_sites
-from tilewhisper.kernels.base import ProductShape
+from tilewhisper.kernels.base import LayerShape, ProductShape
 from tilewhisper.kernels.xdna.array import Geometry
 from tilewhisper.kernels.xdna.cost import NO_COST, Cost, Profile, design_switches, predict
 from tilewhisper.kernels.xdna.geometries import find_geometry
@@ -177,6 +177,13 @@ def sites_of_model(model: str) -> tuple[Site, ...]:
     from tilewhisper.models.checkpoint import loader
 
     return sites_of(loader.load(model).model.config)
+
+
+def layer_shape(sites: Sequence[Site]) -> tuple[LayerShape, int]:
+    """The sizes of an encoder's layers, and their number."""
+    scores = [site for site in sites if site.name.endswith(".qk")]
+    fc1 = next(site for site in sites if site.name.endswith(".fc1"))
+    return LayerShape(scores[0].m, fc1.k, scores[0].batch, fc1.n), len(scores)
 
 
 def parse_shape(text: str) -> ProductShape:

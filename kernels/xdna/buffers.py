@@ -20,6 +20,8 @@ from tilewhisper.kernels.xdna.tile_plan import TilePlan
 
 Bits = npt.NDArray[np.uint16]
 """bf16 as bits, because the buffer protocol has no format for bf16."""
+STORED: Mapping[str, type[np.generic]] = {"bf16": np.uint16, "f32": np.float32}
+"""dtype of an operand -> of the array that holds it."""
 Place = tuple[int, int, int]
 Tiles = Mapping[Place, xrt.Buffer]
 

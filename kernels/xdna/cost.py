@@ -8,9 +8,8 @@ There are two models. A `CallProfile` adds the parts of a host call, one after t
     compute = (multiply-adds / a cycle's multiply-adds + row elements / a cycle's elements) / (cores * clock)
 
 Bytes are those between DDR and the array, re-reads counted; multiply-adds include padding; row elements are those of
-norms, softmax and activations. A product whose operands
-pass through the host adds the time in which the host fills and reads buffers, reported separately. Units: seconds,
-bytes, bytes/s, multiply-adds, Hz.
+norms, softmax and activations. A product whose operands pass through the host adds the time in which the host fills and
+reads buffers, reported separately. Units: seconds, bytes, bytes/s, multiply-adds, Hz.
 
 Every figure names its source. Profiles are data (`profiles` and `seed`), and `published` has the measurements that the
 fitted figures were fitted to. Does not know layers or models.

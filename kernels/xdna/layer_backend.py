@@ -23,12 +23,10 @@ from tilewhisper.kernels.cpu.torch_f32 import TorchBackend
 from tilewhisper.kernels.device_tensor import DeviceTensor, to_host
 from tilewhisper.kernels.xdna import xrt
 from tilewhisper.kernels.xdna.backend import Prepared, XdnaBackend
-from tilewhisper.kernels.xdna.buffers import bits
+from tilewhisper.kernels.xdna.buffers import STORED, bits
 from tilewhisper.kernels.xdna.devices import CORE_TILE
 from tilewhisper.kernels.xdna.layer_plan import INPUTS, OUTPUTS, ROWS, WEIGHTS, LayerPlan, Matrix, Step, plan_layer
-from tilewhisper.kernels.xdna.layer_weights import HostLinear, layer_matrices, layer_shape
-
-_STORED = {"bf16": np.uint16, "f32": np.float32}
+from tilewhisper.kernels.xdna.layer_weights import HostLinear, layer_matrices, layer_shape, why_not_on_device
 
 CANARY_BOUND = 0.125
 """Of the root mean square of what a layer adds, in each tile of a core: bf16's rounding is at most 0.03 of it in every
@@ -91,9 +89,9 @@ class XdnaLayerBackend(XdnaBackend):
         return super().linear(to_host(x), self._products[prepared])
 
     def prepare_layer(self, layer: EncoderLayer) -> PreparedLayer | EncoderLayer:
-        """The layer's weights on the device; the layer itself if no designs are made for its size."""
+        """The layer's weights on the device; the layer itself if no designs are made for its size or its norms."""
         shape = layer_shape(layer)
-        if self.supports_block("encoder_layer", shape):
+        if self.supports_block("encoder_layer", shape) or why_not_on_device(layer):
             return layer
         plan = plan_layer(shape, self._device)
         weights = {name: self._buffer(plan, name) for name in WEIGHTS}
@@ -104,7 +102,11 @@ class XdnaLayerBackend(XdnaBackend):
         if shape not in self._memories:
             scratch = {name: self._buffer(plan, name) for name in plan.buffers.keys() - {*INPUTS, *OUTPUTS, *WEIGHTS}}
             self._memories[shape] = _Memory(scratch)
-            self._check(prepared, layer)
+            try:
+                self._check(prepared, layer)
+            except ProductFailed:
+                del self._memories[shape]  # so that the next layer of this size is checked too
+                raise
         return prepared
 
     def encoder_layer(
@@ -170,7 +172,7 @@ class XdnaLayerBackend(XdnaBackend):
         """A new buffer. All host buffers of a kernel are in the same memory, so any argument's group will do."""
         matrix: Matrix = plan.buffers[name]
         group = self._design(plan.steps[0].launches[0]).context.group(0)
-        return xrt.Buffer(self._xrt, group, _STORED[matrix.dtype], (matrix.rows, matrix.columns))
+        return xrt.Buffer(self._xrt, group, STORED[matrix.dtype], (matrix.rows, matrix.columns))
 
     def _set_bias(self, layer: PreparedLayer, positions: int, bias: Tensor | None, more: int) -> None:
         """The logits' bias of each key: 0 or `bias`, and -inf for the padding."""

@@ -21,11 +21,8 @@ from tilewhisper.kernels.base import EncoderLayer, LayerShape, Norm
 from tilewhisper.kernels.xdna.buffers import Bits, bits
 from tilewhisper.kernels.xdna.devices import CORE_TILE
 from tilewhisper.kernels.xdna.layer_plan import ROWS
-
-BIAS_PARTS = 3
-"""Rows that hold a bias: a bf16 has 8 of a float32's 24 bits."""
-IDENTITY, GELU = 0.0, 1.0
-"""The activation's name in the row after the bias."""
+from tilewhisper.kernels.xdna.row_plan import EPSILON
+from tilewhisper.kernels.xdna.tile_plan import BIAS_PARTS, GELU, IDENTITY
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,6 +44,12 @@ def layer_shape(layer: EncoderLayer) -> LayerShape:
     """The size of a layer whose weights are `HostLinear`s, with all positions that the device has."""
     hidden, width = layer.fc1.weight.shape
     return LayerShape(ROWS, width, layer.heads, hidden)
+
+
+def why_not_on_device(layer: EncoderLayer) -> str | None:
+    """Why the weights of a layer do not fit the device's programs, or None."""
+    strange = {norm.eps for norm in (layer.attention_norm, layer.final_norm)} - {EPSILON}
+    return f"the norms have an eps of {strange.pop():g}, and the device's {EPSILON:g}" if strange else None
 
 
 def layer_matrices(layer: EncoderLayer) -> Mapping[str, Bits]:

@@ -19,6 +19,9 @@ from dataclasses import dataclass
 from tilewhisper.kernels.base import UnsupportedShape
 from tilewhisper.kernels.xdna.array import DTYPE_BYTES, WORD_BYTES, Device, Operand
 
+EPSILON = 1e-5
+"""`add_norm`'s eps: that of Whisper's layer norms."""
+
 
 @dataclass(frozen=True)
 class RowFunction:

@@ -25,6 +25,10 @@ from tilewhisper.kernels.xdna.array import (
     ceil_div,
 )
 
+BIAS_PARTS = 3
+"""Rows below B whose float32 sum is the bias: a bf16 has 8 of a float32's 24 bits."""
+IDENTITY, GELU = 0.0, 1.0
+"""Names of activations, in the first element of a tile in the row after the bias."""
 ROW_BLOCKS_IN_TURN = 2
 """Row blocks that share a set of shim descriptors."""
 TURNS_AT_ONCE = 2

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tilewhisper.engine.routing.sites import Site
-from tilewhisper.kernels.base import LayerShape, ProductShape
+from tilewhisper.engine.tuning.planning import layer_shape
+from tilewhisper.kernels.base import ProductShape
 from tilewhisper.kernels.xdna.array import Device
 from tilewhisper.kernels.xdna.designs import mlir
 from tilewhisper.kernels.xdna.designs.spellings import Spelling
@@ -45,7 +46,7 @@ def launches_of(sites: Sequence[Site], scope: str, device: Device, geometry: str
     """
     if scope == "layers":
         return _distinct(
-            (step.name, each) for step in plan_layer(_layer_shape(sites), device).steps for each in step.launches
+            (step.name, each) for step in plan_layer(layer_shape(sites)[0], device).steps for each in step.launches
         )
     products = dict.fromkeys(_products(sites, scope))
     return _distinct((role, plan(shape, find_geometry(geometry, device), device)) for role, shape in products)
@@ -59,13 +60,6 @@ def _distinct(launches: Iterable[tuple[str, Plan]]) -> tuple[Launch, ...]:
         if role not in roles:
             roles.append(role)
     return tuple(Launch(each, tuple(roles)) for each, roles in found.values())
-
-
-def _layer_shape(sites: Iterable[Site]) -> LayerShape:
-    """The size of the model's layers."""
-    by_role = {site.name.rpartition(".")[2]: site for site in sites}
-    fc1 = by_role["fc1"]
-    return LayerShape(fc1.m, fc1.k, by_role["qk"].batch, fc1.n)
 
 
 def _products(sites: Iterable[Site], scope: str) -> Iterator[tuple[str, ProductShape]]:

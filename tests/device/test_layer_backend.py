@@ -34,13 +34,18 @@ def emulated(**faults):
 
 
 def a_layer(of, seed=0):
-    """A layer of a backend, with biases and weights of a norm that matter."""
+    """A layer, prepared by a backend."""
+    return of.prepare_layer(unprepared(of, seed))
+
+
+def unprepared(of, seed=0, eps=1e-5):
+    """A layer with biases and weights of a norm that matter."""
 
     def weights(n, k, number):
         return of.prepare(signed(n, k, seed=seed + number) / k**0.5, signed(n, seed=seed + number + 1))
 
     def norm(number):
-        return of.prepare_norm(Norm(1 + 0.3 * signed(WIDTH, seed=number), 0.5 * signed(WIDTH, seed=number + 1), 1e-5))
+        return of.prepare_norm(Norm(1 + 0.3 * signed(WIDTH, seed=number), 0.5 * signed(WIDTH, seed=number + 1), eps))
 
     products = (weights(3 * WIDTH, WIDTH, 1), weights(WIDTH, WIDTH, 3), weights(4 * WIDTH, WIDTH, 5))
     return of.prepare_layer(
@@ -151,8 +156,10 @@ def test_a_device_that_computes_a_wrong_tile_is_refused_before_its_first_use(wro
         return (weights,)
 
     monkeypatch.setitem(ROW_FUNCTIONS, "softmax", broken)
-    with pytest.raises(ProductFailed, match=r"a layer of random numbers is wrong in \d+ tiles, the first at row"):
-        a_layer(emulated()[1])
+    npu = emulated()[1]
+    for seed in (0, 100):  # the next layer must not be taken for checked
+        with pytest.raises(ProductFailed, match=r"a layer of random numbers is wrong in \d+ tiles, the first at row"):
+            a_layer(npu, seed)
 
 
 def test_the_bound_of_the_check_is_far_above_bf16s_rounding(monkeypatch):
@@ -168,6 +175,14 @@ def test_single_products_and_layers_of_another_size_run_as_products():
     assert "heads of 64" in npu.supports_block("encoder_layer", LayerShape(1500, 64, 2, 256))
     assert npu.supports_block("encoder_layer", LayerShape(1500, 384, 6, 1536)) is None
     assert npu.supports_block("feed_forward", LayerShape(1500, 384, 6, 1536))
+
+
+def test_a_layer_with_another_eps_runs_as_products():
+    npu, exact, x = emulated()[1], registry.create("reference"), signed(1, 60, WIDTH)
+    found = npu.encoder_layer(x, npu.prepare_layer(unprepared(npu, eps=0.5)))
+    expected = exact.encoder_layer(x, exact.prepare_layer(unprepared(exact, eps=0.5)))
+    assert close(to_host(found), expected, x)
+    assert not close(to_host(npu.encoder_layer(x, a_layer(npu))), expected, x)
 
 
 def test_its_name_says_that_it_is_emulated():

@@ -13,16 +13,11 @@ import numpy.typing as npt
 import torch
 
 from tilewhisper.kernels.xdna.datapath import Rounding, bf16_bits, bf16_values
+from tilewhisper.kernels.xdna.row_plan import EPSILON
+from tilewhisper.kernels.xdna.tile_plan import BIAS_PARTS, GELU
 
 Floats = npt.NDArray[np.float32]
 Bits = npt.NDArray[np.uint16]
-
-EPSILON = np.float32(1e-5)
-"""Of `add_norm`: the eps of Whisper's layer norms."""
-BIAS_PARTS = 3
-"""Rows that hold the bias: three bf16 numbers have the 24 bits of a float32."""
-IDENTITY, GELU = 0.0, 1.0
-"""Names of activations, as bf16 numbers."""
 
 
 def rounded(x: Floats) -> Bits:
@@ -49,7 +44,7 @@ def add_norm(x: Floats, y: Bits) -> tuple[Floats, Bits]:
     total: Floats = x + bf16_values(y)
     centred = total - total.mean(axis=1, keepdims=True)
     variance = np.square(centred).mean(axis=1, keepdims=True)
-    return total, rounded(centred / np.sqrt(variance + EPSILON))
+    return total, rounded(centred / np.sqrt(variance + np.float32(EPSILON)))
 
 
 def softmax(scores: Floats, bias: Floats) -> tuple[Bits]:

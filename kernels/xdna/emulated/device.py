@@ -20,7 +20,7 @@ Not modelled: time, the depth of FIFOs and so deadlocks by back pressure, and th
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Literal, NamedTuple
 
@@ -30,6 +30,7 @@ import numpy.typing as npt
 from tilewhisper.kernels.base import BackendUnavailable
 from tilewhisper.kernels.cpu.compiler import find_compiler
 from tilewhisper.kernels.xdna.array import Device
+from tilewhisper.kernels.xdna.buffers import STORED
 from tilewhisper.kernels.xdna.datapath import matmul_exact, matmul_fast
 from tilewhisper.kernels.xdna.emulated import compiled_cores
 from tilewhisper.kernels.xdna.emulated.core_functions import ROW_FUNCTIONS, rounded, with_bias
@@ -46,7 +47,6 @@ Numbers = npt.NDArray[Any]
 
 _log = logging.getLogger(__name__)
 _MATMUL = {"exact": matmul_exact, "fast": matmul_fast}
-_STORED: Mapping[str, type] = {"bf16": np.uint16, "f32": np.float32}
 
 
 class _Route(NamedTuple):
@@ -170,6 +170,6 @@ def _decoded(program: Program, instructions: bytes) -> tuple[Instruction, ...]:
 
 def _numbers(buffer: Bytes, dtype: str) -> Numbers:
     """The bytes that form whole elements."""
-    stored = _STORED[dtype]
+    stored = STORED[dtype]
     size = np.dtype(stored).itemsize
     return buffer[: len(buffer) // size * size].view(stored)

@@ -16,13 +16,13 @@ from tilewhisper.kernels.xdna import xrt
 from tilewhisper.kernels.xdna.array import Device
 from tilewhisper.kernels.xdna.buffers import Bits, bits, values
 from tilewhisper.kernels.xdna.layer_plan import ROWS, plan_layer
-from tilewhisper.kernels.xdna.layer_weights import GELU, IDENTITY, Affine, product_matrix
+from tilewhisper.kernels.xdna.layer_weights import Affine, product_matrix
 from tilewhisper.kernels.xdna.npu_check.causes import ArrayLayout
 from tilewhisper.kernels.xdna.npu_check.comparison import KnownLinear
 from tilewhisper.kernels.xdna.npu_check.running import BuiltProduct, Outcome, fill_with_nonsense, judged, unwritten
 from tilewhisper.kernels.xdna.npu_check.steps import StepResult, failure, judge, missing_design
 from tilewhisper.kernels.xdna.opening import OpenedNpu
-from tilewhisper.kernels.xdna.tile_plan import TilePlan
+from tilewhisper.kernels.xdna.tile_plan import GELU, IDENTITY, TilePlan
 
 NAME = "chained MLP"
 _TINY = LayerShape(ROWS, 384, 6, 1536)

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from tilewhisper.kernels.xdna import xrt
 from tilewhisper.kernels.xdna.artifacts import Artifact
-from tilewhisper.kernels.xdna.buffers import values
+from tilewhisper.kernels.xdna.buffers import STORED, values
 from tilewhisper.kernels.xdna.npu_check.causes import ArrayLayout, Evidence, likely_cause
 from tilewhisper.kernels.xdna.npu_check.comparison import Difference, Doubles, KnownProduct, Mask, compare
 
@@ -20,7 +20,6 @@ RUNS = 2
 """The second run finds state that the first left on the array."""
 _FILLING = 0xFE
 """Every byte of a result before its run: no product here gives the number they form, -1.7e38."""
-_DTYPES: dict[str, npt.DTypeLike] = {"f32": np.float32, "bf16": np.uint16}
 
 
 @dataclass(frozen=True)
@@ -95,7 +94,7 @@ def _results(
     context = xrt.Context(opened, built.xclbin, built.kernel)
     try:
         a, b = (xrt.Buffer(opened, context.group(i), np.uint16, size) for i, size in enumerate(((m, k), (k, n))))
-        c = xrt.Buffer(opened, context.group(2), _DTYPES[product.dtype_out], (m, n))
+        c = xrt.Buffer(opened, context.group(2), STORED[product.dtype_out], (m, n))
         for buffer, bits in ((a, product.a_bits), (b, product.b_bits)):
             buffer.array[...] = bits
             buffer.to_device()
