@@ -48,10 +48,8 @@ def unprepared(of, seed=0, eps=1e-5):
         return of.prepare_norm(Norm(1 + 0.3 * signed(WIDTH, seed=number), 0.5 * signed(WIDTH, seed=number + 1), eps))
 
     products = (weights(3 * WIDTH, WIDTH, 1), weights(WIDTH, WIDTH, 3), weights(4 * WIDTH, WIDTH, 5))
-    return of.prepare_layer(
-        EncoderLayer(
-            norm(20), products[0], products[1], norm(22), products[2], weights(WIDTH, 4 * WIDTH, 7), HEADS, 0.125
-        )
+    return EncoderLayer(
+        norm(20), products[0], products[1], norm(22), products[2], weights(WIDTH, 4 * WIDTH, 7), HEADS, 0.125
     )
 
 
