@@ -180,7 +180,8 @@ def test_a_layer_with_another_eps_runs_as_products():
     found = npu.encoder_layer(x, npu.prepare_layer(unprepared(npu, eps=0.5)))
     expected = exact.encoder_layer(x, exact.prepare_layer(unprepared(exact, eps=0.5)))
     assert close(to_host(found), expected, x)
-    assert not close(to_host(npu.encoder_layer(x, a_layer(npu))), expected, x)
+    whole = emulated()[1]  # its six designs fit beside no others
+    assert not close(to_host(whole.encoder_layer(x, a_layer(whole))), expected, x)
 
 
 def test_its_name_says_that_it_is_emulated():
