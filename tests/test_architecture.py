@@ -16,7 +16,8 @@ ROOT = Path(__file__).parents[1]
 PACKAGES = ("engine", "kernels", "models")
 LAYERS = {
     "scripts": 12,
-    "engine.commands": 10,
+    "engine.commands": 11,
+    "engine.serving": 10,
     "engine.tuning": 9,
     "engine.whisper_model": 8,
     "engine.pipeline": 7,
@@ -45,6 +46,11 @@ ALLOWED_IN = {
     "soxr": ("models",),
     "soundfile": ("models",),
     "av": ("models",),
+    "fastapi": ("engine/serving",),
+    "starlette": ("engine/serving",),
+    "uvicorn": ("engine/commands/serve.py",),
+    "wyoming": ("engine/serving",),
+    "sounddevice": ("engine/commands",),
     "rich": ("scripts", "engine/commands", "engine/progress.py"),
 }
 """Library -> the only files and folders that may import it."""

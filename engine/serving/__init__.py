@@ -1,0 +1,1 @@
+"""Front ends of a running server: OpenAI's HTTP API, whisper.cpp's, realtime WebSocket, Wyoming, and the web page."""

@@ -1,0 +1,32 @@
+"""What a server is asked to serve, and its limits."""
+
+from dataclasses import dataclass, field
+
+from tilewhisper.engine.routing.policy import DEFAULT_POLICY
+from tilewhisper.kernels import registry
+from tilewhisper.kernels.base import Settings
+
+
+@dataclass(frozen=True)
+class ServerSettings:
+    """Everything that `tilewhisper serve` is told."""
+
+    models: tuple[str, ...]
+    """Names or paths; the first is the default model, and the one that official names stand for."""
+    policy: str = DEFAULT_POLICY
+    backends: tuple[str, ...] = ()
+    """`SITES=BACKEND` overrides on top of the policy."""
+    kernels: Settings = field(default=registry.DEFAULTS)
+    """Which NPU a policy uses."""
+    api_keys: tuple[str, ...] = ()
+    """Any of them is accepted; none means that no key is asked for."""
+    unload_after: float | None = None
+    """Seconds after its last use at which a model is unloaded; None never unloads."""
+    memory_limit: int | None = None
+    """Bytes that all loaded models may take together; None is no limit."""
+    max_upload_bytes: int = 25 << 20
+    max_audio_seconds: float = 4 * 3600
+    max_waiting: int = 64
+    """Requests that may wait for a place; one more is answered with 429."""
+    request_seconds: float = 600
+    """Time limit of a request, from its last uploaded byte on."""
