@@ -212,14 +212,17 @@ def test_each_token_has_its_log_probability(engine, oracle, shared):
     tokens, logprobs = zip(*segments.token_logprobs(), strict=True)
     assert list(tokens) == tokens_of(found)
     prompt = tokenizer.prompt("en", "transcribe", True)
-    mel = peer.log_mel(reader.decode_audio(shared / "jfk.flac"))
+    samples = reader.decode_audio(shared / "jfk.flac")
+    mel = model.log_mel(samples)[None, :, :3000].clone()
+    mel[:, :, len(samples) // 160 :] = 0  # as openai-whisper pads a window
     with torch.no_grad():
-        logits = peer.model(mel, decoder_input_ids=torch.tensor([[*prompt, *tokens]])).logits[0, len(prompt) - 1 : -1]
+        output = peer.model(mel, decoder_input_ids=torch.tensor([[*prompt, *tokens]]))
+    logits = output.logits[0, len(prompt) - 1 : -1]
     logits[:, model.checkpoint.generation_config.suppress_tokens] = -torch.inf
     expected = logits.log_softmax(-1)[range(len(tokens)), tokens].tolist()
     words = [i for i, token in enumerate(tokens) if token < tokenizer.eot]
     # The rules also forbid some timestamps, which have little probability between words.
-    assert all(expected[i] - 1e-3 <= logprobs[i] <= expected[i] + 0.1 for i in words)
+    assert all(expected[i] - 1e-3 <= logprobs[i] <= expected[i] + 0.02 for i in words)
 
 
 def test_token_log_probabilities_of_several_windows_are_those_of_the_segments(engine, long_file):
