@@ -64,7 +64,7 @@ def create_app(
     return app
 
 
-async def _load_default(server: Server, on_load_error: Callable[[Exception], None] | None) -> None:
+async def _load_default(server: Server, on_load_error: Callable[[], None] | None) -> None:
     try:
         async with server.pool.leased(server.pool.names.default):
             pass
