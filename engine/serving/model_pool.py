@@ -10,11 +10,12 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from tilewhisper.engine.errors import USER_ERRORS
+from tilewhisper.engine.errors import USER_ERRORS, PolicyError
 from tilewhisper.engine.serving.errors import RequestError, shutting_down
 from tilewhisper.engine.serving.model_names import ModelNames
 from tilewhisper.engine.serving.settings import ServerSettings
 from tilewhisper.engine.whisper_model import WhisperModel
+from tilewhisper.kernels.base import KernelError
 from tilewhisper.models.checkpoint.locate import locate
 
 _log = logging.getLogger(__name__)
@@ -142,6 +143,8 @@ class ModelPool:
                 raise shutting_down()
             entry = self._entries.get(served)
             if entry is None:
+                if backends:
+                    self._unload_variants()
                 size = self._weight_bytes(served)
                 self._make_room(served, size)
                 entry = _Entry(self._loader.submit(self._load_model, served), size)
@@ -158,14 +161,12 @@ class ModelPool:
         """The loaded model. Raises RequestError where it could not be loaded."""
         try:
             return result()
+        except (PolicyError, KernelError) as error:
+            if served.backends == self._settings.backends:
+                raise _not_loaded(served, error) from error
+            raise RequestError(400, str(error), param="backends", code="unsupported_backend") from error
         except Exception as error:
-            reason = type(error).__name__
-            raise RequestError(
-                500,
-                f"the model {served.name} cannot be loaded ({reason}); the server's log has the reason",
-                param="model",
-                code="model_not_loaded",
-            ) from error
+            raise _not_loaded(served, error) from error
 
     def _load_model(self, served: Served) -> WhisperModel:
         try:
@@ -225,6 +226,12 @@ class ModelPool:
                 )
             self._unload(idle.pop(0)[0])
 
+    def _unload_variants(self) -> None:
+        """Unload the idle models with further overrides: each takes the memory of a model, for one caller's trial."""
+        for served, _ in self._idle():
+            if served.backends != self._settings.backends:
+                self._unload(served)
+
     def _used(self) -> int:
         return sum(entry.bytes for entry in self._entries.values())
 
@@ -237,6 +244,15 @@ class ModelPool:
 
     def _unload(self, served: Served) -> None:
         self._loader.submit(_close, self._entries.pop(served).loading)
+
+
+def _not_loaded(served: Served, error: Exception) -> RequestError:
+    return RequestError(
+        500,
+        f"the model {served.name} cannot be loaded ({type(error).__name__}); the server's log has the reason",
+        param="model",
+        code="model_not_loaded",
+    )
 
 
 def _close(loading: "Future[WhisperModel]") -> None:

@@ -46,6 +46,8 @@ class Asked:
     granularities: tuple[str, ...] = ()
     logprobs: bool = False
     stream: bool = False
+    backends: tuple[str, ...] = ()
+    """`SITES=BACKEND` overrides on top of the server's."""
 
 
 def transcription(fields: Iterable[tuple[str, str]]) -> Asked:

@@ -1,12 +1,11 @@
 """OpenAI's HTTP API: transcriptions, translations, models."""
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import AsyncExitStack
 from typing import Any
 
 from fastapi import APIRouter, Request
 from starlette.responses import Response
-from starlette.types import Receive, Scope, Send
 
 from tilewhisper.engine.serving import api_description, openai_answers, openai_fields
 from tilewhisper.engine.serving.errors import RequestError
@@ -14,6 +13,7 @@ from tilewhisper.engine.serving.model_names import OPENAI_NAME
 from tilewhisper.engine.serving.openai_fields import Asked
 from tilewhisper.engine.serving.requests import Run, transcribing
 from tilewhisper.engine.serving.server import server_of
+from tilewhisper.engine.serving.streaming import Streamed
 
 router = APIRouter(prefix="/v1")
 
@@ -53,33 +53,15 @@ async def describe_model(request: Request, model: str) -> dict[str, Any]:
     return _model(request, model)
 
 
-class EventStream(Response):
-    """Server-sent events of a run; all that the run uses is free again at the end of the stream, whatever ends it."""
-
-    media_type = "text/event-stream"
-
-    def __init__(self, run: Run, resources: AsyncExitStack) -> None:
-        super().__init__(headers={**run.start_headers(), "cache-control": "no-cache"})
-        del self.headers["content-length"]
-        self._run, self._resources = run, resources
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async with self._resources:
-            await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-            async for event in _events(self._run):
-                await send({"type": "http.response.body", "body": event.encode(), "more_body": True})
-            await send({"type": "http.response.body", "body": b""})
-
-
 async def _answer(request: Request, ask: Callable[[Sequence[tuple[str, str]]], Asked]) -> Response:
     async with AsyncExitStack() as stack:
         run = await stack.enter_async_context(transcribing(request, ask))
         if run.asked.stream:
-            return EventStream(run, stack.pop_all())
+            return Streamed(_events(run), "text/event-stream", run.start_headers(), stack.pop_all())
         return openai_answers.answer(run, await run.all_segments())
 
 
-async def _events(run: Run) -> AsyncIterator[str]:
+async def _events(run: Run) -> AsyncGenerator[str, None]:
     text = ""
     try:
         async for segment in run.segments():

@@ -62,19 +62,17 @@ class Run:
 
 
 @asynccontextmanager
-async def transcribing(
-    request: Request, ask: Callable[[Sequence[tuple[str, str]]], Asked], backends: Sequence[str] = ()
-) -> AsyncIterator[Run]:
+async def transcribing(request: Request, ask: Callable[[Sequence[tuple[str, str]]], Asked]) -> AsyncIterator[Run]:
     """Receive a form, and read the audio of its file; all that the run uses is free again after the context.
 
-    `ask` reads the form's fields. `backends` are overrides on top of the server's. The run ends within two decode
+    `ask` reads the form's fields. The run ends within two decode
     steps, with an error, when the client leaves, the time limit is over or the server shuts down. Raises RequestError.
     """
     server = server_of(request)
     with server.admission.entered():
         async with received(request) as form, _working(request, server, form) as work, AsyncExitStack() as stack:
             asked = ask(form.fields)
-            leased = stack.enter_async_context(server.pool.leased(asked.model, backends))
+            leased = stack.enter_async_context(server.pool.leased(asked.model, asked.backends))
             model = await work.unless_stopped(leased)
             _check(model, asked)
             await work.unless_stopped(stack.enter_async_context(server.admission.place()))
