@@ -145,6 +145,8 @@ def _serve(settings: "ServerSettings", listener: socket.socket) -> int:
         web.should_exit = True
 
     app = create_app(settings, on_load_error=stop)
+    # It warns of every malformed body, which the client is told.
+    logging.getLogger("python_multipart").setLevel(logging.ERROR)
     config = uvicorn.Config(
         app,
         log_level=logging.WARNING,
