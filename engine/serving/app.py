@@ -12,19 +12,24 @@ from tilewhisper.engine.serving import errors, metrics, openai_routes, page, pag
 from tilewhisper.engine.serving.auth import require_key
 from tilewhisper.engine.serving.server import Server
 from tilewhisper.engine.serving.settings import ServerSettings
+from tilewhisper.engine.whisper_model import WhisperModel
 
 _SWEEP_SECONDS = 1.0
 """How often idle models are looked for."""
 _EXPOSED = ("model", "policy", "backends", "emulated", "fallbacks", "rtf")
 
 
-def create_app(settings: ServerSettings, on_load_error: Callable[[Exception], None] | None = None) -> FastAPI:
+def create_app(
+    settings: ServerSettings,
+    on_load_error: Callable[[Exception], None] | None = None,
+    load: Callable[..., WhisperModel] = WhisperModel,
+) -> FastAPI:
     """The application that serves `settings`.
 
     `on_load_error` is called with the error of the default model, which is loaded when the application starts; without
-    it, `/health` reports a failed model. Raises OptionError.
+    it, `/health` reports a failed model. `load` makes a model, as WhisperModel does. Raises OptionError.
     """
-    server = Server(settings)
+    server = Server(settings, load)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:

@@ -57,7 +57,7 @@ class _Entry:
 class ModelPool:
     """Loaded models by name and overrides. All methods may be called from any thread."""
 
-    def __init__(self, settings: ServerSettings, load: Callable[..., WhisperModel] = WhisperModel) -> None:
+    def __init__(self, settings: ServerSettings, load: Callable[..., WhisperModel]) -> None:
         """Raises OptionError where two models have the same name."""
         self.names = ModelNames(settings.models)
         self._settings, self._load = settings, load

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from starlette.requests import HTTPConnection
@@ -13,15 +14,16 @@ from tilewhisper.engine.serving.model_pool import ModelPool, ModelState
 from tilewhisper.engine.serving.settings import ServerSettings
 from tilewhisper.engine.serving.threads import Threads
 from tilewhisper.engine.serving.work import Work
+from tilewhisper.engine.whisper_model import WhisperModel
 
 
 class Server:
     """What the routes of one application share; they find it as `request.app.state.server`."""
 
-    def __init__(self, settings: ServerSettings) -> None:
-        """Raises OptionError."""
+    def __init__(self, settings: ServerSettings, load: Callable[..., WhisperModel]) -> None:
+        """`load` makes a model, as WhisperModel does. Raises OptionError."""
         self.settings = settings
-        self.pool = ModelPool(settings)
+        self.pool = ModelPool(settings, load)
         self.admission = Admission(settings)
         self.threads = Threads(settings.max_running)
         self.metrics = Metrics()
