@@ -16,7 +16,6 @@ from hypothesis import strategies as st
 
 from tilewhisper import WhisperModel
 from tilewhisper.engine.serving.app import create_app
-from tilewhisper.engine.serving.model_pool import ModelPool
 from tilewhisper.engine.serving.settings import ServerSettings
 from tilewhisper.models.audio.reader import decode_audio
 
@@ -167,33 +166,6 @@ def test_the_error_between_two_runs_is_that_of_their_encoder_states(client):
             states.append(model.encode(model.log_mel(decode_audio(str(SAMPLE)))[None, :, :3000]))
     assert found == pytest.approx(float((states[1] - states[0]).norm() / states[0].norm()), rel=1e-3)
     assert found > 1e-5
-
-
-class Loaded:
-    """Stands for a loaded model."""
-
-    weight_bytes = 0
-
-    def __init__(self, name, *, backends, **options):
-        self.backends, self.closed = backends, False
-
-    def start_loop(self):
-        pass
-
-    def close(self):
-        self.closed = True
-
-
-def test_a_model_with_other_backends_makes_room_for_the_next():
-    pool = ModelPool(ServerSettings(("tiny.en",), backends=("conv1=torch",)), Loaded)
-    found = []
-    for backends in ((), ("fc1=int8",), ("fc1=int16",)):
-        with pool.lease("tiny.en", backends) as model:
-            found.append(model)
-    with pool.lease("tiny.en"):  # loads and closes happen in one thread, so the closes above are done
-        assert [model.closed for model in found] == [False, True, False]
-    assert found[2].backends == ("conv1=torch", "fc1=int16")
-    pool.close()
 
 
 WORDS = st.lists(st.sampled_from(["a", "b", "c"]), max_size=12)
