@@ -85,12 +85,20 @@ class LiveTranscriber:
         """End the open phrase as silence would, and return its last events. The stream may go on afterwards."""
         return list(self._end_phrase(self._audio.end)) if self._window else []
 
+    def discard(self) -> list[Event]:
+        """End the open phrase without its words that are not final."""
+        if self._window is None:
+            return []
+        self._window.tail, self._window.decoded = (), self._audio.end
+        return [*self._end_phrase(self._audio.end)]
+
     def _seek(self, position: int) -> None:
         """Go on with the samples from `position` on, which do not follow those before."""
         self._audio = LatestAudio(position)
         self._detector = SpeechDetector()
         self._phrases = PhraseDetector(self._options.vad)
         self._judged = position  # samples whose speech probability is known
+        self._decoded = position  # samples that were decoded with phrases before
 
     def _take(self, samples: Samples) -> Iterator[Event]:
         self._audio.append(samples)
@@ -115,7 +123,7 @@ class LiveTranscriber:
         return self._options.vad.speech_pad_ms * SAMPLES_PER_MS
 
     def _begin_phrase(self, start: int) -> Event:
-        self._window = GrowingWindow(max(self._audio.first, start - self._margin), self._spoken)
+        self._window = GrowingWindow(max(self._decoded, self._audio.first, start - self._margin), self._spoken)
         self._window.decoded = start
         return SpeechStarted(start / SAMPLE_RATE)
 
@@ -127,6 +135,7 @@ class LiveTranscriber:
         yield from self._make_final(window)
         yield SpeechStopped((end if quiet is None else quiet) / SAMPLE_RATE)
         self._remember(window)
+        self._decoded = end if quiet is None else quiet
         self._window = None
         self._phrases.close()
 
