@@ -10,6 +10,9 @@ if TYPE_CHECKING:
 Progress = Callable[[float, float], None]
 """Called with the work done and the total: in seconds after each window, in files after each file."""
 
+OnRead = Callable[[float], None]
+"""Called with the seconds read so far, whenever a block of audio was read or searched for speech."""
+
 
 @contextmanager
 def progress_bar(enabled: bool, screen: "Console | None" = None, above: float = 0) -> Iterator[Progress | None]:

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from tilewhisper.engine.energy import Energy
 from tilewhisper.engine.options import TranscriptionOptions
 from tilewhisper.engine.routing.router import DecoderPlan, SiteCount, SitePlan, shape_of
 from tilewhisper.engine.startup import Startup
@@ -143,6 +144,11 @@ class RunReport:
     """Seconds of work per second of audio; None where there is no audio."""
     speed: float | None
     """Seconds of audio per second of work; None where there is no audio."""
+    cpu_seconds_per_audio_second: float | None
+    """CPU time of all threads for a second of audio; None where there is no audio. What other runs compute at the same
+    moment is counted too."""
+    energy: Energy
+    """Of the whole processor packages, from the start of the run to its report."""
     startup: Startup
     load: Stage
     stages: list[Stage]

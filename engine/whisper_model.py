@@ -22,7 +22,7 @@ from tilewhisper.engine.errors import OptionError
 from tilewhisper.engine.options import TranscriptionOptions, check_batch_size
 from tilewhisper.engine.pipeline.scheduler import Scheduler, default_batch_size
 from tilewhisper.engine.pipeline.transcription import Transcriber, Transcript, Transcription
-from tilewhisper.engine.progress import Progress
+from tilewhisper.engine.progress import OnRead, Progress
 from tilewhisper.engine.report import Clock
 from tilewhisper.engine.results import TranscriptionInfo
 from tilewhisper.engine.routing.policy import Policy, load_policy
@@ -144,18 +144,25 @@ class WhisperModel:
 
     @takes_options(TranscriptionOptions)
     def transcribe(
-        self, audio: Any, *args: Any, progress: Progress | None = None, **options: Any
+        self,
+        audio: Any,
+        *args: Any,
+        progress: Progress | None = None,
+        on_read: OnRead | None = None,
+        **options: Any,
     ) -> tuple[Transcription, TranscriptionInfo]:
         """Transcribe a path, a file object, or a float32 array (samples,) at 16 kHz.
 
         The options up to `language_detection_segments` are faster-whisper's, in its order. Segments are yielded as they
-        are decoded; `progress` is called after each window with the seconds done and the seconds in total.
+        are decoded; `progress` is called after each window with the seconds done and the seconds in total. `on_read` is
+        called with the seconds read so far while the audio is read; what it raises ends the call, for example where
+        the audio is longer than a server allows.
         Raises ModelsError and EngineError.
         """
         self._scheduler.check_open()
         checked = TranscriptionOptions.of(*args, **options)
         self.check(checked)
-        transcription = self._transcriber.transcribe(audio, checked, progress)
+        transcription = self._transcriber.transcribe(audio, checked, progress, on_read)
         return transcription, transcription.info
 
     @takes_options(TranscriptionOptions)
@@ -215,6 +222,13 @@ class WhisperModel:
     def encode(self, mel: Tensor, counts: Counts | None = None) -> Tensor:
         """Log-mel windows (batch, n_mels, 3000) to states (batch, 1500, d_model); calls are added to `counts`."""
         return self._scheduler.call(lambda: self.runtime.encode(mel, counts))
+
+    def start_loop(self) -> None:
+        """Compute in a thread of the model's own from now on, for programs where many threads transcribe: a server.
+
+        Without it, the threads that wait take turns. Raises ModelClosed.
+        """
+        self._scheduler.start_loop()
 
     def close(self) -> None:
         """End all transcriptions and release weights and devices; every later use raises ModelClosed."""

@@ -2,6 +2,7 @@
 
 from types import SimpleNamespace
 
+from tilewhisper.engine.energy import Energy
 from tilewhisper.engine.options import TranscriptionOptions
 from tilewhisper.engine.pipeline.transcription import Transcript
 from tilewhisper.engine.report import DecoderReport, RunReport, Stage, machine
@@ -85,7 +86,7 @@ class Decoded:
             audio_seconds=1.0, rtf=0.1, speed=10.0, load=stage, stages=[stage],
             startup=Startup(1.0, 0.1, True, 0.1),
             total=stage, audio_context="full", batch_size=1, windows=1, windows_reencoded=0, tokens=1,
-            device_read_backs=0,
+            device_read_backs=0, cpu_seconds_per_audio_second=0.1, energy=Energy(None, None, "no meter"),
             tokens_per_second=1.0,
             peak_memory_bytes=None, sites=[], decoder=DecoderReport("torch", "torch", None), machine=machine(),
         )  # fmt: skip

@@ -27,7 +27,7 @@ def add_speech(p: argparse.ArgumentParser) -> None:
         flag.add_to(p, default=flag.field.default)
 
 
-def add_policy(p: argparse.ArgumentParser) -> None:
+def add_policy(p: argparse._ActionsContainer) -> None:
     p.add_argument("--policy", default=DEFAULT_POLICY, metavar="NAME|FILE", help=POLICY)
     add_backend(p)
 

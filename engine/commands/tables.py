@@ -70,11 +70,16 @@ def device_line(report: RunReport) -> str | None:
 
 
 def summary_line(report: RunReport) -> str:
-    """RTF, speed, tokens per second and memory in one line."""
+    """RTF, speed, tokens per second, memory, CPU time and energy in one line."""
     rate = f", {report.tokens_per_second:.0f} tokens/s" if report.tokens_per_second else ""
     memory = f", peak {report.peak_memory_bytes / 2**20:.0f} MiB" if report.peak_memory_bytes else ""
     speed = "" if report.rtf is None else f"RTF {report.rtf:.3f}, speed {report.speed:.1f}x real time: "
-    return f"{speed}{report.audio_seconds:.1f} s of audio in {report.total.wall_seconds:.2f} s{rate}{memory}"
+    used = report.cpu_seconds_per_audio_second
+    processor = "" if used is None else f", {used:.3f} CPU s per audio s"
+    per_minute = report.energy.joules_per_audio_minute
+    energy = "" if per_minute is None else f", {per_minute:.3g} J (whole package) per audio minute"
+    done = f"{report.audio_seconds:.1f} s of audio in {report.total.wall_seconds:.2f} s"
+    return f"{speed}{done}{rate}{memory}{processor}{energy}"
 
 
 def setting_line(report: RunReport) -> str:

@@ -30,6 +30,8 @@ class DecodedWindow:
     """The prefix, if any, and the decoded tokens."""
     avg_logprob: float
     """Mean log-probability per decoded token under the rules, end-of-text included."""
+    logprobs: tuple[float, ...]
+    """Of each decoded token, those of the prefix and end-of-text excluded."""
     text_logprob: float
     """The same over text tokens only, without timestamps and end-of-text; -inf where there is no text."""
     no_speech_prob: float
@@ -201,6 +203,7 @@ class Batch:
         return DecodedWindow(
             tokens=tokens,
             avg_logprob=best.logprob / (len(best.tokens) + 1),
+            logprobs=best.logprobs[: len(best.tokens)],
             text_logprob=sum(text) / len(text) if text else float("-inf"),
             no_speech_prob=active.no_speech_prob,
             temperature=active.attempt.temperature,

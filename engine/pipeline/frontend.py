@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from tilewhisper.engine.progress import OnRead
 from tilewhisper.engine.report import Clock, StageName
 from tilewhisper.models.audio import reader, vad
 from tilewhisper.models.audio.facts import AudioFacts, AudioLog
@@ -24,17 +25,23 @@ BLOCK_SAMPLES = WINDOW_SAMPLES
 class AudioSource:
     """A source of audio that can be read once, and how it is to be read."""
 
-    def __init__(self, audio: Any, *, strict: bool = False, track: int | str | None = None) -> None:
+    def __init__(
+        self, audio: Any, *, strict: bool = False, track: int | str | None = None, on_read: OnRead | None = None
+    ) -> None:
+        self.on_read: OnRead = on_read or (lambda seconds: None)
         self._log = AudioLog()
         self._stream = reader.stream(audio, self._log, strict_audio=strict, audio_track=track)
 
     def blocks(self, clock: Clock) -> Iterator[Samples]:
         """The samples, in blocks. Raises AudioError."""
+        samples = 0
         while True:
             with clock(StageName.DECODE_AUDIO):
                 block = next_block(self._stream)
             if block is None:
                 return
+            samples += len(block)
+            self.on_read(samples / SAMPLE_RATE)
             yield block
 
     @property
@@ -78,8 +85,14 @@ def read_speech(source: AudioSource, n_mels: int, clock: Clock, options: VadOpti
     for block in source.blocks(clock):
         buffer.append(block)
     samples = len(buffer)
+
+    def searched() -> Iterator[Samples]:
+        for block in _read(buffer, SpeechSpan(0, samples)):
+            source.on_read(samples / SAMPLE_RATE)
+            yield block
+
     with clock(StageName.VAD):
-        probabilities = vad.speech_probabilities(_read(buffer, SpeechSpan(0, samples)))
+        probabilities = vad.speech_probabilities(searched())
         speech = tuple(vad.speech_spans(probabilities, samples, options))
     mel = LogMel(n_mels)
     with clock(StageName.LOG_MEL):

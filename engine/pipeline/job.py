@@ -1,6 +1,7 @@
 """A job: the windows of some clips of one session, decoded one after the other. `scheduler` runs jobs."""
 
 from collections import deque
+from collections.abc import Sequence
 
 from tilewhisper.engine.decoding.batch import Attempt, DecodedWindow
 from tilewhisper.engine.pipeline.fallback import Attempts, decode_window
@@ -30,6 +31,11 @@ class Job:
     def position(self) -> int:
         """The frame at which the next window starts; see `Segmenter.position`."""
         return self._segmenter.position
+
+    @property
+    def token_logprobs(self) -> Sequence[tuple[int, float]]:
+        """The tokens of all segments so far, each with its log-probability."""
+        return self._segmenter.token_logprobs
 
     def take_segments(self) -> list[Segment]:
         """The segments that are new since the last call, without numbers."""

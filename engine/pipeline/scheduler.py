@@ -1,13 +1,10 @@
 """The scheduler: one loop that owns the model and decodes the windows of all jobs together.
 
 Jobs arrive at any time from any thread, each with its own options; they share decode steps and finish in any order.
-There is no background thread: the loop runs in the thread of a caller that waits (`run_until`), one thread at a time.
-While one runs it, the others sleep until their own jobs have news, or take the loop over when it becomes free. So a
-single caller pays for no thread switch, and segments are decoded when they are asked for.
+Jobs that wait for a place in the batch take turns, so that a long file does not delay short ones.
 """
 
 import os
-import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
@@ -19,6 +16,7 @@ from tilewhisper.engine.decoding.batch import Attempt, Batch
 from tilewhisper.engine.errors import EngineError, ForkError, ModelClosed
 from tilewhisper.engine.pipeline import fork
 from tilewhisper.engine.pipeline.job import Job
+from tilewhisper.engine.pipeline.loop import Loop
 from tilewhisper.engine.report import Seconds, SharedClock, StageName
 
 MAX_BATCH = 32
@@ -45,13 +43,7 @@ class Scheduler:
     def __init__(self, batch: Batch, max_batch: int = MAX_BATCH, *, on_device: bool = False) -> None:
         """`on_device`: the model uses a device, which a forked process cannot."""
         self._batch, self._max_batch, self._on_device = batch, max_batch, on_device
-        self._turn = threading.Condition()
-        self._looping: int | None = None
-        """The thread that runs the loop now."""
-        self._forks = 0
-        """Forks that wait for the step under way, or copy the process."""
-        self._closed: Callable[[], EngineError] | None = None
-        """Makes the error of every use."""
+        self._loop = Loop(self._step_or_restart, lambda: bool(self._calls or self._jobs))
         self._calls: deque[Callable[[], None]] = deque()
         self._jobs: dict[Job, None] = {}  # all that are not done, in the order they came
         self._waiting: deque[Job] = deque()
@@ -59,21 +51,26 @@ class Scheduler:
         self._clock = SharedClock()
         fork.register(self)
 
+    def start_loop(self) -> None:
+        """Run the loop in a thread of its own from now on, until `close`. Raises ModelClosed."""
+        self._loop.start()
+
     def submit(self, job: Job) -> None:
         """Queue a job. Raises ModelClosed."""
-        with self._turn:
+        with self._loop.lock:
             self.check_open()
             if not job.done:
                 self._jobs[job] = None
                 self._waiting.append(job)
+                self._loop.notify()
 
     def cancel(self, job: Job) -> None:
         """End a job; its place in the batch is free before the next decode step."""
-        with self._turn:
+        with self._loop.lock:
             job.cancel()
-            if not self._looping:
+            if not self._loop.stepping:
                 self._drop_cancelled()
-            self._turn.notify_all()
+            self._loop.notify()
 
     def call(self, function: Callable[[], T]) -> T:
         """Run a function that uses the model between two decode steps, and return its result or raise its exception.
@@ -88,81 +85,48 @@ class Scheduler:
             except Exception as error:
                 future.set_exception(error)
 
-        with self._turn:
+        with self._loop.lock:
             self.check_open()
             self._calls.append(run)
+            self._loop.notify()
         try:
             self.run_until(future.done)
         except BaseException:
-            with self._turn, suppress(ValueError):
+            with self._loop.lock, suppress(ValueError):
                 self._calls.remove(run)
             raise
         return future.result()
 
     def run_until(self, ready: Callable[[], bool]) -> None:
-        """Take part in the loop until `ready()`, which is asked between two steps. Raises ModelClosed."""
-        while not ready():
-            with self._turn:
-                while (self._looping or self._forks) and not ready():
-                    self._turn.wait()
-                if ready():
-                    return
-                self.check_open()
-                self._looping = threading.get_ident()
-            try:
-                self._step()
-            except BaseException:  # an interrupt in this thread, while it runs the jobs of others too
-                self._restart_windows()
-                raise
-            finally:
-                with self._turn:
-                    self._looping = None
-                    self._turn.notify_all()
+        """Take part in the loop until `ready()`, which any thread may ask between two steps. Raises ModelClosed."""
+        self._loop.run_until(ready)
 
     def close(self) -> None:
         """End all jobs with ModelClosed once the step under way is over; everything else is refused from now on."""
-        with self._turn:
-            self._closed = ModelClosed
+        with self._loop.lock:
             self._end_jobs(ModelClosed)
-            while self._looping:
-                self._turn.wait()
+            self._loop.close(ModelClosed)
             self._clear()
-            self._turn.notify_all()
+        self._loop.join()
 
     def check_open(self) -> None:
         """Raise ModelClosed after `close`; in a forked process raise ForkError if the model is on a device."""
-        if self._closed:
-            raise self._closed()
+        self._loop.check_open()
 
     def before_fork(self) -> bool:
         """Wait for the step under way, and let none start; False in a signal handler that interrupted it."""
-        if self._looping == threading.get_ident():
-            return False
-        self._turn.acquire()
-        self._forks += 1
-        try:
-            while self._looping:
-                self._turn.wait()
-        except BaseException:
-            self.after_fork_in_parent()
-            raise
-        return True
+        return self._loop.before_fork()
 
     def after_fork_in_parent(self) -> None:
         """Let the next step start."""
-        self._forks -= 1
-        self._turn.notify_all()
-        self._turn.release()
+        self._loop.after_fork_in_parent()
 
     def after_fork_in_child(self) -> None:
         """Start anew: the threads that wait for the jobs are not in this process."""
-        self._turn = threading.Condition()
-        self._looping, self._forks = None, 0
+        self._loop.after_fork_in_child(ForkError.of_device if self._on_device else None)
         self._calls.clear()
         self._end_jobs(ForkError.of_transcription)
         self._clear()
-        if self._on_device and not self._closed:
-            self._closed = ForkError.of_device
 
     def _end_jobs(self, error: Callable[[], EngineError]) -> None:
         for job in [*self._jobs]:
@@ -173,6 +137,13 @@ class Scheduler:
         self._waiting.clear()
         self._places.clear()
         self._batch.clear()
+
+    def _step_or_restart(self) -> None:
+        try:
+            self._step()
+        except BaseException:  # an interrupt in this thread, while it runs the jobs of others too
+            self._restart_windows()
+            raise
 
     def _step(self) -> None:
         """Run the calls that wait; without any, fill the free places and decode one token of each window."""
@@ -239,7 +210,7 @@ class Scheduler:
             if job.done:
                 self._jobs.pop(job, None)
             else:
-                self._waiting.appendleft(job)  # before new jobs, so that files finish in their order
+                self._waiting.append(job)
 
     def _fail(self, job: Job, error: Exception) -> None:
         job.fail(error)

@@ -101,6 +101,11 @@ class Segmenter:
         """The next window; None at the end."""
 
     @property
+    def token_logprobs(self) -> Sequence[tuple[int, float]]:
+        """The tokens of all segments so far, each with its log-probability, without those of a prefix."""
+        return self._reader.token_logprobs
+
+    @property
     def position(self) -> int:
         """Where the next window starts; at the end, the end of the audio to transcribe."""
         return self.request.seek if self.request else self._end
@@ -144,6 +149,7 @@ class _WindowReader:
         self._content, self._options, self._tokenizer = content, options, tokenizer
         self._punctuation = Punctuation(options.prepend_punctuations, options.append_punctuations)
         self._last_speech, self._cuts = last_speech, cuts
+        self.token_logprobs: list[tuple[int, float]] = []
 
     def start_clip(self, clip: Clip) -> None:
         """Forget the speech after the clip's start, which a clip before it in the list may have had."""
@@ -155,6 +161,7 @@ class _WindowReader:
         split = split_window(decoded.tokens, self._tokenizer.timestamp_begin, request.frames, closed=closed)
         segments = [self._segment(request.seek, tokens, decoded) for tokens in split.segments]
         seek = request.seek + split.advance
+        self._add_logprobs(decoded, sum(len(part.tokens) for part in split.segments))
         cuts = self._cuts_in(request.clip)
         if self._options.word_timestamps:
             segments, seek = self._without_hallucinations(
@@ -169,6 +176,11 @@ class _WindowReader:
         text = self._tokenizer.decode(decoded.tokens)
         checked = self._options.no_speech_threshold is not None
         return checked and bool(text.strip()) and not any(character.isalnum() for character in text)
+
+    def _add_logprobs(self, decoded: DecodedWindow, taken: int) -> None:
+        """Add the first `taken` tokens of a window; the text after them is decoded again by the next window."""
+        prefix = len(decoded.tokens) - len(decoded.logprobs)
+        self.token_logprobs += zip(decoded.tokens[prefix:taken], decoded.logprobs, strict=False)
 
     def _cuts_in(self, window: Clip) -> Sequence[float]:
         first = bisect.bisect_right(self._cuts, window.first / FRAMES_PER_SECOND)

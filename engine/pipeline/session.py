@@ -12,12 +12,14 @@ from tilewhisper.engine.decoding.decoder import CrossKV
 from tilewhisper.engine.decoding.language import DetectedLanguage
 from tilewhisper.engine.encoding.audio_context import FULL, AudioContext
 from tilewhisper.engine.encoding.states import Encoded
+from tilewhisper.engine.energy import Energy, EnergyMeter
 from tilewhisper.engine.options import TranscriptionOptions
 from tilewhisper.engine.pipeline.file_language import choose_language, windows_of
 from tilewhisper.engine.pipeline.frontend import AudioFeatures, AudioSource, read_audio, read_speech
 from tilewhisper.engine.pipeline.prompt import Prompt
 from tilewhisper.engine.pipeline.quality import MIN_EVIDENCE, may_be_silence
 from tilewhisper.engine.pipeline.segmenter import Clip, WindowRequest, clips_between, clips_of
+from tilewhisper.engine.progress import OnRead
 from tilewhisper.engine.report import (
     OPTIONAL_STAGES,
     Clock,
@@ -57,8 +59,15 @@ class Session:
     scheduler's loop.
     """
 
-    def __init__(self, runtime: Runtime, model: ModelDescription, audio: Any, options: TranscriptionOptions) -> None:
-        """Read the audio. Raises ModelsError and EngineError."""
+    def __init__(
+        self,
+        runtime: Runtime,
+        model: ModelDescription,
+        audio: Any,
+        options: TranscriptionOptions,
+        on_read: OnRead | None = None,
+    ) -> None:
+        """Read the audio. Raises ModelsError, EngineError and what `on_read` raises."""
         self._runtime, self._model, self.options = runtime, model, options
         self._file = str(audio) if isinstance(audio, str | Path) else f"<{type(audio).__name__}>"
         self._context = runtime.audio_context(options)
@@ -66,9 +75,10 @@ class Session:
         self._windows = self._reencoded = self._tokens = 0
         self._batch_size = 1
         self._first: tuple[Clip, Window] | None = None
+        self._energy = EnergyMeter()
         self.clock = Clock()
         with self.clock("total"):
-            self.features = self._read(audio)
+            self.features = self._read(audio, on_read)
             self.clips = self._clips()
 
     @property
@@ -146,6 +156,8 @@ class Session:
             audio_seconds=info.duration,
             rtf=total.wall_seconds / info.duration if info.duration else None,
             speed=info.duration / total.wall_seconds if info.duration else None,
+            cpu_seconds_per_audio_second=total.cpu_seconds / info.duration if info.duration else None,
+            energy=Energy.of(self._energy, info.duration),
             startup=model.startup,
             load=model.load,
             stages=[stage for stage in stages if stage.calls or stage.name not in OPTIONAL_STAGES],
@@ -163,14 +175,15 @@ class Session:
             machine=machine(),
         )
 
-    def _read(self, audio: Any) -> AudioFeatures:
+    def _read(self, audio: Any, on_read: OnRead | None) -> AudioFeatures:
         """The audio, with its speech where VAD is requested; explicit clips take precedence."""
-        source = AudioSource(audio, strict=self.options.strict_audio, track=self.options.audio_track)
-        options = self.options.vad_options
-        if options is None or self.options.clips != EVERYTHING:
+        options = self.options
+        source = AudioSource(audio, strict=options.strict_audio, track=options.audio_track, on_read=on_read)
+        vad_options = options.vad_options
+        if vad_options is None or options.clips != EVERYTHING:
             return read_audio(source, self._runtime.n_mels, self.clock)
-        batched = self.options.batch_size is not None
-        return read_speech(source, self._runtime.n_mels, self.clock, options, cut_out=not batched)
+        cut_out = options.batch_size is None
+        return read_speech(source, self._runtime.n_mels, self.clock, vad_options, cut_out=cut_out)
 
     def _clips(self) -> list[Clip]:
         """The clips to transcribe: those of the options, or the chunks of a file that is cut at silences.

@@ -12,7 +12,7 @@ from tilewhisper.engine.pipeline.job import Job
 from tilewhisper.engine.pipeline.scheduler import Scheduler, run_in_order
 from tilewhisper.engine.pipeline.segmenter import Clip, Segmenter
 from tilewhisper.engine.pipeline.session import Session
-from tilewhisper.engine.progress import Progress, progress_bar
+from tilewhisper.engine.progress import OnRead, Progress, progress_bar
 from tilewhisper.engine.report import RunReport
 from tilewhisper.engine.results import Segment, TranscriptionInfo
 from tilewhisper.engine.runtime import ModelDescription, Runtime
@@ -27,6 +27,7 @@ class Transcription(Iterator[Segment]):
         self.info = replace(session.info)  # the caller may change it, and the session goes on
         self._scheduler, self._session, self._jobs, self._progress = scheduler, session, jobs, progress
         self._running: list[Job] = []
+        self._token_logprobs: list[Sequence[tuple[int, float]]] = []
         self._cancelled = False
         self._segments = self._transcribe()
 
@@ -42,6 +43,13 @@ class Transcription(Iterator[Segment]):
         for job in [*self._running]:
             self._scheduler.cancel(job)
 
+    def token_logprobs(self) -> list[tuple[int, float]]:
+        """The tokens of the text so far, as decoded and in order, each with its natural log-probability.
+
+        Timestamps are among them, and the tokens of a prefix are not.
+        """
+        return [token for tokens in self._token_logprobs for token in tokens]
+
     def report(self) -> RunReport:
         """What the run cost so far, and what ran where; complete once the segments are exhausted."""
         return self._session.report()
@@ -51,6 +59,7 @@ class Transcription(Iterator[Segment]):
         session, numbers, done = self._session, count(), 0
         with progress_bar(session.options.log_progress) as bar:
             for job in run_in_order(self._scheduler, self._started(), session.options.batch_size or 1):
+                self._collect(job.token_logprobs)
                 if job.position > done:
                     done = job.position
                     self._show_progress(done, bar)
@@ -58,6 +67,11 @@ class Transcription(Iterator[Segment]):
                     yield placed(segment, next(numbers), session.features)
                 if job.error:
                     raise job.error
+
+    def _collect(self, tokens: Sequence[tuple[int, float]]) -> None:
+        """Remember a job's tokens, which grow as long as it runs."""
+        if not self._token_logprobs or self._token_logprobs[-1] is not tokens:
+            self._token_logprobs.append(tokens)
 
     def _started(self) -> Iterator[Job]:
         for job in self._jobs:
@@ -96,9 +110,15 @@ class Transcriber:
     def __init__(self, runtime: Runtime, model: ModelDescription, scheduler: Scheduler) -> None:
         self._runtime, self._model, self._scheduler = runtime, model, scheduler
 
-    def transcribe(self, audio: Any, options: TranscriptionOptions, progress: Progress | None = None) -> Transcription:
-        """One file, its segments lazy. Raises ModelsError and EngineError."""
-        session = self._open(audio, options)
+    def transcribe(
+        self,
+        audio: Any,
+        options: TranscriptionOptions,
+        progress: Progress | None = None,
+        on_read: OnRead | None = None,
+    ) -> Transcription:
+        """One file, its segments lazy. Raises ModelsError, EngineError and what `on_read` raises."""
+        session = self._open(audio, options, on_read)
         return Transcription(self._scheduler, session, self._jobs(session), progress)
 
     def transcribe_many(
@@ -137,8 +157,8 @@ class Transcriber:
             segments = []
         yield from (transcript for _, transcript in unread)
 
-    def _open(self, audio: Any, options: TranscriptionOptions) -> Session:
-        session = Session(self._runtime, self._model, audio, options)
+    def _open(self, audio: Any, options: TranscriptionOptions, on_read: OnRead | None = None) -> Session:
+        session = Session(self._runtime, self._model, audio, options, on_read)
         self._scheduler.call(lambda: session.info)  # detects the language, for which the model is needed
         return session
 

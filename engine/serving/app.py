@@ -1,31 +1,81 @@
-"""The server's application: its routes, its models, and how it starts and stops."""
+"""The server's application: its routes, and how it starts and stops."""
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
 
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
+from starlette.middleware.cors import CORSMiddleware
 
-from tilewhisper.engine.serving.model_pool import ModelPool
+from tilewhisper import __version__
+from tilewhisper.engine.serving import errors, metrics, openai_routes, page, page_routes, watching, whisper_cpp
+from tilewhisper.engine.serving.auth import require_key
+from tilewhisper.engine.serving.server import Server
 from tilewhisper.engine.serving.settings import ServerSettings
+from tilewhisper.engine.whisper_model import WhisperModel
+
+_SWEEP_SECONDS = 1.0
+"""How often idle models are looked for."""
+_EXPOSED = ("model", "policy", "backends", "emulated", "fallbacks", "rtf")
 
 
-class Server:
-    """What the routes of one application share; they find it as `request.app.state.server`."""
+def create_app(
+    settings: ServerSettings,
+    on_load_error: Callable[[Exception], None] | None = None,
+    load: Callable[..., WhisperModel] = WhisperModel,
+) -> FastAPI:
+    """The application that serves `settings`.
 
-    def __init__(self, settings: ServerSettings) -> None:
-        self.settings = settings
-        self.pool = ModelPool(settings)
-
-
-def create_app(settings: ServerSettings) -> FastAPI:
-    """The application that serves `settings`."""
-    server = Server(settings)
+    `on_load_error` is called with the error of the default model, which is loaded when the application starts; without
+    it, `/health` reports a failed model. `load` makes a model, as WhisperModel does. Raises OptionError.
+    """
+    server = Server(settings, load)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        yield
-        server.pool.close()
+        tasks = [asyncio.create_task(_load_default(server, on_load_error)), asyncio.create_task(_unload_idle(server))]
+        try:
+            yield
+        finally:
+            for task in tasks:
+                task.cancel()
+            server.shutting_down.set()
+            server.stop_all()
+            server.threads.close()
+            server.pool.close()
 
-    app = FastAPI(title="tilewhisper", lifespan=lifespan)
+    # The pages of documentation would load their scripts from elsewhere.
+    app = FastAPI(title="tilewhisper", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None)
     app.state.server = server
+    errors.install(app)
+    for router in (openai_routes.router, whisper_cpp.router, watching.metrics_router, page_routes.router):
+        app.include_router(router, dependencies=[Depends(require_key)])
+    app.include_router(watching.health_router)
+    app.include_router(page.router)
+    if settings.cors_origins:
+        headers = [f"x-tilewhisper-{name}" for name in _EXPOSED]
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.cors_origins,
+            allow_methods=["*"],
+            allow_headers=["*"],
+            expose_headers=headers,
+        )
+    app.add_middleware(metrics.CountRequests, metrics=server.metrics)
     return app
+
+
+async def _load_default(server: Server, on_load_error: Callable[[Exception], None] | None) -> None:
+    try:
+        async with server.pool.leased(server.pool.names.default):
+            pass
+    except errors.RequestError as error:
+        if on_load_error and isinstance(error.__cause__, Exception):
+            on_load_error(error.__cause__)
+
+
+async def _unload_idle(server: Server) -> None:
+    with suppress(asyncio.CancelledError):
+        while True:
+            await asyncio.sleep(_SWEEP_SECONDS)
+            server.pool.unload_idle()

@@ -78,11 +78,8 @@ class Trials:
         if policy.default == BASELINE and not policy.rules:
             return 0.0
         _, encoder = self._encoder(policy)
-        errors = [
-            torch.linalg.vector_norm(encoder(mel) - expected) / torch.linalg.vector_norm(expected)
-            for mel, expected in zip(self._mels[:windows], self._expected, strict=False)
-        ]
-        return float(torch.stack(errors).max())
+        pairs = zip(self._mels[:windows], self._expected, strict=False)
+        return float(torch.stack([relative_error(encoder(mel), expected) for mel, expected in pairs]).max())
 
     def time_in_turn(self, policies: Mapping[str, Policy], rounds: int) -> dict[str, Timing]:
         """Time the first window under each policy, after a warm-up.
@@ -116,6 +113,12 @@ class Trials:
         twin: Any = copy.deepcopy(self._model, memo)
         routed = apply_policy(twin, policy, self._create)
         return routed, Encoder(twin.model.encoder, routed)
+
+
+def relative_error(states: Tensor, expected: Tensor) -> Tensor:
+    """The Frobenius norm of the difference, relative to that of `expected`: a scalar, NaN where either has one."""
+    error: Tensor = torch.linalg.vector_norm(states - expected) / torch.linalg.vector_norm(expected)
+    return error
 
 
 def _kinds(routed: RoutedEncoder) -> tuple[LaunchKind, ...]:

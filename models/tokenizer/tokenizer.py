@@ -129,7 +129,11 @@ class Tokenizer:
 
     def decode(self, ids: Iterable[int]) -> str:
         """Decode tokens; special tokens and timestamps are dropped, incomplete UTF-8 characters become U+FFFD."""
-        return b"".join(_bytes(self._contents.get(int(token), "")) for token in ids).decode("utf-8", "replace")
+        return b"".join(self.bytes_of(int(token)) for token in ids).decode("utf-8", "replace")
+
+    def bytes_of(self, token: int) -> bytes:
+        """The bytes of a text token, which may be a part of a UTF-8 character; none of a special token."""
+        return _bytes(self._contents.get(token, ""))
 
     def prompt(self, language: str | None, task: str, timestamps: bool) -> tuple[int, ...]:
         """The start of a transcript: start-of-transcript, language, task, and no_timestamps unless `timestamps`.

@@ -56,11 +56,12 @@ def test_asdict_is_deprecated_and_dataclasses_asdict_is_not(model):
             assert record._asdict() == dataclasses.asdict(record)
 
 
-def test_the_fields_of_results_are_faster_whispers():
+def test_results_have_the_fields_of_faster_whispers_first():
     theirs = pytest.importorskip("faster_whisper.transcribe")
     for ours in (Segment, Word, TranscriptionInfo):
         fields = [field.name for field in dataclasses.fields(ours)]
-        assert fields == [field.name for field in dataclasses.fields(getattr(theirs, ours.__name__))]
+        expected = [field.name for field in dataclasses.fields(getattr(theirs, ours.__name__))]
+        assert fields[: len(expected)] == expected
     options = {field.name for field in dataclasses.fields(theirs.TranscriptionOptions)}
     assert options <= set(dir(TranscriptionOptions()))
 
@@ -84,8 +85,9 @@ def test_the_parameters_of_the_other_methods_are_faster_whispers():
         (tilewhisper.format_timestamp, theirs.format_timestamp),
     ):
         found, expected = inspect.signature(ours).parameters, inspect.signature(their).parameters
-        assert list(found) == list(expected)
-        assert [one.default for one in found.values()] == [one.default for one in expected.values()]
+        named = list(found.values())[: len(expected)]
+        assert [one.name for one in named] == list(expected)
+        assert [one.default for one in named] == [one.default for one in expected.values()]
     batched = inspect.signature(BatchedInferencePipeline.transcribe).parameters
     expected = inspect.signature(theirs.BatchedInferencePipeline.transcribe).parameters
     assert list(batched)[: len(expected)] == list(expected)

@@ -7,7 +7,10 @@ from itertools import pairwise
 import jiwer
 import numpy as np
 import pytest
+import torch
+from conftest import require_weights
 
+from tilewhisper import WhisperModel
 from tilewhisper.engine.errors import OptionError
 from tilewhisper.engine.options import TranscriptionOptions
 from tilewhisper.models.audio import reader
@@ -198,3 +201,51 @@ def test_the_checkpoints_limit_of_the_first_timestamp_is_used_unless_the_caller_
 
     assert limit() == 3
     assert limit(max_initial_timestamp=0.5) == 25
+
+
+def test_each_token_has_its_log_probability(engine, oracle, shared):
+    """Held against transformers' decoder on the same tokens, without the suppressed ones."""
+    model, peer = engine("tiny.en"), oracle("tiny.en")
+    tokenizer = model.checkpoint.tokenizer
+    segments, _ = model.transcribe(shared / "jfk.flac", beam_size=1, audio_context="full")
+    found = list(segments)
+    tokens, logprobs = zip(*segments.token_logprobs(), strict=True)
+    assert list(tokens) == tokens_of(found)
+    prompt = tokenizer.prompt("en", "transcribe", True)
+    samples = reader.decode_audio(shared / "jfk.flac")
+    mel = model.log_mel(samples)[None, :, :3000].clone()
+    mel[:, :, len(samples) // 160 :] = 0  # as openai-whisper pads a window
+    with torch.no_grad():
+        output = peer.model(mel, decoder_input_ids=torch.tensor([[*prompt, *tokens]]))
+    logits = output.logits[0, len(prompt) - 1 : -1]
+    logits[:, model.checkpoint.generation_config.suppress_tokens] = -torch.inf
+    expected = logits.log_softmax(-1)[range(len(tokens)), tokens].tolist()
+    words = [i for i, token in enumerate(tokens) if token < tokenizer.eot]
+    # The rules also forbid some timestamps, which have little probability between words.
+    assert all(expected[i] - 1e-3 <= logprobs[i] <= expected[i] + 0.02 for i in words)
+
+
+def test_token_log_probabilities_of_several_windows_are_those_of_the_segments(engine, long_file):
+    segments, _ = engine("tiny.en").transcribe(long_file, beam_size=1)
+    found = list(segments)
+    assert [token for token, _ in segments.token_logprobs()] == tokens_of(found)
+
+
+def test_what_on_read_raises_ends_the_call(engine, long_file):
+    heard = []
+
+    def refuse(seconds):
+        heard.append(seconds)
+        if seconds > 5:
+            raise TimeoutError("too long")
+
+    with pytest.raises(TimeoutError, match="too long"):
+        engine("tiny.en").transcribe(long_file, on_read=refuse)
+    assert 5 < heard[-1] < 42
+
+
+def test_a_model_with_a_loop_of_its_own_gives_the_same(shared):
+    with WhisperModel(require_weights("tiny.en"), policy="torch") as model:
+        text = [segment.text for segment in model.transcribe(shared / "jfk.flac")[0]]
+        model.start_loop()
+        assert [segment.text for segment in model.transcribe(shared / "jfk.flac")[0]] == text

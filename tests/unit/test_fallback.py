@@ -20,7 +20,7 @@ def options(**fields) -> TranscriptionOptions:
 
 
 def decoded(**fields) -> DecodedWindow:
-    good = DecodedWindow((1,), -0.5, -0.5, 0.1, 0.0, 1.5)
+    good = DecodedWindow((1,), -0.5, (-0.5,), -0.5, 0.1, 0.0, 1.5)
     return replace(good, **fields)
 
 

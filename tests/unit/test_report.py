@@ -13,6 +13,7 @@ import pytest
 
 from tilewhisper.engine import report
 from tilewhisper.engine.commands import tables
+from tilewhisper.engine.energy import Energy
 from tilewhisper.engine.options import TranscriptionOptions
 from tilewhisper.engine.report import (
     Clock,
@@ -124,7 +125,8 @@ def a_report(**values) -> RunReport:
         "language_probability": None, "language_no_speech_prob": None, "model_reason": "requested",
         "options": TranscriptionOptions(language="en"), "audio": AudioLog("2 (eng, aac)", 8.0).facts(),
         "audio_seconds": 8.0, "rtf": 0.25,
-        "speed": 4.0, "startup": Startup(1.0, 0.25, True, 0.5),
+        "speed": 4.0, "cpu_seconds_per_audio_second": 0.3125, "energy": Energy(12.0, 90.0),
+        "startup": Startup(1.0, 0.25, True, 0.5),
         "load": Stage("load", 1, 9.0, 9.0, 9.0), "stages": stages,
         "total": Stage("total", 2, 2.0, 2.5, 1.0), "audio_context": "full", "batch_size": 1, "windows": 1,
             "windows_reencoded": 0, "decoder": DecoderReport("int16", "torch", "no compiler"),
@@ -153,16 +155,21 @@ def shown(table) -> list[list[str]]:
 
 
 def test_the_summary_line_of_no_audio_has_no_rtf_and_speed():
-    none = a_report(audio_seconds=0.0, rtf=None, speed=None, peak_memory_bytes=None)
+    none = a_report(
+        audio_seconds=0.0, rtf=None, speed=None, peak_memory_bytes=None, cpu_seconds_per_audio_second=None,
+        energy=Energy(1.0, None),
+    )  # fmt: skip
     assert tables.summary_line(none) == "0.0 s of audio in 2.00 s, 50 tokens/s"
 
 
 def test_the_summary_line_shows_rtf_and_speed():
     assert tables.summary_line(a_report()) == (
-        "RTF 0.250, speed 4.0x real time: 8.0 s of audio in 2.00 s, 50 tokens/s, peak 512 MiB"
+        "RTF 0.250, speed 4.0x real time: 8.0 s of audio in 2.00 s, 50 tokens/s, peak 512 MiB, 0.312 CPU s per audio "
+        "s, 90 J (whole package) per audio minute"
     )
-    bare = tables.summary_line(a_report(tokens_per_second=None, peak_memory_bytes=None))
-    assert bare == "RTF 0.250, speed 4.0x real time: 8.0 s of audio in 2.00 s"
+    without_meter = Energy(None, None, "no meter")
+    bare = tables.summary_line(a_report(tokens_per_second=None, peak_memory_bytes=None, energy=without_meter))
+    assert bare == "RTF 0.250, speed 4.0x real time: 8.0 s of audio in 2.00 s, 0.312 CPU s per audio s"
 
 
 def test_the_stage_table_shows_load_below_the_total():

@@ -61,7 +61,7 @@ class FakeBatch:
 
 
 def decoded(attempt):
-    return DecodedWindow((attempt.name, attempt.steps), -0.1, -0.1, 0.0, 0.0, 1.0)
+    return DecodedWindow((attempt.name, attempt.steps), -0.1, (-0.1, -0.1), -0.1, 0.0, 0.0, 1.0)
 
 
 class FakeSession:
@@ -162,10 +162,10 @@ def test_a_caller_may_ask_for_more_than_the_default():
     assert len(batch.history[0]) == 6
 
 
-def test_the_next_window_of_a_job_goes_before_new_jobs():
+def test_the_next_window_of_a_job_waits_behind_new_jobs():
     batch = FakeBatch()
     all_texts(Scheduler(batch, max_batch=2), [job("a", 1, 1, 1), job("b", 9), job("c", 1)], 3)
-    assert batch.history[:4] == [["a", "b"], ["b", "a"], ["b", "a"], ["b", "c"]]
+    assert batch.history[:4] == [["a", "b"], ["b", "c"], ["b", "a"], ["b", "a"]]
 
 
 def test_jobs_of_many_threads_are_decoded_together_and_each_gets_its_own():
@@ -339,6 +339,71 @@ def test_a_fork_in_the_middle_of_a_step_does_not_wait_for_itself():
     scheduler = Scheduler(FakeBatch(lambda: found.append(scheduler.before_fork())))
     assert all_texts(scheduler, [job("a", 2)], 1) == {"a": [("a", 2)]}
     assert found == [False, False]
+
+
+def test_the_loop_may_have_a_thread_of_its_own():
+    """All steps run in it, while the threads that wait are woken for their own news only."""
+    stepping, waking = set(), []
+    batch = FakeBatch(lambda: stepping.add(threading.current_thread().name))
+    scheduler = Scheduler(batch)
+    scheduler.start_loop()
+    scheduler.start_loop()
+
+    def work(name, *steps):
+        one, this = job(name, *steps), threading.current_thread()
+        scheduler.submit(one)
+
+        def ready():
+            if threading.current_thread() is this:
+                waking.append(name)
+            return one.done
+
+        scheduler.run_until(ready)
+        assert [steps for _, steps in one.take_segments()] == list(steps)
+        assert scheduler.call(lambda: threading.current_thread().name) in stepping
+
+    run_threads([lambda i=i: work(f"{i}", 100, 50 + i) for i in range(8)])
+    assert len(stepping) == 1 and not stepping & {threading.current_thread().name}
+    assert max(map(waking.count, waking)) <= 2  # before it sleeps, and when it is woken
+    scheduler.close()
+    assert not [thread for thread in threading.enumerate() if thread.name in stepping]
+    with pytest.raises(ModelClosed):
+        scheduler.start_loop()
+
+
+def test_close_ends_what_waits_for_the_loops_own_thread():
+    batch, errors = FakeBatch(lambda: time.sleep(1e-3)), []
+    scheduler = Scheduler(batch)
+    scheduler.start_loop()
+
+    def work():
+        one = job("a", 10**9)
+        list(run_in_order(scheduler, iter([one]), 1))
+        errors.append(type(one.error))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    while not batch.steps:
+        time.sleep(1e-3)
+    scheduler.close()
+    thread.join(20)
+    assert errors == [ModelClosed] and not batch.left
+
+
+def test_a_fork_stops_the_loops_own_thread_for_its_time():
+    batch = FakeBatch(lambda: time.sleep(1e-3))
+    scheduler, one = Scheduler(batch), job("a", 10**9)
+    scheduler.start_loop()
+    scheduler.submit(one)
+    while not batch.steps:
+        time.sleep(1e-3)
+    assert scheduler.before_fork()
+    at_fork = batch.steps
+    time.sleep(0.05)
+    assert batch.steps == at_fork and not batch.half_written
+    scheduler.after_fork_in_parent()
+    scheduler.run_until(lambda: batch.steps > at_fork)
+    scheduler.close()
 
 
 def run_threads(works):

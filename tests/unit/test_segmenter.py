@@ -24,7 +24,7 @@ TOKENIZER = SimpleNamespace(
 
 
 def decoded(*tokens, no_speech=0.0, logprob=-0.1, temperature=0.0):
-    return DecodedWindow(tokens, logprob, logprob, no_speech, temperature, 1.0)
+    return DecodedWindow(tokens, logprob, (logprob,) * len(tokens), logprob, no_speech, temperature, 1.0)
 
 
 def run(content, *windows, align=None, clips=None, cuts=(), **fields):
