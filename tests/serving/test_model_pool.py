@@ -112,6 +112,17 @@ def test_two_models_of_one_name_are_refused():
         ModelNames(["/a/mine", "/b/mine"])
 
 
+def test_a_model_with_other_backends_makes_room_for_the_next(make, loader):
+    pool = make(backends=("conv1=torch",))
+    for backends in ((), ("*.fc1=int8",), ("*.fc1=int16",)):
+        with pool.lease("tiny.en", backends):
+            pass
+    wait_for(lambda: loader.loaded[1].closed)
+    assert [model.closed for model in loader.loaded] == [False, True, False]
+    with pool.lease("tiny.en"), pool.lease("tiny.en", ("*.fc1=int16",)):
+        assert len(loader.loaded) == 3, "both are still there"
+
+
 def test_a_model_is_loaded_once_for_all_who_wait(make, loader):
     pool = make()
     loader.open.clear()
