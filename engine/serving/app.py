@@ -8,6 +8,7 @@ from fastapi import Depends, FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
 from tilewhisper import __version__
+from tilewhisper.engine.errors import OptionError
 from tilewhisper.engine.serving import (
     errors,
     metrics,
@@ -21,6 +22,7 @@ from tilewhisper.engine.serving import (
 from tilewhisper.engine.serving.auth import require_key
 from tilewhisper.engine.serving.server import Server
 from tilewhisper.engine.serving.settings import ServerSettings
+from tilewhisper.engine.serving.wyoming import serve_wyoming
 from tilewhisper.engine.whisper_model import WhisperModel
 
 _SWEEP_SECONDS = 1.0
@@ -35,14 +37,17 @@ def create_app(
 ) -> FastAPI:
     """The application that serves `settings`.
 
-    `on_load_error` is called with the error of the default model, which is loaded when the application starts; without
-    it, `/health` reports a failed model. `load` makes a model, as WhisperModel does. Raises OptionError.
+    `on_load_error` is called with the error of the default model, which is loaded when the application starts, or of
+    Wyoming's address; without it, `/health` reports a failed model. `load` makes a model, as WhisperModel does. Raises
+    OptionError.
     """
     server = Server(settings, load)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         tasks = [asyncio.create_task(_load_default(server, on_load_error)), asyncio.create_task(_unload_idle(server))]
+        if settings.wyoming:
+            tasks.append(asyncio.create_task(_speak_wyoming(server, settings.wyoming, on_load_error)))
         try:
             yield
         finally:
@@ -87,6 +92,15 @@ async def _load_default(server: Server, on_load_error: Callable[[Exception], Non
     except errors.RequestError as error:
         if on_load_error and isinstance(error.__cause__, Exception):
             on_load_error(error.__cause__)
+
+
+async def _speak_wyoming(server: Server, uri: str, on_error: Callable[[Exception], None] | None) -> None:
+    try:
+        await serve_wyoming(server, uri)
+    except OptionError as error:
+        if on_error is None:
+            raise
+        on_error(error)
 
 
 async def _unload_idle(server: Server) -> None:
