@@ -74,8 +74,7 @@ def checks(args: argparse.Namespace, folder: Path) -> Iterator[tuple[str, Callab
     for name, fault in http_faults.FAULTS.items():
         yield name, partial(on_own_server, fault, args, folder)
     live = partial(live_faults.live_audio, hours=args.live_hours, speed=args.live_speed)
-    first = partial(live_faults.live_audio, hours=0, speed=args.live_speed)
-    yield "hours of live audio", partial(on_own_server, live, args, folder, warm_up=first)
+    yield "hours of live audio", partial(on_own_server, live, args, folder, warm_up=live_faults.warm_up)
     yield "NPU hang, no fallback", partial(server_faults.hang_without_fallback, folder, args.npu_model, args.speech)
     yield "NPU hang, fallback", partial(server_faults.hang_with_fallback, folder, args.npu_model, args.speech)
     load = partial(server_faults.shutdown_under_load, folder, args.model, args.policy, args.speech)

@@ -1,6 +1,7 @@
 """Hours of live audio over the realtime WebSocket, faster than real time, and a client that vanishes at their end."""
 
 import json
+import math
 import threading
 import time
 from base64 import b64encode
@@ -15,6 +16,7 @@ from websockets.exceptions import WebSocketException
 from websockets.sync.client import ClientConnection, connect
 
 from tilewhisper.models.audio.reader import decode_audio
+from tilewhisper.models.audio.recording import Samples
 from tilewhisper.models.constants import SAMPLE_RATE
 
 FLAT = 1.05
@@ -38,27 +40,19 @@ class _Heard:
     """Set by the answer to the last commit."""
 
 
+def warm_up(server: ServerProcess, speech: Path) -> str:
+    """Load what live transcription needs beside the model."""
+    _feed(server, decode_audio(speech), 2, math.inf)
+    return ""
+
+
 def live_audio(server: ServerProcess, speech: Path, hours: float, speed: float) -> str:
     """Feed `hours` of audio at `speed` times real time, or as fast as the server takes it."""
     samples = decode_audio(speech)
     cycles = max(2, round(hours * 3600 / _CYCLE_SECONDS))
-    memory: list[int] = []
-    heard = _Heard()
     began = time.monotonic()
-    with connect(f"ws://{server.host}:{server.port}/v1/realtime?intent=transcription", max_size=None) as socket:
-        listener = threading.Thread(target=_listen, args=[socket, heard], daemon=True)
-        listener.start()
-        _send(socket, {"type": "session.update", "session": _SESSION})
-        for second, message in enumerate(_messages(samples, cycles)):
-            time.sleep(max(0.0, began + second / speed - time.monotonic()))
-            socket.send(message)
-            if not second % _CYCLE_SECONDS:
-                memory.append(server.resident_bytes())
-        _send(socket, {"type": "input_audio_buffer.commit"})
-        if not heard.done.wait(_LAST_TEXT_SECONDS):
-            raise UnexpectedError("the last text does not come")
-        seconds = time.monotonic() - began
-        socket.socket.close()  # vanishes without a closing handshake
+    heard, memory = _feed(server, samples, cycles, speed)
+    seconds = time.monotonic() - began
     if heard.errors:
         raise UnexpectedError(f"errors: {'; '.join(heard.errors[:3])}")
     longest = len(samples) / SAMPLE_RATE + _SLACK_SECONDS
@@ -74,6 +68,27 @@ def live_audio(server: ServerProcess, speech: Path, hours: float, speed: float) 
     )
 
 
+def _feed(server: ServerProcess, samples: Samples, cycles: int, speed: float) -> tuple[_Heard, list[int]]:
+    """Send the audio, and vanish; what was heard, and the server's memory after each cycle. Raises UnexpectedError."""
+    heard, memory = _Heard(), list[int]()
+    address = f"ws://{server.host}:{server.port}/v1/realtime?intent=transcription"
+    # A server that takes audio more slowly than it is sent answers pings late: they wait behind the audio.
+    with connect(address, max_size=None, ping_interval=None) as socket:
+        threading.Thread(target=_listen, args=[socket, heard], daemon=True).start()
+        _send(socket, {"type": "session.update", "session": _SESSION})
+        began = time.monotonic()
+        for second, message in enumerate(_messages(samples, cycles)):
+            time.sleep(max(0.0, began + second / speed - time.monotonic()))
+            socket.send(message)
+            if not second % _CYCLE_SECONDS:
+                memory.append(server.resident_bytes())
+        _send(socket, {"type": "input_audio_buffer.commit"})
+        if not heard.done.wait(_LAST_TEXT_SECONDS):
+            raise UnexpectedError(f"the last text does not come {'; '.join(heard.errors[:3])}")
+        socket.socket.close()  # without a closing handshake
+    return heard, memory
+
+
 _SESSION = {
     "type": "transcription",
     "audio": {
@@ -86,7 +101,7 @@ _SESSION = {
 }
 
 
-def _messages(samples: np.ndarray[Any, Any], cycles: int) -> Iterator[str]:
+def _messages(samples: Samples, cycles: int) -> Iterator[str]:
     """A message for each second of the audio."""
     cycle = np.zeros(_CYCLE_SECONDS * SAMPLE_RATE, "<i2")
     cycle[: len(samples)] = samples * 32767

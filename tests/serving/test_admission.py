@@ -25,7 +25,7 @@ class Steps:
 
     def __call__(self):
         self.count += 1
-        assert self._open.wait(20)
+        assert self._open.wait(60)
         return self._step()
 
     def hold(self) -> None:
@@ -104,7 +104,7 @@ def test_a_client_that_leaves_ends_the_reading_of_its_audio(served, long_wav, mo
 
     def slow(self, seconds):
         blocks.append(seconds)
-        assert go_on.acquire(timeout=20)
+        assert go_on.acquire(timeout=60)
         check(self, seconds)
 
     monkeypatch.setattr(Work, "_check_audio", slow)

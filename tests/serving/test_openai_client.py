@@ -8,6 +8,8 @@ import pytest
 from conftest import SAMPLE_WORDS, require_weights
 from openai.types.audio import Transcription, TranscriptionVerbose, TranslationVerbose
 from running_server import Lent, running
+from websockets.exceptions import InvalidStatus
+from websockets.sync.client import connect
 
 from tilewhisper import WhisperModel
 
@@ -218,3 +220,11 @@ def test_keys(lent, sample):
             assert http.get(closed).status_code == 401
         assert http.post("/inference", files={"file": sample}).status_code == 401
         assert http.get("/health").status_code in (200, 503)
+        realtime = server.url.replace("http", "ws") + "/v1/realtime?intent=transcription"
+        with pytest.raises(InvalidStatus) as refused:
+            connect(realtime)
+        assert refused.value.response.status_code == 401
+        with connect(realtime, additional_headers={"Authorization": "Bearer first"}):
+            pass
+        with connect(realtime, subprotocols=["realtime", "openai-insecure-api-key.first"]):
+            pass
