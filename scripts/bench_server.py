@@ -2,8 +2,8 @@
 
     python scripts/bench_server.py ../shared/data/librispeech --model base --policy int8 --json server.json
 
-Requests are the folder's clips, sent over the loopback address with the options that a client gets by default and the
-clips' language. Every text is compared with the one that `WhisperModel.transcribe` gives for the same file. In turn,
+Requests are the folder's clips, sent over the loopback address with the clips' language; both servers decode with
+--beam_size. Every text is compared with the one that `WhisperModel.transcribe` gives for the same file. In turn,
 --rounds times: one client, then --clients clients. Then --short clips by --short_clients clients, alone and while a
 10-minute file is transcribed. Then the same load on a minimal server around faster-whisper, on the same weights.
 Memory is flat if the largest resident size of the second half of all requests is at most 5 % above that of the first.
@@ -100,7 +100,7 @@ def _load_ours(
         answers.extend(load.answers)
         _tell(phases[-1])
 
-    with running("tilewhisper", servers.ours(args.model, args.policy, args.threads)) as server:
+    with running("tilewhisper", servers.ours(args.model, args.policy, args.threads, args.beam_size)) as server:
         _send(server, files[:2], 1, args)
         for _ in range(args.rounds):
             record("one at a time", 1, _send(server, files, 1, args))
@@ -117,7 +117,7 @@ def _load_ours(
 def _load_peer(files: Sequence[Path], args: argparse.Namespace) -> Phase:
     """The peer answers the same requests, --peer_requests of them: it takes several times as long."""
     weights = Workshop(args.work, None).weights(args.model, "ctranslate2")
-    with running("faster-whisper", servers.faster_whisper(weights, args.threads)) as server:
+    with running("faster-whisper", servers.faster_whisper(weights, args.threads, args.beam_size)) as server:
         _send(server, files[:2], 1, args)
         load = _send(server, _many(files, args.peer_requests), args.clients, args)
     phase = Phase.of("faster-whisper", args.clients, load, None)
@@ -139,7 +139,9 @@ def _right_texts(files: Iterable[Path], args: argparse.Namespace) -> dict[Path, 
 
     with WhisperModel(args.model, policy=args.policy, cpu_threads=args.threads) as model:
         return {
-            file: "".join(segment.text for segment in model.transcribe(file, language=args.language)[0]).strip()
+            file: "".join(
+                segment.text for segment in model.transcribe(file, language=args.language, beam_size=args.beam_size)[0]
+            ).strip()
             for file in files
         }
 
@@ -164,6 +166,7 @@ def _result(phases: Sequence[Phase], answers: Sequence[Answer], args: argparse.N
     return {
         "model": args.model,
         "policy": args.policy,
+        "beam_size": args.beam_size,
         "ratios": {
             "together": rate["together"] / rate["one at a time"],
             "peer": rate["together"] / rate["faster-whisper"] if "faster-whisper" in rate else None,
@@ -181,7 +184,7 @@ def _tell(phase: Phase) -> None:
 
 
 def _show(phases: Sequence[Phase], result: Mapping[str, Any]) -> None:
-    table = Table(f"{result['model']}, {result['policy']}", box=None, pad_edge=False)
+    table = Table(f"{result['model']}, {result['policy']}, beam size {result['beam_size']}", box=None, pad_edge=False)
     for heading in ("clients", "requests", "requests/s", "p50 s", "p95 s", "failed", "wrong text"):
         table.add_column(heading, justify="right")
     for phase in phases:
@@ -217,6 +220,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--short_clients", type=int, default=4, help="clients that send them (default: 4)")
     parser.add_argument("--peer", choices=("faster-whisper", "none"), default="faster-whisper", help="other server")
     parser.add_argument("--peer_requests", type=int, default=100, help="requests to the other server (default: 100)")
+    parser.add_argument("--beam_size", type=int, default=1, help="hypotheses of both servers (default: 1)")
     parser.add_argument("--threads", type=int, default=2, help="CPU threads (default: 2)")
     parser.add_argument("--work", type=Path, default=WORK, help="cache of the other server's weights")
     parser.add_argument("--json", type=output_file, metavar="FILE", help="write the results as JSON")
