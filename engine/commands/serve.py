@@ -147,7 +147,9 @@ def _serve(settings: "ServerSettings", listener: socket.socket) -> int:
         failed.set()
         web.should_exit = True
 
-    app = create_app(settings, on_load_error=stop)
+    app = create_app(settings, on_failure=stop)
+    # It warns of every malformed body, which the client is told.
+    logging.getLogger("python_multipart").setLevel(logging.ERROR)
     config = uvicorn.Config(
         app,
         log_level=logging.WARNING,

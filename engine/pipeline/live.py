@@ -30,6 +30,9 @@ PAUSE = 64 * SAMPLES_PER_MS
 """Samples of silence after which the window is decoded at once, because the phrase may have ended."""
 FINAL_PAUSE = 160 * SAMPLES_PER_MS
 """Samples of silence after which the words before it are final."""
+SURE = 0.5
+ENDING = 1
+SENTENCE_ENDS = ".?!。？！"
 CUT_AFTER = 8 * SAMPLE_RATE
 """A longer window is cut at its next pause."""
 LONGEST = 20 * SAMPLE_RATE
@@ -151,8 +154,8 @@ class LiveTranscriber:
         if window.decoded < quiet + PAUSE:
             yield from self._decode(window, end, checked=True)
         if self._phrases.silence(self._judged) >= FINAL_PAUSE:
-            yield from self._make_final(window)
-            if end - window.first >= CUT_AFTER:
+            yield from self._make_final(window, self._sure(window))
+            if not window.tail and end - window.first >= CUT_AFTER:
                 self._cut(window, quiet + PAUSE)
 
     def _decode(self, window: GrowingWindow, end: int, *, checked: bool) -> Iterator[Event]:
@@ -166,6 +169,13 @@ class LiveTranscriber:
         if final := window.make_final(count):
             yield final
         yield from self._show(window.tail)
+
+    def _sure(self, window: GrowingWindow) -> int:
+        """How many words of the hypothesis are final at a short pause."""
+        if ENDING and window.tail and window.tail[-1].word[-1] not in SENTENCE_ENDS:
+            return 0
+        unsure = (i for i, word in enumerate(window.tail) if word.probability < SURE)
+        return next(unsure, len(window.tail))
 
     def _show(self, words: tuple[Word, ...]) -> Iterator[Event]:
         """The words that are not final, if others were shown before."""

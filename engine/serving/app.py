@@ -1,6 +1,7 @@
 """The server's application: its routes, and how it starts and stops."""
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 
@@ -8,11 +9,24 @@ from fastapi import Depends, FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
 from tilewhisper import __version__
-from tilewhisper.engine.serving import errors, metrics, openai_routes, page, page_routes, watching, whisper_cpp
+from tilewhisper.engine.errors import OptionError
+from tilewhisper.engine.serving import (
+    errors,
+    metrics,
+    openai_routes,
+    page,
+    page_routes,
+    realtime,
+    watching,
+    whisper_cpp,
+)
 from tilewhisper.engine.serving.auth import require_key
 from tilewhisper.engine.serving.server import Server
 from tilewhisper.engine.serving.settings import ServerSettings
+from tilewhisper.engine.serving.wyoming import serve_wyoming
 from tilewhisper.engine.whisper_model import WhisperModel
+
+_log = logging.getLogger(__name__)
 
 _SWEEP_SECONDS = 1.0
 """How often idle models are looked for."""
@@ -21,19 +35,21 @@ _EXPOSED = ("model", "policy", "backends", "emulated", "fallbacks", "rtf")
 
 def create_app(
     settings: ServerSettings,
-    on_load_error: Callable[[], None] | None = None,
+    on_failure: Callable[[], None] = lambda: None,
     load: Callable[..., WhisperModel] = WhisperModel,
 ) -> FastAPI:
     """The application that serves `settings`.
 
-    `on_load_error` is called where the default model, which is loaded when the application starts, cannot be loaded;
-    the reason is logged. `load` makes a model, as WhisperModel does. Raises OptionError.
+    `on_failure` is called where the server cannot do its work, as the default model cannot be loaded, or Wyoming's
+    address cannot be used; the reason is logged. `load` makes a model, as WhisperModel does. Raises OptionError.
     """
     server = Server(settings, load)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        tasks = [asyncio.create_task(_load_default(server, on_load_error)), asyncio.create_task(_unload_idle(server))]
+        tasks = [asyncio.create_task(_load_default(server, on_failure)), asyncio.create_task(_unload_idle(server))]
+        if settings.wyoming:
+            tasks.append(asyncio.create_task(_speak_wyoming(server, settings.wyoming, on_failure)))
         try:
             yield
         finally:
@@ -48,7 +64,13 @@ def create_app(
     app = FastAPI(title="tilewhisper", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None)
     app.state.server = server
     errors.install(app)
-    for router in (openai_routes.router, whisper_cpp.router, watching.metrics_router, page_routes.router):
+    for router in (
+        openai_routes.router,
+        whisper_cpp.router,
+        watching.metrics_router,
+        page_routes.router,
+        realtime.router,
+    ):
         app.include_router(router, dependencies=[Depends(require_key)])
     app.include_router(watching.health_router)
     app.include_router(page.router)
@@ -65,13 +87,20 @@ def create_app(
     return app
 
 
-async def _load_default(server: Server, on_load_error: Callable[[], None] | None) -> None:
+async def _load_default(server: Server, on_failure: Callable[[], None]) -> None:
     try:
         async with server.pool.leased(server.pool.names.default):
             pass
     except errors.RequestError:
-        if on_load_error:
-            on_load_error()
+        on_failure()
+
+
+async def _speak_wyoming(server: Server, uri: str, on_failure: Callable[[], None]) -> None:
+    try:
+        await serve_wyoming(server, uri)
+    except OptionError as error:
+        _log.error("%s", error)
+        on_failure()
 
 
 async def _unload_idle(server: Server) -> None:

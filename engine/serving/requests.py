@@ -29,6 +29,7 @@ class Run:
         self.asked, self.model_name, self.model = asked, model_name, model
         self._server, self._work = server, work
         self._began = time.monotonic()
+        self._final: Figures | None = None
 
     @property
     def info(self) -> TranscriptionInfo:
@@ -46,15 +47,16 @@ class Run:
                 self._server.metrics.first_segment.observe(time.monotonic() - self._began)
                 first = False
             yield segment
-        self._server.metrics.add_run(self.figures())
+        self._final = self.figures()
+        self._server.metrics.add_run(self._final)
 
     async def all_segments(self) -> list[Segment]:
         """All segments, once the last is decoded. Raises RequestError."""
         return [segment async for segment in self.segments()]
 
     def figures(self) -> Figures:
-        """What ran so far, and its cost."""
-        return figures.figures(self.model_name, self._server.policy_name, self.transcription.report())
+        """What ran so far, and its cost; final after the last segment."""
+        return self._final or figures.figures(self.model_name, self._server.policy_name, self.transcription.report())
 
     def start_headers(self) -> dict[str, str]:
         """The headers of an answer that begins before the last segment."""

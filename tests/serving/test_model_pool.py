@@ -219,6 +219,18 @@ def test_the_least_recently_used_model_makes_room(sizes):
     assert all(model.closed for model in sizes.loaded)
 
 
+def test_a_model_that_is_larger_than_its_files_makes_room_once_it_is_loaded(monkeypatch):
+    monkeypatch.setattr(ModelPool, "_weight_bytes", lambda self, served: MEGABYTE)
+    load = Loader(10 * MEGABYTE)
+    pool = ModelPool(ServerSettings(("base", "tiny"), memory_limit=15 * MEGABYTE), load)
+    for name in ("base", "tiny"):
+        with pool.lease(name):
+            pass
+    wait_for(lambda: load.loaded[0].closed)
+    assert not load.loaded[1].closed
+    pool.close()
+
+
 def test_models_in_use_are_not_unloaded_for_others(sizes):
     pool = ModelPool(ServerSettings(("base", "tiny"), memory_limit=15 * MEGABYTE), sizes)
     with pool.lease("base"):
