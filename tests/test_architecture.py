@@ -216,7 +216,7 @@ def test_importing_the_package_does_not_import_torch(folder, tmp_path):
 
 
 def test_every_export_exists():
-    assert len(tilewhisper.__all__) == 6
+    assert len(tilewhisper.__all__) == 12
     for name in tilewhisper.__all__:
         assert getattr(tilewhisper, name)
 

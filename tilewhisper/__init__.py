@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tilewhisper.engine.output.writers import format_timestamp
+    from tilewhisper.engine.pipeline.live import LiveTranscriber
+    from tilewhisper.engine.pipeline.live_events import Final, Partial, SpeechStarted, SpeechStopped
+    from tilewhisper.engine.pipeline.live_options import LiveOptions
     from tilewhisper.engine.whisper_model import BatchedInferencePipeline, WhisperModel
     from tilewhisper.models.audio.reader import decode_audio
     from tilewhisper.models.checkpoint.catalog import available_models
@@ -17,6 +20,12 @@ __version__ = "0.1.0"
 
 __all__ = [
     "BatchedInferencePipeline",
+    "Final",
+    "LiveOptions",
+    "LiveTranscriber",
+    "Partial",
+    "SpeechStarted",
+    "SpeechStopped",
     "WhisperModel",
     "__version__",
     "available_models",
@@ -26,6 +35,12 @@ __all__ = [
 
 _EXPORTS = {
     "BatchedInferencePipeline": "tilewhisper.engine.whisper_model",
+    "Final": "tilewhisper.engine.pipeline.live_events",
+    "LiveOptions": "tilewhisper.engine.pipeline.live_options",
+    "LiveTranscriber": "tilewhisper.engine.pipeline.live",
+    "Partial": "tilewhisper.engine.pipeline.live_events",
+    "SpeechStarted": "tilewhisper.engine.pipeline.live_events",
+    "SpeechStopped": "tilewhisper.engine.pipeline.live_events",
     "WhisperModel": "tilewhisper.engine.whisper_model",
     "available_models": "tilewhisper.models.checkpoint.catalog",
     "decode_audio": "tilewhisper.models.audio.reader",

@@ -2,6 +2,7 @@
 
 import importlib
 import logging
+import re
 import socket
 import threading
 from argparse import Namespace
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from tilewhisper.engine.serving.settings import ServerSettings
 
 _PACKAGES = ("fastapi", "uvicorn", "websockets", "python_multipart", "prometheus_client", "wyoming", "onnxruntime")
+_WYOMING = re.compile(r"tcp://[^/]+:\d+|unix://.+")
 _MEGABYTE = 2**20
 _LOOPBACK = ("127.", "::1", "localhost")
 _AFTER_SHUTDOWN_SECONDS = 5
@@ -40,8 +42,7 @@ def run(args: Namespace) -> int:
     with _listening(args.host, args.port) as listener, showing_warnings(screen):
         if not settings.api_keys and not args.host.startswith(_LOOPBACK):
             say(screen, f"tilewhisper: warning: {_OPEN.format(host=args.host)}")
-        _serve(settings, listener)
-    return 0
+        return _serve(settings, listener)
 
 
 _OPEN = (
@@ -70,6 +71,8 @@ def _settings(args: Namespace) -> "ServerSettings":
     for model in models:
         locate(model)
     load_policy(args.policy).with_overrides(args.backend)
+    if args.wyoming and not _WYOMING.fullmatch(args.wyoming):
+        raise OptionError(f"--wyoming must be tcp://HOST:PORT or unix://PATH, got {args.wyoming}")
     return ServerSettings(
         models=models,
         policy=args.policy,
@@ -106,8 +109,8 @@ def _listening(host: str, port: int) -> Iterator[socket.socket]:
         yield listener
 
 
-def _serve(settings: "ServerSettings", listener: socket.socket) -> None:
-    """Serve on a socket until a signal or until the default model turns out not to load, which is raised."""
+def _serve(settings: "ServerSettings", listener: socket.socket) -> int:
+    """Serve on a socket until a signal, or until the default model turns out not to load. Returns the exit status."""
     import uvicorn
 
     from tilewhisper.engine.serving.app import create_app
@@ -135,14 +138,13 @@ def _serve(settings: "ServerSettings", listener: socket.socket) -> None:
             # A second signal does not wait for running requests.
             self.force_exit, self.should_exit = self.should_exit, True
 
-    failures: list[Exception] = []
+    failed = threading.Event()
 
-    def stop(error: Exception) -> None:
-        failures.append(error)
+    def stop() -> None:
+        failed.set()
         web.should_exit = True
 
-    app = create_app(settings, stop)
-    logging.getLogger("uvicorn.error").addHandler(logging.NullHandler())
+    app = create_app(settings, on_load_error=stop)
     config = uvicorn.Config(
         app,
         log_level=logging.WARNING,
@@ -156,5 +158,4 @@ def _serve(settings: "ServerSettings", listener: socket.socket) -> None:
     at = f"http://{f'[{host}]' if ':' in host else host}:{port}"
     say(console(), f"tilewhisper serves {names} (policy {app.state.server.policy_name}) at {at}")
     web.run(sockets=[listener])
-    if failures:
-        raise failures[0]
+    return 2 if failed.is_set() else 0

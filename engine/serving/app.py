@@ -21,13 +21,13 @@ _EXPOSED = ("model", "policy", "backends", "emulated", "fallbacks", "rtf")
 
 def create_app(
     settings: ServerSettings,
-    on_load_error: Callable[[Exception], None] | None = None,
+    on_load_error: Callable[[], None] | None = None,
     load: Callable[..., WhisperModel] = WhisperModel,
 ) -> FastAPI:
     """The application that serves `settings`.
 
-    `on_load_error` is called with the error of the default model, which is loaded when the application starts; without
-    it, `/health` reports a failed model. `load` makes a model, as WhisperModel does. Raises OptionError.
+    `on_load_error` is called where the default model, which is loaded when the application starts, cannot be loaded;
+    the reason is logged. `load` makes a model, as WhisperModel does. Raises OptionError.
     """
     server = Server(settings, load)
 
@@ -65,13 +65,13 @@ def create_app(
     return app
 
 
-async def _load_default(server: Server, on_load_error: Callable[[Exception], None] | None) -> None:
+async def _load_default(server: Server, on_load_error: Callable[[], None] | None) -> None:
     try:
         async with server.pool.leased(server.pool.names.default):
             pass
-    except errors.RequestError as error:
-        if on_load_error and isinstance(error.__cause__, Exception):
-            on_load_error(error.__cause__)
+    except errors.RequestError:
+        if on_load_error:
+            on_load_error()
 
 
 async def _unload_idle(server: Server) -> None:

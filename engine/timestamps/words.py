@@ -21,7 +21,7 @@ from tilewhisper.engine.timestamps.punctuation import PUNCTUATION, Punctuation
 from tilewhisper.models.constants import FRAMES_PER_SECOND
 from tilewhisper.models.tokenizer.tokenizer import Tokenizer
 
-_WITHOUT_SPACES = frozenset({"zh", "ja", "th", "lo", "my", "yue"})
+WITHOUT_SPACES = frozenset({"zh", "ja", "th", "lo", "my", "yue"})
 _SENTENCE_ENDS = ".。!！?？"
 _MAX_TYPICAL_DURATION = 0.7
 """Seconds. Upper limit of the typical word duration, for windows with slow speech."""
@@ -52,7 +52,7 @@ def split_words(tokens: Sequence[int], tokenizer: Tokenizer, language: str) -> l
     The words have all tokens and concatenate to the whole text, even if it ends in an incomplete UTF-8 character.
     """
     characters = _split_characters(tokens, tokenizer)
-    if language in _WITHOUT_SPACES:
+    if language in WITHOUT_SPACES:
         return characters
     words: list[WordTokens] = []
     for part in characters:

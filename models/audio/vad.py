@@ -42,19 +42,48 @@ class SpeechSpan:
     end: int
 
 
+class SpeechDetector:
+    """Speech probabilities of a stream of samples, as they arrive. Raises VadUnavailable without the extra."""
+
+    def __init__(self) -> None:
+        self._session = _session()
+        self._hidden = self._cell = np.zeros((1, 1, STATE_SIZE), np.float32)
+        self._pending = np.zeros(CONTEXT_SAMPLES, np.float32)
+
+    def feed(self, samples: Samples) -> Probabilities:
+        """The probabilities (frames,) of the frames of 512 samples that are complete with these samples (n,)."""
+        self._pending = join((self._pending, samples))
+        complete = (len(self._pending) - CONTEXT_SAMPLES) // FRAME_SAMPLES
+        found = [np.zeros(0, np.float32)]
+        for first in range(0, complete, FRAMES_PER_RUN):
+            last = min(first + FRAMES_PER_RUN, complete)
+            found.append(self._run(self._pending[first * FRAME_SAMPLES : last * FRAME_SAMPLES + CONTEXT_SAMPLES]))
+        self._pending = self._pending[complete * FRAME_SAMPLES :].copy()
+        return np.concatenate(found)
+
+    def finish(self) -> Probabilities:
+        """The probability of the last frame, padded with zeros, if it has any samples."""
+        left = len(self._pending) - CONTEXT_SAMPLES
+        return self.feed(np.zeros(-left % FRAME_SAMPLES, np.float32))
+
+    def _run(self, samples: Samples) -> Probabilities:
+        """The probabilities of whole frames, which begin with the last 64 samples of the frame before."""
+        windows = np.lib.stride_tricks.sliding_window_view(samples, CONTEXT_SAMPLES + FRAME_SAMPLES)
+        frames = np.ascontiguousarray(windows[::FRAME_SAMPLES])
+        inputs = {"input": frames, "h": self._hidden, "c": self._cell}
+        values, self._hidden, self._cell = self._session.run(["speech_probs", "hn", "cn"], inputs)
+        found: Probabilities = values.reshape(-1)
+        return found
+
+
 def speech_probabilities(blocks: Iterable[Samples]) -> Probabilities:
     """Compute the speech probability of each frame of 512 samples, (frames,); the last frame is padded with zeros.
 
     `blocks` are consecutive samples; memory does not grow with their total length. Raises `VadUnavailable` when the
     extra is not installed.
     """
-    session = _session()
-    hidden = cell = np.zeros((1, 1, STATE_SIZE), np.float32)
-    probabilities = [np.zeros(0, np.float32)]
-    for frames in _framed(blocks):
-        values, hidden, cell = session.run(["speech_probs", "hn", "cn"], {"input": frames, "h": hidden, "c": cell})
-        probabilities.append(values.reshape(-1))
-    return np.concatenate(probabilities)
+    detector = SpeechDetector()
+    return np.concatenate([*map(detector.feed, blocks), detector.finish()])
 
 
 def speech_spans(probabilities: Probabilities, n_samples: int, options: VadOptions) -> list[SpeechSpan]:
@@ -146,24 +175,6 @@ def _session() -> Any:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     return onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
-
-
-def _framed(blocks: Iterable[Samples]) -> Iterator[npt.NDArray[np.float32]]:
-    """Batches of frames, (frames, 64 + 512): each row starts with the last 64 samples of the frame before."""
-    size = FRAME_SAMPLES * FRAMES_PER_RUN
-    pending = np.zeros(CONTEXT_SAMPLES, np.float32)
-    for block in blocks:
-        pending = join((pending, block))
-        while len(pending) >= CONTEXT_SAMPLES + size:
-            yield _frames(pending[: CONTEXT_SAMPLES + size])
-            pending = pending[size:]
-    if left := len(pending) - CONTEXT_SAMPLES:
-        yield _frames(np.pad(pending, (0, -left % FRAME_SAMPLES)))
-
-
-def _frames(samples: Samples) -> npt.NDArray[np.float32]:
-    windows = np.lib.stride_tricks.sliding_window_view(samples, CONTEXT_SAMPLES + FRAME_SAMPLES)
-    return np.ascontiguousarray(windows[::FRAME_SAMPLES])
 
 
 def _unpadded_spans(probabilities: Probabilities, n_samples: int, options: VadOptions) -> Iterator[SpeechSpan]:

@@ -55,6 +55,16 @@ def one_thread() -> Iterator[None]:
 
 
 @needs_vad
+def test_a_stream_has_the_probabilities_of_the_whole(audio: np.ndarray) -> None:
+    detector = vad.SpeechDetector()
+    cuts = np.cumsum([1, 700, 511, 3, 16_000])
+    streamed = [detector.feed(part) for part in np.split(audio, cuts)]
+    whole = vad.speech_probabilities([audio])
+    np.testing.assert_allclose(np.concatenate([*streamed, detector.finish()]), whole, atol=1e-5)
+    assert [len(part) for part in streamed[:4]] == [0, 1, 1, 0]
+
+
+@needs_vad
 @pytest.mark.usefixtures("one_thread")
 def test_probabilities_are_the_streaming_models(audio: np.ndarray) -> None:
     """The oracle is silero-vad's own TorchScript model, called frame by frame."""

@@ -1,0 +1,48 @@
+"""The window of a live transcription: where it begins, its final words, and the hypothesis of those after them."""
+
+from dataclasses import replace
+
+from tilewhisper.engine.pipeline.agreement import agreed
+from tilewhisper.engine.pipeline.live_decoder import Hypothesis
+from tilewhisper.engine.pipeline.live_events import Final
+from tilewhisper.engine.results import Word
+from tilewhisper.models.constants import SAMPLE_RATE
+
+
+class GrowingWindow:
+    """A window from sample `first` of the stream on. Its words have times of the stream."""
+
+    def __init__(self, first: int, earliest: float = 0.0) -> None:
+        """`earliest` is the end of the last word before the window, in seconds."""
+        self.first = self.decoded = first
+        self.final: list[Word] = []
+        self.tail: tuple[Word, ...] = ()
+        """The last hypothesis after the final words."""
+        self.language = "en"
+        self._earliest = earliest
+
+    def accept(self, hypothesis: Hypothesis, decoded: int) -> Final | None:
+        """Take the hypothesis of the audio up to sample `decoded`; return the words that two hypotheses agree on."""
+        before, self.tail = self.tail, self._placed(hypothesis.words)
+        self.decoded, self.language = decoded, hypothesis.language
+        return self.make_final(agreed(before, self.tail))
+
+    def make_final(self, count: int | None = None) -> Final | None:
+        """Make the first `count` words of the hypothesis final, or all; None where it has none."""
+        words = self.tail[:count]
+        if not words:
+            return None
+        self.final += words
+        self.tail = self.tail[len(words) :]
+        self._earliest = words[-1].end
+        return Final("".join(word.word for word in words), words, self.language)
+
+    def _placed(self, words: tuple[Word, ...]) -> tuple[Word, ...]:
+        """The words with times of the stream, none of them before the final ones."""
+        placed, earliest = [], self._earliest
+        for word in words:
+            start, end = (round(time + self.first / SAMPLE_RATE, 2) for time in (word.start, word.end))
+            start = max(start, earliest)
+            earliest = max(end, start)
+            placed.append(replace(word, start=start, end=earliest))
+        return tuple(placed)
