@@ -8,7 +8,16 @@ from fastapi import Depends, FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
 from tilewhisper import __version__
-from tilewhisper.engine.serving import errors, metrics, openai_routes, page, page_routes, watching, whisper_cpp
+from tilewhisper.engine.serving import (
+    errors,
+    metrics,
+    openai_routes,
+    page,
+    page_routes,
+    realtime,
+    watching,
+    whisper_cpp,
+)
 from tilewhisper.engine.serving.auth import require_key
 from tilewhisper.engine.serving.server import Server
 from tilewhisper.engine.serving.settings import ServerSettings
@@ -48,7 +57,13 @@ def create_app(
     app = FastAPI(title="tilewhisper", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None)
     app.state.server = server
     errors.install(app)
-    for router in (openai_routes.router, whisper_cpp.router, watching.metrics_router, page_routes.router):
+    for router in (
+        openai_routes.router,
+        whisper_cpp.router,
+        watching.metrics_router,
+        page_routes.router,
+        realtime.router,
+    ):
         app.include_router(router, dependencies=[Depends(require_key)])
     app.include_router(watching.health_router)
     app.include_router(page.router)
