@@ -21,6 +21,7 @@ from playwright.sync_api import Browser, Page, expect  # noqa: E402
 pytestmark = pytest.mark.slow
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+Scheme = Literal["light", "dark"]
 SECONDS = 60
 """For anything that has to appear; a busy machine is not a defect."""
 SIZES = {"desktop": (1280, 900), "phone": (390, 844)}
@@ -161,6 +162,23 @@ def test_a_recording_is_transcribed(visit):
     page.wait_for_timeout(9000)  # the sample, which the fake microphone plays from its start
     page.get_by_role("button", name="Stop recording").click()
     expect(page.get_by_label("Segments")).to_contain_text("coming to the meeting")
+
+
+def test_speech_becomes_captions(visit):
+    page = visit()
+    page.get_by_role("tab", name="Live captions").click()
+    expect(page.get_by_label("Model")).to_have_value("tiny.en")
+    page.get_by_role("button", name="Start captions").click()
+    expect(page.locator("#captions .partial").filter(has_text=re.compile(r"\w")).first).to_be_attached()
+    captions = page.get_by_role("log", name="Captions so far").locator("span:not(.partial)")
+    expect(captions.filter(has_text="coming to the meeting").first).to_be_visible()
+    expect(captions.filter(has_text=SAMPLE_WORDS).first).to_be_visible()
+    page.get_by_role("button", name="Stop", exact=True).click()
+    expect(page.get_by_role("button", name="Start captions")).to_be_enabled()
+    expect(page.get_by_role("alert")).to_be_empty()
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Save as text").click()
+    assert "coming to the meeting" in Path(download.value.path()).read_text("utf-8")
 
 
 def test_a_run_can_be_cancelled(visit, server, tmp_path):

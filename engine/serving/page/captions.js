@@ -49,17 +49,22 @@ export class Captions {
   }
 
   #stop() {
-    this.#microphone?.stop();
+    this.#release();
     this.#session.finish();
     this.#button.disabled = true; // until the rest of the text has come
   }
 
   #end(message) {
-    this.#microphone?.stop();
-    this.#microphone = this.#session = null;
+    this.#release();
+    this.#session = null;
     for (const { partial } of this.#lines.values()) partial.textContent = "";
     this.#show(false);
     if (message) this.#messages.fail(new Error(message));
+  }
+
+  #release() {
+    this.#microphone?.stop();
+    this.#microphone = null;
   }
 
   #line(phrase) {
