@@ -77,6 +77,7 @@ def _settings(args: Namespace) -> "ServerSettings":
         models=models,
         policy=args.policy,
         backends=tuple(args.backend),
+        beam_size=args.beam_size,
         kernels=npu.settings(args),
         api_keys=auth.read_keys(args.api_key_file) if args.api_key_file else (),
         cors_origins=tuple(args.cors_origin),
@@ -94,10 +95,12 @@ def _settings(args: Namespace) -> "ServerSettings":
 def _listening(host: str, port: int) -> Iterator[socket.socket]:
     """A socket that listens. Raises OptionError."""
     try:
-        family, kind, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except (OSError, OverflowError, UnicodeError) as error:
         raise OptionError(f"--host {host}: is no address of this machine ({error})") from error
-    with socket.socket(family, kind) as listener:
+    family, kind, protocol, _, address = found[0]
+    # Where the protocol is not named, asyncio leaves TCP_NODELAY off, and each answer waits 40 ms for the client's ACK.
+    with socket.socket(family, kind, protocol) as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listener.bind(address)

@@ -5,7 +5,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
 from starlette.requests import Request
@@ -15,7 +15,7 @@ from tilewhisper.engine.results import Segment, TranscriptionInfo
 from tilewhisper.engine.serving import figures
 from tilewhisper.engine.serving.errors import RequestError, client_gone, request_error
 from tilewhisper.engine.serving.figures import Figures
-from tilewhisper.engine.serving.openai_fields import Asked
+from tilewhisper.engine.serving.openai_fields import Ask, Asked
 from tilewhisper.engine.serving.server import Server, server_of
 from tilewhisper.engine.serving.uploads import Form, received
 from tilewhisper.engine.serving.work import Work
@@ -62,16 +62,16 @@ class Run:
 
 
 @asynccontextmanager
-async def transcribing(request: Request, ask: Callable[[Sequence[tuple[str, str]]], Asked]) -> AsyncIterator[Run]:
+async def transcribing(request: Request, ask: Ask) -> AsyncIterator[Run]:
     """Receive a form, and read the audio of its file; all that the run uses is free again after the context.
 
-    `ask` reads the form's fields. The run ends within two decode
-    steps, with an error, when the client leaves, the time limit is over or the server shuts down. Raises RequestError.
+    `ask` reads the form's fields. The run ends within two decode steps, with an error, when the client leaves, the time
+    limit is over or the server shuts down. Raises RequestError.
     """
     server = server_of(request)
     with server.admission.entered():
         async with received(request) as form, _working(request, server, form) as work, AsyncExitStack() as stack:
-            asked = ask(form.fields)
+            asked = ask(form.fields, server.settings.beam_size)
             leased = stack.enter_async_context(server.pool.leased(asked.model, asked.backends))
             model = await work.unless_stopped(leased)
             _check(model, asked)

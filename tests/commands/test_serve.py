@@ -10,6 +10,8 @@ import urllib.request
 import pytest
 from conftest import require_weights
 
+from tilewhisper.engine.commands import serve
+
 PROGRAM = [sys.executable, "-c", "from tilewhisper.engine.commands.main import program; program()", "serve"]
 
 
@@ -93,3 +95,9 @@ def test_a_missing_package_is_named(tilewhisper, monkeypatch):
     done = tilewhisper("serve", "--model", "tiny.en")
     assert done.status == 2
     assert "serve needs prometheus_client: pip install 'tilewhisper[serve]'" in done.err
+
+
+def test_answers_do_not_wait_for_acknowledgements():
+    """asyncio sets TCP_NODELAY only where the listening socket names its protocol."""
+    with serve._listening("127.0.0.1", 0) as listener:
+        assert listener.proto == socket.IPPROTO_TCP

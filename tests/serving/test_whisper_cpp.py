@@ -35,13 +35,18 @@ def test_fields_become_options():
         "beam_size": "2", "best_of": "-1", "no_context": "1", "no_timestamps": "true", "offset_t": "1500",
         "duration": "2000", "logprob_thold": "-0.5", "no_speech_thold": "0.3", "vad": "true",
     }  # fmt: skip
-    options = asked(fields.items()).options
+    options = asked(fields.items(), 5).options
     assert (options.language, options.task, options.initial_prompt) == ("de", "translate", "Guten Tag")
     assert options.temperature == (0.2, 0.6, 1.0)
     assert (options.beam_size, options.best_of) == (2, 5)
     assert (options.condition_on_previous_text, options.without_timestamps, options.vad_filter) == (False, True, True)
     assert options.clips == ((1.5, 3.5),)
     assert (options.log_prob_threshold, options.no_speech_threshold) == (-0.5, 0.3)
+
+
+@pytest.mark.parametrize("value", [None, "-1"])
+def test_the_servers_beam_size_holds_where_none_is_given(value):
+    assert asked([("beam_size", value)] if value else [], 3).options.beam_size == 3
 
 
 @pytest.mark.parametrize(
@@ -54,7 +59,7 @@ def test_fields_become_options():
     ],
 )
 def test_temperatures(fields, temperatures):
-    assert asked(fields.items()).options.temperature == temperatures
+    assert asked(fields.items(), 5).options.temperature == temperatures
 
 
 @pytest.mark.parametrize(
@@ -74,7 +79,7 @@ def test_temperatures(fields, temperatures):
 )
 def test_fields_that_are_wrong(name, value, message):
     with pytest.raises(RequestError) as error:
-        asked([(name, value)])
+        asked([(name, value)], 5)
     assert error.value.status == 400
     assert error.value.message.startswith(message)
     assert error.value.param == name
