@@ -18,13 +18,14 @@ from functools import partial
 from pathlib import Path
 
 import httpx
-from faults import http_faults, server_faults
+from faults import http_faults, live_faults, server_faults
 from faults.clients import transcribe, wait_until_idle
 from faults.process import ServerProcess, UnexpectedError, server
 from rich.table import Table
 
 from tilewhisper.engine.commands.screen import console
 
+Fault = Callable[[ServerProcess, Path], str]
 FLAT = 1.05
 WARM_UP = 5
 """Requests before memory is measured."""
@@ -62,6 +63,8 @@ def parse() -> argparse.Namespace:
     p.add_argument("--model", default="base", help="(default: %(default)s)")
     p.add_argument("--npu_model", default="tiny.en", help="model of the emulated NPU (default: %(default)s)")
     p.add_argument("--policy", default="int8", help="(default: %(default)s)")
+    p.add_argument("--live_hours", type=float, default=6, help="of audio (default: %(default)s)")
+    p.add_argument("--live_speed", type=float, default=50, help="times real time, at most (default: %(default)s)")
     p.add_argument("--only", metavar="WORD", help="run the faults whose names contain this word")
     return p.parse_args()
 
@@ -70,6 +73,9 @@ def checks(args: argparse.Namespace, folder: Path) -> Iterator[tuple[str, Callab
     """The checks by name."""
     for name, fault in http_faults.FAULTS.items():
         yield name, partial(on_own_server, fault, args, folder)
+    live = partial(live_faults.live_audio, hours=args.live_hours, speed=args.live_speed)
+    first = partial(live_faults.live_audio, hours=0, speed=args.live_speed)
+    yield "hours of live audio", partial(on_own_server, live, args, folder, warm_up=first)
     yield "NPU hang, no fallback", partial(server_faults.hang_without_fallback, folder, args.npu_model, args.speech)
     yield "NPU hang, fallback", partial(server_faults.hang_with_fallback, folder, args.npu_model, args.speech)
     load = partial(server_faults.shutdown_under_load, folder, args.model, args.policy, args.speech)
@@ -82,6 +88,8 @@ def on_own_server(fault: Callable[[ServerProcess, Path], str], args: argparse.Na
     temporary.mkdir(exist_ok=True)
     with server(temporary, ["--model", args.model, "--policy", args.policy]) as running:
         expected = [transcribe(running, args.speech).text for _ in range(WARM_UP)][-1]
+        if warm_up:
+            warm_up(running, args.speech)
         before = State({*running.left_files()}, running.resident_bytes())
         result = fault(running, args.speech)
         check_whole(running, args.speech, expected, before)
