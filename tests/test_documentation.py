@@ -262,7 +262,7 @@ def anchors(text: str) -> set[str]:
 
 def test_the_readme_is_short_and_has_one_test_command():
     lines = (ROOT / "README.md").read_text("utf-8").splitlines()
-    assert len(lines) < 170
+    assert len(lines) < 185
     assert len([line for line in lines if line.endswith(".venv/bin/pytest")]) == 1, "the line that .ci/run looks for"
 
 
