@@ -82,7 +82,7 @@ def checks(args: argparse.Namespace, folder: Path) -> Iterator[tuple[str, Callab
     yield "shutdown under load", load
 
 
-def on_own_server(fault: Callable[[ServerProcess, Path], str], args: argparse.Namespace, folder: Path) -> str:
+def on_own_server(fault: Fault, args: argparse.Namespace, folder: Path, warm_up: Fault | None = None) -> str:
     """Let a fault happen to a warm server, and check what is left of it."""
     temporary = folder / "tmp"
     temporary.mkdir(exist_ok=True)
