@@ -7,6 +7,9 @@ from tilewhisper import __version__
 from tilewhisper.engine.commands import flags, shared_flags
 from tilewhisper.engine.commands.hints import HintingParser, missing_command
 from tilewhisper.engine.commands.inputs import STDIN
+from tilewhisper.engine.commands.listen_files import FORMATS as LIVE_FORMATS
+from tilewhisper.engine.commands.listen_files import STEM as LIVE_STEM
+from tilewhisper.engine.commands.listen_files import parse_formats as live_formats
 from tilewhisper.engine.commands.outputs import ALL, STDIN_STEM, parse_formats
 from tilewhisper.engine.compat import COMPUTE_TYPES, NEAREST
 from tilewhisper.engine.options import TranscriptionOptions
@@ -41,6 +44,7 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
     _add_tune(commands)
     _add_plan(commands)
     _add_build(commands)
+    _add_listen(commands)
     _add_serve(commands)
     commands.add_parser("doctor", help="show what this machine can run, and why it cannot run the rest")
     _add_npu_check(commands)
@@ -148,6 +152,44 @@ def _compute_types() -> str:
     for name, (policy, _) in COMPUTE_TYPES.items():
         by_policy.setdefault(policy, []).append(name)
     return "; ".join(f"{', '.join(names)} = {policy}" for policy, names in by_policy.items())
+
+
+def _add_listen(commands: "argparse._SubParsersAction[HintingParser]") -> None:
+    p = commands.add_parser(
+        "listen",
+        help="transcribe the microphone, or PCM on standard input, while it is spoken",
+        epilog="Exit status: 0 the input has ended, or Ctrl-C; 2 the request cannot be met.",
+    )
+    p.add_argument(
+        "input", nargs="?", metavar=STDIN, help=f"{STDIN} reads PCM (s16le) from standard input (default: microphone)"
+    )
+    p.add_argument("--input_device", metavar="NUMBER|NAME", help="of the microphone (default: the system's)")
+    p.add_argument("--list_devices", action="store_true", help="list the input devices and exit")
+    p.add_argument(
+        "--rate", type=int, default=16_000, metavar="HZ", help="sample rate of standard input (default: %(default)s)"
+    )
+    p.add_argument(
+        "--channels", type=int, default=1, metavar="N", help="channels of standard input (default: %(default)s)"
+    )
+    p.add_argument(
+        "-f",
+        "--output_format",
+        action="extend",
+        type=flags.checked(live_formats),
+        metavar="FORMAT[,FORMAT...]",
+        help=f"formats of files that grow cue by cue: {', '.join(LIVE_FORMATS)} or {ALL}; repeatable (default: {ALL} "
+        "if --output_dir is given, else none)",
+    )
+    p.add_argument(
+        "-o", "--output_dir", metavar="DIR", help=f"folder of the files, which are named {LIVE_STEM} (default: .)"
+    )
+    shared_flags.add_model(p)
+    for name in ("language", "task", "initial_prompt"):
+        flag = flags.FLAGS[name]
+        flag.add_to(p, default=flag.field.default)
+    shared_flags.add_policy(p)
+    shared_flags.add_npu(p)
+    shared_flags.add_threads(p)
 
 
 def _add_serve(commands: "argparse._SubParsersAction[HintingParser]") -> None:

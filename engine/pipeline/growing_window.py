@@ -8,6 +8,11 @@ from tilewhisper.engine.pipeline.live_events import Final
 from tilewhisper.engine.results import Word
 from tilewhisper.models.constants import SAMPLE_RATE
 
+SETTLED = 1.0
+"""Seconds that a word must lie before the end of the audio to be final because two hypotheses agree on it."""
+SURE_AGREED = 0.5
+"""Least probability of such a word."""
+
 
 class GrowingWindow:
     """A window from sample `first` of the stream on. Its words have times of the stream."""
@@ -25,7 +30,13 @@ class GrowingWindow:
         """Take the hypothesis of the audio up to sample `decoded`; return the words that two hypotheses agree on."""
         before, self.tail = self.tail, self._placed(hypothesis.words)
         self.decoded, self.language = decoded, hypothesis.language
-        return self.make_final(agreed(before, self.tail))
+        settled = sum(word.end <= decoded / SAMPLE_RATE - SETTLED for word in self.tail)
+        return self.make_final(min(agreed(before, self.tail), settled, self.sure(SURE_AGREED)))
+
+    def sure(self, probability: float) -> int:
+        """How many words of the hypothesis there are before the first one that is less probable."""
+        unsure = (number for number, word in enumerate(self.tail) if word.probability < probability)
+        return next(unsure, len(self.tail))
 
     def make_final(self, count: int | None = None) -> Final | None:
         """Make the first `count` words of the hypothesis final, or all; None where it has none."""

@@ -26,13 +26,12 @@ from tilewhisper.models.constants import SAMPLE_RATE, SAMPLES_PER_MS
 
 FIRST = 350 * SAMPLES_PER_MS
 """Samples of speech before the first hypothesis of a phrase."""
-PAUSE = 64 * SAMPLES_PER_MS
+PAUSE = 32 * SAMPLES_PER_MS
 """Samples of silence after which the window is decoded at once, because the phrase may have ended."""
-FINAL_PAUSE = 160 * SAMPLES_PER_MS
+FINAL_PAUSE = 96 * SAMPLES_PER_MS
 """Samples of silence after which the words before it are final."""
 SURE = 0.5
-ENDING = 1
-SENTENCE_ENDS = ".?!。？！"
+"""Least probability of a word that is final because a short pause follows."""
 CUT_AFTER = 8 * SAMPLE_RATE
 """A longer window is cut at its next pause."""
 LONGEST = 20 * SAMPLE_RATE
@@ -154,7 +153,7 @@ class LiveTranscriber:
         if window.decoded < quiet + PAUSE:
             yield from self._decode(window, end, checked=True)
         if self._phrases.silence(self._judged) >= FINAL_PAUSE:
-            yield from self._make_final(window, self._sure(window))
+            yield from self._make_final(window, window.sure(SURE))
             if not window.tail and end - window.first >= CUT_AFTER:
                 self._cut(window, quiet + PAUSE)
 
@@ -169,13 +168,6 @@ class LiveTranscriber:
         if final := window.make_final(count):
             yield final
         yield from self._show(window.tail)
-
-    def _sure(self, window: GrowingWindow) -> int:
-        """How many words of the hypothesis are final at a short pause."""
-        if ENDING and window.tail and window.tail[-1].word[-1] not in SENTENCE_ENDS:
-            return 0
-        unsure = (i for i, word in enumerate(window.tail) if word.probability < SURE)
-        return next(unsure, len(window.tail))
 
     def _show(self, words: tuple[Word, ...]) -> Iterator[Event]:
         """The words that are not final, if others were shown before."""
