@@ -288,7 +288,7 @@ def test_the_readme_shows_the_subtitles_that_the_recipe_writes(desk, monkeypatch
     assert (desk / "talk.srt").read_text("utf-8").strip() in [block.code.strip() for block in with_info("text")]
 
 
-@pytest.mark.parametrize("name", ["transcribe", "listen", "plan"])
+@pytest.mark.parametrize("name", ["transcribe", "listen", "plan", "serve"])
 def test_every_flag_is_documented_and_every_documented_flag_exists(name, capsys):
     with pytest.raises(SystemExit):
         command.main([name, "--help"])
