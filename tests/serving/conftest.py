@@ -46,8 +46,8 @@ def sample() -> tuple[str, bytes]:
 
 @pytest.fixture(scope="session")
 def long_wav() -> tuple[str, bytes]:
-    """Three windows, each with the sample and silence: more text would repeat itself, and be decoded again."""
+    """Two windows, each with the sample and silence: more text would repeat itself, and be decoded again."""
     samples, rate = soundfile.read(SAMPLE, dtype="int16")
     file = io.BytesIO()
-    soundfile.write(file, np.tile(np.pad(samples, (0, 30 * rate - len(samples))), 3), rate, format="WAV")
+    soundfile.write(file, np.tile(np.pad(samples, (0, 30 * rate - len(samples))), 2), rate, format="WAV")
     return "long.wav", file.getvalue()
