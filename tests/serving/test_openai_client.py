@@ -10,6 +10,7 @@ from openai.types.audio import Transcription, TranscriptionVerbose, TranslationV
 from running_server import Lent, running
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
+from websockets.typing import Subprotocol
 
 from tilewhisper import WhisperModel
 
@@ -225,5 +226,5 @@ def test_keys(lent, sample):
         assert refused.value.response.status_code == 401
         with connect(realtime, additional_headers={"Authorization": "Bearer first"}):
             pass
-        with connect(realtime, subprotocols=["realtime", "openai-insecure-api-key.first"]):
+        with connect(realtime, subprotocols=[*map(Subprotocol, ("realtime", "openai-insecure-api-key.first"))]):
             pass
