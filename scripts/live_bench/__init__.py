@@ -1,1 +1,0 @@
-"""Real-time runs of live transcription: ours, and faster-whisper through the package whisper-streaming."""
