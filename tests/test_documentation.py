@@ -6,6 +6,7 @@ A fence's info string says how its block is tested:
     sh              every line is a `tilewhisper`, `python scripts/…` or `python examples/…` command, and is run
     sh parse-only   the same, read by the command's own argument parser only: it needs time, other data or a download
     sh set-up       any commands, checked by `bash -n`; those of this project are read by their argument parsers
+    sh server       run by bash, with a server at the address that the block names; every curl must succeed
     toml            a policy, read by the policy parser
     text            output or a diagram
 
@@ -26,6 +27,7 @@ from pathlib import Path
 import pytest
 from conftest import SAMPLE, SAMPLE_WORDS, require_weights
 
+from tilewhisper import WhisperModel
 from tilewhisper.engine.commands import main as command
 from tilewhisper.engine.routing.policy import load_policy, parse_policy, presets
 from tilewhisper.kernels import registry
@@ -35,7 +37,9 @@ PAGES = sorted(
     path for path in (*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), ROOT / "tests/data/README.md") if path.is_file()
 )
 SAMPLE_NAMES = ("talk.mp3", "talk.m4a", "talk.mp4", "talk.wav", "recordings/first.flac", "recordings/second.wav")
-INFOS = ("python", "sh", "sh parse-only", "sh set-up", "toml", "text")
+INFOS = ("python", "sh", "sh parse-only", "sh set-up", "sh server", "toml", "text")
+SERVER = "127.0.0.1:8000"
+"""The address in the documentation; the tests' own server has another port."""
 _FENCE = re.compile(r"^```(?P<info>[^\n]*)\n(?P<code>.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
@@ -138,6 +142,18 @@ def desk(tmp_path, monkeypatch) -> Path:
     return tmp_path
 
 
+@pytest.fixture(scope="module")
+def server_address() -> Iterator[str]:
+    """The address of a server with tiny.en."""
+    pytest.importorskip("fastapi", reason="serving needs pip install 'tilewhisper[serve]'")
+    pytest.importorskip("openai", reason="the client of an example")
+    from running_server import running
+
+    require_weights("tiny.en")
+    with running(WhisperModel) as server:
+        yield server.url.removeprefix("http://")
+
+
 def test_every_block_has_a_known_info_string():
     assert not [f"{block}: {block.info!r}" for block in BLOCKS if block.info not in INFOS]
     assert sum(path.read_text("utf-8").count("\n```") for path in PAGES) == 2 * len(BLOCKS), "a fence is not closed"
@@ -145,11 +161,13 @@ def test_every_block_has_a_known_info_string():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("page", PYTHON_PAGES)
-def test_python_blocks_run(page, desk, capsys):
+def test_python_blocks_run(page, desk, capsys, request):
     names = {"__name__": "__main__"}
     for block in with_info("python"):
         if block.page == page:
             code = "\n" * (block.line - 1) + block.code  # a traceback then shows the page's own lines
+            if SERVER in code:
+                code = code.replace(SERVER, request.getfixturevalue("server_address"))
             exec(compile(code, str(ROOT / page), "exec"), names)
     assert SAMPLE_WORDS in capsys.readouterr().out
 
@@ -189,6 +207,20 @@ def test_shell_blocks_run(block, desk, monkeypatch):
 
 
 @pytest.mark.slow
+@of_info("sh server")
+def test_commands_for_a_server_run(block, desk, server_address, monkeypatch):
+    if not shutil.which("curl"):
+        pytest.skip("curl is missing")
+    (desk / ".curlrc").write_text("fail\n")  # a refused request is a failure, which it is not by itself
+    monkeypatch.setenv("CURL_HOME", str(desk))
+    script = block.code.replace(SERVER, server_address)
+    done = subprocess.run(["bash", "-e"], input=script, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    answers = SAMPLE_WORDS if "file=@" in script else "tilewhisper"
+    assert answers in " ".join(done.stdout.split())
+
+
+@pytest.mark.slow
 @of_info("sh parse-only", "sh set-up")
 def test_commands_are_parsed(block, monkeypatch):
     for words in commands_of(block.code):
@@ -198,7 +230,7 @@ def test_commands_are_parsed(block, monkeypatch):
             assert block.info == "sh set-up", f"{shlex.join(words)}: not a command of this project"
 
 
-@of_info("sh", "sh parse-only", "sh set-up")
+@of_info("sh", "sh parse-only", "sh set-up", "sh server")
 def test_bash_reads_shell_blocks(block):
     subprocess.run(["bash", "-n"], input=block.code, text=True, check=True, timeout=60)
 
@@ -230,7 +262,7 @@ def anchors(text: str) -> set[str]:
 
 def test_the_readme_is_short_and_has_one_test_command():
     lines = (ROOT / "README.md").read_text("utf-8").splitlines()
-    assert len(lines) < 170
+    assert len(lines) < 185
     assert len([line for line in lines if line.endswith(".venv/bin/pytest")]) == 1, "the line that .ci/run looks for"
 
 

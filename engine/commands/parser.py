@@ -209,6 +209,14 @@ def _add_serve(commands: "argparse._SubParsersAction[HintingParser]") -> None:
     shared_flags.add_policy(models)
     shared_flags.add_npu(models)
     shared_flags.add_threads(models)
+    beam_size = option_fields(TranscriptionOptions)["beam_size"]
+    models.add_argument(
+        "--beam_size",
+        type=flags.checked(beam_size.parse),
+        default=1,
+        metavar=beam_size.metavar,
+        help="hypotheses followed where a request does not say; 5 is more exact and slower (default: %(default)s)",
+    )
     _add_number(models, "unload_after", "SECONDS", "unload a model that was not used for so long (default: never)")
     _add_number(models, "memory_limit", "MB", "most memory of all models' weights together (default: no limit)")
     network = p.add_argument_group("network")

@@ -2,6 +2,7 @@
 
 import importlib
 import logging
+import re
 import socket
 import threading
 from argparse import Namespace
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from tilewhisper.engine.serving.settings import ServerSettings
 
 _PACKAGES = ("fastapi", "uvicorn", "websockets", "python_multipart", "prometheus_client", "wyoming", "onnxruntime")
+_WYOMING = re.compile(r"tcp://[^/]+:\d+|unix://.+")
 _MEGABYTE = 2**20
 _LOOPBACK = ("127.", "::1", "localhost")
 _AFTER_SHUTDOWN_SECONDS = 5
@@ -40,8 +42,7 @@ def run(args: Namespace) -> int:
     with _listening(args.host, args.port) as listener, showing_warnings(screen):
         if not settings.api_keys and not args.host.startswith(_LOOPBACK):
             say(screen, f"tilewhisper: warning: {_OPEN.format(host=args.host)}")
-        _serve(settings, listener)
-    return 0
+        return _serve(settings, listener)
 
 
 _OPEN = (
@@ -70,10 +71,13 @@ def _settings(args: Namespace) -> "ServerSettings":
     for model in models:
         locate(model)
     load_policy(args.policy).with_overrides(args.backend)
+    if args.wyoming and not _WYOMING.fullmatch(args.wyoming):
+        raise OptionError(f"--wyoming must be tcp://HOST:PORT or unix://PATH, got {args.wyoming}")
     return ServerSettings(
         models=models,
         policy=args.policy,
         backends=tuple(args.backend),
+        beam_size=args.beam_size,
         kernels=npu.settings(args),
         api_keys=auth.read_keys(args.api_key_file) if args.api_key_file else (),
         cors_origins=tuple(args.cors_origin),
@@ -91,10 +95,12 @@ def _settings(args: Namespace) -> "ServerSettings":
 def _listening(host: str, port: int) -> Iterator[socket.socket]:
     """A socket that listens. Raises OptionError."""
     try:
-        family, kind, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except (OSError, OverflowError, UnicodeError) as error:
         raise OptionError(f"--host {host}: is no address of this machine ({error})") from error
-    with socket.socket(family, kind) as listener:
+    family, kind, protocol, _, address = found[0]
+    # Where the protocol is not named, asyncio leaves TCP_NODELAY off, and each answer waits 40 ms for the client's ACK.
+    with socket.socket(family, kind, protocol) as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listener.bind(address)
@@ -106,8 +112,8 @@ def _listening(host: str, port: int) -> Iterator[socket.socket]:
         yield listener
 
 
-def _serve(settings: "ServerSettings", listener: socket.socket) -> None:
-    """Serve on a socket until a signal or until the default model turns out not to load, which is raised."""
+def _serve(settings: "ServerSettings", listener: socket.socket) -> int:
+    """Serve on a socket until a signal, or until the default model turns out not to load. Returns the exit status."""
     import uvicorn
 
     from tilewhisper.engine.serving.app import create_app
@@ -135,14 +141,15 @@ def _serve(settings: "ServerSettings", listener: socket.socket) -> None:
             # A second signal does not wait for running requests.
             self.force_exit, self.should_exit = self.should_exit, True
 
-    failures: list[Exception] = []
+    failed = threading.Event()
 
-    def stop(error: Exception) -> None:
-        failures.append(error)
+    def stop() -> None:
+        failed.set()
         web.should_exit = True
 
-    app = create_app(settings, stop)
-    logging.getLogger("uvicorn.error").addHandler(logging.NullHandler())
+    app = create_app(settings, on_failure=stop)
+    # It warns of every malformed body, which the client is told.
+    logging.getLogger("python_multipart").setLevel(logging.ERROR)
     config = uvicorn.Config(
         app,
         log_level=logging.WARNING,
@@ -156,5 +163,4 @@ def _serve(settings: "ServerSettings", listener: socket.socket) -> None:
     at = f"http://{f'[{host}]' if ':' in host else host}:{port}"
     say(console(), f"tilewhisper serves {names} (policy {app.state.server.policy_name}) at {at}")
     web.run(sockets=[listener])
-    if failures:
-        raise failures[0]
+    return 2 if failed.is_set() else 0

@@ -1,6 +1,7 @@
 """The server's application: its routes, and how it starts and stops."""
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 
@@ -25,6 +26,8 @@ from tilewhisper.engine.serving.settings import ServerSettings
 from tilewhisper.engine.serving.wyoming import serve_wyoming
 from tilewhisper.engine.whisper_model import WhisperModel
 
+_log = logging.getLogger(__name__)
+
 _SWEEP_SECONDS = 1.0
 """How often idle models are looked for."""
 _EXPOSED = ("model", "policy", "backends", "emulated", "fallbacks", "rtf")
@@ -32,22 +35,21 @@ _EXPOSED = ("model", "policy", "backends", "emulated", "fallbacks", "rtf")
 
 def create_app(
     settings: ServerSettings,
-    on_load_error: Callable[[Exception], None] | None = None,
+    on_failure: Callable[[], None] = lambda: None,
     load: Callable[..., WhisperModel] = WhisperModel,
 ) -> FastAPI:
     """The application that serves `settings`.
 
-    `on_load_error` is called with the error of the default model, which is loaded when the application starts, or of
-    Wyoming's address; without it, `/health` reports a failed model. `load` makes a model, as WhisperModel does. Raises
-    OptionError.
+    `on_failure` is called where the server cannot do its work, as the default model cannot be loaded, or Wyoming's
+    address cannot be used; the reason is logged. `load` makes a model, as WhisperModel does. Raises OptionError.
     """
     server = Server(settings, load)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        tasks = [asyncio.create_task(_load_default(server, on_load_error)), asyncio.create_task(_unload_idle(server))]
+        tasks = [asyncio.create_task(_load_default(server, on_failure)), asyncio.create_task(_unload_idle(server))]
         if settings.wyoming:
-            tasks.append(asyncio.create_task(_speak_wyoming(server, settings.wyoming, on_load_error)))
+            tasks.append(asyncio.create_task(_speak_wyoming(server, settings.wyoming, on_failure)))
         try:
             yield
         finally:
@@ -85,22 +87,20 @@ def create_app(
     return app
 
 
-async def _load_default(server: Server, on_load_error: Callable[[Exception], None] | None) -> None:
+async def _load_default(server: Server, on_failure: Callable[[], None]) -> None:
     try:
         async with server.pool.leased(server.pool.names.default):
             pass
-    except errors.RequestError as error:
-        if on_load_error and isinstance(error.__cause__, Exception):
-            on_load_error(error.__cause__)
+    except errors.RequestError:
+        on_failure()
 
 
-async def _speak_wyoming(server: Server, uri: str, on_error: Callable[[Exception], None] | None) -> None:
+async def _speak_wyoming(server: Server, uri: str, on_failure: Callable[[], None]) -> None:
     try:
         await serve_wyoming(server, uri)
     except OptionError as error:
-        if on_error is None:
-            raise
-        on_error(error)
+        _log.error("%s", error)
+        on_failure()
 
 
 async def _unload_idle(server: Server) -> None:

@@ -5,6 +5,7 @@ A message never has a path, a temporary file's name or a traceback: the server's
 
 import errno
 import logging
+import traceback
 from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
@@ -95,13 +96,14 @@ def request_error(error: Exception, upload: str) -> RequestError:
         return RequestError(400, str(error))
     if isinstance(error, ModelClosed):
         return shutting_down()
-    _log.error("a request failed", exc_info=error)
     if isinstance(error, USER_ERRORS):
+        _log.error("a request failed: %s", error)
         return RequestError(
             500,
             f"the model failed ({type(error).__name__}); the server's log has the reason",
             code="model_failed",
         )
+    _log.error("a request failed\n%s", "".join(traceback.format_exception(error)))
     return _internal()
 
 

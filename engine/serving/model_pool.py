@@ -188,6 +188,7 @@ class ModelPool:
             self._failed.discard(served)
             if entry := self._entries.get(served):
                 entry.bytes = sum(weight.nbytes for weight in model.checkpoint.model.parameters())
+                self._unload_surplus(0)
         return model
 
     def _weight_bytes(self, served: Served) -> int:
@@ -200,7 +201,7 @@ class ModelPool:
             return 0  # loading it will say why
 
     def _make_room(self, served: Served, size: int) -> None:
-        """Unload idle models, the least recently used first, until `size` bytes fit. Raises RequestError."""
+        """Unload idle models until `size` bytes fit. Raises RequestError where they do not."""
         limit = self._settings.memory_limit
         if limit is None:
             return
@@ -213,17 +214,22 @@ class ModelPool:
                 code="memory_limit",
                 headers={"x-should-retry": "false"},
             )
+        self._unload_surplus(size)
+        if self._used() + size > limit:
+            raise RequestError(
+                503,
+                f"the model {served.name} has to wait: other models are in use, and all together exceed the memory "
+                f"limit of this server, {_megabytes(limit)}",
+                param="model",
+                code="memory_limit",
+                headers={"Retry-After": "10"},
+            )
+
+    def _unload_surplus(self, size: int) -> None:
+        """Unload idle models, the least recently used first, until `size` bytes more are within the limit."""
+        limit = self._settings.memory_limit
         idle = sorted(self._idle(), key=lambda item: item[1].last_use)
-        while self._used() + size > limit:
-            if not idle:
-                raise RequestError(
-                    503,
-                    f"the model {served.name} has to wait: other models are in use, and all together exceed the memory "
-                    f"limit of this server, {_megabytes(limit)}",
-                    param="model",
-                    code="memory_limit",
-                    headers={"Retry-After": "10"},
-                )
+        while limit is not None and idle and self._used() + size > limit:
             self._unload(idle.pop(0)[0])
 
     def _unload_variants(self) -> None:

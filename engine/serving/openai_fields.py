@@ -4,7 +4,7 @@ ignored.
 
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,8 +50,12 @@ class Asked:
     """`SITES=BACKEND` overrides on top of the server's."""
 
 
-def transcription(fields: Iterable[tuple[str, str]]) -> Asked:
-    """The fields of `/v1/audio/transcriptions`. Raises RequestError."""
+Ask = Callable[[Sequence[tuple[str, str]], int], Asked]
+"""Reads a form's fields, and the server's beam size, which holds where no field says another."""
+
+
+def transcription(fields: Iterable[tuple[str, str]], beam_size: int) -> Asked:
+    """The fields of `/v1/audio/transcriptions`, none of which says how many hypotheses. Raises RequestError."""
     form = FormValues(fields, TRANSCRIPTION_FIELDS, nested=("chunking_strategy",))
     response_format = form.choice("response_format", FORMATS, "json")
     granularities = form.several("timestamp_granularities", GRANULARITIES)
@@ -64,7 +68,7 @@ def transcription(fields: Iterable[tuple[str, str]]) -> Asked:
     if stream and response_format not in STREAMED_FORMATS:
         raise form.wrong("stream", f"needs response_format {' or '.join(STREAMED_FORMATS)}, got {response_format}")
     options = {
-        **_common(form),
+        **_common(form, beam_size),
         "language": form.text("language"),
         "word_timestamps": "word" in granularities,
         **_chunking(form),
@@ -72,11 +76,11 @@ def transcription(fields: Iterable[tuple[str, str]]) -> Asked:
     return Asked(_model(form), options_of(options), response_format, granularities, logprobs, stream)
 
 
-def translation(fields: Iterable[tuple[str, str]]) -> Asked:
+def translation(fields: Iterable[tuple[str, str]], beam_size: int) -> Asked:
     """The fields of `/v1/audio/translations`. Raises RequestError."""
     form = FormValues(fields, TRANSLATION_FIELDS)
     response_format = form.choice("response_format", FORMATS, "json")
-    return Asked(_model(form), options_of({**_common(form), "task": "translate"}), response_format)
+    return Asked(_model(form), options_of({**_common(form, beam_size), "task": "translate"}), response_format)
 
 
 def options_of(options: Mapping[str, Any]) -> TranscriptionOptions:
@@ -106,10 +110,10 @@ def _model(form: FormValues) -> str:
     return name
 
 
-def _common(form: FormValues) -> dict[str, Any]:
+def _common(form: FormValues, beam_size: int) -> dict[str, Any]:
     temperature = form.number("temperature", _TEMPERATURE, 0)
     # OpenAI: at 0, the temperature rises by itself until the text passes the thresholds.
-    return {"initial_prompt": prompt(form), "temperature": temperature or TEMPERATURES}
+    return {"initial_prompt": prompt(form), "temperature": temperature or TEMPERATURES, "beam_size": beam_size}
 
 
 def _chunking(form: FormValues) -> dict[str, Any]:

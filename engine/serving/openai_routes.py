@@ -1,6 +1,6 @@
 """OpenAI's HTTP API: transcriptions, translations, models."""
 
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack
 from typing import Any
 
@@ -10,7 +10,7 @@ from starlette.responses import Response
 from tilewhisper.engine.serving import api_description, openai_answers, openai_fields
 from tilewhisper.engine.serving.errors import RequestError
 from tilewhisper.engine.serving.model_names import OPENAI_NAME
-from tilewhisper.engine.serving.openai_fields import Asked
+from tilewhisper.engine.serving.openai_fields import Ask
 from tilewhisper.engine.serving.requests import Run, transcribing
 from tilewhisper.engine.serving.server import server_of
 from tilewhisper.engine.serving.streaming import Streamed
@@ -53,7 +53,7 @@ async def describe_model(request: Request, model: str) -> dict[str, Any]:
     return _model(request, model)
 
 
-async def _answer(request: Request, ask: Callable[[Sequence[tuple[str, str]]], Asked]) -> Response:
+async def _answer(request: Request, ask: Ask) -> Response:
     async with AsyncExitStack() as stack:
         run = await stack.enter_async_context(transcribing(request, ask))
         if run.asked.stream:

@@ -58,9 +58,13 @@ async def encoder_error(request: Request) -> dict[str, float]:
     return {"error": error}
 
 
-def _asked(fields: Sequence[tuple[str, str]]) -> Asked:
+def _asked(fields: Sequence[tuple[str, str]], beam_size: int) -> Asked:
     values = FormValues(fields, ("model", "language", "task", "backends"))
-    options = {"language": values.text("language"), "task": values.choice("task", TASKS, "transcribe")}
+    options = {
+        "language": values.text("language"),
+        "task": values.choice("task", TASKS, "transcribe"),
+        "beam_size": beam_size,
+    }
     return Asked(_model(values), options_of(options), backends=_backends(values, "backends"))
 
 

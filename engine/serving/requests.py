@@ -5,7 +5,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
 from starlette.requests import Request
@@ -15,7 +15,7 @@ from tilewhisper.engine.results import Segment, TranscriptionInfo
 from tilewhisper.engine.serving import figures
 from tilewhisper.engine.serving.errors import RequestError, client_gone, request_error
 from tilewhisper.engine.serving.figures import Figures
-from tilewhisper.engine.serving.openai_fields import Asked
+from tilewhisper.engine.serving.openai_fields import Ask, Asked
 from tilewhisper.engine.serving.server import Server, server_of
 from tilewhisper.engine.serving.uploads import Form, received
 from tilewhisper.engine.serving.work import Work
@@ -29,6 +29,7 @@ class Run:
         self.asked, self.model_name, self.model = asked, model_name, model
         self._server, self._work = server, work
         self._began = time.monotonic()
+        self._final: Figures | None = None
 
     @property
     def info(self) -> TranscriptionInfo:
@@ -46,15 +47,16 @@ class Run:
                 self._server.metrics.first_segment.observe(time.monotonic() - self._began)
                 first = False
             yield segment
-        self._server.metrics.add_run(self.figures())
+        self._final = self.figures()
+        self._server.metrics.add_run(self._final)
 
     async def all_segments(self) -> list[Segment]:
         """All segments, once the last is decoded. Raises RequestError."""
         return [segment async for segment in self.segments()]
 
     def figures(self) -> Figures:
-        """What ran so far, and its cost."""
-        return figures.figures(self.model_name, self._server.policy_name, self.transcription.report())
+        """What ran so far, and its cost; final after the last segment."""
+        return self._final or figures.figures(self.model_name, self._server.policy_name, self.transcription.report())
 
     def start_headers(self) -> dict[str, str]:
         """The headers of an answer that begins before the last segment."""
@@ -62,16 +64,16 @@ class Run:
 
 
 @asynccontextmanager
-async def transcribing(request: Request, ask: Callable[[Sequence[tuple[str, str]]], Asked]) -> AsyncIterator[Run]:
+async def transcribing(request: Request, ask: Ask) -> AsyncIterator[Run]:
     """Receive a form, and read the audio of its file; all that the run uses is free again after the context.
 
-    `ask` reads the form's fields. The run ends within two decode
-    steps, with an error, when the client leaves, the time limit is over or the server shuts down. Raises RequestError.
+    `ask` reads the form's fields. The run ends within two decode steps, with an error, when the client leaves, the time
+    limit is over or the server shuts down. Raises RequestError.
     """
     server = server_of(request)
     with server.admission.entered():
         async with received(request) as form, _working(request, server, form) as work, AsyncExitStack() as stack:
-            asked = ask(form.fields)
+            asked = ask(form.fields, server.settings.beam_size)
             leased = stack.enter_async_context(server.pool.leased(asked.model, asked.backends))
             model = await work.unless_stopped(leased)
             _check(model, asked)

@@ -16,6 +16,9 @@ class ServerSettings:
     policy: str = DEFAULT_POLICY
     backends: tuple[str, ...] = ()
     """`SITES=BACKEND` overrides on top of the policy."""
+    beam_size: int = 1
+    """Hypotheses of a file's windows where a request does not say. With 5, 32 clients at once waited 1.4 times as long
+    (60 clips of base), and of 100 words 13.50 were wrong instead of 13.59."""
     kernels: Settings = field(default=registry.DEFAULTS)
     """Which NPU a policy uses."""
     api_keys: tuple[str, ...] = ()

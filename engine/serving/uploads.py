@@ -117,7 +117,7 @@ def _boundary(request: Request) -> bytes:
 
 def _check_stated_length(request: Request, limit: int) -> None:
     stated = request.headers.get("content-length", "")
-    if stated.isdigit() and int(stated) > limit + 2 * MAX_FIELD_BYTES:  # the fields, and the headers of the parts
+    if stated.isdecimal() and int(stated) > limit + 2 * MAX_FIELD_BYTES:  # the fields, and the headers of the parts
         raise too_large(limit)
 
 

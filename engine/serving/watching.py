@@ -16,12 +16,9 @@ from tilewhisper.engine.serving.server import Server, server_of
 health_router, metrics_router = APIRouter(), APIRouter()
 
 
-@health_router.api_route(
-    "/health",
-    methods=["GET", "HEAD"],
-    response_class=JSONResponse,
-    summary="The server's state",
-    responses=api_description.HEALTH,
+@health_router.head("/health", include_in_schema=False)
+@health_router.get(
+    "/health", response_class=JSONResponse, summary="The server's state", responses=api_description.HEALTH
 )
 async def health(request: Request) -> Response:
     server = server_of(request)

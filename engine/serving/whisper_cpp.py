@@ -47,7 +47,7 @@ async def inference(request: Request) -> Response:
         return JSONResponse(body, 200, run.figures().headers())
 
 
-def asked(fields: Iterable[tuple[str, str]]) -> Asked:
+def asked(fields: Iterable[tuple[str, str]], beam_size: int) -> Asked:
     """The fields of `/inference`, its defaults those of whisper.cpp's server. Raises RequestError."""
     form = FormValues(fields, FIELDS)
     response_format = form.choice("response_format", FORMATS, "json")
@@ -59,6 +59,7 @@ def asked(fields: Iterable[tuple[str, str]]) -> Asked:
         "task": "translate" if form.truth("translate") else "transcribe",
         "initial_prompt": prompt(form),
         "temperature": _temperatures(form),
+        "beam_size": beam_size,
         "condition_on_previous_text": not form.truth("no_context"),
         "without_timestamps": form.truth("no_timestamps"),
         "word_timestamps": form.truth("token_timestamps", response_format == "verbose_json")

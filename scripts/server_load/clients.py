@@ -26,11 +26,13 @@ class Answer:
     error: str | None = None
     resident_bytes: int = 0
     """The server's memory when the answer had come."""
+    arrived: float = 0.0
+    """On the clock of `time.perf_counter`."""
 
 
 @dataclass(frozen=True)
 class Load:
-    """The answers of a number of clients."""
+    """The answers of a number of clients, in the order of their arrival."""
 
     answers: Sequence[Answer]
     seconds: float
@@ -74,7 +76,7 @@ async def _send(server: RunningServer, files: Sequence[Path], clients: int, mode
         started = time.perf_counter()
         turns = [_work(client, server, left, model, language) for _ in range(clients)]
         answers = [answer for answers in await asyncio.gather(*turns) for answer in answers]
-        return Load(answers, time.perf_counter() - started)
+        return Load(sorted(answers, key=lambda answer: answer.arrived), time.perf_counter() - started)
 
 
 async def _work(
@@ -93,4 +95,5 @@ async def _request(client: httpx.AsyncClient, server: RunningServer, file: Path,
         text, error = answer.json()["text"], None
     except (httpx.HTTPError, ValueError, KeyError) as problem:
         text, error = None, f"{type(problem).__name__}: {problem}"
-    return Answer(file, time.perf_counter() - started, text, error, server.resident_bytes())
+    arrived = time.perf_counter()
+    return Answer(file, arrived - started, text, error, server.resident_bytes(), arrived)

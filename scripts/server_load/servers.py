@@ -33,16 +33,16 @@ class RunningServer:
         return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("VmRSS:"))
 
 
-def ours(model: str, policy: str, threads: int) -> list[str]:
+def ours(model: str, policy: str, threads: int, beam_size: int) -> list[str]:
     """The command of our server, but for its port."""
     program = str(Path(sys.executable).with_name("tilewhisper"))
-    flags = ["--model", model, "--policy", policy, "--threads", str(threads), "--max_waiting", "64"]
+    flags = ["--model", model, "--policy", policy, "--threads", str(threads), "--beam_size", str(beam_size)]
     return [program, "serve", *flags, "--port"]
 
 
-def faster_whisper(weights: Path | str, threads: int) -> list[str]:
+def faster_whisper(weights: Path | str, threads: int, beam_size: int) -> list[str]:
     """The command of the peer's server, but for its port."""
-    return [sys.executable, str(HERE / "faster_whisper_server.py"), str(weights), str(threads)]
+    return [sys.executable, str(HERE / "faster_whisper_server.py"), str(weights), str(threads), str(beam_size)]
 
 
 @contextmanager

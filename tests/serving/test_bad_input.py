@@ -2,7 +2,6 @@
 
 import io
 import json
-import os
 import socket
 import tempfile
 import zipfile
@@ -38,6 +37,10 @@ def error_of(answer, status: int, param: str | None = None) -> str:
     for secret in (tempfile.gettempdir() + "/", "/proc", "Traceback", ".py", str(Path.cwd())):
         assert secret not in answer.text
     return error["message"]
+
+
+def open_files() -> int:
+    return len([*Path("/proc/self/fd").iterdir()])
 
 
 def part(name: str, value: bytes, filename: str | None = None) -> bytes:
@@ -227,7 +230,8 @@ def test_uploads_that_stall(lent):
 
 
 def test_a_full_disk(served, http, sample, monkeypatch):
-    monkeypatch.setattr(uploads.tempfile, "TemporaryFile", lambda **options: open("/dev/full", "r+b", buffering=0))
+    full = Path("/dev/full").open("r+b", 0)  # noqa: SIM115 (closed by the server)
+    monkeypatch.setattr(uploads.tempfile, "TemporaryFile", lambda **options: full)
     answer = http.post(TRANSCRIPTIONS, data={"model": "whisper-1"}, files={"file": sample})
     assert "no room left for temporary files" in error_of(answer, 507)
 
@@ -245,17 +249,17 @@ def test_a_full_disk_while_the_audio_is_read(served, http, sample, monkeypatch):
 def test_no_file_is_left(served, http, sample, tmp_path, monkeypatch):
     """Also not while a request runs: its file has no name."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    open_files = len(os.listdir("/proc/self/fd"))
+    before = open_files()
     http.post(TRANSCRIPTIONS, data={"model": "whisper-1"}, files={"file": ("a", b"x" * 2_000_000)})
     http.post(TRANSCRIPTIONS, content=part("file", b"x" * 2_000_000, "a")[:-9], headers=MULTIPART)
     with socket.create_connection(served.address, timeout=10) as leaving:
         head = f"POST {TRANSCRIPTIONS} HTTP/1.1\r\nHost: x\r\nContent-Length: 9000000\r\n"
         leaving.sendall(f"{head}Content-Type: {MULTIPART['content-type']}\r\n\r\n".encode())
         leaving.sendall(part("file", b"x" * 3_000_000, "a"))
-        wait_for(lambda: len(os.listdir("/proc/self/fd")) > open_files + 1)
-        assert not os.listdir(tmp_path)
-    wait_for(lambda: len(os.listdir("/proc/self/fd")) <= open_files)
-    assert not os.listdir(tmp_path)
+        wait_for(lambda: open_files() > before + 1)
+        assert not [*tmp_path.iterdir()]
+    wait_for(lambda: open_files() <= before)
+    assert not [*tmp_path.iterdir()]
 
 
 def test_names_by_which_a_file_is_sent_do_not_matter(served, http):

@@ -112,6 +112,17 @@ def test_two_models_of_one_name_are_refused():
         ModelNames(["/a/mine", "/b/mine"])
 
 
+def test_a_model_with_other_backends_makes_room_for_the_next(make, loader):
+    pool = make(backends=("conv1=torch",))
+    for backends in ((), ("*.fc1=int8",), ("*.fc1=int16",)):
+        with pool.lease("tiny.en", backends):
+            pass
+    wait_for(lambda: loader.loaded[1].closed)
+    assert [model.closed for model in loader.loaded] == [False, True, False]
+    with pool.lease("tiny.en"), pool.lease("tiny.en", ("*.fc1=int16",)):
+        assert len(loader.loaded) == 3, "both are still there"
+
+
 def test_a_model_is_loaded_once_for_all_who_wait(make, loader):
     pool = make()
     loader.open.clear()
@@ -206,6 +217,18 @@ def test_the_least_recently_used_model_makes_room(sizes):
     assert [(model.name, model.closed) for model in sizes.loaded] == [("base", False), ("tiny", True), ("small", False)]
     pool.close()
     assert all(model.closed for model in sizes.loaded)
+
+
+def test_a_model_that_is_larger_than_its_files_makes_room_once_it_is_loaded(monkeypatch):
+    monkeypatch.setattr(ModelPool, "_weight_bytes", lambda self, served: MEGABYTE)
+    load = Loader(10 * MEGABYTE)
+    pool = ModelPool(ServerSettings(("base", "tiny"), memory_limit=15 * MEGABYTE), load)
+    for name in ("base", "tiny"):
+        with pool.lease(name):
+            pass
+    wait_for(lambda: load.loaded[0].closed)
+    assert not load.loaded[1].closed
+    pool.close()
 
 
 def test_models_in_use_are_not_unloaded_for_others(sizes):

@@ -10,7 +10,7 @@ export class Captions {
   #messages;
   #session = null;
   #microphone = null;
-  #lines = new Map(); // item -> paragraph
+  #lines = new Map(); // phrase -> {line, final, partial}
   #button = byId("captions-toggle");
 
   /** `options()` gives {model, language}; `messages` shows errors. */
@@ -22,62 +22,77 @@ export class Captions {
   }
 
   get #text() {
-    return [...byId("captions").children].map((line) => `${line.textContent}\n`).join("");
+    return [...this.#lines.values()].map(({ final }) => `${final.textContent}\n`).join("");
   }
 
   async #start() {
     this.#messages.clear();
-    this.#session = new RealtimeSession(this.#options(), {
-      onPartial: (text) => this.#showPartial(text),
-      onDelta: (text, item) => this.#line(item).append(text),
-      onFinal: (text, item) => this.#showFinal(text, item),
+    const session = new RealtimeSession(this.#options(), {
+      onWords: (text, phrase) => this.#line(phrase).final.append(text),
+      onPartial: (text, phrase) => this.#showPartial(text, phrase),
+      onPhrase: (text, phrase) => this.#complete(text.trim(), phrase),
       onEnd: (message) => this.#end(message),
     });
+    this.#session = session;
     this.#show(true);
     try {
-      this.#microphone = await listen((samples, level) => {
-        this.#session?.append(samples);
+      const microphone = await listen((samples, level) => {
+        session.append(samples);
         byId("level").value = level;
       });
+      if (this.#session === session) this.#microphone = microphone;
+      else microphone.stop(); // the session ended while the browser asked for permission
     } catch (error) {
-      this.#session.finish();
+      session.finish();
       this.#messages.fail(error);
     }
   }
 
   #stop() {
-    this.#microphone?.stop();
+    this.#release();
     this.#session.finish();
     this.#button.disabled = true; // until the rest of the text has come
   }
 
   #end(message) {
-    this.#microphone?.stop();
-    this.#microphone = this.#session = null;
-    this.#showPartial("");
+    this.#release();
+    this.#session = null;
+    for (const { partial } of this.#lines.values()) partial.textContent = "";
     this.#show(false);
     if (message) this.#messages.fail(new Error(message));
   }
 
-  #line(item) {
-    if (!this.#lines.has(item)) {
-      const line = el("p");
-      this.#lines.set(item, line);
+  #release() {
+    this.#microphone?.stop();
+    this.#microphone = null;
+  }
+
+  #line(phrase) {
+    if (!this.#lines.has(phrase)) {
+      const [final, partial] = [el("span"), el("span", { class: "partial", "aria-hidden": "true" })];
+      const line = el("p", {}, final, partial);
+      this.#lines.set(phrase, { line, final, partial });
       byId("captions").append(line);
-      byId("captions-save").hidden = false;
     }
-    return this.#lines.get(item);
+    return this.#lines.get(phrase);
   }
 
-  #showFinal(text, item) {
-    if (text.trim()) this.#line(item).textContent = text.trim();
-    this.#showPartial("");
-  }
-
-  #showPartial(text) {
-    byId("partial").textContent = text;
+  #showPartial(text, phrase) {
+    this.#line(phrase).partial.textContent = text;
     const view = byId("captions-view");
     view.scrollTop = view.scrollHeight;
+  }
+
+  #complete(text, phrase) {
+    if (text) {
+      const { final, partial } = this.#line(phrase);
+      if (final.textContent !== text) final.textContent = text;
+      partial.textContent = "";
+      byId("captions-save").hidden = false;
+    } else {
+      this.#lines.get(phrase)?.line.remove();
+      this.#lines.delete(phrase);
+    }
   }
 
   #show(running) {

@@ -11,10 +11,9 @@ import { change, duration } from "./format.js";
 /** The comparison's parts; `error` is a promise of the relative error of the encoder's states. */
 export function comparison(before, after, error) {
   return [
-    part("Figures", figuresTable(before, after)),
+    part("Figures", figuresTable(before, after), el("h3", {}, "Error of the encoder"), errorLine(error)),
     el("section", { class: "part" }, stagesChart([before, after])),
     part("Text", textDifference(before, after)),
-    part("Error of the encoder", errorLine(error)),
     part("Encoder, cell by cell", cellsTable(before, after)),
   ];
 }

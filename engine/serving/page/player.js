@@ -19,7 +19,8 @@ export class Player {
   load(file) {
     if (this.#url) URL.revokeObjectURL(this.#url);
     this.#url = URL.createObjectURL(file);
-    this.#audio.src = this.#url;
+    if (file.size) this.#audio.src = this.#url;
+    else this.#audio.removeAttribute("src"); // browsers log an error of their own for an empty file
   }
 
   async playFrom(seconds) {

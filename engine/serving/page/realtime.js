@@ -3,11 +3,14 @@
 import { openSocket } from "./api.js";
 import { SAMPLE_RATE } from "./microphone.js";
 
+const NOTHING_LEFT = "input_audio_buffer_commit_empty";
+const FINISH_SECONDS = 5; // for the text of the last words
 const TRANSCRIPTION = "conversation.item.input_audio_transcription";
 
 /**
- * A session. `onPartial(text)` has the text that may still change, `onFinal(text, item)` a phrase that does not change
- * any more, `onEnd(message)` the reason for the end, empty after `finish`.
+ * A session. `onWords(text, item)` has words of a phrase that do not change any more, `onPartial(text, item)` the words
+ * after them as they seem so far, `onPhrase(text, item)` a phrase that is complete, and `onEnd(message)` the reason for
+ * the end, empty after `finish`.
  */
 export class RealtimeSession {
   #socket = openSocket("v1/realtime?intent=transcription");
@@ -33,7 +36,7 @@ export class RealtimeSession {
   finish() {
     this.#finishing = true;
     if (this.#socket.readyState === WebSocket.OPEN) this.#send({ type: "input_audio_buffer.commit" });
-    setTimeout(() => this.#socket.close(), 3000);
+    setTimeout(() => this.#socket.close(), 1000 * FINISH_SECONDS);
   }
 
   #send(event) {
@@ -41,17 +44,16 @@ export class RealtimeSession {
   }
 
   #receive(event) {
-    if (event.type === "tilewhisper.partial") this.#on.onPartial(event.text);
-    else if (event.type === `${TRANSCRIPTION}.delta`) this.#on.onDelta(event.delta, event.item_id);
+    const item = event.item_id;
+    if (event.type === "tilewhisper.partial") this.#on.onPartial(event.text, item);
+    else if (event.type === `${TRANSCRIPTION}.delta`) this.#on.onWords(event.delta, item);
     else if (event.type === `${TRANSCRIPTION}.completed`) {
-      this.#on.onFinal(event.transcript, event.item_id);
+      this.#on.onPhrase(event.transcript, item);
       if (this.#finishing) this.#socket.close();
-    } else if (event.type === "error" || event.type === `${TRANSCRIPTION}.failed`) this.#fail(event.error.message);
-  }
-
-  #fail(message) {
-    this.#failure = message;
-    this.#socket.close();
+    } else if (event.type === "error" || event.type === `${TRANSCRIPTION}.failed`) {
+      if (event.error.code !== NOTHING_LEFT) this.#failure = event.error.message;
+      this.#socket.close();
+    }
   }
 }
 

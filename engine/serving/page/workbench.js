@@ -29,7 +29,10 @@ export class Workbench {
     audioInput((file) => this.#open(file), messages);
     byId("again").addEventListener("click", () => this.#run());
     byId("run-changed").addEventListener("click", () => this.#run());
-    byId("cancel").addEventListener("click", () => this.#running?.cancel());
+    byId("cancel").addEventListener("click", () => {
+      this.#running?.cancel();
+      byId("again").focus(); // the button that had the focus disappears
+    });
     for (const button of byId("downloads").querySelectorAll("button")) {
       button.addEventListener("click", () => this.#save(button.value));
     }
@@ -43,7 +46,6 @@ export class Workbench {
   }
 
   #open(file) {
-    this.#running?.cancel();
     this.#file = file;
     this.#runs = [];
     this.#player.load(file);
@@ -54,6 +56,7 @@ export class Workbench {
   }
 
   async #run() {
+    this.#running?.cancel();
     const run = new Run(this.#runs.length + 1, this.#file, this.#chosen(), this.#encoder.overrides);
     this.#running = run;
     this.#messages.clear();
@@ -69,11 +72,12 @@ export class Workbench {
       });
       if (this.#running === run) this.#finished(run);
     } catch (error) {
-      if (this.#running !== run) return; // another file has taken its place
+      if (this.#running !== run) return; // another run has taken its place
       this.#messages.tell(error.name === "AbortError" ? "Cancelled" : "");
       if (error.name !== "AbortError") this.#messages.fail(error);
     }
-    if (this.#running === run) this.#running = null;
+    if (this.#running !== run) return;
+    this.#running = null;
     this.#showButtons();
   }
 
@@ -135,12 +139,11 @@ export class Workbench {
   #showButtons() {
     const [busy, done] = [this.#running !== null, this.#runs.length > 0];
     byId("working").hidden = !busy;
-    byId("again").hidden = busy || !this.#file;
     byId("downloads").hidden = busy || !done;
-    byId("run-changed").disabled = busy || !this.#file;
+    byId("run-changed").disabled = !this.#file;
   }
 }
 
 function describeRun({ name, model, overrides }) {
-  return `${name}: ${model}, ${overrides.size ? `${overrides.size} changed` : "policy unchanged"}`;
+  return `${name}: ${model}, ${overrides.size ? `${overrides.size} changed` : "unchanged"}`;
 }
