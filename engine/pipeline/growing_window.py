@@ -8,10 +8,10 @@ from tilewhisper.engine.pipeline.live_events import Final
 from tilewhisper.engine.results import Word
 from tilewhisper.models.constants import SAMPLE_RATE
 
-SETTLED = 1.0
+SETTLED = 3.0
 """Seconds that a word must lie before the end of the audio to be final because two hypotheses agree on it."""
-SURE_AGREED = 0.5
-"""Least probability of such a word."""
+SURE_AGREED = 0.6
+"""Least probability of such a word: an improbable one often changes once more of the sentence is known."""
 
 
 class GrowingWindow:

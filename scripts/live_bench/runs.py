@@ -1,0 +1,76 @@
+"""One clip, fed in real time as chunks of 100 ms: when which text came, and what it cost."""
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from tilewhisper import Final, LiveOptions, LiveTranscriber, Partial, WhisperModel
+from tilewhisper.engine.pipeline.agreement import revisions
+from tilewhisper.engine.results import Word
+from tilewhisper.models.constants import SAMPLE_RATE
+
+CHUNK = SAMPLE_RATE // 10
+
+Samples = npt.NDArray[np.float32]
+
+
+@dataclass
+class Heard:
+    """The result of a run; times are seconds since the clip began to play."""
+
+    text: str = ""
+    final: list[tuple[float, float]] = field(default_factory=list)
+    """For each final word: its end in the clip, and when it was final."""
+    first_text: float | None = None
+    revisions: int = 0
+    changed_finals: int = 0
+    cpu_seconds: float = 0.0
+
+    def saw_text(self, now: float) -> None:
+        self.first_text = now if self.first_text is None else self.first_text
+
+
+Run = Callable[[Samples], Heard]
+
+
+def ours(model: WhisperModel, language: str) -> Run:
+    """Runs of `LiveTranscriber`."""
+
+    def run(samples: Samples) -> Heard:
+        heard, live = Heard(), LiveTranscriber(model, options=LiveOptions(language=language))
+        shown: tuple[Word, ...] = ()
+        newly_final: tuple[Word, ...] = ()
+        cpu, began = time.process_time(), time.monotonic()
+        for arrived in in_real_time(samples, began):
+            events = live.finish() if arrived is None else live.feed(arrived)
+            now = time.monotonic() - began
+            for event in events:
+                if isinstance(event, Partial | Final) and event.text.strip():
+                    heard.saw_text(now)
+                if isinstance(event, Final):
+                    heard.text += event.text
+                    heard.final += [(word.end, now) for word in event.words]
+                    newly_final += event.words
+                elif isinstance(event, Partial):
+                    heard.revisions += revisions(shown, (*newly_final, *event.words))
+                    shown, newly_final = event.words, ()
+        heard.cpu_seconds = time.process_time() - cpu
+        return heard
+
+    return run
+
+
+def in_real_time(samples: Samples, began: float) -> Iterator[Samples | None]:
+    """What has arrived since the last time, in whole chunks, as a client sends them; None at the end."""
+    taken = 0
+    while taken < len(samples):
+        due = began + min(taken + CHUNK, len(samples)) / SAMPLE_RATE
+        time.sleep(max(0.0, due - time.monotonic()))
+        arrived = int((time.monotonic() - began) * SAMPLE_RATE) // CHUNK * CHUNK
+        last = min(max(arrived, taken + CHUNK), len(samples))
+        yield samples[taken:last]
+        taken = last
+    yield None
