@@ -14,8 +14,8 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
-
 from live_bench.runs import Heard, Run, Samples, in_real_time
+
 from tilewhisper.models.constants import SAMPLE_RATE
 
 PIECE_SECONDS = 1.0
