@@ -20,7 +20,7 @@ from tilewhisper.engine.serving import (
     watching,
     whisper_cpp,
 )
-from tilewhisper.engine.serving.auth import require_key
+from tilewhisper.engine.serving.auth import require_key, require_own_page
 from tilewhisper.engine.serving.server import Server
 from tilewhisper.engine.serving.settings import ServerSettings
 from tilewhisper.engine.serving.wyoming import serve_wyoming
@@ -71,7 +71,7 @@ def create_app(
         page_routes.router,
         realtime.router,
     ):
-        app.include_router(router, dependencies=[Depends(require_key)])
+        app.include_router(router, dependencies=[Depends(require_own_page), Depends(require_key)])
     app.include_router(watching.health_router)
     app.include_router(page.router)
     if settings.cors_origins:

@@ -1,7 +1,9 @@
-"""API keys: a bearer token, compared in constant time."""
+"""Who may ask: API keys, compared in constant time, and the pages that a browser shows."""
 
 import hmac
+from ipaddress import ip_address
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from starlette.requests import HTTPConnection
 
@@ -25,6 +27,26 @@ async def require_key(connection: HTTPConnection) -> None:
         raise _refused("the API key is wrong", "invalid_api_key")
 
 
+async def require_own_page(connection: HTTPConnection) -> None:
+    """Let a browser's request or WebSocket pass only from the server's own page, or from an origin that is allowed.
+
+    Without keys, any website could have the visitor's server work for it. Its address must be a number or localhost: a
+    website may point its own name at it. Other clients send no origin. Raises RequestError.
+    """
+    settings = connection.app.state.server.settings
+    origin = connection.headers.get("origin")
+    if settings.api_keys or origin is None or origin in settings.cors_origins:
+        return
+    page = urlsplit(origin)
+    if page.netloc != connection.headers.get("host") or not _is_safe(page.hostname or ""):
+        raise RequestError(
+            403,
+            "pages of this origin may not use a server without keys; start it with --api_key_file, or with "
+            "--cors_origin and the page's origin",
+            code="origin_refused",
+        )
+
+
 def read_keys(path: str) -> tuple[str, ...]:
     """The keys of a file, one a line; empty lines and lines that start with # are left out. Raises OptionError."""
     try:
@@ -39,6 +61,14 @@ def read_keys(path: str) -> tuple[str, ...]:
     if any(len(key.split()) > 1 for key in keys):
         raise OptionError(f"--api_key_file {path}: a key must not have spaces in it; write one key a line")
     return keys
+
+
+def _is_safe(host: str) -> bool:
+    """Whether a host is an address or localhost, and no name that somebody else may have chosen."""
+    try:
+        return host == "localhost" or bool(ip_address(host))
+    except ValueError:
+        return False
 
 
 def _given(connection: HTTPConnection) -> bytes | None:
