@@ -4,10 +4,11 @@ import time
 from collections.abc import Iterator
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector
-from prometheus_client.metrics_core import GaugeMetricFamily, Metric
+from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
 from prometheus_client.registry import Collector
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from tilewhisper.engine.energy import Energy, EnergyMeter
 from tilewhisper.engine.serving.admission import Admission
 from tilewhisper.engine.serving.errors import CLIENT_GONE
 from tilewhisper.engine.serving.figures import Figures
@@ -36,10 +37,6 @@ class Metrics:
         self.processing_seconds = Counter(
             "tilewhisper_processing_seconds", "Time of transcriptions, shared steps by parts", registry=registry
         )
-        self.cpu_seconds = Counter("tilewhisper_cpu_seconds", "CPU time of transcriptions", registry=registry)
-        self.energy = Counter(
-            "tilewhisper_package_joules", "Package energy of transcriptions, where it is known", registry=registry
-        )
         self.fallbacks = Counter(
             "tilewhisper_fallbacks", "Products that another backend had to run, by requested backend", ["backend"],
             registry=registry,
@@ -52,6 +49,8 @@ class Metrics:
             buckets=_SECONDS_BUCKETS, registry=registry,
         )  # fmt: skip
 
+        registry.register(_Cost(self.audio_seconds, EnergyMeter()))
+
     def watch(self, admission: Admission, pool: ModelPool) -> None:
         """Also report the queue and the models of a server."""
         self.registry.register(_State(admission, pool))
@@ -62,12 +61,36 @@ class Metrics:
         self.processing_seconds.inc(run.processing_seconds)
         if run.rtf is not None:
             self.rtf.observe(run.rtf)
-        if run.cpu_seconds_per_audio_second is not None:
-            self.cpu_seconds.inc(run.cpu_seconds_per_audio_second * run.audio_seconds)
-        if run.joules_per_audio_minute is not None:
-            self.energy.inc(run.joules_per_audio_minute * run.audio_seconds / 60)
         for backend, count in run.fallbacks.items():
             self.fallbacks.labels(backend).inc(count)
+
+
+class _Cost(Collector):
+    """What the process and the processor packages spent since the start.
+
+    Not the sum of the runs': runs at the same time share their CPU time and energy.
+    """
+
+    def __init__(self, audio_seconds: Counter, meter: EnergyMeter) -> None:
+        self._audio_seconds, self._meter = audio_seconds, meter
+        self._cpu_at_start = time.process_time()
+
+    def collect(self) -> Iterator[Metric]:
+        audio = self._audio_seconds.collect()[0].samples[0].value
+        if audio:
+            cpu = time.process_time() - self._cpu_at_start
+            help = "CPU seconds of the process per second of audio, since its start"
+            yield GaugeMetricFamily("tilewhisper_cpu_seconds_per_audio_second", help, cpu / audio)
+        energy = Energy.of(self._meter, audio)
+        if energy.joules is not None:
+            help = "Energy of the processor packages since the start, of other programs too"
+            yield CounterMetricFamily("tilewhisper_package_joules", help, energy.joules)
+        if energy.joules_per_audio_minute is not None:
+            help = "Energy of the processor packages per minute of audio"
+            yield GaugeMetricFamily("tilewhisper_package_joules_per_audio_minute", help, energy.joules_per_audio_minute)
+        if energy.reason is not None:
+            help = "Why the energy of the processor packages is not known"
+            yield InfoMetricFamily("tilewhisper_package_energy_unknown", help, {"reason": energy.reason})
 
 
 class _State(Collector):

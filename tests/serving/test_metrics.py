@@ -3,10 +3,12 @@
 from typing import Any
 
 import pytest
+from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 from running_server import running
 
-from tilewhisper.engine.serving import figures
+from tilewhisper.engine.energy import EnergyMeter
+from tilewhisper.engine.serving import figures, metrics
 from tilewhisper.engine.serving.figures import Figures
 from tilewhisper.engine.serving.metrics import Metrics
 
@@ -29,7 +31,7 @@ def test_metrics_count_requests_and_work(lent, sample):
     assert found["tilewhisper_requests_total /v1/audio/transcriptions 404"] == 1
     assert found["tilewhisper_requests_total other 404"] == 1
     assert found["tilewhisper_audio_seconds_total"] == pytest.approx(7.283)
-    for name in ("processing_seconds_total", "cpu_seconds_total", "rtf_sum", "first_segment_seconds_sum"):
+    for name in ("processing_seconds_total", "cpu_seconds_per_audio_second", "rtf_sum", "first_segment_seconds_sum"):
         assert found[f"tilewhisper_{name}"] > 0
     for name in ("active_requests", "waiting_requests", "live_sessions"):
         assert found[f"tilewhisper_{name}"] == 0
@@ -37,7 +39,7 @@ def test_metrics_count_requests_and_work(lent, sample):
     assert found["process_resident_memory_bytes"] > 10**7
 
 
-def test_fallbacks_and_energy_are_counted():
+def test_fallbacks_are_counted():
     counted = Metrics()
     run = Figures(
         model="base", policy="npu", backends=("bf16",), emulated=False, fallbacks={"npu": 3},
@@ -47,9 +49,29 @@ def test_fallbacks_and_energy_are_counted():
     )  # fmt: skip
     counted.add_run(run)
     assert counted.registry.get_sample_value("tilewhisper_fallbacks_total", {"backend": "npu"}) == 3
-    assert counted.registry.get_sample_value("tilewhisper_package_joules_total") == 50
-    assert counted.registry.get_sample_value("tilewhisper_cpu_seconds_total") == 15
     assert run.headers()["x-tilewhisper-fallbacks"] == "3"
+
+
+def test_energy_is_that_of_the_packages_since_the_start(monkeypatch, tmp_path):
+    """Two runs at the same time share it."""
+    zone = tmp_path / "intel-rapl:0"
+    zone.mkdir()
+    for name, content in (("name", "package-0"), ("energy_uj", "1000000"), ("max_energy_range_uj", "9000000000")):
+        (zone / name).write_text(content)
+    monkeypatch.setattr(metrics, "EnergyMeter", lambda: EnergyMeter(tmp_path))
+    counted = Metrics()
+    counted.audio_seconds.inc(30)
+    counted.audio_seconds.inc(30)
+    (zone / "energy_uj").write_text("51000000")
+    value = counted.registry.get_sample_value
+    assert value("tilewhisper_package_joules_total") == pytest.approx(50)
+    assert value("tilewhisper_package_joules_per_audio_minute") == pytest.approx(50)
+
+
+def test_energy_that_cannot_be_measured_has_its_reason(monkeypatch, tmp_path):
+    monkeypatch.setattr(metrics, "EnergyMeter", lambda: EnergyMeter(tmp_path))
+    found = generate_latest(Metrics().registry).decode()
+    assert "tilewhisper_package_energy_unknown_info{reason=" in found and "no meter of a processor package" in found
 
 
 def test_headers_say_that_a_device_is_emulated():
