@@ -22,6 +22,7 @@ from faults import http_faults, live_faults, server_faults
 from faults.clients import transcribe, wait_until_idle
 from faults.process import ServerProcess, UnexpectedError, server
 from rich.table import Table
+from websockets.exceptions import WebSocketException
 
 from tilewhisper.engine.commands.screen import console
 
@@ -49,7 +50,7 @@ def main() -> int:
                 continue
             try:
                 table.add_row(name, "ok", check())
-            except (UnexpectedError, httpx.HTTPError, OSError) as error:
+            except (UnexpectedError, httpx.HTTPError, WebSocketException, OSError) as error:
                 failures += 1
                 table.add_row(name, "FAILED", f"{type(error).__name__}: {error}")
             console(stderr=True).print(f"{name}: {[*table.columns[1].cells][-1]}")

@@ -26,6 +26,8 @@ _PACKAGES = ("fastapi", "uvicorn", "websockets", "python_multipart", "prometheus
 _WYOMING = re.compile(r"tcp://[^/]+:\d+|unix://.+")
 _MEGABYTE = 2**20
 _LOOPBACK = ("127.", "::1", "localhost")
+_PING_SECONDS = 120
+"""Time for the answer to a WebSocket's ping: it waits behind the audio that a client has sent ahead."""
 _AFTER_SHUTDOWN_SECONDS = 5
 """Time for the answers of requests that were ended, before their connections are cut."""
 
@@ -155,6 +157,7 @@ def _serve(settings: "ServerSettings", listener: socket.socket) -> int:
         log_level=logging.WARNING,
         access_log=False,
         server_header=False,
+        ws_ping_timeout=_PING_SECONDS,
         timeout_graceful_shutdown=int(settings.shutdown_seconds) + _AFTER_SHUTDOWN_SECONDS,
     )
     web = WebServer(config)
