@@ -37,13 +37,13 @@ class _Place(NamedTuple):
     """The shared clock's reading then."""
 
 
-class Scheduler:
+class Scheduler(Loop):
     """Runs jobs and other calls on one model. All public methods may be called from any thread."""
 
     def __init__(self, batch: Batch, max_batch: int = MAX_BATCH, *, on_device: bool = False) -> None:
         """`on_device`: the model uses a device, which a forked process cannot."""
+        super().__init__()
         self._batch, self._max_batch, self._on_device = batch, max_batch, on_device
-        self._loop = Loop(self._step_or_restart, lambda: bool(self._calls or self._jobs))
         self._calls: deque[Callable[[], None]] = deque()
         self._jobs: dict[Job, None] = {}  # all that are not done, in the order they came
         self._waiting: deque[Job] = deque()
@@ -51,26 +51,22 @@ class Scheduler:
         self._clock = SharedClock()
         fork.register(self)
 
-    def start_loop(self) -> None:
-        """Run the loop in a thread of its own from now on, until `close`. Raises ModelClosed."""
-        self._loop.start()
-
     def submit(self, job: Job) -> None:
         """Queue a job. Raises ModelClosed."""
-        with self._loop.lock:
+        with self._lock:
             self.check_open()
             if not job.done:
                 self._jobs[job] = None
                 self._waiting.append(job)
-                self._loop.notify()
+                self._notify()
 
     def cancel(self, job: Job) -> None:
         """End a job; its place in the batch is free before the next decode step."""
-        with self._loop.lock:
+        with self._lock:
             job.cancel()
-            if not self._loop.stepping:
+            if not self._stepping:
                 self._drop_cancelled()
-            self._loop.notify()
+            self._notify()
 
     def call(self, function: Callable[[], T]) -> T:
         """Run a function that uses the model between two decode steps, and return its result or raise its exception.
@@ -85,45 +81,29 @@ class Scheduler:
             except Exception as error:
                 future.set_exception(error)
 
-        with self._loop.lock:
+        with self._lock:
             self.check_open()
             self._calls.append(run)
-            self._loop.notify()
+            self._notify()
         try:
             self.run_until(future.done)
         except BaseException:
-            with self._loop.lock, suppress(ValueError):
+            with self._lock, suppress(ValueError):
                 self._calls.remove(run)
             raise
         return future.result()
 
-    def run_until(self, ready: Callable[[], bool]) -> None:
-        """Take part in the loop until `ready()`, which any thread may ask between two steps. Raises ModelClosed."""
-        self._loop.run_until(ready)
-
     def close(self) -> None:
         """End all jobs with ModelClosed once the step under way is over; everything else is refused from now on."""
-        with self._loop.lock:
+        with self._lock:
             self._end_jobs(ModelClosed)
-            self._loop.close(ModelClosed)
+            self._refuse(ModelClosed)
             self._clear()
-        self._loop.join()
-
-    def check_open(self) -> None:
-        """Raise ModelClosed after `close`; in a forked process raise ForkError if the model is on a device."""
-        self._loop.check_open()
-
-    def before_fork(self) -> bool:
-        """Wait for the step under way, and let none start; False in a signal handler that interrupted it."""
-        return self._loop.before_fork()
-
-    def after_fork_in_parent(self) -> None:
-        """Let the next step start."""
-        self._loop.after_fork_in_parent()
+        self._join()
 
     def after_fork_in_child(self) -> None:
         """Start anew: the threads that wait for the jobs are not in this process."""
-        self._loop.after_fork_in_child(ForkError.of_device if self._on_device else None)
+        self._after_fork(ForkError.of_device if self._on_device else None)
         self._calls.clear()
         self._end_jobs(ForkError.of_transcription)
         self._clear()
@@ -138,14 +118,17 @@ class Scheduler:
         self._places.clear()
         self._batch.clear()
 
-    def _step_or_restart(self) -> None:
+    def _has_work(self) -> bool:
+        return bool(self._calls or self._jobs)
+
+    def _step(self) -> None:
         try:
-            self._step()
+            self._run_calls_or_decode()
         except BaseException:  # an interrupt in this thread, while it runs the jobs of others too
             self._restart_windows()
             raise
 
-    def _step(self) -> None:
+    def _run_calls_or_decode(self) -> None:
         """Run the calls that wait; without any, fill the free places and decode one token of each window."""
         if self._calls:
             while self._calls:
