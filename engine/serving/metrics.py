@@ -76,7 +76,7 @@ class _Cost(Collector):
         self._cpu_at_start = time.process_time()
 
     def collect(self) -> Iterator[Metric]:
-        audio = self._audio_seconds.collect()[0].samples[0].value
+        audio = next(iter(self._audio_seconds.collect())).samples[0].value
         if audio:
             cpu = time.process_time() - self._cpu_at_start
             help = "CPU seconds of the process per second of audio, since its start"
