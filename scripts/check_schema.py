@@ -26,12 +26,15 @@ def main() -> int:
     p.add_argument("--policy", default="torch", help="(default: %(default)s)")
     p.add_argument("others", nargs="*", help="arguments of Schemathesis")
     args = p.parse_args()
-    program = str(Path(sys.executable).with_name("schemathesis"))
+    program = Path(sys.executable).with_name("schemathesis")
+    if not program.exists():
+        print("check_schema: error: schemathesis is missing: pip install schemathesis", file=sys.stderr)
+        return 2
     with (
         tempfile.TemporaryDirectory(prefix="schema-") as folder,
         server(Path(folder), ["--model", args.model, "--policy", args.policy]) as running,
     ):
-        command = [program, "run", f"{running.url}/openapi.json", "--checks", CHECKS, f"--max-examples={EXAMPLES}"]
+        command = [str(program), "run", f"{running.url}/openapi.json", "--checks", CHECKS, f"--max-examples={EXAMPLES}"]
         return subprocess.run([*command, *args.others], check=False).returncode
 
 
