@@ -25,7 +25,7 @@ from typing import Any
 
 import torch
 from clips import read_clips
-from live_bench.runs import Heard, Run, Samples, ours
+from live_bench.runs import Outcome, Run, Samples, ours
 from peers.base import PeerError
 from peers.weights import WORK, Workshop
 from quality import word_error_rate
@@ -144,8 +144,8 @@ def _peer(args: argparse.Namespace) -> Run:
 
 def _measured(name: str, run: Run, recordings: Sequence[Recording]) -> Figures:
     run(recordings[0].samples)  # warm-up
-    heard = [run(recording.samples) for recording in recordings]
-    both = list(zip(recordings, heard, strict=True))
+    outcomes = [run(recording.samples) for recording in recordings]
+    both = list(zip(recordings, outcomes, strict=True))
     delays = [result.final[-1][1] - recording.spans[-1].end / SAMPLE_RATE for recording, result in both if result.final]
     first = [
         result.first_text - recording.spans[0].start / SAMPLE_RATE
@@ -162,19 +162,19 @@ def _measured(name: str, run: Run, recordings: Sequence[Recording]) -> Figures:
         ),
         first_text_ms=_quartiles(first),
         word_error_rate=_word_errors([reference for reference, _ in scored], [text for _, text in scored]),
-        busy_share=_share([result.busy_seconds for result in heard], seconds),
-        cpu_share=sum(result.cpu_seconds for result in heard) / seconds,
-        revisions_per_minute=60 * sum(result.revisions for result in heard) / seconds,
+        busy_share=_share([result.busy_seconds for result in outcomes], seconds),
+        cpu_share=sum(result.cpu_seconds for result in outcomes) / seconds,
+        revisions_per_minute=60 * sum(result.revisions for result in outcomes) / seconds,
     )
 
 
-def _phrase_delays(recording: Recording, heard: Heard) -> list[float]:
+def _phrase_delays(recording: Recording, outcome: Outcome) -> list[float]:
     """For each phrase: from its end to the moment when its last word was final."""
     delays = []
     starts = [span.start for span in recording.spans[1:]] + [len(recording.samples) + PHRASE_PAUSE]
     for span, next_start in zip(recording.spans, starts, strict=True):
         end = span.end / SAMPLE_RATE
-        finals = [now for word_end, now in heard.final if word_end <= end + WORD_TOLERANCE]
+        finals = [now for word_end, now in outcome.final if word_end <= end + WORD_TOLERANCE]
         if next_start - span.end >= PHRASE_PAUSE and finals:
             delays.append(max(finals) - end)
     return delays

@@ -8,7 +8,7 @@ from tilewhisper.engine.pipeline.live_events import Final
 from tilewhisper.engine.results import Word
 from tilewhisper.models.constants import SAMPLE_RATE
 
-SETTLED = 3.0
+LEAST_AGE = 3.0
 """Seconds that a word must lie before the end of the audio to be final because two hypotheses agree on it."""
 SURE_AGREED = 0.6
 """Least probability of such a word: an improbable one often changes once more of the sentence is known."""
@@ -30,8 +30,8 @@ class GrowingWindow:
         """Take the hypothesis of the audio up to sample `decoded`; return the words that two hypotheses agree on."""
         before, self.tail = self.tail, self._placed(hypothesis.words)
         self.decoded, self.language = decoded, hypothesis.language
-        settled = sum(word.end <= decoded / SAMPLE_RATE - SETTLED for word in self.tail)
-        return self.make_final(min(agreed(before, self.tail), settled, self.sure(SURE_AGREED)))
+        old_enough = sum(word.end <= decoded / SAMPLE_RATE - LEAST_AGE for word in self.tail)
+        return self.make_final(min(agreed(before, self.tail), old_enough, self.sure(SURE_AGREED)))
 
     def sure(self, probability: float) -> int:
         """How many words of the hypothesis there are before the first one that is less probable."""

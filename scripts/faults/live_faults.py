@@ -29,7 +29,7 @@ _SPEECH_STARTED = "input_audio_buffer.speech_started"
 
 
 @dataclass
-class _Heard:
+class _Outcome:
     """What the server has said so far."""
 
     starts: list[float] = field(default_factory=list)
@@ -51,30 +51,32 @@ def live_audio(server: ServerProcess, speech: Path, hours: float, speed: float) 
     samples = decode_audio(speech)
     cycles = max(2, round(hours * 3600 / _CYCLE_SECONDS))
     began = time.monotonic()
-    heard, memory = _feed(server, samples, cycles, speed)
+    outcome, memory = _feed(server, samples, cycles, speed)
     seconds = time.monotonic() - began
-    if heard.errors:
-        raise UnexpectedError(f"errors: {'; '.join(heard.errors[:3])}")
+    if outcome.errors:
+        raise UnexpectedError(f"errors: {'; '.join(outcome.errors[:3])}")
     longest = len(samples) / SAMPLE_RATE + _SLACK_SECONDS
-    found = {int(start // _CYCLE_SECONDS) for start in heard.starts if start % _CYCLE_SECONDS <= longest}
-    if len(found) < cycles or any(start % _CYCLE_SECONDS > longest for start in heard.starts):
-        raise UnexpectedError(f"speech was found in {len(found)} of {cycles} places, at last at {heard.starts[-3:]} s")
+    found = {int(start // _CYCLE_SECONDS) for start in outcome.starts if start % _CYCLE_SECONDS <= longest}
+    if len(found) < cycles or any(start % _CYCLE_SECONDS > longest for start in outcome.starts):
+        raise UnexpectedError(
+            f"speech was found in {len(found)} of {cycles} places, at last at {outcome.starts[-3:]} s"
+        )
     first, second = (max(part) for part in (memory[: len(memory) // 2], memory[len(memory) // 2 :]))
     if second > FLAT * first:
         raise UnexpectedError(f"resident memory grew from {first >> 20} to {second >> 20} MB")
     return (
         f"{cycles * _CYCLE_SECONDS / 3600:.1f} h at {cycles * _CYCLE_SECONDS / seconds:.0f} times real time, "
-        f"{len(heard.texts)} texts at the right times, memory {first >> 20} and {second >> 20} MB"
+        f"{len(outcome.texts)} texts at the right times, memory {first >> 20} and {second >> 20} MB"
     )
 
 
-def _feed(server: ServerProcess, samples: Samples, cycles: int, speed: float) -> tuple[_Heard, list[int]]:
-    """Send the audio, and vanish; what was heard, and the server's memory after each cycle. Raises UnexpectedError."""
-    heard, memory = _Heard(), list[int]()
+def _feed(server: ServerProcess, samples: Samples, cycles: int, speed: float) -> tuple[_Outcome, list[int]]:
+    """Send the audio, and vanish; what the server said, and its memory after each cycle. Raises UnexpectedError."""
+    outcome, memory = _Outcome(), list[int]()
     address = f"ws://{server.host}:{server.port}/v1/realtime?intent=transcription"
     # A server that takes audio more slowly than it is sent answers pings late: they wait behind the audio.
     with connect(address, max_size=None, ping_interval=None) as socket:
-        threading.Thread(target=_listen, args=[socket, heard], daemon=True).start()
+        threading.Thread(target=_listen, args=[socket, outcome], daemon=True).start()
         _send(socket, {"type": "session.update", "session": _SESSION})
         began = time.monotonic()
         for second, message in enumerate(_messages(samples, cycles)):
@@ -83,10 +85,10 @@ def _feed(server: ServerProcess, samples: Samples, cycles: int, speed: float) ->
             if not second % _CYCLE_SECONDS:
                 memory.append(server.resident_bytes())
         _send(socket, {"type": "input_audio_buffer.commit"})
-        if not heard.done.wait(_LAST_TEXT_SECONDS):
-            raise UnexpectedError(f"the last text does not come {'; '.join(heard.errors[:3])}")
+        if not outcome.done.wait(_LAST_TEXT_SECONDS):
+            raise UnexpectedError(f"the last text does not come {'; '.join(outcome.errors[:3])}")
         socket.socket.close()  # without a closing handshake
-    return heard, memory
+    return outcome, memory
 
 
 _SESSION = {
@@ -113,22 +115,22 @@ def _messages(samples: Samples, cycles: int) -> Iterator[str]:
         yield from seconds
 
 
-def _listen(socket: ClientConnection, heard: _Heard) -> None:
+def _listen(socket: ClientConnection, outcome: _Outcome) -> None:
     try:
         for message in socket:
             event = json.loads(message)
             if event["type"] == _SPEECH_STARTED:
-                heard.starts.append(event["audio_start_ms"] / 1000)
+                outcome.starts.append(event["audio_start_ms"] / 1000)
             elif event["type"] == _COMPLETED:
                 if event["transcript"]:
-                    heard.texts.append(event["transcript"])
+                    outcome.texts.append(event["transcript"])
                 else:
-                    heard.done.set()  # the silence at the end, which the client committed
+                    outcome.done.set()  # the silence at the end, which the client committed
             elif event["type"] in ("error", f"{_COMPLETED.removesuffix('completed')}failed"):
-                heard.errors.append(event["error"]["message"])
+                outcome.errors.append(event["error"]["message"])
     except (WebSocketException, OSError) as error:
-        if not heard.done.is_set():
-            heard.errors.append(f"the connection ended: {error}")
+        if not outcome.done.is_set():
+            outcome.errors.append(f"the connection ended: {error}")
 
 
 def _send(socket: ClientConnection, event: dict[str, Any]) -> None:

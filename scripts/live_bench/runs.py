@@ -18,7 +18,7 @@ Samples = npt.NDArray[np.float32]
 
 
 @dataclass
-class Heard:
+class Outcome:
     """The result of a run; times are seconds since the clip began to play."""
 
     text: str = ""
@@ -34,14 +34,14 @@ class Heard:
         self.first_text = now if self.first_text is None else self.first_text
 
 
-Run = Callable[[Samples], Heard]
+Run = Callable[[Samples], Outcome]
 
 
 def ours(model: WhisperModel, language: str) -> Run:
     """Runs of `LiveTranscriber`."""
 
-    def run(samples: Samples) -> Heard:
-        heard, live = Heard(), LiveTranscriber(model, options=LiveOptions(language=language))
+    def run(samples: Samples) -> Outcome:
+        outcome, live = Outcome(), LiveTranscriber(model, options=LiveOptions(language=language))
         shown: tuple[Word, ...] = ()
         newly_final: tuple[Word, ...] = ()
         busy, cpu, began = 0.0, time.process_time(), time.monotonic()
@@ -52,16 +52,16 @@ def ours(model: WhisperModel, language: str) -> Run:
             now = time.monotonic() - began
             for event in events:
                 if isinstance(event, Partial | Final) and event.text.strip():
-                    heard.saw_text(now)
+                    outcome.saw_text(now)
                 if isinstance(event, Final):
-                    heard.text += event.text
-                    heard.final += [(word.end, now) for word in event.words]
+                    outcome.text += event.text
+                    outcome.final += [(word.end, now) for word in event.words]
                     newly_final += event.words
                 elif isinstance(event, Partial):
-                    heard.revisions += revisions(shown, (*newly_final, *event.words))
+                    outcome.revisions += revisions(shown, (*newly_final, *event.words))
                     shown, newly_final = event.words, ()
-        heard.busy_seconds, heard.cpu_seconds = busy, time.process_time() - cpu
-        return heard
+        outcome.busy_seconds, outcome.cpu_seconds = busy, time.process_time() - cpu
+        return outcome
 
     return run
 

@@ -14,7 +14,7 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
-from live_bench.runs import Heard, Run, Samples, in_real_time
+from live_bench.runs import Outcome, Run, Samples, in_real_time
 
 from tilewhisper.models.constants import SAMPLE_RATE
 
@@ -81,7 +81,7 @@ def peer(weights: Path, threads: int, language: str) -> Run:
     features = backends.FasterWhisperFeatureExtractorConfig()
     loaded: list[Any] = []
 
-    def run(samples: Samples) -> Heard:
+    def run(samples: Samples) -> Outcome:
         sender, began = Sender(), time.monotonic()
         config = ASRProcessor.ProcessorConfig(
             sampling_rate=SAMPLE_RATE,
@@ -100,18 +100,18 @@ def peer(weights: Path, threads: int, language: str) -> Run:
         if loaded:
             backends.FasterWhisperASR._load_model = original
         loaded[:] = [processor.backend.model]
-        heard, cpu = Heard(), time.process_time()
+        outcome, cpu = Outcome(), time.process_time()
         receiver._arriving = in_real_time(samples, began := time.monotonic())
         processor.run()
-        heard.cpu_seconds = time.process_time() - cpu
+        outcome.cpu_seconds = time.process_time() - cpu
         while True:
             try:
                 now, word = sender.queue.get_nowait()
             except Empty:
-                return heard
-            heard.saw_text(now - began)
-            heard.text += word.word
-            heard.final.append((word.end, now - began))
+                return outcome
+            outcome.saw_text(now - began)
+            outcome.text += word.word
+            outcome.final.append((word.end, now - began))
 
     return run
 

@@ -232,16 +232,16 @@ def test_token_log_probabilities_of_several_windows_are_those_of_the_segments(en
 
 
 def test_what_on_read_raises_ends_the_call(engine, long_file):
-    heard = []
+    read = []
 
     def refuse(seconds):
-        heard.append(seconds)
+        read.append(seconds)
         if seconds > 5:
             raise TimeoutError("too long")
 
     with pytest.raises(TimeoutError, match="too long"):
         engine("tiny.en").transcribe(long_file, on_read=refuse)
-    assert 5 < heard[-1] < 42
+    assert 5 < read[-1] < 42
 
 
 def test_a_model_with_a_loop_of_its_own_gives_the_same(shared):

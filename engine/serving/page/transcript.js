@@ -35,7 +35,7 @@ export class Transcript {
     if (atEnd) this.#list.scrollTop = scrollHeight; // follows new text, unless the reader has scrolled up
   }
 
-  /** Mark the segment that is heard at this time. */
+  /** Mark the segment that the player is in. */
   highlight(seconds) {
     for (const { start, end, button } of this.#rows) {
       const current = start <= seconds && seconds < end;
