@@ -45,3 +45,8 @@ def read(source: Source) -> Weights:
     """Read a checkpoint with the reader of its kind. Raises CheckpointError."""
     weights: Weights = import_module(READERS[source.kind]).read(source)
     return weights
+
+
+def tensors(source: Source) -> Mapping[str, torch.Tensor]:
+    """Only the tensors of a checkpoint that was read before, as in `Weights.state`. Raises CheckpointError."""
+    return read(source).state
