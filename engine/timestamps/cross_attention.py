@@ -1,7 +1,8 @@
 """The cross-attention of the decoder's alignment heads on a given text, for word timestamps.
 
-One forward pass over all tokens at once, in float32 with torch, over the decoder's own modules. Cross-attention itself
-uses the window's K/V cache; only the alignment heads' keys are computed again.
+One forward pass over all tokens at once, in float32 with torch, over the decoder's own modules, each of whose weights is
+read from its file when it is used. Cross-attention itself uses the window's K/V cache; only the alignment heads' keys are
+computed again.
 """
 
 from collections import defaultdict
@@ -15,6 +16,7 @@ from torch import Tensor
 from tilewhisper.engine.decoding.decoder import CrossKV
 from tilewhisper.engine.encoding.states import Encoded
 from tilewhisper.kernels.decoder import DecoderBackend
+from tilewhisper.models.checkpoint.stored_tensor import rows_of
 
 
 class CrossAttention:
@@ -38,7 +40,7 @@ class CrossAttention:
         """
         modules, states = self._modules, encoded.states[0, :positions]
         indices = torch.arange(len(tokens)).clamp(max=len(modules.embed_positions.weight) - 1)
-        x = modules.embed_tokens.weight[list(tokens)] + modules.embed_positions.weight[indices]
+        x = rows_of(modules.embed_tokens.weight, torch.tensor(tokens)) + modules.embed_positions.weight[indices]
         logits = []
         for index, (layer, cached) in enumerate(zip(modules.layers, cross_kv.layers, strict=True)):
             x = x + _self_attention(layer, x)
