@@ -21,6 +21,7 @@ from transformers.utils import logging
 from tilewhisper.models.checkpoint import loader
 from tilewhisper.models.checkpoint.loader import Checkpoint
 from tilewhisper.models.checkpoint.locate import Source
+from tilewhisper.models.checkpoint.stored_tensor import whole
 from tilewhisper.models.constants import SAMPLE_RATE
 
 
@@ -44,9 +45,9 @@ class TransformersWhisper:
     def log_mel(self, samples: npt.NDArray[np.float32]) -> Tensor:
         """Samples (n,) at 16 kHz to (1, n_mels, frames): 3000 frames for up to 30 s, all frames of longer audio."""
         long = len(samples) > self._extractor.n_samples
-        whole: dict[str, Any] = {"truncation": False, "padding": "longest"} if long else {}
+        all_of_it: dict[str, Any] = {"truncation": False, "padding": "longest"} if long else {}
         features: Tensor = self._extractor(
-            samples, sampling_rate=SAMPLE_RATE, return_tensors="pt", **whole
+            samples, sampling_rate=SAMPLE_RATE, return_tensors="pt", **all_of_it
         ).input_features
         return features
 
@@ -90,11 +91,11 @@ class TransformersWhisper:
 
 
 def transformers_model(checkpoint: Checkpoint) -> WhisperForConditionalGeneration:
-    """A transformers model that shares the checkpoint's tensors, ready for `generate`."""
+    """A transformers model with the checkpoint's values in float32, ready for `generate`."""
     token_ids = _token_ids(checkpoint)
     with torch.device("meta"):
         model = WhisperForConditionalGeneration(WhisperConfig(**asdict(checkpoint.model.config), **token_ids))
-    state = dict(checkpoint.model.state_dict())
+    state = {name: whole(weight) for name, weight in checkpoint.model.state_dict().items()}
     state["proj_out.weight"] = state["model.decoder.embed_tokens.weight"]
     model.load_state_dict(state, strict=True, assign=True)
     model.tie_weights()

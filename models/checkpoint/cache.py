@@ -34,6 +34,7 @@ from tilewhisper.models.checkpoint.config import ModelConfig
 from tilewhisper.models.checkpoint.generation_config import GenerationConfig
 from tilewhisper.models.checkpoint.loader import Checkpoint
 from tilewhisper.models.checkpoint.locate import DEFAULT_HUB_USE, VOCABULARY_FILES, HubUse, Source, locate
+from tilewhisper.models.checkpoint.stored_tensor import whole
 from tilewhisper.models.errors import CheckpointError
 from tilewhisper.models.tokenizer.tokenizer import Tokenizer
 
@@ -154,7 +155,7 @@ def _write(loaded: Checkpoint, path: Path) -> None:
     from safetensors.torch import save_file
 
     about = json.dumps({"config": asdict(loaded.model.config), "generation_config": asdict(loaded.generation_config)})
-    tensors = {name: tensor.contiguous() for name, tensor in loaded.model.state_dict().items()}
+    tensors = {name: whole(tensor).contiguous() for name, tensor in loaded.model.state_dict().items()}
     by_id = sorted(loaded.tokenizer.vocabulary.items(), key=lambda item: item[1])
     tensors["vocabulary"] = _codes(json.dumps(dict(by_id)))
     tensors["tokenizer"] = _codes(loaded.tokenizer.to_json())

@@ -57,7 +57,7 @@ def _verify(source: Source) -> None:
         return
     digest = hashlib.sha256()
     for file in source.files:
-        digest.update(contents([file]))
+        digest.update(contents(file))
     found = digest.hexdigest()
     if found != source.sha256:
         raise CheckpointError(
