@@ -17,6 +17,7 @@ from torch import Tensor
 
 from tilewhisper.models.audio.log_mel import mel_filters
 from tilewhisper.models.checkpoint.loader import Checkpoint
+from tilewhisper.models.checkpoint.stored_tensor import whole
 from tilewhisper.models.tokenizer import vocabulary
 
 _HEADER = {"f32": 0, "f16": 1, "q8_0": 7}  # ggml's file types
@@ -141,7 +142,7 @@ def _reordered(checkpoint: Checkpoint) -> tuple[int, ...]:
 
 
 def _openai_tensors(checkpoint: Checkpoint) -> Iterator[tuple[str, Tensor]]:
-    state = checkpoint.model.model.state_dict()
+    state = values(checkpoint)
     yield "decoder.positional_embedding", state["decoder.embed_positions.weight"]
     yield "encoder.positional_embedding", state["encoder.embed_positions.weight"]
     yield "decoder.token_embedding.weight", state["decoder.embed_tokens.weight"]
@@ -162,6 +163,11 @@ def _openai_tensors(checkpoint: Checkpoint) -> Iterator[tuple[str, Tensor]]:
             yield from _both(state, f"{theirs}.mlp_ln", f"{ours}.final_layer_norm")
 
 
+def values(checkpoint: Checkpoint) -> dict[str, Tensor]:
+    """The weights as ordinary tensors, with transformers' names without the prefix "model."."""
+    return {name: whole(weight) for name, weight in checkpoint.model.model.state_dict().items()}
+
+
 def _both(state: Mapping[str, Tensor], theirs: str, ours: str) -> Iterator[tuple[str, Tensor]]:
     for part in ("weight", "bias"):
         if f"{ours}.{part}" in state:  # the key projection has no bias
@@ -174,7 +180,7 @@ def _layers(checkpoint: Checkpoint) -> tuple[tuple[str, int], ...]:
 
 
 def _ctranslate2_tensors(checkpoint: Checkpoint) -> Iterator[tuple[str, Tensor]]:
-    state = checkpoint.model.model.state_dict()
+    state = values(checkpoint)
     for side, layers in _layers(checkpoint):
         yield f"{side}/position_encodings/encodings", state[f"{side}.embed_positions.weight"]
         yield from _norm(state, f"{side}/layer_norm", f"{side}.layer_norm")

@@ -1,7 +1,7 @@
 """The cross-attention of the decoder's alignment heads on a given text, for word timestamps.
 
-One forward pass over all tokens at once, in float32 with torch, over the decoder's own modules, each of whose weights is
-read from its file when it is used. Cross-attention itself uses the window's K/V cache; only the alignment heads' keys are
+One forward pass over all tokens at once, in float32 with torch, over the decoder's own modules, whose weights are read
+from their file one by one. Cross-attention itself uses the window's K/V cache; only the alignment heads' keys are
 computed again.
 """
 

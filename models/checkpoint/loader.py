@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tilewhisper.models.checkpoint import formats, modules
-from tilewhisper.models.checkpoint.formats.binary import contents
 from tilewhisper.models.checkpoint.generation_config import GenerationConfig
 from tilewhisper.models.checkpoint.locate import Source, locate
 from tilewhisper.models.checkpoint.modules import Whisper
@@ -57,8 +56,15 @@ def _verify(source: Source) -> None:
     if source.sha256 is None:
         return
     digest = hashlib.sha256()
-    for file in source.files:
-        digest.update(contents([file]))
+    try:
+        for file in source.files:
+            with file.open("rb") as content:
+                while block := content.read(1 << 20):
+                    digest.update(block)
+    except OSError as error:
+        raise CheckpointError(
+            f"{error.filename}: cannot be read ({error.strerror}); check that the file exists and its permissions"
+        ) from error
     found = digest.hexdigest()
     if found != source.sha256:
         raise CheckpointError(

@@ -57,15 +57,14 @@ class Storage(ABC):
 
 
 @dataclass(frozen=True, eq=False)
-class Plain(Storage):
-    """Numbers of one dtype, row by row."""
+class Rows(Storage):
+    """A tensor whose rows have the same number of bytes each, one after the other."""
 
     shape: tuple[int, ...]
-    dtype: torch.dtype
     data: Tensor
     """(bytes,) uint8, of any alignment."""
     mapped: bool
-    """Whether `data` is a read-only mapping of a file, whose pages may be dropped after use."""
+    """Whether `data` is a mapping of a file that nothing writes to, so that its pages may be dropped after use."""
 
     @property
     def nbytes(self) -> int:
@@ -78,19 +77,30 @@ class Plain(Storage):
 
     def rows(self, first: int, last: int) -> Tensor:
         stored = self.table[first:last]
-        values = self._values(stored.clone(), (last - first,))
+        values = self.values(stored.clone()).view(last - first, *self.shape[1:])
         if self.mapped:
             release(stored)
         return values
 
     def pick(self, indices: Tensor) -> Tensor:
-        return self._values(self.table[indices], indices.shape)
+        return self.values(self.table[indices.view(-1)]).view(*indices.shape, *self.shape[1:])
 
-    def part(self, first: int, last: int) -> Plain:
+    def part(self, first: int, last: int) -> Rows:
         return replace(self, shape=(last - first, *self.shape[1:]), data=self.table[first:last].view(-1))
 
-    def _values(self, stored: Tensor, leading: tuple[int, ...]) -> Tensor:
-        return stored.view(self.dtype).view(*leading, *self.shape[1:]).float()
+    @abstractmethod
+    def values(self, stored: Tensor) -> Tensor:
+        """The bytes of some rows (n, bytes of a row) as float32, of any shape with n times a row's values."""
+
+
+@dataclass(frozen=True, eq=False)
+class Plain(Rows):
+    """Numbers of one dtype."""
+
+    dtype: torch.dtype
+
+    def values(self, stored: Tensor) -> Tensor:
+        return stored.view(self.dtype).float()
 
 
 @dataclass(frozen=True, eq=False)
@@ -191,6 +201,11 @@ class StoredTensor(Tensor):
         return func(*args, **kwargs)
 
 
+def parameter(storage: Storage) -> Tensor:
+    """A tensor of a file as a model holds it: a matrix stays in the file, a vector is loaded as float32."""
+    return StoredTensor(storage) if len(storage.shape) > 1 else storage.load()
+
+
 def whole(weight: Tensor) -> Tensor:
     """A weight as an ordinary float32 tensor: fresh where it is stored in a file."""
     return weight.storage.load() if isinstance(weight, StoredTensor) else weight
@@ -228,6 +243,5 @@ def release(stored: Tensor) -> None:
     if not sys.platform.startswith("linux"):
         return
     page = mmap.PAGESIZE
-    first, end = -(-stored.data_ptr() // page) * page, (stored.data_ptr() + stored.nbytes) // page * page
-    if first < end:
-        ctypes.CDLL(None).madvise(ctypes.c_void_p(first), ctypes.c_size_t(end - first), mmap.MADV_DONTNEED)
+    first, end = stored.data_ptr() // page * page, -(-(stored.data_ptr() + stored.nbytes) // page) * page
+    ctypes.CDLL(None).madvise(ctypes.c_void_p(first), ctypes.c_size_t(end - first), mmap.MADV_DONTNEED)

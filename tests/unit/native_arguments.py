@@ -77,6 +77,11 @@ def rescore(rows: int, n: int, k: int = 8, split: int = 0, count: int = 2) -> li
     return [x @ dense.T + normal(rows, n, seed=2) / 100, x, dense, scales, dense.norm(dim=1), split, count]
 
 
+def candidates(*sizes: int, **others: int) -> list[Any]:
+    logits, x, _, *bounds = rescore(*sizes, **others)
+    return [logits, x, *bounds]
+
+
 VALID: dict[str, list[Callable[[], list[Any]]]] = {
     "instruction_sets": [list],
     "instruction_set": [list],
@@ -106,6 +111,7 @@ VALID: dict[str, list[Callable[[], list[Any]]]] = {
     ],
     "top_k": [lambda: [normal(3, 5001), 6], lambda: [normal(1, 1), 1]],
     "rescore": [partial(rescore, 3, 2500, split=2100), partial(rescore, 1, 1, count=1)],
+    "candidates": [partial(candidates, 3, 2500, split=2100), partial(candidates, 1, 1, count=1)],
     "peak": [lambda: ["int8", "no such set"]],
     "read_bandwidth": [],  # no arguments, a second or more; see test_peak.py
     "read": [lambda: [torch.arange(33, dtype=torch.int32)]],
@@ -135,6 +141,7 @@ EMPTY: dict[str, list[tuple[Callable[[], list[Any]], Any]]] = {
     "decoder_layers": [(partial(decoder_layers, [], [], []), (0, 32))],
     "top_k": [(lambda: [normal(0, 50), 6], ((0, 6), (0, 6), (0, 1)))],
     "rescore": [(partial(rescore, 0, 50), None)],
+    "candidates": [(partial(candidates, 0, 50), ((0,), (0,)))],
     "read": [(lambda: [torch.zeros(0)], 0)],
 }
 """Arguments without rows, and the shapes of the results."""

@@ -34,6 +34,8 @@ DTYPES = (
 )  # fmt: skip
 PACKED = (torch.int8, torch.int16)
 """A packed weight of 16 bits has as many entries as one of 8, so that either is a weight."""
+ACCEPTED = {("rescore", "weight"): (torch.float16,)}
+"""Types of an argument besides that of the valid one."""
 HUGE = 2**50
 """A size that takes no memory in an expanded tensor."""
 
@@ -90,7 +92,9 @@ def resized(t: Tensor) -> Iterator[tuple[str, Tensor]]:
     yield "one number", t.flatten()[:1].squeeze().clone()
 
 
-def tensor_cases(operator: str, t: Tensor, mutable: bool) -> Iterator[tuple[str, Tensor, Callable[..., str | None]]]:
+def tensor_cases(
+    operator: str, name: str, t: Tensor, mutable: bool
+) -> Iterator[tuple[str, Tensor, Callable[..., str | None]]]:
     for label, other in layouts(t):
         yield label, other, partial(same, operator)
     for dim, size in enumerate(t.shape):
@@ -105,7 +109,8 @@ def tensor_cases(operator: str, t: Tensor, mutable: bool) -> Iterator[tuple[str,
     for dtype in DTYPES:
         if dtype != t.dtype:
             packed = t.dtype in PACKED and dtype in PACKED
-            yield str(dtype), t.to(dtype), anything if packed or operator == "read" else refused
+            either = packed or operator == "read" or dtype in ACCEPTED.get((operator, name), ())
+            yield str(dtype), t.to(dtype), anything if either else refused
     yield "meta", t.to("meta"), refused
     if t.is_floating_point():
         yield "sparse", t.to_sparse(), refused
@@ -145,7 +150,7 @@ def cases_of(operator: str) -> Iterator[Case]:
                 original = at(valid, path)
                 others: list[tuple[str, Any, Callable[..., str | None]]] = []
                 if isinstance(original, Tensor):
-                    others += tensor_cases(operator, original, mutable)
+                    others += tensor_cases(operator, argument.name, original, mutable)
                 if "Optional" in str(argument.type) and original is not None:
                     others.append(("None", None, anything))
                 others += [(label, other, anything) for label, other in value_cases(original)]

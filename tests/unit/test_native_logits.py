@@ -31,10 +31,29 @@ def test_top_k_equals_torchs(instruction_set, backend, n, count):
     torch.testing.assert_close(total, exact[2].float(), rtol=1e-5, atol=1e-5)
 
 
+class PickedRows:
+    """A weight that only gives single rows, as one that is quantised in its file."""
+
+    def __init__(self, weight):
+        self.pick = lambda indices: weight[indices]
+
+
+def unaligned(weight):
+    """The weight one byte behind an aligned address."""
+    raw = torch.zeros(weight.nbytes + 1, dtype=torch.uint8)
+    raw[1:] = weight.view(torch.uint8).flatten()
+    return torch.frombuffer(raw.numpy(), dtype=weight.dtype, offset=1).view(weight.shape)
+
+
+@pytest.mark.parametrize("stored", [torch.float32, torch.float16, torch.bfloat16, PickedRows])
 @pytest.mark.parametrize("count", [1, 6])
-def test_rescored_logits_are_exact_where_a_token_may_be_in_the_top_k_of_its_part(count, instruction_set, backend):
-    weight, x, split = normal(3000, 96), normal(4, 96, seed=1), 2500
+def test_rescored_logits_are_exact_where_a_token_may_be_in_the_top_k_of_its_part(
+    count, stored, instruction_set, backend
+):
+    weight, x, split = normal(3000, 101), normal(4, 101, seed=1), 2500
+    weight[9] /= 1e5  # subnormal in float16
     x[0, 7], weight[5] = 30.0, weight[5] * 3  # a row and a token with coarser steps than the others
+    weight = weight if stored is PickedRows else weight.to(stored).float()
     lm_head = backend.prepare_lm_head(weight)
     exact, logits = (x.double() @ weight.double().T), backend.logits(x, lm_head)
     suppressed = exact[1].argmax()
@@ -42,7 +61,8 @@ def test_rescored_logits_are_exact_where_a_token_may_be_in_the_top_k_of_its_part
     logits[2, split:] = exact[2, split:] = -math.inf
     logits[3, split + 3 :] = exact[3, split + 3 :] = -math.inf
     approximate = logits.clone()
-    backend.rescore(logits, x, lm_head, split, count)
+    rows = PickedRows(weight) if stored is PickedRows else unaligned(weight.to(stored))
+    backend.rescore(logits, x, lm_head, rows, split, count)
     for part in (slice(0, split), slice(split, None)):
         least = exact[:, part].topk(count).values[:, -1:]
         near = (exact[:, part] >= least - 0.05) & exact[:, part].isfinite()

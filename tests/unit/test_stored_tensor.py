@@ -25,9 +25,8 @@ from tilewhisper.models.checkpoint.stored_tensor import (
 def plain(values: torch.Tensor, offset: int = 0) -> Plain:
     """Values in the bytes of a file, from an offset that need not fit their size."""
     raw = bytearray(offset) + values.view(torch.uint8).numpy().tobytes()
-    return Plain(
-        tuple(values.shape), values.dtype, torch.frombuffer(raw, dtype=torch.uint8, offset=offset), mapped=False
-    )
+    data = torch.frombuffer(raw, dtype=torch.uint8, offset=offset)
+    return Plain(tuple(values.shape), data, mapped=False, dtype=values.dtype)
 
 
 @pytest.fixture
@@ -88,7 +87,7 @@ def test_pages_of_a_mapped_file_are_dropped_after_use(tmp_path):
     with path.open("rb") as file:
         mapping = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
     data = torch.frombuffer(mapping, dtype=torch.uint8)
-    weight = Plain((32, 1 << 20), torch.float16, data, mapped=True)
+    weight = Plain((32, 1 << 20), data, mapped=True, dtype=torch.float16)
 
     def resident() -> int:
         return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()

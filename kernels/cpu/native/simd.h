@@ -63,7 +63,7 @@ inline Floats stored_floats(const float* from) { return load<Floats>(from); }
 inline Floats stored_floats(const Half* from) {
     const Ints bits = __builtin_convertvector(load<Shorts>(from), Ints);
     // A float16's exponent is 112 less than the same float32's: to multiply by 2^112 is right for subnormals too.
-    return (Floats)(((Ints)((Floats)((bits & 0x7fff) << 13) * 0x1p112f)) | (bits & ~0x7fff));
+    return (Floats)(((Ints)((Floats)((bits & 0x7fff) << 13) * 0x1p112f)) | (bits & INT32_MIN));
 }
 inline Floats stored_floats(const BFloat* from) { return (Floats)(__builtin_convertvector(load<Shorts>(from), Ints) << 16); }
 

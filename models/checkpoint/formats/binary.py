@@ -1,31 +1,36 @@
-"""Read little-endian binary weight files from memory, with bounds checks."""
+"""Read little-endian binary weight files through memory maps, with bounds checks."""
 
 from __future__ import annotations
 
 import mmap
 import struct
+from bisect import bisect_right
 from collections.abc import Sequence
+from math import prod
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
+from tilewhisper.models.checkpoint.stored_tensor import Plain, release
 from tilewhisper.models.errors import CheckpointError
 
-Buffer = mmap.mmap | bytearray
+MAX_RANK = 4
+"""Dimensions of a tensor; Whisper's have at most 3, and ggml counts 4."""
+
+MAX_NAME = 1024
+"""Bytes of a tensor's name."""
 
 
-def contents(files: Sequence[Path]) -> Buffer:
-    """The files' bytes, concatenated: a single file is mapped, several are copied. Raises CheckpointError."""
+def contents(file: Path) -> mmap.mmap | bytearray:
+    """Map a file's bytes. Raises CheckpointError."""
     try:
-        if len(files) == 1 and files[0].stat().st_size:
-            with files[0].open("rb") as file:
-                # Copy-on-write, because torch rejects read-only buffers.
-                return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
-        joined = bytearray()
-        for part in files:
-            joined += part.read_bytes()
-        return joined
+        if not file.stat().st_size:
+            return bytearray()
+        with file.open("rb") as opened:
+            # Copy-on-write, because torch rejects read-only buffers.
+            return mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_COPY)
     except OSError as error:
         raise CheckpointError(
             f"{error.filename}: cannot be read ({error.strerror}); check that the file exists and its permissions"
@@ -33,40 +38,57 @@ def contents(files: Sequence[Path]) -> Buffer:
 
 
 class Cursor:
-    """A read position in a file's bytes. `name` is the file's name, for messages."""
+    """A read position in the bytes of one or more files, as if they were joined. `name` is for messages."""
 
-    def __init__(self, data: Buffer, name: str) -> None:
-        self._data = data
+    def __init__(self, files: Sequence[Path], name: str) -> None:
+        self._parts = [contents(file) for file in files]
+        self._starts = [sum(map(len, self._parts[:index])) for index in range(len(self._parts))]
+        self._size = sum(map(len, self._parts))
         self._name = name
         self._position = 0
 
     @property
     def at_end(self) -> bool:
         """Whether all bytes have been read."""
-        return self._position == len(self._data)
+        return self._position == self._size
 
     def _advance(self, count: int) -> int:
         start = self._position
-        if start + count > len(self._data):
+        if not 0 <= count <= self._size - start:
             raise CheckpointError(
-                f"{self._name}: the file is incomplete or corrupt: it has {len(self._data)} bytes and a record of "
+                f"{self._name}: the file is incomplete or corrupt: it has {self._size} bytes and a record of "
                 f"{count} starts at {start}; download it again"
             )
         self._position = start + count
         return start
 
+    def release(self) -> None:
+        """Drop the files' pages from this process's memory, since reading a header maps the pages around it too."""
+        for part in self._parts:
+            if isinstance(part, mmap.mmap):
+                release(torch.frombuffer(part, dtype=torch.uint8))
+
     def skip(self, count: int) -> None:
         """Skip `count` bytes."""
         self._advance(count)
 
+    def align(self, multiple: int) -> None:
+        """Skip to the next multiple of `multiple` bytes from the beginning."""
+        self._advance(-self._position % multiple)
+
     def raw(self, count: int) -> bytes:
         """Read `count` bytes."""
         start = self._advance(count)
-        return bytes(self._data[start : start + count])
+        pieces = []
+        for part, offset in zip(self._parts, self._starts, strict=True):
+            first, last = max(0, start - offset), start + count - offset
+            if first < len(part) and last > 0:
+                pieces.append(part[first:last])
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     def name(self, count: int) -> str:
         """Read `count` bytes as a tensor's name: printable ASCII, with an optional zero at the end."""
-        raw = self.raw(count).removesuffix(b"\0")
+        raw = self.raw(count).removesuffix(b"\0") if count <= MAX_NAME else b"\0"
         if not (raw.isascii() and raw.decode("ascii").isprintable()):
             raise CheckpointError(
                 f"{self._name}: corrupt at byte {self._position}: expected a tensor's name; download it again"
@@ -75,16 +97,37 @@ class Cursor:
 
     def unpack(self, layout: str) -> tuple[Any, ...]:
         """Read values in a `struct` format."""
-        return struct.unpack_from("<" + layout, self._data, self._advance(struct.calcsize("<" + layout)))
+        return struct.unpack("<" + layout, self.raw(struct.calcsize("<" + layout)))
 
-    def tensor(self, dtype: torch.dtype, shape: Sequence[int]) -> torch.Tensor:
-        """Read a tensor of `shape` and `dtype`; it is copied, because tensors in the file are not aligned."""
-        count = 1
-        for length in shape:
-            count *= length
-        size = count * dtype.itemsize
-        start = self._advance(size)
-        if not size:
-            return torch.empty(tuple(shape), dtype=dtype)
-        flat = torch.frombuffer(self._data, dtype=torch.uint8, count=size, offset=start).clone()
-        return flat.view(dtype).reshape(tuple(shape))
+    def rank(self, rank: int) -> int:
+        """Check a tensor's number of dimensions."""
+        if not 0 <= rank <= MAX_RANK:
+            raise CheckpointError(
+                f"{self._name}: corrupt at byte {self._position}: a tensor of {rank} dimensions, expected at most "
+                f"{MAX_RANK}; download it again"
+            )
+        return rank
+
+    def stored(self, dtype: torch.dtype, shape: Sequence[int]) -> Plain:
+        """The next bytes as a tensor of `shape` and `dtype`, left in the file."""
+        data, mapped = self.span(size(shape, self._name) * dtype.itemsize)
+        return Plain(tuple(shape), data, mapped, dtype)
+
+    def span(self, count: int) -> tuple[Tensor, bool]:
+        """The next `count` bytes (count,) as uint8, and whether they are mapped: copied if two files have them."""
+        start = self._advance(count)
+        index = max(0, bisect_right(self._starts, start) - 1)
+        part, offset = self._parts[index], start - self._starts[index]
+        if count and offset + count <= len(part):
+            return torch.frombuffer(part, dtype=torch.uint8, count=count, offset=offset), True
+        self._position = start
+        return torch.frombuffer(bytearray(self.raw(count)), dtype=torch.uint8), False
+
+
+def size(shape: Sequence[int], file: str) -> int:
+    """The number of values of a tensor of `shape`. Raises CheckpointError, with the `file`, for a size below 1."""
+    if any(length < 1 for length in shape):
+        raise CheckpointError(
+            f"{file}: a tensor of the impossible shape {tuple(shape)}: the file is corrupt; download it again"
+        )
+    return prod(shape)

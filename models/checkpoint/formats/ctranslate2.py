@@ -12,6 +12,7 @@ beside it has the generation config, `tokenizer.json` the tokenizer.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,12 @@ import torch
 
 from tilewhisper.models.checkpoint.catalog import Dims
 from tilewhisper.models.checkpoint.formats import Weights
-from tilewhisper.models.checkpoint.formats.binary import Cursor, contents
+from tilewhisper.models.checkpoint.formats.binary import Cursor
 from tilewhisper.models.checkpoint.formats.config import dims_of, model_config
+from tilewhisper.models.checkpoint.formats.scaled import Scaled
 from tilewhisper.models.checkpoint.generation_config import MAX_INITIAL_TIMESTAMP_INDEX, GenerationConfig, derive
 from tilewhisper.models.checkpoint.locate import Source
+from tilewhisper.models.checkpoint.stored_tensor import Plain, Storage, parameter
 from tilewhisper.models.errors import CheckpointError
 from tilewhisper.models.tokenizer import vocabulary
 from tilewhisper.models.tokenizer.tokenizer import Tokenizer
@@ -30,6 +33,9 @@ from tilewhisper.models.tokenizer.tokenizer import Tokenizer
 _VERSION = 6
 _DTYPES = {0: torch.float32, 1: torch.int8, 2: torch.int16, 3: torch.int32, 4: torch.float16, 5: torch.bfloat16}
 _FLOATS = (torch.float32, torch.float16, torch.bfloat16)
+_QUANTISED = (torch.int8, torch.int16)
+_SCALE = "_scale"
+_OUTPUT = "decoder/projection/weight"  # the output projection, which is the token embedding
 
 _ROOT_NAMES = {
     "encoder/conv1": "encoder.conv1",
@@ -58,24 +64,26 @@ _PARAMETERS = {"weight": "weight", "bias": "bias", "gamma": "weight", "beta": "b
 
 def read(source: Source) -> Weights:
     """Read `model.bin` (or its parts) and the JSON files beside it. Raises CheckpointError."""
-    variables = _variables(Cursor(contents(source.files), source.name), source.name)
-    scalars = {name: int(tensor) for name, tensor in variables.items() if tensor.ndim == 0}
+    cursor = Cursor(source.files, source.name)
+    variables = _variables(cursor, source.name)
+    scalars = {name: _flat(stored).item() for name, stored in variables.items() if not stored.shape}
     try:
-        heads = scalars["encoder/num_heads"]
+        heads = int(scalars["encoder/num_heads"])
     except KeyError as error:
         raise CheckpointError(
             f"{source.name}: model.bin has no encoder/num_heads; convert it again with a current CTranslate2"
         ) from error
     state: dict[str, torch.Tensor] = {}
-    for name, tensor in variables.items():
-        if tensor.ndim:
-            state |= _renamed(name, tensor, source.name)
+    for name, stored in variables.items():
+        if stored.shape and not name.endswith(_SCALE):
+            state |= _renamed(name, _weight(name, variables, source.name), source.name)
+    cursor.release()
     dims = dims_of(state, heads, source.name)
     tokenizer = vocabulary.from_file(source.folder / "tokenizer.json", n_vocab=dims[-1])
     return Weights(model_config(state, dims), state, tokenizer, _generation_config(source.folder, tokenizer, dims))
 
 
-def _variables(cursor: Cursor, name: str) -> dict[str, torch.Tensor]:
+def _variables(cursor: Cursor, name: str) -> dict[str, Plain]:
     (version,) = cursor.unpack("I")
     if version != _VERSION:
         raise CheckpointError(
@@ -85,38 +93,62 @@ def _variables(cursor: Cursor, name: str) -> dict[str, torch.Tensor]:
     if spec != "WhisperSpec":
         raise CheckpointError(f"{name}: a CTranslate2 model of another kind ({spec}); expected a WhisperSpec")
     _revision, count = cursor.unpack("II")
-    variables = dict(_variable(cursor, name) for _ in range(count))
-    # Aliases list shared tensors; in Whisper they are always the output projection and the embedding.
+    variables: dict[str, Plain] = {}
+    for _ in range(count):
+        key, stored = _variable(cursor, name)
+        if key in variables:
+            raise CheckpointError(f"{name}: it has {key} twice: the file is corrupt; download it again")
+        variables[key] = stored
     (aliases,) = cursor.unpack("I")
-    for _ in range(2 * aliases):
-        _string(cursor)
+    for _ in range(aliases):
+        alias, target = _string(cursor), _string(cursor)
+        if alias != _OUTPUT and target in variables:
+            variables[alias] = variables[target]
+            if target + _SCALE in variables:
+                variables[alias + _SCALE] = variables[target + _SCALE]
     return variables
 
 
-def _variable(cursor: Cursor, file: str) -> tuple[str, torch.Tensor]:
+def _variable(cursor: Cursor, file: str) -> tuple[str, Plain]:
     name = _string(cursor)
     (rank,) = cursor.unpack("B")
-    shape = cursor.unpack(f"{rank}I")
+    shape = cursor.unpack(f"{cursor.rank(rank)}I")
     code, size = cursor.unpack("BI")
     dtype = _DTYPES.get(code)
     if dtype is None:
         raise CheckpointError(
             f"{file}: {name} has the unknown dtype number {code}: the file is corrupt or too new; convert it again"
         )
-    if rank and dtype not in _FLOATS:
-        kind = str(dtype).removeprefix("torch.")
+    stored = cursor.stored(dtype, shape)
+    if stored.nbytes % (1 << 32) != size:  # the format has 32 bits for it
         raise CheckpointError(
-            f"{file}: quantised to {kind} ({name}); expected float16, bfloat16 or float32: "
-            "convert it with --quantization float16"
-        )
-    tensor = cursor.tensor(dtype, shape)
-    if tensor.nbytes != size:
-        raise CheckpointError(
-            f"{file}: {name} states {size} bytes, but its shape needs {tensor.nbytes}: the file is corrupt; "
+            f"{file}: {name} states {size} bytes, but its shape needs {stored.nbytes}: the file is corrupt; "
             "download it again"
         )
-    # Converted right away, so that only one tensor at a time is in memory in both precisions.
-    return name, tensor.to(torch.float32) if rank else tensor
+    return name, stored
+
+
+def _weight(name: str, variables: Mapping[str, Plain], file: str) -> Storage:
+    """A tensor with its scale, where it is quantised."""
+    stored = variables[name]
+    if stored.dtype in _FLOATS:
+        return stored
+    kind = str(stored.dtype).removeprefix("torch.")
+    scale = variables.get(name + _SCALE)
+    if stored.dtype not in _QUANTISED or scale is None:
+        raise CheckpointError(f"{file}: {name} is {kind} without a scale: the file is corrupt; convert it again")
+    rows = stored.shape[0]
+    if scale.dtype != torch.float32 or scale.shape not in ((), (rows,)):
+        raise CheckpointError(
+            f"{file}: {name} has {scale.dtype} scales of shape {scale.shape}, expected float32 for its {rows} rows: "
+            "the file is corrupt; convert it again"
+        )
+    return Scaled(stored, _flat(scale).expand(rows))
+
+
+def _flat(stored: Plain) -> torch.Tensor:
+    """A scalar or a vector as float32 (n,)."""
+    return stored.values(stored.data.clone())
 
 
 def _string(cursor: Cursor) -> str:
@@ -124,22 +156,22 @@ def _string(cursor: Cursor) -> str:
     return cursor.name(length)
 
 
-def _renamed(name: str, tensor: torch.Tensor, file: str) -> dict[str, torch.Tensor]:
+def _renamed(name: str, storage: Storage, file: str) -> dict[str, torch.Tensor]:
     """Map transformers' name to the tensor, or, for a stacked tensor, each name to its rows."""
-    module, _, parameter = name.rpartition("/")
-    parameter = _PARAMETERS.get(parameter, parameter)
+    module, _, kind = name.rpartition("/")
+    kind = _PARAMETERS.get(kind, kind)
     if module in _ROOT_NAMES:
-        return {f"model.{_ROOT_NAMES[module]}.{parameter}": tensor}
+        return {f"model.{_ROOT_NAMES[module]}.{kind}": parameter(storage)}
     side, _, rest = module.partition("/layer_")
     index, _, leaf = rest.partition("/")
     if leaf not in _LAYER_NAMES:
         raise CheckpointError(f"{file}: unexpected tensor {name}: not a Whisper model; convert it from Whisper weights")
     names = _LAYER_NAMES[leaf]
-    parts = zip(names, tensor.chunk(len(names)), strict=False)  # `modules.build` reports wrong sizes
+    rows = storage.shape[0] // len(names)  # `modules.build` reports wrong sizes
     return {
-        f"model.{side}.layers.{index}.{target}.{parameter}": part.contiguous()
-        for target, part in parts
-        if not (parameter == "bias" and target.endswith("k_proj"))
+        f"model.{side}.layers.{index}.{target}.{kind}": parameter(storage.part(place * rows, (place + 1) * rows))
+        for place, target in enumerate(names)
+        if not (kind == "bias" and target.endswith("k_proj"))
     }
 
 

@@ -15,21 +15,19 @@ from typing import NamedTuple
 
 import torch
 
-from tilewhisper.models.checkpoint.formats import Weights
-from tilewhisper.models.checkpoint.formats.binary import Cursor, contents
+from tilewhisper.models.checkpoint.formats import Weights, ggml_blocks
+from tilewhisper.models.checkpoint.formats.binary import Cursor, size
 from tilewhisper.models.checkpoint.formats.config import dims_of, model_config
+from tilewhisper.models.checkpoint.formats.ggml_blocks import Blocks, BlockType
 from tilewhisper.models.checkpoint.formats.openai_names import renamed
 from tilewhisper.models.checkpoint.generation_config import derive
 from tilewhisper.models.checkpoint.locate import Source
+from tilewhisper.models.checkpoint.stored_tensor import Storage, parameter
 from tilewhisper.models.errors import CheckpointError
 from tilewhisper.models.tokenizer import vocabulary
 
 _MAGIC = 0x67676D6C
-_Q8_0, _BLOCK = 8, 32
 _PLAIN = {0: torch.float32, 1: torch.float16}
-_OTHER_TYPES = {
-    2: "q4_0", 3: "q4_1", 6: "q5_0", 7: "q5_1", 9: "q8_1", 10: "q2_K", 11: "q3_K", 12: "q4_K", 13: "q5_K", 14: "q6_K",
-}  # fmt: skip
 
 
 class _Header(NamedTuple):
@@ -49,7 +47,7 @@ class _Header(NamedTuple):
 def read(source: Source) -> Weights:
     """Read a ggml `.bin`. Raises CheckpointError."""
     (path,) = source.files
-    cursor = Cursor(contents(source.files), source.name)
+    cursor = Cursor(source.files, source.name)
     (magic,) = cursor.unpack("I")
     if magic != _MAGIC:
         raise CheckpointError(f"{source.name}: not a ggml file; pass a whisper.cpp model")
@@ -60,8 +58,11 @@ def read(source: Source) -> Weights:
     tokens = [cursor.raw(*cursor.unpack("I")) for _ in range(_count(n_tokens, source.name))]
     tensors: dict[str, torch.Tensor] = {}
     while not cursor.at_end:
-        name, tensor = _tensor(cursor, source.name)
-        tensors[name] = tensor
+        name, storage = _tensor(cursor, source.name)
+        if name in tensors:
+            raise CheckpointError(f"{source.name}: it has {name} twice: the file is corrupt; download it again")
+        tensors[name] = parameter(storage)
+    cursor.release()
     state = renamed(tensors, source.name)
     dims = dims_of(state, header.n_audio_head, source.name)
     tokenizer = vocabulary.build(tokens, header.n_vocab)
@@ -74,29 +75,27 @@ def _count(number: int, file: str) -> int:
     return number
 
 
-def _tensor(cursor: Cursor, file: str) -> tuple[str, torch.Tensor]:
+def _tensor(cursor: Cursor, file: str) -> tuple[str, Storage]:
     rank, name_length, code = cursor.unpack("3i")
-    shape = tuple(_count(length, file) for length in reversed(cursor.unpack(f"{_count(rank, file)}i")))
-    name = cursor.name(_count(name_length, file))
-    if code == _Q8_0:
-        tensor = _q8_0(cursor, shape, f"{file}: {name}")
-    elif code in _PLAIN:
-        tensor = cursor.tensor(_PLAIN[code], shape).to(torch.float32)
-    else:
-        kind = _OTHER_TYPES.get(code, f"number {code}")
-        raise CheckpointError(f"{file}: {name} has type {kind}: only f32, f16 and q8_0 are supported; use such a file")
-    return name, tensor.reshape(-1) if name.endswith(".bias") else tensor
+    shape = tuple(reversed(cursor.unpack(f"{cursor.rank(rank)}i")))
+    name = cursor.name(name_length)
+    if name.endswith(".bias"):
+        shape = (size(shape, file),)
+    if code in _PLAIN:
+        return name, cursor.stored(_PLAIN[code], shape)
+    if code in ggml_blocks.TYPES:
+        return name, _blocks(cursor, shape, ggml_blocks.TYPES[code], f"{file}: {name}")
+    raise CheckpointError(
+        f"{file}: {name} has type {code}: allowed are f32, f16, {', '.join(t.name for t in ggml_blocks.TYPES.values())}"
+    )
 
 
-def _q8_0(cursor: Cursor, shape: tuple[int, ...], tensor: str) -> torch.Tensor:
-    if not shape or shape[-1] % _BLOCK:
+def _blocks(cursor: Cursor, shape: tuple[int, ...], kind: BlockType, tensor: str) -> Blocks:
+    values = size(shape, tensor)
+    if not shape or shape[-1] % kind.length:
         raise CheckpointError(
-            f"{tensor}: rows of q8_0 must be multiples of {_BLOCK}, got shape {shape}: the file is corrupt; "
-            "download it again"
+            f"{tensor}: rows of {kind.name} must be multiples of {kind.length}, got shape {shape}: the file is "
+            "corrupt; download it again"
         )
-    rows = 1
-    for length in shape:
-        rows *= length
-    blocks = cursor.tensor(torch.uint8, (rows // _BLOCK, 2 + _BLOCK))
-    scales = blocks[:, :2].contiguous().view(torch.float16).to(torch.float32)
-    return (scales * blocks[:, 2:].view(torch.int8).to(torch.float32)).reshape(shape)
+    data, mapped = cursor.span(values // kind.length * kind.nbytes)
+    return Blocks(shape, data, mapped, kind)

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from tilewhisper.models.checkpoint.config import ModelConfig
-from tilewhisper.models.checkpoint.formats import Weights
+from tilewhisper.models.checkpoint.formats import Weights, torch_files
 from tilewhisper.models.checkpoint.generation_config import MAX_INITIAL_TIMESTAMP_INDEX, GenerationConfig, derive
 from tilewhisper.models.checkpoint.locate import Source
 from tilewhisper.models.errors import CheckpointError
@@ -26,7 +26,7 @@ def read(source: Source) -> Weights:
     """Read a transformers folder. Raises CheckpointError."""
     folder = source.folder
     config = _config(folder / "config.json")
-    state = {_full_name(name): tensor.to(torch.float32) for name, tensor in _tensors(source.files[0]).items()}
+    state = {_full_name(name): tensor for name, tensor in _tensors(source.files[0]).items()}
     state.pop("proj_out.weight", None)  # tied to the embedding
     tokenizer = _tokenizer(folder, config.vocab_size)
     return Weights(config, state, tokenizer, _generation_config(folder, config, tokenizer))
@@ -59,15 +59,12 @@ def _tensors(path: Path) -> dict[str, torch.Tensor]:
     if path.name.endswith(".index.json"):
         shards = sorted(set(_json(path).get("weight_map", {}).values()))
         return {name: tensor for shard in shards for name, tensor in _tensors(path.with_name(shard)).items()}
-    try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            return load_file(path)
-        return dict(torch.load(path, map_location="cpu", weights_only=True))
-    except Exception as error:  # a corrupt file may raise any exception
-        reason = " ".join(str(error).split())[:120]
-        raise CheckpointError(f"{path}: missing, incomplete or corrupt: {reason}; download it again") from error
+    if path.suffix == ".safetensors":
+        return torch_files.safetensors(path)
+    tensors, mapped = torch_files.pickled(path)
+    if not isinstance(tensors, dict):
+        raise CheckpointError(f"{path}: not tensors by name; expected Whisper's weights")
+    return torch_files.parameters(tensors, path, mapped=mapped)
 
 
 def _json(path: Path) -> dict[str, Any]:

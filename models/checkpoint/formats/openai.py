@@ -6,14 +6,11 @@ config: `find_tokenizer` searches the vocabulary, and `generation_config.derive`
 
 from __future__ import annotations
 
-from typing import Any
-
-import torch
-
 from tilewhisper.models.checkpoint.formats import Weights
 from tilewhisper.models.checkpoint.formats.config import dims_of, model_config
 from tilewhisper.models.checkpoint.formats.openai_names import renamed
 from tilewhisper.models.checkpoint.formats.tokenizer_search import find_tokenizer
+from tilewhisper.models.checkpoint.formats.torch_files import parameters, pickled
 from tilewhisper.models.checkpoint.generation_config import derive
 from tilewhisper.models.checkpoint.locate import Source
 from tilewhisper.models.errors import CheckpointError
@@ -22,13 +19,7 @@ from tilewhisper.models.errors import CheckpointError
 def read(source: Source) -> Weights:
     """Read a `.pt`. Raises CheckpointError."""
     (path,) = source.files
-    try:
-        stored: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a corrupt pickle or archive may raise any exception
-        raise CheckpointError(
-            f"{source.name}: not a PyTorch file of plain tensors ({type(error).__name__}): it is incomplete or "
-            "corrupt, or has other objects in it; download it again"
-        ) from error
+    stored, mapped = pickled(path)
     try:
         heads = int(stored["dims"]["n_audio_head"])
         tensors = dict(stored["model_state_dict"])
@@ -37,7 +28,7 @@ def read(source: Source) -> Weights:
             f"{source.name}: a PyTorch file, but not OpenAI's Whisper format: expected dims and model_state_dict; "
             "pass a Whisper .pt file"
         ) from error
-    state = renamed(tensors, source.name)
+    state = parameters(renamed(tensors, source.name), path, mapped=mapped)
     dims = dims_of(state, heads, source.name)
     tokenizer = find_tokenizer(source.folder, n_vocab=dims[-1])
     return Weights(model_config(state, dims), state, tokenizer, derive(tokenizer, dims, path.stem))

@@ -37,8 +37,8 @@ _BLOCK_NAMES = {
 
 
 def renamed(state: Mapping[str, torch.Tensor], file: str) -> dict[str, torch.Tensor]:
-    """Convert the tensors to float32 and rename them. Raises CheckpointError for an unknown name."""
-    return {_renamed(name, file): tensor.to(torch.float32) for name, tensor in state.items()}
+    """Rename the tensors. Raises CheckpointError for an unknown name."""
+    return {_renamed(name, file): tensor for name, tensor in state.items()}
 
 
 def _renamed(name: str, file: str) -> str:
