@@ -24,6 +24,7 @@ from tilewhisper.engine.options import TranscriptionOptions
 from tilewhisper.engine.report import Stage
 from tilewhisper.engine.routing.modules import apply_policy
 from tilewhisper.engine.routing.policy import Policy
+from tilewhisper.engine.routing.prepared import WeightPreparation
 from tilewhisper.engine.routing.router import Counts, SitePlan, plan_decoder
 from tilewhisper.engine.startup import Startup
 from tilewhisper.engine.timestamps.alignment import TokenTimes, token_probabilities, token_times
@@ -55,15 +56,21 @@ class Runtime:
     def __init__(self, checkpoint: Checkpoint, policy: Policy, create: Callable[[str], Backend]) -> None:
         """Route the checkpoint's modules. Raises PolicyError and KernelError."""
         modules: Any = checkpoint.model.model
+        preparation = WeightPreparation(checkpoint.packed)
         self.tokenizer = checkpoint.tokenizer
         self.generation_config = checkpoint.generation_config
         self.config = checkpoint.model.config
-        self._routed = apply_policy(checkpoint.model, policy, create)
+        self._routed = apply_policy(checkpoint.model, policy, create, preparation)
         self._encoder = Encoder(modules.encoder, self._routed)
         self.decoder_plan = plan_decoder(policy.decoder, create)
-        self.decoder = Decoder(modules.decoder, self.decoder_plan.backend)
+        self.decoder = Decoder(modules.decoder, self.decoder_plan.backend, preparation)
         heads = self.generation_config.alignment_heads
         self._cross_attention = CrossAttention(modules.decoder, self.decoder_plan.backend, heads)
+        self.mapped = preparation.all_found
+        """Whether all weights were mapped from those that an earlier start packed."""
+        self.weight_bytes = preparation.nbytes
+        """Bytes of the weights that backends use."""
+        preparation.save()
         # Attempts of equal options share one processor, so that the batch processes their rows together.
         self._processor = cache(partial(LogitsProcessor.create, self.tokenizer))
 

@@ -105,7 +105,7 @@ class WhisperModel:
             weights=self.checkpoint.source.origin,
             policy=self.policy.name,
             backend_overrides=(*overrides, *routing.backends),
-            startup=Startup(imports, weights, self.checkpoint.mapped, load.wall_seconds - weights),
+            startup=Startup(imports, weights, self.runtime.mapped, load.wall_seconds - weights),
             load=load,
         )
         self._scheduler = Scheduler(self.runtime.batch(), on_device=self.runtime.uses_device)

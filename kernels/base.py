@@ -24,6 +24,7 @@ import; neither needs torch.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
@@ -177,6 +178,22 @@ class Backend(ABC):
     def prepare_layer(self, layer: EncoderLayer) -> Any:
         """Convert a layer for `encoder_layer`."""
         return layer
+
+    # Storing prepared weights
+
+    @property
+    def packing(self) -> str | None:
+        """What the form of prepared weights depends on besides the weights, so that a later start may use them again;
+        None where they are not worth storing, or cannot be."""
+        return None
+
+    def to_stored(self, prepared: Any) -> Mapping[str, Tensor]:
+        """The tensors of a prepared weight that its bias is not part of."""
+        raise NotImplementedError(f"backend {self.name!r} has no form to store")
+
+    def from_stored(self, tensors: Mapping[str, Tensor], n: int, bias: Tensor | None) -> Any:
+        """The prepared weight of n rows from the tensors of `to_stored`, which it uses as they are, and its bias."""
+        raise NotImplementedError(f"backend {self.name!r} has no form to store")
 
     # Products
 

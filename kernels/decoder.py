@@ -6,7 +6,7 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from tilewhisper.kernels.base import Backend, Norm
 
@@ -31,6 +31,13 @@ class DecoderLayer:
     """Factor of q k^T."""
 
 
+class Rows(Protocol):
+    """A weight (n, k) whose rows are computed when they are needed."""
+
+    def pick(self, indices: Tensor) -> Tensor:
+        """The rows of these indices (count,), as float32 (count, k)."""
+
+
 class DecoderBackend(Backend):
     """A backend that also runs a decoder. All its tensors are on the host."""
 
@@ -50,11 +57,14 @@ class DecoderBackend(Backend):
         """x (..., k) to logits (..., n_vocab), accurate enough to find the candidates that `rescore` makes exact."""
         return self.linear(x, lm_head)
 
-    def rescore(self, logits: Tensor, x: Tensor, lm_head: Any, split: int, count: int = 1) -> None:
+    def rescore(
+        self, logits: Tensor, x: Tensor, lm_head: Any, weight: Tensor | Rows, split: int, count: int = 1
+    ) -> None:
         """Make the logits (rows, n_vocab) of x (rows, k) exact, in place, for every token that may be among the `count`
         largest of its part of the row: before `split`, or from there on.
 
-        Suppressed tokens must be -inf already.
+        `weight` is the output projection in float32, float16 or bfloat16, perhaps not aligned to its numbers, or what
+        gives its rows. Suppressed tokens must be -inf already.
         """
 
     def top_k(self, logits: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:

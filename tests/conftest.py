@@ -11,7 +11,8 @@ import torch
 from huggingface_hub import constants
 
 from tilewhisper import WhisperModel
-from tilewhisper.models.checkpoint import cache, locate
+from tilewhisper.models.checkpoint import locate
+from tilewhisper.models.checkpoint.cache_folder import CACHE
 from tilewhisper.models.checkpoint.catalog import PACKAGES
 from tilewhisper.models.checkpoint.locate import installed
 
@@ -85,9 +86,9 @@ def _two_threads() -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def _no_converted_checkpoints() -> Iterator[None]:
-    """Read weights each time: a cached copy of an earlier run would hide a broken reader, and base's takes 290 MB."""
+    """Read weights each time: what an earlier run cached would hide a broken reader."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cache, "CACHE", Path(os.devnull, "models"))
+        patch.setattr(CACHE, "path", Path(os.devnull, "models"))
         yield
 
 

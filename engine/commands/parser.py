@@ -46,6 +46,7 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
     _add_build(commands)
     _add_listen(commands)
     _add_serve(commands)
+    _add_cache(commands)
     commands.add_parser("doctor", help="show what this machine can run, and why it cannot run the rest")
     _add_npu_check(commands)
     if problem := missing_command(words, commands.choices):
@@ -152,6 +153,17 @@ def _compute_types() -> str:
     for name, (policy, _) in COMPUTE_TYPES.items():
         by_policy.setdefault(policy, []).append(name)
     return "; ".join(f"{', '.join(names)} = {policy}" for policy, names in by_policy.items())
+
+
+def _add_cache(commands: "argparse._SubParsersAction[HintingParser]") -> None:
+    p = commands.add_parser(
+        "cache",
+        help="list or clear what earlier starts have cached of models",
+        description="A model's first start packs its weights for the backends of its policy, and later starts map them "
+        "from the cache. The checkpoints themselves are not part of it.",
+    )
+    p.add_argument("models", nargs="*", metavar="MODEL", help="only these models, by their listed names (default: all)")
+    p.add_argument("--clear", action="store_true", help="delete what is listed")
 
 
 def _add_listen(commands: "argparse._SubParsersAction[HintingParser]") -> None:

@@ -14,7 +14,9 @@ from torch import Tensor
 
 from tilewhisper.engine.encoding.states import Encoded
 from tilewhisper.engine.routing.modules import fuse, norm_of
+from tilewhisper.engine.routing.prepared import WeightPreparation
 from tilewhisper.kernels.decoder import DecoderBackend, DecoderLayer
+from tilewhisper.models.checkpoint.stored_tensor import exact_rows, rows_of, whole
 
 CACHE_STEP = 64
 """Tokens of cache capacity to start with and to grow by; all rows of a batch have the capacity of the longest.
@@ -90,17 +92,19 @@ class DecoderState:
 class Decoder:
     """The decoder of one transformers Whisper model (its `WhisperDecoder`)."""
 
-    def __init__(self, modules: Any, backend: DecoderBackend) -> None:
+    def __init__(self, modules: Any, backend: DecoderBackend, preparation: WeightPreparation | None = None) -> None:
+        """`preparation` finds weights that an earlier start prepared."""
         self._embedding: Tensor = modules.embed_tokens.weight
-        self._positions: Tensor = modules.embed_positions.weight
+        self._positions = whole(modules.embed_positions.weight)
         self._norm = modules.layer_norm
         self._backend = backend
-        self._embedding.data = backend.decode_layout(self._embedding.data)
-        self._lm_head = backend.prepare_lm_head(self._embedding)
         own = modules.layers[0].self_attn
         self._heads, self._head_dim = int(own.num_heads), int(own.head_dim)
-        self._cross_kv_weights = [_cross_kv_weights(layer.encoder_attn, backend) for layer in modules.layers]
-        self._layers = backend.prepare_layers([_layer(layer, backend) for layer in modules.layers])
+        weights = _DecoderWeights(backend, preparation or WeightPreparation())
+        self._lm_head = weights.lm_head(self._embedding)
+        self._exact_rows = exact_rows(self._embedding)
+        self._cross_kv_weights = [weights.cross_kv(layer, i) for i, layer in enumerate(modules.layers)]
+        self._layers = backend.prepare_layers([weights.layer(layer, i) for i, layer in enumerate(modules.layers)])
 
     @property
     def text_context(self) -> int:
@@ -135,7 +139,7 @@ class Decoder:
         state.reserve(longest, self.text_context)
         ids = torch.tensor([token for row in tokens for token in row])
         places = torch.tensor([place for span in zip(state.lengths, ends, strict=True) for place in range(*span)])
-        x = F.embedding(ids, self._embedding) + F.embedding(places, self._positions)
+        x = rows_of(self._embedding, ids) + F.embedding(places, self._positions)
         windows, token = [window.layers for window in state.windows], 0
         for rows in _split(new, MAX_TOKENS_PER_CALL):
             part, caches = x[token : token + sum(new[rows])], (state.keys[:, rows], state.values[:, rows])
@@ -158,7 +162,7 @@ class Decoder:
     def rescore(self, logits: Tensor, hidden: Tensor, timestamp_begin: int, top: int = 1) -> None:
         """Make logits (rows, n_vocab) of outputs (rows, d_model) exact, in place, wherever a token may be among the
         `top` largest of text or of timestamps. Masked tokens must be -inf already."""
-        self._backend.rescore(logits, hidden, self._lm_head, timestamp_begin, top)
+        self._backend.rescore(logits, hidden, self._lm_head, self._exact_rows, timestamp_begin, top)
 
     @torch.inference_mode()
     def top_k(self, logits: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -177,29 +181,42 @@ def _split(sizes: Sequence[int], most: int) -> Iterator[slice]:
     yield slice(first, len(sizes))
 
 
-def _layer(layer: Any, backend: DecoderBackend) -> DecoderLayer:
-    """One layer's prepared weights, with self-attention's q, k, v fused."""
-    own, cross = layer.self_attn, layer.encoder_attn
-    return DecoderLayer(
-        self_norm=norm_of(layer.self_attn_layer_norm),
-        qkv=backend.prepare(*fuse([own.q_proj, own.k_proj, own.v_proj], backend.decode_layout)),
-        self_out=_prepare(own.out_proj, backend),
-        cross_norm=norm_of(layer.encoder_attn_layer_norm),
-        cross_query=_prepare(cross.q_proj, backend),
-        cross_out=_prepare(cross.out_proj, backend),
-        final_norm=norm_of(layer.final_layer_norm),
-        fc1=_prepare(layer.fc1, backend),
-        fc2=_prepare(layer.fc2, backend),
-        scale=own.scaling,
-    )
+@dataclass(frozen=True)
+class _DecoderWeights:
+    """Prepares a decoder's weights for its backend."""
 
+    backend: DecoderBackend
+    preparation: WeightPreparation
 
-def _cross_kv_weights(cross: Any, backend: DecoderBackend) -> Any:
-    """The prepared, fused k and v projections of cross-attention."""
-    return backend.prepare_cross_kv(*fuse([cross.k_proj, cross.v_proj]))
+    def lm_head(self, embedding: Tensor) -> Any:
+        """The output projection, which is the token embedding."""
+        return self.preparation.lm_head(self.backend, "decoder.embed_tokens", embedding)
 
+    def cross_kv(self, layer: Any, index: int) -> Any:
+        """The fused k and v projections of cross-attention."""
+        cross = layer.encoder_attn
+        name = f"decoder.layers.{index}.encoder_attn.{{k_proj,v_proj}}"
+        return self.preparation.cross_kv(self.backend, name, *fuse([cross.k_proj, cross.v_proj]))
 
-def _prepare(linear: Any, backend: DecoderBackend) -> Any:
-    """Prepare a linear layer; its weight takes the decode layout in place, so that there is no second copy."""
-    linear.weight.data = backend.decode_layout(linear.weight.data)
-    return backend.prepare(linear.weight, getattr(linear, "bias", None))
+    def layer(self, layer: Any, index: int) -> DecoderLayer:
+        """One layer, with self-attention's q, k, v fused."""
+        name, own, cross = f"decoder.layers.{index}", layer.self_attn, layer.encoder_attn
+        projections = fuse([own.q_proj, own.k_proj, own.v_proj])
+        return DecoderLayer(
+            self_norm=norm_of(layer.self_attn_layer_norm),
+            qkv=self._prepared(f"{name}.self_attn.{{q_proj,k_proj,v_proj}}", *projections),
+            self_out=self._linear(f"{name}.self_attn.out_proj", own.out_proj),
+            cross_norm=norm_of(layer.encoder_attn_layer_norm),
+            cross_query=self._linear(f"{name}.encoder_attn.q_proj", cross.q_proj),
+            cross_out=self._linear(f"{name}.encoder_attn.out_proj", cross.out_proj),
+            final_norm=norm_of(layer.final_layer_norm),
+            fc1=self._linear(f"{name}.fc1", layer.fc1),
+            fc2=self._linear(f"{name}.fc2", layer.fc2),
+            scale=own.scaling,
+        )
+
+    def _linear(self, name: str, linear: Any) -> Any:
+        return self._prepared(name, linear.weight, linear.bias)
+
+    def _prepared(self, name: str, weight: Tensor, bias: Tensor | None) -> Any:
+        return self.preparation.decoder_linear(self.backend, name, weight, bias)

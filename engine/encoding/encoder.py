@@ -17,6 +17,7 @@ from tilewhisper.engine.encoding.states import Encoded, SparseTail
 from tilewhisper.engine.routing.modules import RoutedEncoder
 from tilewhisper.kernels.base import split_heads
 from tilewhisper.kernels.device_tensor import to_host
+from tilewhisper.models.checkpoint.stored_tensor import whole
 from tilewhisper.models.constants import FRAMES_PER_POSITION, POSITIONS
 
 KeysValues = tuple[Tensor, Tensor]
@@ -31,7 +32,7 @@ class Encoder:
         self._modules = modules
         self._convolutions = routed.stem
         self._layers, self._heads = routed.layers, routed.heads
-        self._positions: Tensor = modules.embed_positions.weight
+        self._positions = whole(modules.embed_positions.weight)
 
     @torch.inference_mode()
     def __call__(self, mel: Tensor) -> Tensor:

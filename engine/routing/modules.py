@@ -1,7 +1,8 @@
 """Put a router into a Whisper model: swap the encoder's projections, share the weights.
 
 `apply_policy(model, policy)` swaps the encoder's projections for `RoutedLinear` modules that hold the very parameters
-of the layers they replace, so the state dict stays as it was. Every product is a call of a custom operator (see
+of the layers they replace, so the state dict stays as it was. A weight that stays in its file is read when a backend
+prepares it. Every product is a call of a custom operator (see
 operators.py). Sites that start at one backend run as one launch where that backend has such a block: all of a layer;
 else q, k and v; both attention products; fc1 and fc2.
 """
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 
 from tilewhisper.engine.routing import operators
 from tilewhisper.engine.routing.policy import Policy
+from tilewhisper.engine.routing.prepared import WeightPreparation
 from tilewhisper.engine.routing.router import Launch, MoreKV, Router
 from tilewhisper.engine.routing.sites import sites_of
 from tilewhisper.kernels import registry
@@ -29,6 +31,7 @@ from tilewhisper.kernels.base import (
     split_heads,
 )
 from tilewhisper.kernels.device_tensor import to_host
+from tilewhisper.models.checkpoint.stored_tensor import StoredTensor, joined
 
 Attention = Callable[[Tensor, Tensor | None, MoreKV], Tensor]
 """(qkv, bias, more) -> (batch, positions, d_model); see `Backend.qkv_attention`."""
@@ -40,13 +43,15 @@ class RoutedLinear(nn.Module):
     weight: nn.Parameter
     bias: nn.Parameter | None
 
-    def __init__(self, replaced: "nn.Linear | RoutedLinear", router: Router, site: str) -> None:
+    def __init__(
+        self, replaced: "nn.Linear | RoutedLinear", router: Router, site: str, preparation: WeightPreparation
+    ) -> None:
         super().__init__()
         parameters: dict[str, nn.Parameter | None] = dict(replaced.named_parameters())
         self.register_parameter("weight", parameters["weight"])
         self.register_parameter("bias", parameters.get("bias"))
         weight, bias = self.weight, self.bias
-        self.launch = router.launch(site, [weight], lambda backend: backend.prepare(weight, bias))
+        self.launch = router.launch(site, [weight], lambda backend: preparation.linear(backend, site, weight, bias))
 
     def forward(self, x: Tensor) -> Tensor:
         """x (..., k) -> (..., n)"""
@@ -67,20 +72,19 @@ class RoutedLinear(nn.Module):
         return f"in_features={self.weight.shape[1]}, out_features={self.weight.shape[0]}, launch={self.launch.name!r}"
 
 
-def fuse(
-    parts: Sequence[nn.Linear | RoutedLinear], layout: Callable[[Tensor], Tensor] = torch.Tensor.contiguous
-) -> tuple[Tensor, Tensor]:
+def fuse(parts: Sequence[nn.Linear | RoutedLinear]) -> tuple[Tensor, Tensor]:
     """Join layers of one input into one weight (sum of n, k) and bias (sum of n), zeros where a part has none.
 
-    The parts' parameters become slices of the result: same names, same values, and no second copy. `layout` may store
-    the weight otherwise than row by row.
+    Weights that stay in their file stay there. Else the parts' parameters become slices of the result: same names, same
+    values, and no second copy.
     """
-    weight = layout(torch.cat([part.weight.data for part in parts]))
-    bias = torch.cat([part.weight.new_zeros(len(part.weight)) if part.bias is None else part.bias for part in parts])
+    weight = joined([part.weight.data for part in parts])
+    bias = torch.cat([torch.zeros(len(part.weight)) if part.bias is None else part.bias for part in parts])
     row = 0
     for part in parts:
         rows = slice(row, row := row + len(part.weight))
-        part.weight.data = weight[rows]
+        if not isinstance(weight, StoredTensor):
+            part.weight.data = weight[rows]
         if part.bias is not None:
             part.bias.data = bias[rows]
     return weight, bias
@@ -109,16 +113,25 @@ class RoutedEncoder:
     heads: int
 
 
-def apply_policy(model: Any, policy: Policy, create: Callable[[str], Backend] = registry.create) -> RoutedEncoder:
+def apply_policy(
+    model: Any,
+    policy: Policy,
+    create: Callable[[str], Backend] = registry.create,
+    preparation: WeightPreparation | None = None,
+) -> RoutedEncoder:
     """Route the encoder of a transformers Whisper model. A model that is already routed is routed again.
 
+    `preparation` finds weights that an earlier start prepared, for a checkpoint's own modules.
     Raises PolicyError (a rule that matches nothing, a request that cannot be met) and KernelError (unknown backend,
     or one that cannot run here) before anything is changed.
     """
     encoder = model.model.encoder
     router = Router(policy.resolve(sites_of(model.config)), create)
-    stem = tuple(_route_conv(getattr(encoder, name), name, router) for name in ("conv1", "conv2"))
-    layers = tuple(_LayerRouting(layer, f"layers.{i}", router).route() for i, layer in enumerate(encoder.layers))
+    preparation = preparation or WeightPreparation()
+    stem = tuple(_route_conv(getattr(encoder, name), name, router, preparation) for name in ("conv1", "conv2"))
+    layers = tuple(
+        _LayerRouting(layer, f"layers.{i}", router, preparation).route() for i, layer in enumerate(encoder.layers)
+    )
     return RoutedEncoder(router, stem, layers, int(model.config.encoder_attention_heads))
 
 
@@ -126,9 +139,11 @@ def norm_of(module: nn.LayerNorm) -> Norm:
     return Norm(module.weight, module.bias, module.eps)
 
 
-def _route_conv(conv: nn.Conv1d, site: str, router: Router) -> Callable[[Tensor], Tensor]:
+def _route_conv(
+    conv: nn.Conv1d, site: str, router: Router, preparation: WeightPreparation
+) -> Callable[[Tensor], Tensor]:
     (stride,), weight, bias = conv.stride, conv.weight, conv.bias
-    launch = router.launch(site, [weight], lambda backend: backend.prepare_conv(weight, bias))
+    launch = router.launch(site, [weight], lambda backend: preparation.conv(backend, site, weight, bias))
     router.prepare(launch)
     return lambda x: operators.conv_gelu(x, stride, launch)
 
@@ -136,13 +151,13 @@ def _route_conv(conv: nn.Conv1d, site: str, router: Router) -> Callable[[Tensor]
 class _LayerRouting:
     """Routes one encoder layer: swaps its projections and joins launches."""
 
-    def __init__(self, layer: Any, name: str, router: Router) -> None:
-        self._name, self._router = name, router
+    def __init__(self, layer: Any, name: str, router: Router, preparation: WeightPreparation) -> None:
+        self._name, self._router, self._preparation = name, router, preparation
         attention = layer.self_attn
         for leaf in ("q_proj", "k_proj", "v_proj", "out_proj"):
-            _swap(attention, leaf, f"{name}.self_attn.{leaf}", router)
+            self._swap(attention, leaf, f"{name}.self_attn.{leaf}")
         for leaf in ("fc1", "fc2"):
-            _swap(layer, leaf, f"{name}.{leaf}", router)
+            self._swap(layer, leaf, f"{name}.{leaf}")
         self._projections = [attention.q_proj, attention.k_proj, attention.v_proj]
         self._out, self._fc1, self._fc2 = attention.out_proj, layer.fc1, layer.fc2
         self._attention_norm, self._final_norm = norm_of(layer.self_attn_layer_norm), norm_of(layer.final_layer_norm)
@@ -209,12 +224,16 @@ class _LayerRouting:
 
     def _joint_qkv(self) -> Launch:
         weight, bias = fuse(self._projections)
-        norm = self._attention_norm
-        return self._router.join(
+        norm, preparation, name = (
+            self._attention_norm,
+            self._preparation,
             f"{self._name}.self_attn.{{q_proj,k_proj,v_proj}}",
+        )
+        return self._router.join(
+            name,
             [part.launch.name for part in self._projections],
             [weight],
-            lambda backend: (backend.prepare_norm(norm), backend.prepare(weight, bias)),
+            lambda backend: (backend.prepare_norm(norm), preparation.linear(backend, name, weight, bias)),
         )
 
     def _attention(self) -> Attention:
@@ -256,6 +275,5 @@ class _LayerRouting:
             self._fc2.launch.prepared(backend),
         )
 
-
-def _swap(owner: Any, leaf: str, site: str, router: Router) -> None:
-    setattr(owner, leaf, RoutedLinear(getattr(owner, leaf), router, site))
+    def _swap(self, owner: Any, leaf: str, site: str) -> None:
+        setattr(owner, leaf, RoutedLinear(getattr(owner, leaf), self._router, site, self._preparation))

@@ -187,7 +187,7 @@ class ModelPool:
         with self._change:
             self._failed.discard(served)
             if entry := self._entries.get(served):
-                entry.bytes = sum(weight.nbytes for weight in model.checkpoint.model.parameters())
+                entry.bytes = model.runtime.weight_bytes
                 self._unload_surplus(0)
         return model
 

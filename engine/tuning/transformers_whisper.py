@@ -45,9 +45,9 @@ class TransformersWhisper:
     def log_mel(self, samples: npt.NDArray[np.float32]) -> Tensor:
         """Samples (n,) at 16 kHz to (1, n_mels, frames): 3000 frames for up to 30 s, all frames of longer audio."""
         long = len(samples) > self._extractor.n_samples
-        all_of_it: dict[str, Any] = {"truncation": False, "padding": "longest"} if long else {}
+        whole: dict[str, Any] = {"truncation": False, "padding": "longest"} if long else {}
         features: Tensor = self._extractor(
-            samples, sampling_rate=SAMPLE_RATE, return_tensors="pt", **all_of_it
+            samples, sampling_rate=SAMPLE_RATE, return_tensors="pt", **whole
         ).input_features
         return features
 
@@ -91,7 +91,7 @@ class TransformersWhisper:
 
 
 def transformers_model(checkpoint: Checkpoint) -> WhisperForConditionalGeneration:
-    """A transformers model with the checkpoint's values in float32, ready for `generate`."""
+    """A transformers model with the checkpoint's weights in float32, ready for `generate`."""
     token_ids = _token_ids(checkpoint)
     with torch.device("meta"):
         model = WhisperForConditionalGeneration(WhisperConfig(**asdict(checkpoint.model.config), **token_ids))

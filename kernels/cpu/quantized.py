@@ -31,8 +31,11 @@ The kernels (native/) are compiled on first use; see build.py. They run on torch
 or plain C++, whichever the processor has; results are bit-equal for any number of threads.
 """
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Mapping, Sequence
+from functools import cached_property
 from itertools import islice
+from pathlib import Path
 from typing import ClassVar, NamedTuple
 from weakref import finalize
 
@@ -42,7 +45,7 @@ from torch import Tensor
 
 from tilewhisper.kernels.base import Backend, Norm, Settings
 from tilewhisper.kernels.cpu import build
-from tilewhisper.kernels.decoder import DecoderBackend, DecoderLayer, runs
+from tilewhisper.kernels.decoder import DecoderBackend, DecoderLayer, Rows, runs
 
 _native = torch.ops.tilewhisper_native
 
@@ -96,6 +99,24 @@ class _Native(Backend):
 
     attention_bits: ClassVar[int]
 
+    @cached_property
+    def packing(self) -> str:
+        """The backend, the code that packs, and the instruction set, whose order of sums changes the last bits."""
+        code = hashlib.sha256(f"{build.NATIVE.stem} {_native.instruction_set()}".encode() + Path(__file__).read_bytes())
+        return f"{self.name}-{code.hexdigest()[:12]}"
+
+    def to_stored(self, prepared: "PackedWeight | LMHead") -> dict[str, Tensor]:
+        packed = prepared.packed if isinstance(prepared, LMHead) else prepared
+        tensors = {"panels": packed.panels, "scales": packed.scales, "sums": packed.sums}
+        if isinstance(prepared, LMHead):
+            tensors["norms"] = prepared.norms
+        return {name: tensor for name, tensor in tensors.items() if tensor is not None}
+
+    def from_stored(self, tensors: Mapping[str, Tensor], n: int, bias: Tensor | None) -> "PackedWeight | LMHead":
+        scales = tensors["scales"]
+        packed = PackedWeight(tensors["panels"], scales, tensors.get("sums"), _padded(bias, len(scales)), n)
+        return LMHead(packed, tensors["norms"]) if "norms" in tensors else packed
+
     @classmethod
     def why_unavailable(cls, settings: Settings) -> str | None:
         return build.why_unavailable()
@@ -143,13 +164,20 @@ class _NativeDecoder(_Native, DecoderBackend):
         return pack(weight, bias, self.bits)
 
     def prepare_lm_head(self, weight: Tensor) -> "LMHead":
-        return LMHead(pack(weight, None, 8), weight, torch.zeros(len(weight)))
+        return LMHead(pack(weight, None, 8), torch.zeros(len(weight)))
 
     def logits(self, x: Tensor, lm_head: "LMHead") -> Tensor:
         return linear(x, lm_head.packed)
 
-    def rescore(self, logits: Tensor, x: Tensor, lm_head: "LMHead", split: int, count: int = 1) -> None:
-        _native.rescore(logits, x, lm_head.weight, lm_head.packed.scales, lm_head.norms, split, count)
+    def rescore(
+        self, logits: Tensor, x: Tensor, lm_head: "LMHead", weight: Tensor | Rows, split: int, count: int = 1
+    ) -> None:
+        bounds = lm_head.packed.scales, lm_head.norms, split, count
+        if isinstance(weight, Tensor):
+            _native.rescore(logits, x, weight, *bounds)
+            return
+        rows, tokens = _native.candidates(logits, x, *bounds)
+        logits[rows, tokens] = (weight.pick(tokens) * x[rows]).sum(-1)
 
     def top_k(self, logits: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
         found: tuple[Tensor, Tensor, Tensor] = _native.top_k(logits, count)
@@ -219,10 +247,9 @@ def _register_layer(layer: DecoderLayer) -> _Handle:
 
 
 class LMHead(NamedTuple):
-    """The output projection: in 8 bits to find candidates, since a step reads all of it; in float32 to rescore them."""
+    """The output projection in 8 bits, to find the candidates that are rescored: a step reads all of it."""
 
     packed: PackedWeight
-    weight: Tensor  # (n, k) float32, shared with the model
     norms: Tensor  # (n,), of its rows; zeros if activations have 16 bits
 
 
@@ -258,7 +285,7 @@ class Int8Backend(_NativeDecoder):
         return pack_quads(weight, bias)
 
     def prepare_lm_head(self, weight: Tensor) -> "LMHead":
-        return LMHead(pack_quads(weight, None), weight, torch.linalg.vector_norm(weight, dim=1))
+        return LMHead(pack_quads(weight, None), torch.linalg.vector_norm(weight, dim=1))
 
 
 class W8A8Backend(_Native):

@@ -1,14 +1,15 @@
-"""A memory-mapped cache of converted checkpoints, so that later starts skip conversion.
+"""A cache of loaded checkpoints, so that later starts read no more than they need.
 
-A cache file is named `<name>-<location>-<state>.safetensors`, where the last two parts are digests:
+    <name>-<location>-<state>.json     the content that a checkpoint's files have in this state
+    <content>/checkpoint.safetensors   its configuration, tokenizer, biases and norms
+    <content>/packed-….safetensors     matrices as backends take them: see packed_weights.py
 
-- location: the paths of the checkpoint's files; identifies older cache files of the same checkpoint, to delete them
-- state: the files' sizes and times, their known hash, and the source code of the readers; a stale cache file has
-  another name and is not found
+The first three are digests: of the files' paths; of their sizes and times, their known hash, and the source code of the
+readers; of the files' bytes and that code. So a changed file is never served stale, and a checkpoint that was moved or
+downloaded again finds its packed weights. Matrices in the file's own precision stay in the checkpoint's own files, from
+which they are read when something needs them (stored_tensor.py).
 
-A cache file has the tensors as float32, so that they are read from disk only when used and processes share the memory,
-and the tokenizer as JSON. It is renamed into place when complete; a damaged file is detected and replaced. If the cache
-cannot be written, later starts are slower, which is logged at level INFO.
+A damaged file is detected and replaced. If the cache cannot be written, later starts are slower.
 """
 
 from __future__ import annotations
@@ -17,44 +18,29 @@ import functools
 import hashlib
 import json
 import logging
-import os
 import re
-import tempfile
-import time
-from collections.abc import Iterator
-from contextlib import suppress
-from dataclasses import asdict
+import zlib
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor
 
-from tilewhisper.models.checkpoint import loader, modules
+from tilewhisper.models.checkpoint import formats, loader, modules
+from tilewhisper.models.checkpoint.cache_folder import CACHE
 from tilewhisper.models.checkpoint.config import ModelConfig
 from tilewhisper.models.checkpoint.generation_config import GenerationConfig
 from tilewhisper.models.checkpoint.loader import Checkpoint
 from tilewhisper.models.checkpoint.locate import DEFAULT_HUB_USE, VOCABULARY_FILES, HubUse, Source, locate
-from tilewhisper.models.checkpoint.stored_tensor import whole
+from tilewhisper.models.checkpoint.packed_weights import PackedWeights
+from tilewhisper.models.checkpoint.stored_tensor import Deferred, Storage, StoredTensor
 from tilewhisper.models.errors import CheckpointError
 from tilewhisper.models.tokenizer.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     import tokenizers
-
-
-def _folder() -> Path:
-    try:
-        return Path("~/.cache/tilewhisper/models").expanduser()
-    except RuntimeError:  # a user without a home: a path that cannot be created, so nothing is cached
-        return Path(os.devnull, "models")
-
-
-CACHE = _folder()
-BUDGET = 4 << 30
-"""Maximal total bytes of the cache; the oldest files are deleted first. base takes 290 MB; large-v3 exceeds it."""
-
-ABANDONED = 3600.0
-"""Seconds after which an unfinished file counts as left by a killed process."""
 
 _FOLDERS = ("hf", "ctranslate2")  # kinds whose reader may open any file of the folder
 _READERS = (Path(__file__).parent, Path(__file__).parents[1] / "tokenizer")
@@ -65,23 +51,27 @@ def load(name_or_path: str | Path | Source, hub_use: HubUse = DEFAULT_HUB_USE) -
     """Load a checkpoint, from the cache if it is there; results and errors are those of `loader.load`, bit for bit."""
     source = locate(name_or_path, hub_use)
     try:
-        path = path_of(source)
+        state = state_file(source)
     except OSError:  # files that vanished or a folder that cannot be listed: the reader's error explains it
         return loader.read(source)
-    if cached := _read(path, source):
+    if (content := _known_content(state)) and (cached := _read(content, source)):
         return cached
     loaded = loader.read(source)
-    if path_of(source) == path:  # otherwise, the files changed while they were read
-        _write(loaded, path)
-    return loaded
+    content = _content(source)
+    if state_file(source) != state:  # the files changed while they were read
+        return loaded
+    if _write(loaded, content):
+        _forget_other_states(state)
+        CACHE.write_text(state, json.dumps({"content": content, "name": source.name}))
+    return replace(loaded, packed=PackedWeights(content))
 
 
-def path_of(source: Source) -> Path:
-    """The cache file of a checkpoint in the current state of its files; it need not exist."""
+def state_file(source: Source) -> str:
+    """The name of the file that says which content a checkpoint's files have in their current state."""
     location = _digest([source.kind, *(str(file.absolute()) for file in source.files)])
     state = _digest([source.sha256, _code(), *_states(source)])
     name = re.sub(r"[^\w.-]+", "-", source.name, flags=re.ASCII)[-60:]  # 60 other letters may be 240 bytes
-    return CACHE / f"{name}-{location}-{state}.safetensors"
+    return f"{name}-{location}-{state}.json"
 
 
 def _digest(parts: list[Any]) -> str:
@@ -97,48 +87,103 @@ def _code() -> str:
 
 def _states(source: Source) -> Iterator[tuple[str, int, int, int]]:
     """The state of each input file (path, size, mtime, ctime), for cache invalidation."""
-    if source.kind in _FOLDERS:
-        beside = [file for file in source.folder.iterdir() if file.is_file()]
-    else:
-        beside = [file for name in VOCABULARY_FILES if (file := source.folder / name).is_file()]
-    for file in sorted({*source.files, *beside}):
+    for file in sorted({*source.files, *_beside(source)}):
         state = file.stat()
         yield str(file), state.st_size, state.st_mtime_ns, state.st_ctime_ns
 
 
-def _read(path: Path, source: Source) -> Checkpoint | None:
+def _beside(source: Source) -> list[Path]:
+    """The files besides the weights that a reader may open."""
+    if source.kind in _FOLDERS:
+        return [file for file in source.folder.iterdir() if file.is_file()]
+    return [file for name in VOCABULARY_FILES if (file := source.folder / name).is_file()]
+
+
+def _content(source: Source) -> str:
+    """A digest of what a reader reads. `loader.read` has compared a known hash of the weights with the files."""
+    weights = [source.sha256] if source.sha256 else [_hash(file) for file in source.files]
+    others = sorted(set(_beside(source)) - set(source.files))
+    names = source.folder.name, source.files[0].stem  # which some readers recognise
+    return _digest([source.kind, names, _code(), weights, [(file.name, _hash(file)) for file in others]])
+
+
+def _hash(file: Path) -> str:
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
+
+
+def _known_content(state: str) -> str | None:
+    try:
+        content = json.loads((CACHE.path / state).read_text("utf-8"))["content"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return content if isinstance(content, str) and re.fullmatch(r"[0-9a-f]{16}", content) else None
+
+
+def _forget_other_states(state: str) -> None:
+    """Delete what is known of the same files in other states."""
+    location = state.rpartition("-")[0]
+    for file in CACHE.path.glob(f"{location}-*.json"):
+        if file.name != state:
+            file.unlink(missing_ok=True)
+
+
+def _read(content: str, source: Source) -> Checkpoint | None:
     from safetensors import SafetensorError, safe_open
 
+    path = CACHE.path / content / "checkpoint.safetensors"
     try:
         with safe_open(path, framework="pt") as file:
             about = json.loads(file.metadata()["about"])
-            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+            stored = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
         config = ModelConfig(**about["config"])
-        vocabulary = json.loads(_text(state.pop("vocabulary")))
-        tokenizer = Tokenizer(vocabulary, functools.partial(_parsed, state.pop("tokenizer")), config.vocab_size)
-        generation_config = _generation_config(about["generation_config"])
+        vocabulary = json.loads(_text(stored.pop("vocabulary")))
+        tokenizer = Tokenizer(vocabulary, functools.partial(_parsed, stored.pop("tokenizer")), config.vocab_size)
+        state = stored | {name: _in_file(source, name, tuple(shape)) for name, shape in about["matrices"].items()}
+        CACHE.used(path)
         return Checkpoint(
-            source.name, source, modules.build(config, state, source.name), tokenizer, generation_config, mapped=True
+            source.name,
+            source,
+            modules.build(config, state, source.name),
+            tokenizer,
+            _generation_config(about["generation_config"]),
+            packed=PackedWeights(content),
         )
     except OSError:  # not cached yet
         return None
-    except (SafetensorError, CheckpointError, KeyError, TypeError, ValueError) as error:
+    except (SafetensorError, CheckpointError, KeyError, TypeError, ValueError, zlib.error) as error:
         _log.warning("the cache file %s is damaged and will be replaced (%s)", path, " ".join(str(error).split()))
         return None
 
 
-def _parsed(text: torch.Tensor) -> tokenizers.Tokenizer:
+def _in_file(source: Source, name: str, shape: tuple[int, ...]) -> StoredTensor:
+    """A matrix of a checkpoint whose files are opened when the first of them is used."""
+
+    def opened() -> Storage:
+        weight = _tensors(source)[name]
+        assert isinstance(weight, StoredTensor)
+        return weight.storage
+
+    return StoredTensor(Deferred(shape, opened))
+
+
+@functools.lru_cache(maxsize=1)
+def _tensors(source: Source) -> Mapping[str, Tensor]:
+    return formats.tensors(source)
+
+
+def _parsed(packed: Tensor) -> tokenizers.Tokenizer:
     import tokenizers
 
-    return tokenizers.Tokenizer.from_str(_text(text))
+    return tokenizers.Tokenizer.from_str(_text(packed))
 
 
-def _text(codes: torch.Tensor) -> str:
-    return codes.numpy().tobytes().decode()
+def _text(packed: Tensor) -> str:
+    return zlib.decompress(packed.numpy().tobytes()).decode()
 
 
-def _codes(text: str) -> torch.Tensor:
-    return torch.frombuffer(bytearray(text.encode()), dtype=torch.uint8)
+def _packed_text(text: str) -> Tensor:
+    return torch.frombuffer(bytearray(zlib.compress(text.encode(), 6)), dtype=torch.uint8)
 
 
 def _generation_config(stored: dict[str, Any]) -> GenerationConfig:
@@ -150,50 +195,17 @@ def _generation_config(stored: dict[str, Any]) -> GenerationConfig:
     )
 
 
-def _write(loaded: Checkpoint, path: Path) -> None:
-    from safetensors import SafetensorError
-    from safetensors.torch import save_file
-
-    about = json.dumps({"config": asdict(loaded.model.config), "generation_config": asdict(loaded.generation_config)})
-    tensors = {name: whole(tensor).contiguous() for name, tensor in loaded.model.state_dict().items()}
+def _write(loaded: Checkpoint, content: str) -> bool:
+    state = loaded.model.state_dict()
+    matrices = {name: list(weight.shape) for name, weight in state.items() if isinstance(weight, StoredTensor)}
+    about = {
+        "name": loaded.name,
+        "config": asdict(loaded.model.config),
+        "generation_config": asdict(loaded.generation_config),
+        "matrices": matrices,
+    }
+    tensors = {name: tensor.contiguous() for name, tensor in state.items() if name not in matrices}
     by_id = sorted(loaded.tokenizer.vocabulary.items(), key=lambda item: item[1])
-    tensors["vocabulary"] = _codes(json.dumps(dict(by_id)))
-    tensors["tokenizer"] = _codes(loaded.tokenizer.to_json())
-    if sum(tensor.nbytes for tensor in tensors.values()) > BUDGET:
-        return
-    part = None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, part = tempfile.mkstemp(prefix=f"{path.stem}-", suffix=".part", dir=path.parent)
-        os.close(handle)
-        save_file(tensors, part, metadata={"about": about})
-        _flush(part)
-        Path(part).replace(path)
-        with suppress(FileNotFoundError):  # another process deletes files as well
-            _delete_old(path)
-    except (OSError, SafetensorError) as error:
-        _log.info("the cache file %s could not be written, so later starts will be slower: %s", path, error)
-    finally:
-        if part:
-            Path(part).unlink(missing_ok=True)
-
-
-def _flush(part: str) -> None:
-    """Flush to disk before the rename, so that after a power failure no cache file is full of zeros."""
-    with Path(part).open("rb") as file:
-        os.fsync(file.fileno())
-
-
-def _delete_old(path: Path) -> None:
-    """Delete older cache files of this checkpoint, the oldest others beyond `BUDGET`, and abandoned partial files."""
-    for part in path.parent.glob("*.part"):
-        if time.time() - part.stat().st_mtime > ABANDONED:
-            part.unlink(missing_ok=True)
-    name_and_location = path.stem.rpartition("-")[0]
-    others = [file for file in path.parent.glob("*.safetensors") if file != path]
-    oldest_first = sorted(others, key=lambda file: file.stat().st_mtime)
-    free = BUDGET - path.stat().st_size - sum(file.stat().st_size for file in others)
-    for file in oldest_first:
-        if free < 0 or file.stem.rpartition("-")[0] == name_and_location:
-            free += file.stat().st_size
-            file.unlink(missing_ok=True)
+    tensors["vocabulary"] = _packed_text(json.dumps(dict(by_id)))
+    tensors["tokenizer"] = _packed_text(loaded.tokenizer.to_json())
+    return CACHE.write(f"{content}/checkpoint.safetensors", tensors, {"about": json.dumps(about)})

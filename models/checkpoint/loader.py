@@ -1,7 +1,7 @@
 """Load a checkpoint of any supported format: modules with weights, tokenizer, generation config.
 
-The modules are float32, in evaluation mode, without gradients. `locate.py` finds the files, `formats/` reads them, and
-`cache.py` caches the result for later starts.
+The modules are in evaluation mode, without gradients; their matrices stay in the file (see stored_tensor.py).
+`locate.py` finds the files, `formats/` reads them, and `cache.py` caches the result for later starts.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from tilewhisper.models.checkpoint.formats.binary import contents
 from tilewhisper.models.checkpoint.generation_config import GenerationConfig
 from tilewhisper.models.checkpoint.locate import Source, locate
 from tilewhisper.models.checkpoint.modules import Whisper
+from tilewhisper.models.checkpoint.packed_weights import PackedWeights
 from tilewhisper.models.errors import CheckpointError
 from tilewhisper.models.tokenizer.tokenizer import Tokenizer
 
@@ -30,8 +31,8 @@ class Checkpoint:
     model: Whisper
     tokenizer: Tokenizer
     generation_config: GenerationConfig
-    mapped: bool = False
-    """Whether the weights are memory-mapped from the cache."""
+    packed: PackedWeights | None = None
+    """Where backends find weights that an earlier start packed, and store those that they pack; None: nowhere."""
 
 
 def load(name_or_path: str | Path | Source) -> Checkpoint:

@@ -11,7 +11,9 @@ import ctypes
 import mmap
 import sys
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -101,8 +103,74 @@ class Plain(Rows):
         return stored.view(self.dtype).float()
 
 
+@dataclass(frozen=True, eq=False)
+class Joined(Storage):
+    """Several tensors as one, the rows of the first before those of the second."""
+
+    parts: Sequence[Storage]
+
+    @property
+    def shape(self) -> tuple[int, ...]:  # type: ignore[override]
+        return (sum(part.shape[0] for part in self.parts), *self.parts[0].shape[1:])
+
+    @property
+    def nbytes(self) -> int:
+        return sum(part.nbytes for part in self.parts)
+
+    def rows(self, first: int, last: int) -> Tensor:
+        return torch.cat([part.rows(*span) for part, span in self._spans(first, last)])
+
+    def pick(self, indices: Tensor) -> Tensor:
+        result = torch.empty(*indices.shape, *self.shape[1:])
+        row = 0
+        for part in self.parts:
+            inside = (indices >= row) & (indices < row + part.shape[0])
+            result[inside] = part.pick(indices[inside] - row)
+            row += part.shape[0]
+        return result
+
+    def part(self, first: int, last: int) -> Storage:
+        return Joined([part.part(*span) for part, span in self._spans(first, last)])
+
+    def _spans(self, first: int, last: int) -> list[tuple[Storage, tuple[int, int]]]:
+        """The parts in which rows [first, last) are, and the rows in each."""
+        spans, row = [], 0
+        for part in self.parts:
+            span = max(first - row, 0), min(last - row, part.shape[0])
+            if span[0] < span[1]:
+                spans.append((part, span))
+            row += part.shape[0]
+        return spans
+
+
+@dataclass(frozen=True, eq=False)
+class Deferred(Storage):
+    """A tensor whose file is opened on first use."""
+
+    shape: tuple[int, ...]
+    open: Callable[[], Storage]
+
+    @cached_property
+    def opened(self) -> Storage:
+        """The tensor in its file. Raises CheckpointError, as do all methods on first use."""
+        return self.open()
+
+    @property
+    def nbytes(self) -> int:
+        return self.opened.nbytes
+
+    def rows(self, first: int, last: int) -> Tensor:
+        return self.opened.rows(first, last)
+
+    def pick(self, indices: Tensor) -> Tensor:
+        return self.opened.pick(indices)
+
+    def part(self, first: int, last: int) -> Storage:
+        return self.opened.part(first, last)
+
+
 class StoredTensor(Tensor):
-    """A weight that stays in its file. Cannot be written to."""
+    """A weight that stays in its file, and cannot be written to."""
 
     storage: Storage
 
@@ -126,6 +194,9 @@ class StoredTensor(Tensor):
     ) -> Any:
         if func is torch.ops.aten.detach.default:
             return StoredTensor(args[0].storage)
+        for argument, value in zip(func._schema.arguments, args, strict=False):
+            if isinstance(value, StoredTensor) and argument.alias_info and argument.alias_info.is_write:
+                raise RuntimeError(f"{func} would write to a weight in its file; take a copy by `whole` first")
         args, kwargs = tree_map_only(StoredTensor, lambda weight: weight.storage.load(), (args, kwargs or {}))
         return func(*args, **kwargs)
 
@@ -140,9 +211,26 @@ def whole(weight: Tensor) -> Tensor:
     return weight.storage.load() if isinstance(weight, StoredTensor) else weight
 
 
+def joined(weights: Sequence[Tensor]) -> Tensor:
+    """Weights (n, k) as one (sum of n, k), which stays in the files if all of them do."""
+    stored = [weight.storage for weight in weights if isinstance(weight, StoredTensor)]
+    if len(stored) == len(weights):
+        return StoredTensor(Joined(stored))
+    return torch.cat([whole(weight) for weight in weights])
+
+
 def rows_of(weight: Tensor, indices: Tensor) -> Tensor:
     """The rows of a weight (n, ...) at indices (...), as float32 (..., ...)."""
     return weight.storage.pick(indices) if isinstance(weight, StoredTensor) else weight[indices]
+
+
+def exact_rows(weight: Tensor) -> Tensor | Storage:
+    """A weight (n, k) for reading single rows: a table of float32, float16 or bfloat16, perhaps not aligned to its
+    numbers, or else a storage to `pick` them from."""
+    if not isinstance(weight, StoredTensor):
+        return weight
+    storage = weight.storage.opened if isinstance(weight.storage, Deferred) else weight.storage
+    return storage.table.view(storage.dtype) if isinstance(storage, Plain) else storage
 
 
 def stored_bytes(weight: Tensor) -> int:

@@ -70,7 +70,7 @@ def check(segments: Sequence[Segment], duration: float, *, words: bool) -> None:
         assert all(word.end - word.start <= LONGEST_WORD + 0.01 for word in segment.words)
 
 
-@settings(derandomize=True, max_examples=10)
+@settings(derandomize=True, max_examples=5)
 @given(parts=st.lists(st.integers(0, 5), min_size=1, max_size=5), options=OPTIONS)
 def test_segments_and_words_are_in_order_and_in_the_file(engine, sounds, parts, options):
     pytest.importorskip("silero_vad")
@@ -79,7 +79,7 @@ def test_segments_and_words_are_in_order_and_in_the_file(engine, sounds, parts, 
     check(list(segments), info.duration, words=options["word_timestamps"])
 
 
-@settings(derandomize=True, max_examples=5)
+@settings(derandomize=True, max_examples=2)
 @given(parts=st.permutations(range(6)), options=OPTIONS, clips=CLIPS, backwards=st.booleans())
 def test_segments_and_words_are_in_their_clips(engine, sounds, parts, options, clips, backwards):
     pytest.importorskip("silero_vad")

@@ -22,10 +22,9 @@ def clips(shared: Path) -> list[Path]:
     return sorted((shared / "librispeech").glob("*.flac"))
 
 
-@pytest.mark.parametrize(("name", "step", "may_differ"), [("tiny.en", 5, 1), ("base", 12, 1)])
+@pytest.mark.parametrize(("name", "step", "may_differ"), [("tiny.en", 10, 1), ("base", 20, 1)])
 def test_greedy_tokens_equal_transformers(name, step, may_differ, engine, oracle, shared):
-    """tiny.en on every second of 60 clips, base on every sixth: all take 100 and 150 s. scripts/accuracy.py runs both
-    on all."""
+    """On every tenth and every twentieth of 60 clips: all take 100 and 150 s. scripts/accuracy.py runs both on all."""
     options = TranscriptionOptions(language="en", beam_size=1, temperature=0)
     different = []
     for clip in (files := clips(shared)[::step]):
@@ -43,7 +42,7 @@ def test_greedy_tokens_equal_transformers(name, step, may_differ, engine, oracle
 @pytest.mark.parametrize("name", ["tiny.en", "base"])
 def test_tokens_without_timestamps_equal_transformers(name, engine, oracle, shared):
     options = TranscriptionOptions(language="en", beam_size=1, temperature=0, without_timestamps=True)
-    for clip in clips(shared)[:3]:
+    for clip in clips(shared)[:2]:
         samples = reader.decode_audio(clip)
         states = engine(name).encode(engine(name).log_mel(samples)[None])
         (window,) = engine(name).runtime.decode([engine(name).runtime.project_cross_kv(Encoded(states))], options)

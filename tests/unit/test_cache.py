@@ -9,6 +9,7 @@ import sys
 import textwrap
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import safetensors.torch
@@ -16,6 +17,8 @@ import torch
 from conftest import SAMPLE, SAMPLE_WORDS, require_weights
 
 from tilewhisper.models.checkpoint import cache, loader
+from tilewhisper.models.checkpoint import cache_folder as cache_folder_module
+from tilewhisper.models.checkpoint.cache_folder import CACHE
 from tilewhisper.models.checkpoint.config import ModelConfig
 from tilewhisper.models.checkpoint.loader import Checkpoint
 from tilewhisper.models.checkpoint.locate import locate
@@ -23,14 +26,14 @@ from tilewhisper.models.checkpoint.modules import Whisper
 from tilewhisper.models.tokenizer import vocabulary
 
 SIZES = ModelConfig(
-    vocab_size=1766, num_mel_bins=80, d_model=16, encoder_layers=1, decoder_layers=2, encoder_attention_heads=2,
+    vocab_size=1766, num_mel_bins=80, d_model=32, encoder_layers=1, decoder_layers=2, encoder_attention_heads=2,
     decoder_attention_heads=2, encoder_ffn_dim=32, decoder_ffn_dim=32, max_source_positions=20, max_target_positions=12,
 )  # fmt: skip
 
 
 @pytest.fixture
 def cache_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(cache, "CACHE", tmp_path / "cache")
+    monkeypatch.setattr(CACHE, "path", tmp_path / "cache")
     return tmp_path / "cache"
 
 
@@ -64,6 +67,16 @@ def readers(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return read
 
 
+def cached_folders(cache_folder: Path) -> list[Path]:
+    return [path for path in cache_folder.iterdir() if path.is_dir()] if cache_folder.exists() else []
+
+
+def cached_file(folder: Path) -> Path:
+    """The cached configuration and vectors of a checkpoint."""
+    content = json.loads((CACHE.path / cache.state_file(locate(folder))).read_text())["content"]
+    return CACHE.path / content / "checkpoint.safetensors"
+
+
 def assert_same(one: Checkpoint, other: Checkpoint) -> None:
     expected, found = one.model.state_dict(), other.model.state_dict()
     assert list(expected) == list(found)
@@ -95,12 +108,20 @@ def test_real_weights_and_their_tokenizer_are_cached(cache_folder, readers):
     assert readers == ["tiny.en"]
 
 
-def test_writes_into_mapped_weights_do_not_change_the_cache(cache_folder, folder):
-    """The engine packs weights in place."""
-    original = loader.load(folder)
+def test_weights_in_their_file_cannot_be_written_to(cache_folder, folder):
     cache.load(folder)
-    cache.load(folder).model.model.encoder.layers[0].fc1.weight.data.zero_()
-    assert_same(original, cache.load(folder))
+    fc1 = cache.load(folder).model.model.encoder.layers[0].fc1
+    with pytest.raises(RuntimeError, match="would write to a weight in its file"):
+        fc1.weight.data.zero_()
+
+
+def test_a_copy_of_the_files_elsewhere_shares_what_is_cached(cache_folder, folder, tmp_path):
+    """A checkpoint that was moved or downloaded again is the same content."""
+    cache.load(folder)
+    copy = shutil.copytree(folder, tmp_path / "copy" / folder.name)
+    assert_same(loader.load(copy), cache.load(copy))
+    assert len(cached_folders(cache_folder)) == 1
+    assert len(list(cache_folder.glob("*.json"))) == 2
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "config.json", "tokenizer.json"])
@@ -116,19 +137,19 @@ def test_a_changed_file_is_never_served_stale(name, cache_folder, folder, reader
     assert (folder / name).stat().st_size == before.st_size
     assert_same(loader.load(folder), cache.load(folder))
     assert len(readers) == 3
-    assert len(list(cache_folder.iterdir())) == 1  # the stale file is deleted
+    assert len(list(cache_folder.glob("*.json"))) == 1  # what led to the stale content is deleted
 
 
 def test_other_code_or_another_known_hash_gives_another_cache_file(cache_folder, folder, monkeypatch):
     source = locate(folder)
-    paths = {cache.path_of(source), cache.path_of(replace(source, sha256="0" * 64))}
+    names = {cache.state_file(source), cache.state_file(replace(source, sha256="0" * 64))}
     monkeypatch.setattr(cache, "_code", lambda: "another version")
-    assert len({*paths, cache.path_of(source)}) == 3
+    assert len({*names, cache.state_file(source)}) == 3
 
 
 def test_the_name_of_any_checkpoint_fits_the_file_system(cache_folder, folder):
-    path = cache.path_of(replace(locate(folder), name="𝄞" * 100))
-    assert len(os.fsencode(path.name)) < 255 - len("-12345678.part")
+    name = cache.state_file(replace(locate(folder), name="𝄞" * 100))
+    assert len(os.fsencode(name)) < 255 - len("-12345678.part")
 
 
 @pytest.mark.parametrize("package", ["checkpoint/formats/hf.py", "tokenizer/vocabulary.py"])
@@ -145,7 +166,7 @@ def test_changed_code_of_readers_or_tokenizers_invalidates_the_cache(package, tm
 @pytest.mark.parametrize("damage", ["truncated", "empty", "noise", "another tensor"])
 def test_a_damaged_cache_file_is_replaced_with_a_warning(damage, cache_folder, folder, readers, caplog):
     first = cache.load(folder)
-    (file,) = cache_folder.iterdir()
+    (file,) = cache_folder.glob("*/checkpoint.safetensors")
     content = file.read_bytes()
     if damage == "another tensor":
         safetensors.torch.save_file({"x": torch.zeros(3)}, file, metadata={"about": "{}"})
@@ -171,14 +192,14 @@ def test_a_cache_folder_that_cannot_be_written_is_silent(cache_folder, folder, r
 
 
 def test_a_full_disk_leaves_no_partial_file(cache_folder, folder, monkeypatch, caplog):
-    def half(_tensors, path, **_options):
-        Path(path).write_bytes(b"half")
+    def half(file, _tensors, _metadata):
+        file.write(b"half")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(safetensors.torch, "save_file", half)
+    monkeypatch.setattr(cache_folder_module, "_write_safetensors", half)
     with caplog.at_level(logging.INFO):
         assert_same(loader.load(folder), cache.load(folder))
-    assert list(cache_folder.iterdir()) == []
+    assert [file for file in cache_folder.rglob("*") if file.is_file()] == []
     assert "could not be written" in caplog.text
 
 
@@ -197,16 +218,34 @@ def test_weights_that_change_while_they_are_read_are_not_cached(cache_folder, fo
 
 def test_the_oldest_files_are_deleted_beyond_the_budget(cache_folder, tmp_path, monkeypatch):
     names = [write(tmp_path / name, seed) for seed, name in enumerate(("one", "two", "three"))]
+    monkeypatch.setattr(cache_folder_module, "MODELS_OF_THE_LATEST_SIZE", 2.5)
+    monkeypatch.setattr(cache_folder_module, "LEAST_BUDGET", 0)
     for age, name in zip((300, 200, 100), names, strict=True):
         cache.load(name)
-        path = cache.path_of(locate(name))
+        path = cached_file(name)
         os.utime(path, (path.stat().st_mtime - age,) * 2)
-        monkeypatch.setattr(cache, "BUDGET", int(2.5 * path.stat().st_size))
-    remaining = {path.name for path in cache_folder.iterdir()}
-    assert remaining == {cache.path_of(locate(name)).name for name in names[1:]}
-    monkeypatch.setattr(cache, "BUDGET", 1000)
-    cache.load(write(tmp_path / "four", seed=4))
-    assert {path.name for path in cache_folder.iterdir()} == remaining
+    assert [cached_file(name).exists() for name in names] == [False, True, True]
+    assert not cached_file(names[0]).parent.exists()
+
+
+def test_a_use_makes_a_file_the_latest(cache_folder, tmp_path, monkeypatch):
+    names = [write(tmp_path / name, seed) for seed, name in enumerate(("one", "two", "three"))]
+    monkeypatch.setattr(cache_folder_module, "MODELS_OF_THE_LATEST_SIZE", 2.5)
+    monkeypatch.setattr(cache_folder_module, "LEAST_BUDGET", 0)
+    for age, name in zip((300, 200), names[:2], strict=True):
+        cache.load(name)
+        os.utime(cached_file(name), (cached_file(name).stat().st_mtime - age,) * 2)
+    cache.load(names[0])
+    cache.load(names[2])
+    assert [cached_file(name).exists() for name in names] == [True, False, True]
+
+
+def test_a_model_larger_than_half_of_the_free_disk_is_not_cached(cache_folder, folder, monkeypatch, caplog):
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=1000))
+    with caplog.at_level(logging.INFO):
+        assert_same(cache.load(folder), cache.load(folder))
+    assert cached_folders(cache_folder) == []
+    assert "more than half of the disk's free space" in caplog.text
 
 
 def test_only_abandoned_partial_files_are_deleted(cache_folder, folder):
@@ -226,11 +265,13 @@ def test_processes_that_write_the_cache_at_once_agree(cache_folder, folder):
         import sys
         from pathlib import Path
         from tilewhisper.models.checkpoint import cache
-        cache.CACHE = Path(sys.argv[1])
+        from tilewhisper.models.checkpoint.cache_folder import CACHE
+        from tilewhisper.models.checkpoint.stored_tensor import whole
+        CACHE.path = Path(sys.argv[1])
         print("ready", flush=True)
         sys.stdin.readline()
         weight = cache.load(Path(sys.argv[2])).model.model.decoder.embed_tokens.weight
-        print(hash(weight.numpy().tobytes()))
+        print(hash(whole(weight).numpy().tobytes()))
     """)
     command = [sys.executable, "-c", script, str(cache_folder), str(folder)]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
@@ -245,7 +286,8 @@ def test_processes_that_write_the_cache_at_once_agree(cache_folder, folder):
     assert [process.returncode for process in processes] == [0, 0]
     assert len({out for out, _ in results}) == 1
     assert not any(err for _, err in results)
-    assert [path.name for path in cache_folder.iterdir()] == [cache.path_of(locate(folder)).name]
+    assert [path.name for path in cache_folder.glob("*.json")] == [cache.state_file(locate(folder))]
+    assert [path.name for path in cache_folder.rglob("*.safetensors")] == ["checkpoint.safetensors"]
 
 
 @pytest.mark.slow

@@ -16,6 +16,31 @@ inline float dot(const float* a, const float* b, int64_t n) {
     return rest;
 }
 
+// The same products and order of sums as `dot` of b in float32.
+template <class Stored>
+inline float dot_stored(const float* a, const Stored* b, int64_t n) {
+    Floats total{};
+    int64_t i = 0;
+    for (; i + LANES <= n; i += LANES) total += load<Floats>(a + i) * stored_floats(b + i);
+    float rest = sum(total);
+    if (i < n) {
+        Stored last[LANES] = {};
+        std::memcpy(last, b + i, (n - i) * sizeof(Stored));
+        const Floats values = stored_floats(last);
+        for (int64_t j = 0; i + j < n; ++j) rest += a[i + j] * values[j];
+    }
+    return rest;
+}
+
+inline float dot_stored(const float* a, const void* b, Number numbers, int64_t n) {
+    switch (numbers) {
+        case Number::FLOAT32: return dot_stored(a, static_cast<const float*>(b), n);
+        case Number::FLOAT16: return dot_stored(a, static_cast<const Half*>(b), n);
+        case Number::BFLOAT16: return dot_stored(a, static_cast<const BFloat*>(b), n);
+    }
+    return 0;
+}
+
 // The sum of n rows of `values`, `head_dim` apart, weighted by `weights`: VECTORS of their columns.
 template <int VECTORS>
 inline void weighted_sum(const float* weights, const float* values, int64_t n, int64_t head_dim, float factor, float* out) {

@@ -61,6 +61,9 @@ struct KeysValues {
     int64_t head_dim;
 };
 
+// The numbers that a weight's rows may have in its file.
+enum class Number { FLOAT32, FLOAT16, BFLOAT16 };
+
 struct Kernels {
     const char* name;
     int64_t block;  // rows at a time that use every register
@@ -89,7 +92,8 @@ struct Kernels {
     void (*layer_norm)(const float* x, int64_t n, const float* weight, const float* bias, float eps, float* to);
 
     float (*dot)(const float* a, const float* b, int64_t n);
-    float (*max)(const float* x, int64_t n);                 // NaN is passed over
+    float (*dot_stored)(const float* a, const void* b, Number numbers, int64_t n);  // b of any alignment, and finite
+    float (*max)(const float* x, int64_t n);                                        // NaN is passed over
     float (*sum_exp)(const float* x, int64_t n, float max);  // of e^(x - max), where max is at least each x
 
     // In 16 bits, or with a `sum` in 8 bits.

@@ -142,57 +142,118 @@ class ErrorBound {
     float norm_, step_;
 };
 
-// Computes logits (rows, n) again, in place, where they may be among the `count` largest of their part of a row: before
-// `split` or from there on. They are x (rows, k) times the weight (n, k) in 8 bits with `scales` (n or more,); `norms` (n,)
-// are the norms of the weight's rows where x had 8 bits as well, and zeros where it had 16.
-void rescore(Tensor logits, Tensor x, Tensor weight, Tensor scales, Tensor norms, int64_t split, int64_t count) {
-    check_floats(logits, 2, "logits");
-    check_floats(x, 2, "x");
-    check_floats(weight, 2, "weight");
-    const int64_t rows = logits.size(0), n = logits.size(1), k = x.size(1);
-    STD_TORCH_CHECK(x.size(0) == rows && weight.size(0) == n && weight.size(1) == k, "x must be (", rows,
-                    ", k) and weight (", n, ", k), got (", x.size(0), ", ", k, ") and (", weight.size(0), ", ",
-                    weight.size(1), ")");
-    STD_TORCH_CHECK(k > 0, "x must have at least one column");
-    STD_TORCH_CHECK(rows <= 1 || logits.stride(0) >= n, "the rows of logits must not overlap");
-    const float* scale_of = contiguous_floats(scales, std::max(n, scales.numel()), "scales");
-    const float* norm_of = contiguous_floats(norms, n, "norms");
-    check_range(split, 0, n, "split");
-    STD_TORCH_CHECK(count >= 1, "count must be >= 1, got ", count);
-    if (rows == 0) return;
-    const auto rescore_part = [&](int64_t first, int64_t last) {
+// Logits (rows, n) that are x (rows, k) times a weight (n, k) in 8 bits with `scales` (n or more,); `norms` (n,) are the
+// norms of the weight's rows where x had 8 bits as well, and zeros where it had 16.
+class Uncertain {
+   public:
+    Uncertain(const Tensor& logits, const Tensor& x, const Tensor& scales, const Tensor& norms)
+        : rows_(logits.size(0)), k_(x.size(1)) {
+        check_floats(logits, 2, "logits");
+        check_floats(x, 2, "x");
+        const int64_t n = logits.size(1);
+        STD_TORCH_CHECK(x.size(0) == rows_ && k_ > 0, "x must be (", rows_, ", k) with k > 0, got (", x.size(0), ", ", k_,
+                        ")");
+        STD_TORCH_CHECK(rows_ <= 1 || logits.stride(0) >= n, "the rows of logits must not overlap");
+        logits_ = {floats(logits), logits.stride(0)};
+        x_ = {floats(x), x.stride(0)};
+        n_ = n;
+        scale_ = contiguous_floats(scales, std::max(n, scales.numel()), "scales");
+        norm_ = contiguous_floats(norms, n, "norms");
+    }
+
+    const float* x(int64_t row) const { return x_.data + row * x_.stride; }
+
+    // found(row, token) for each logit that may be among the `count` largest of its part of the row: before `split` or from
+    // there on. All of a row are found on one thread.
+    template <class Found>
+    void each(int64_t split, int64_t count, const Found& found) const {
+        check_range(split, 0, n_, "split");
+        STD_TORCH_CHECK(count >= 1, "count must be >= 1, got ", count);
+        if (rows_ == 0) return;
+        each_between(0, split, count, found);
+        each_between(split, n_, count, found);
+    }
+
+   private:
+    template <class Found>
+    void each_between(int64_t first, int64_t last, int64_t count, const Found& found) const {
         if (first == last) return;
-        const Blocks blocks(floats(logits), rows, logits.stride(0), first, last);
-        const float *scale = scale_of + first, *norm = norm_of + first;
+        const Blocks blocks(logits_.data, rows_, logits_.stride, first, last);
+        const float *scale = scale_ + first, *norm = norm_ + first;
         const float largest_scale = kernels().max(scale, last - first), largest_norm = kernels().max(norm, last - first);
-        share_each(rows, [&](int64_t i) {
+        share_each(rows_, [&](int64_t i) {
             const Part part = blocks.row(i);
-            float* row = mutable_floats(logits) + i * logits.stride(0) + first;
-            const float* input = floats(x) + i * x.stride(0);
-            const ErrorBound error(input, k);
+            const float* row = logits_.data + i * logits_.stride + first;
+            const ErrorBound error(x(i), k_);
             float least = std::numeric_limits<float>::max();  // stays where all of them are suppressed
             for (const Candidate& candidate : part.top_k(count))
                 least = std::min(least, candidate.logit - error(scale[candidate.token], norm[candidate.token]));
             const float bound = std::max(least - error(largest_scale, largest_norm), std::numeric_limits<float>::lowest());
             part.at_least(bound, [&](int64_t j) {
-                if (row[j] + error(scale[j], norm[j]) >= least)
-                    row[j] = kernels().dot(input, floats(weight) + (first + j) * weight.stride(0), k);
+                if (row[j] + error(scale[j], norm[j]) >= least) found(i, first + j);
             });
         });
-    };
-    rescore_part(0, split);
-    rescore_part(split, n);
+    }
+
+    int64_t rows_, n_, k_;
+    FloatRows logits_, x_;
+    const float *scale_, *norm_;
+};
+
+Number numbers_in(const Tensor& table) {
+    switch (table.scalar_type()) {
+        case ScalarType::Float: return Number::FLOAT32;
+        case ScalarType::Half: return Number::FLOAT16;
+        case ScalarType::BFloat16: return Number::BFLOAT16;
+        default: STD_TORCH_CHECK(false, "the weight must be float32, float16 or bfloat16");
+    }
+}
+
+// Computes logits again, in place, where they may be among the largest (see Uncertain), from the weight (n, k) itself in
+// the numbers of its file, which need not be aligned.
+void rescore(Tensor logits, Tensor x, Tensor weight, Tensor scales, Tensor norms, int64_t split, int64_t count) {
+    const Uncertain uncertain(logits, x, scales, norms);
+    const int64_t n = logits.size(1), k = x.size(1);
+    STD_TORCH_CHECK(weight.is_cpu() && weight.dim() == 2 && weight.size(0) == n && weight.size(1) == k &&
+                        (k == 1 || weight.stride(1) == 1),
+                    "the weight must be (", n, ", ", k, ") on the CPU, contiguous in its last dimension");
+    const Number numbers = numbers_in(weight);
+    const auto* table = static_cast<const char*>(weight.data_ptr());
+    const int64_t row_bytes = weight.stride(0) * (numbers == Number::FLOAT32 ? 4 : 2);
+    uncertain.each(split, count, [&](int64_t row, int64_t token) {
+        mutable_floats(logits)[row * logits.stride(0) + token] =
+            kernels().dot_stored(uncertain.x(row), table + token * row_bytes, numbers, k);
+    });
+}
+
+// The rows and the tokens of the logits that may be among the largest (see Uncertain), for a caller that has the weight in
+// another form: both (found,).
+std::tuple<Tensor, Tensor> candidates(Tensor logits, Tensor x, Tensor scales, Tensor norms, int64_t split, int64_t count) {
+    const Uncertain uncertain(logits, x, scales, norms);
+    std::vector<std::vector<int64_t>> of_row(logits.size(0));
+    uncertain.each(split, count, [&](int64_t row, int64_t token) { of_row[row].push_back(token); });
+    int64_t total = 0;
+    for (const auto& tokens : of_row) total += static_cast<int64_t>(tokens.size());
+    Tensor rows = make({total}, ScalarType::Long), tokens = make({total}, ScalarType::Long);
+    auto *row = static_cast<int64_t*>(rows.data_ptr()), *token = static_cast<int64_t*>(tokens.data_ptr());
+    for (size_t i = 0; i < of_row.size(); ++i) {
+        row = std::fill_n(row, of_row[i].size(), static_cast<int64_t>(i));
+        token = std::copy(of_row[i].begin(), of_row[i].end(), token);
+    }
+    return {rows, tokens};
 }
 
 }  // namespace
 
 STABLE_TORCH_LIBRARY_FRAGMENT(tilewhisper_native, m) {
     m.def("top_k(Tensor logits, int count) -> (Tensor, Tensor, Tensor)");
+    m.def("candidates(Tensor logits, Tensor x, Tensor scales, Tensor norms, int split, int count) -> (Tensor, Tensor)");
     m.def("rescore(Tensor(a!) logits, Tensor x, Tensor weight, Tensor scales, Tensor norms, int split, int count) -> ()");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(tilewhisper_native, CPU, m) {
     m.impl("top_k", TORCH_BOX(&top_k));
+    m.impl("candidates", TORCH_BOX(&candidates));
     m.impl("rescore", TORCH_BOX(&rescore));
 }
 

@@ -34,6 +34,13 @@ typedef int16_t ShortPairs __attribute__((vector_size(4 * ISA_LANES)));  // two 
 typedef int8_t BytePairs __attribute__((vector_size(2 * ISA_LANES)));
 typedef uint8_t Bytes __attribute__((vector_size(ISA_LANES)));  // one for each lane
 
+struct Half {
+    int16_t bits;
+};
+struct BFloat {
+    int16_t bits;
+};
+
 template <class V>
 inline V load(const void* from) {
     V v;
@@ -50,6 +57,16 @@ inline Floats all(float x) { return x - Floats{}; }
 inline Ints all(int32_t x) { return x - Ints{}; }
 
 inline Floats to_float(Ints v) { return __builtin_convertvector(v, Floats); }
+
+// LANES numbers of a file as float32.
+inline Floats stored_floats(const float* from) { return load<Floats>(from); }
+inline Floats stored_floats(const Half* from) {
+    const Ints bits = __builtin_convertvector(load<Shorts>(from), Ints);
+    // A float16's exponent is 112 less than the same float32's: to multiply by 2^112 is right for subnormals too.
+    return (Floats)(((Ints)((Floats)((bits & 0x7fff) << 13) * 0x1p112f)) | (bits & ~0x7fff));
+}
+inline Floats stored_floats(const BFloat* from) { return (Floats)(__builtin_convertvector(load<Shorts>(from), Ints) << 16); }
+
 inline Floats larger(Floats a, Floats b) { return a > b ? a : b; }
 inline Floats magnitude(Floats v) { return (Floats)((Ints)v & all(0x7fffffff)); }
 
