@@ -2,6 +2,7 @@
 
 Whisper's text tokens are byte sequences in the order their merges were learnt ("rank order"). The special tokens follow
 in a fixed order, so the byte sequences and the total number of tokens determine the tokenizer.
+The library tokenizers is imported by the functions that use it: loading from the cache needs none of them.
 """
 
 from __future__ import annotations
@@ -10,9 +11,6 @@ import base64
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-
-import tokenizers
-from tokenizers import decoders, models, pre_tokenizers
 
 from tilewhisper.models.constants import TIMESTAMPS
 from tilewhisper.models.errors import CheckpointError
@@ -33,6 +31,9 @@ def from_file(path: Path, n_vocab: int) -> Tokenizer:
     """
     if not path.is_file():
         raise CheckpointError(f"{path}: no tokenizer beside the weights; copy the checkpoint's tokenizer.json there")
+    import tokenizers
+    from tokenizers import models
+
     try:
         text = path.read_text("utf-8")
         tokenizer = tokenizers.Tokenizer.from_str(text)
@@ -54,6 +55,9 @@ def build(tokens: Sequence[bytes], n_vocab: int) -> Tokenizer:
 
     The number of languages follows from `n_vocab`. Raises CheckpointError if `tokens` and `n_vocab` do not fit.
     """
+    import tokenizers
+    from tokenizers import decoders, models, pre_tokenizers
+
     if tokens and tokens[-1] == _EOT.encode():  # some files count it among the text tokens
         tokens = tokens[:-1]
     languages = n_vocab - len(tokens) - _OTHER_SPECIALS

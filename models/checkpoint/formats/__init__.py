@@ -1,7 +1,7 @@
 """Weight formats: a table of readers, and the record that each of them returns.
 
-A reader is a module with `read(source) -> Weights`. It renames the tensors to transformers' names and converts them to
-float32. `modules.py` builds the model and checks the tensors.
+A reader is a module with `read(source) -> Weights` and `tensors(source)`. It renames the tensors to transformers'
+names. Matrices stay in the file (stored_tensor.py), vectors are loaded. `modules.py` builds the model and checks it.
 To add a format, write one module, add one line to `READERS`, and let `locate.py` detect its files.
 """
 
@@ -30,7 +30,7 @@ READERS: Mapping[str, str] = {
 
 @dataclass(frozen=True)
 class Weights:
-    """A checkpoint in memory.
+    """A checkpoint whose matrices are in its files.
 
     `state` has float32 tensors with transformers' names, without the output projection, which is the token embedding.
     """
@@ -49,4 +49,5 @@ def read(source: Source) -> Weights:
 
 def tensors(source: Source) -> Mapping[str, torch.Tensor]:
     """Only the tensors of a checkpoint that was read before, as in `Weights.state`. Raises CheckpointError."""
-    return read(source).state
+    found: Mapping[str, torch.Tensor] = import_module(READERS[source.kind]).tensors(source)
+    return found

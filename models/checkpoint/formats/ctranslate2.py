@@ -64,23 +64,32 @@ _PARAMETERS = {"weight": "weight", "bias": "bias", "gamma": "weight", "beta": "b
 
 def read(source: Source) -> Weights:
     """Read `model.bin` (or its parts) and the JSON files beside it. Raises CheckpointError."""
+    state, heads = _content(source)
+    dims = dims_of(state, heads, source.name)
+    tokenizer = vocabulary.from_file(source.folder / "tokenizer.json", n_vocab=dims[-1])
+    return Weights(model_config(state, dims), state, tokenizer, _generation_config(source.folder, tokenizer, dims))
+
+
+def tensors(source: Source) -> dict[str, torch.Tensor]:
+    """Only the tensors of `model.bin`. Raises CheckpointError."""
+    return _content(source)[0]
+
+
+def _content(source: Source) -> tuple[dict[str, torch.Tensor], int]:
+    """The tensors, and the number of attention heads."""
     cursor = Cursor(source.files, source.name)
     variables = _variables(cursor, source.name)
-    scalars = {name: _flat(stored).item() for name, stored in variables.items() if not stored.shape}
-    try:
-        heads = int(scalars["encoder/num_heads"])
-    except KeyError as error:
+    heads = variables.get("encoder/num_heads")
+    if heads is None or heads.shape:
         raise CheckpointError(
             f"{source.name}: model.bin has no encoder/num_heads; convert it again with a current CTranslate2"
-        ) from error
+        )
     state: dict[str, torch.Tensor] = {}
     for name, stored in variables.items():
         if stored.shape and not name.endswith(_SCALE):
             state |= _renamed(name, _weight(name, variables, source.name), source.name)
     cursor.release()
-    dims = dims_of(state, heads, source.name)
-    tokenizer = vocabulary.from_file(source.folder / "tokenizer.json", n_vocab=dims[-1])
-    return Weights(model_config(state, dims), state, tokenizer, _generation_config(source.folder, tokenizer, dims))
+    return state, int(_flat(heads).item())
 
 
 def _variables(cursor: Cursor, name: str) -> dict[str, Plain]:

@@ -14,6 +14,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
+from torch import Tensor
 
 from tilewhisper.models.checkpoint.formats import Weights, ggml_blocks
 from tilewhisper.models.checkpoint.formats.binary import Cursor, size
@@ -44,9 +45,26 @@ class _Header(NamedTuple):
     file_type: int
 
 
+class _Content(NamedTuple):
+    header: _Header
+    tokens: list[bytes]
+    state: dict[str, Tensor]
+
+
 def read(source: Source) -> Weights:
     """Read a ggml `.bin`. Raises CheckpointError."""
-    (path,) = source.files
+    header, tokens, state = _content(source)
+    dims = dims_of(state, header.n_audio_head, source.name)
+    tokenizer = vocabulary.build(tokens, header.n_vocab)
+    return Weights(model_config(state, dims), state, tokenizer, derive(tokenizer, dims, source.files[0].stem))
+
+
+def tensors(source: Source) -> dict[str, Tensor]:
+    """Only the tensors of a ggml `.bin`. Raises CheckpointError."""
+    return _content(source).state
+
+
+def _content(source: Source) -> _Content:
     cursor = Cursor(source.files, source.name)
     (magic,) = cursor.unpack("I")
     if magic != _MAGIC:
@@ -56,17 +74,14 @@ def read(source: Source) -> Weights:
     cursor.skip(4 * _count(mel_bins, source.name) * _count(spectrum_bins, source.name))
     (n_tokens,) = cursor.unpack("i")
     tokens = [cursor.raw(*cursor.unpack("I")) for _ in range(_count(n_tokens, source.name))]
-    tensors: dict[str, torch.Tensor] = {}
+    found: dict[str, Tensor] = {}
     while not cursor.at_end:
         name, storage = _tensor(cursor, source.name)
-        if name in tensors:
+        if name in found:
             raise CheckpointError(f"{source.name}: it has {name} twice: the file is corrupt; download it again")
-        tensors[name] = parameter(storage)
+        found[name] = parameter(storage)
     cursor.release()
-    state = renamed(tensors, source.name)
-    dims = dims_of(state, header.n_audio_head, source.name)
-    tokenizer = vocabulary.build(tokens, header.n_vocab)
-    return Weights(model_config(state, dims), state, tokenizer, derive(tokenizer, dims, path.stem))
+    return _Content(header, tokens, renamed(found, source.name))
 
 
 def _count(number: int, file: str) -> int:

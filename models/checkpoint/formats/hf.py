@@ -26,10 +26,16 @@ def read(source: Source) -> Weights:
     """Read a transformers folder. Raises CheckpointError."""
     folder = source.folder
     config = _config(folder / "config.json")
-    state = {_full_name(name): tensor for name, tensor in _tensors(source.files[0]).items()}
-    state.pop("proj_out.weight", None)  # tied to the embedding
+    state = tensors(source)
     tokenizer = _tokenizer(folder, config.vocab_size)
     return Weights(config, state, tokenizer, _generation_config(folder, config, tokenizer))
+
+
+def tensors(source: Source) -> dict[str, torch.Tensor]:
+    """Only the tensors of a transformers folder. Raises CheckpointError."""
+    state = {_full_name(name): tensor for name, tensor in _tensors(source.files[0]).items()}
+    state.pop("proj_out.weight", None)  # tied to the embedding
+    return state
 
 
 def _config(path: Path) -> ModelConfig:

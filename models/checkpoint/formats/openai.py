@@ -6,6 +6,8 @@ config: `find_tokenizer` searches the vocabulary, and `generation_config.derive`
 
 from __future__ import annotations
 
+from torch import Tensor
+
 from tilewhisper.models.checkpoint.formats import Weights
 from tilewhisper.models.checkpoint.formats.config import dims_of, model_config
 from tilewhisper.models.checkpoint.formats.openai_names import renamed
@@ -18,17 +20,27 @@ from tilewhisper.models.errors import CheckpointError
 
 def read(source: Source) -> Weights:
     """Read a `.pt`. Raises CheckpointError."""
+    state, heads = _content(source)
+    dims = dims_of(state, heads, source.name)
+    tokenizer = find_tokenizer(source.folder, n_vocab=dims[-1])
+    return Weights(model_config(state, dims), state, tokenizer, derive(tokenizer, dims, source.files[0].stem))
+
+
+def tensors(source: Source) -> dict[str, Tensor]:
+    """Only the tensors of a `.pt`. Raises CheckpointError."""
+    return _content(source)[0]
+
+
+def _content(source: Source) -> tuple[dict[str, Tensor], int]:
+    """The tensors, and the number of attention heads."""
     (path,) = source.files
     stored, mapped = pickled(path)
     try:
         heads = int(stored["dims"]["n_audio_head"])
-        tensors = dict(stored["model_state_dict"])
+        found = dict(stored["model_state_dict"])
     except (KeyError, TypeError, ValueError, IndexError) as error:
         raise CheckpointError(
             f"{source.name}: a PyTorch file, but not OpenAI's Whisper format: expected dims and model_state_dict; "
             "pass a Whisper .pt file"
         ) from error
-    state = parameters(renamed(tensors, source.name), path, mapped=mapped)
-    dims = dims_of(state, heads, source.name)
-    tokenizer = find_tokenizer(source.folder, n_vocab=dims[-1])
-    return Weights(model_config(state, dims), state, tokenizer, derive(tokenizer, dims, path.stem))
+    return parameters(renamed(found, source.name), path, mapped=mapped), heads
