@@ -24,9 +24,8 @@ class FakeModel(SimpleNamespace):
     """Has the parts of a model that the pool uses."""
 
     def __init__(self, name: str, bytes: int) -> None:
-        weights = torch.empty(bytes, dtype=torch.uint8)
-        checkpoint = SimpleNamespace(model=SimpleNamespace(parameters=lambda: [weights]))
-        super().__init__(name=name, closed=False, checkpoint=checkpoint, backend_labels=("fake",))
+        runtime = SimpleNamespace(weight_bytes=bytes)
+        super().__init__(name=name, closed=False, runtime=runtime, backend_labels=("fake",))
 
     def start_loop(self) -> None:
         pass
