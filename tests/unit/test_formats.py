@@ -262,8 +262,8 @@ def test_unsupported_quantisations_are_named(small: Checkpoint, tmp_path: Path) 
     name = b"decoder.token_embedding.weight"
     content = path.read_bytes()
     kind_at = content.index(name) - 3 * 4
-    path.write_bytes(content[:kind_at] + struct.pack("<i", 6) + content[kind_at + 4 :])
-    assert "has type 6: allowed are" in refused(path)
+    path.write_bytes(content[:kind_at] + struct.pack("<i", 16) + content[kind_at + 4 :])
+    assert "has the unknown type number 16: allowed are f32, f16, q4_0," in refused(path)
 
     folder = ctranslate2(torch.float16)(small, tmp_path)
     content = (folder / "model.bin").read_bytes()

@@ -1,12 +1,11 @@
-"""whisper.cpp's ggml `.bin`, with tensors in float32, float16 or q8_0.
+"""whisper.cpp's ggml `.bin`, with tensors in float32, float16 or a quantised type (ggml_blocks.py).
 
     u32 magic "ggml", 11 i32 sizes (`_Header`)
     i32 mel bins, i32 spectrum bins, float32 mel filters (mel bins, spectrum bins), not used here
     i32 count of tokens, each u32 length and that many bytes, in rank order
     to the end: i32 rank, i32 name length, i32 type, rank i32 dimensions (innermost first), name, data
 
-All numbers are little-endian. A q8_0 tensor is blocks of 32 values: a float16 scale and 32 int8, value = scale * int8.
-Tensor names are OpenAI's; the convolutions' biases are columns.
+All numbers are little-endian. Tensor names are OpenAI's; the convolutions' biases are columns.
 """
 
 from __future__ import annotations
@@ -16,10 +15,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from tilewhisper.models.checkpoint.formats import Weights, ggml_blocks
-from tilewhisper.models.checkpoint.formats.binary import Cursor, size
+from tilewhisper.models.checkpoint.formats import Weights
+from tilewhisper.models.checkpoint.formats.binary import MAX_NAME, Cursor, size
 from tilewhisper.models.checkpoint.formats.config import dims_of, model_config
-from tilewhisper.models.checkpoint.formats.ggml_blocks import Blocks, BlockType
+from tilewhisper.models.checkpoint.formats.ggml_blocks import TYPES, Blocks, BlockType
 from tilewhisper.models.checkpoint.formats.openai_names import renamed
 from tilewhisper.models.checkpoint.generation_config import derive
 from tilewhisper.models.checkpoint.locate import Source
@@ -29,6 +28,8 @@ from tilewhisper.models.tokenizer import vocabulary
 
 _MAGIC = 0x67676D6C
 _PLAIN = {0: torch.float32, 1: torch.float16}
+_SPECTRUM_BINS = 201
+_MAX_TOKENS = 1 << 20
 
 
 class _Header(NamedTuple):
@@ -71,38 +72,43 @@ def _content(source: Source) -> _Content:
         raise CheckpointError(f"{source.name}: not a ggml file; pass a whisper.cpp model")
     header = _Header(*cursor.unpack("11i"))
     mel_bins, spectrum_bins = cursor.unpack("2i")
-    cursor.skip(4 * _count(mel_bins, source.name) * _count(spectrum_bins, source.name))
+    if not 0 < header.n_vocab <= _MAX_TOKENS or (mel_bins, spectrum_bins) != (header.n_mels, _SPECTRUM_BINS):
+        raise CheckpointError(
+            f"{source.name}: a ggml file, but not a Whisper model: its header states {header.n_vocab} tokens, "
+            f"{header.n_mels} mel bins and filters of {mel_bins} by {spectrum_bins}; pass a whisper.cpp model"
+        )
+    cursor.skip(4 * mel_bins * spectrum_bins)
     (n_tokens,) = cursor.unpack("i")
-    tokens = [cursor.raw(*cursor.unpack("I")) for _ in range(_count(n_tokens, source.name))]
-    found: dict[str, Tensor] = {}
+    if not 0 <= n_tokens <= header.n_vocab:
+        raise CheckpointError(
+            f"{source.name}: its vocabulary has {n_tokens} of {header.n_vocab} tokens: the file is corrupt; "
+            "download it again"
+        )
+    tokens = [cursor.raw(min(*cursor.unpack("I"), MAX_NAME)) for _ in range(n_tokens)]
+    state: dict[str, Tensor] = {}
     while not cursor.at_end:
         name, storage = _tensor(cursor, source.name)
-        if name in found:
+        if name in state:
             raise CheckpointError(f"{source.name}: it has {name} twice: the file is corrupt; download it again")
-        found[name] = parameter(storage)
+        state[name] = parameter(storage)
     cursor.release()
-    return _Content(header, tokens, renamed(found, source.name))
-
-
-def _count(number: int, file: str) -> int:
-    if number < 0:
-        raise CheckpointError(f"{file}: it states a size of {number}: the file is corrupt; download it again")
-    return number
+    return _Content(header, tokens, state)
 
 
 def _tensor(cursor: Cursor, file: str) -> tuple[str, Storage]:
+    """A tensor with its name in transformers."""
     rank, name_length, code = cursor.unpack("3i")
     shape = tuple(reversed(cursor.unpack(f"{cursor.rank(rank)}i")))
     name = cursor.name(name_length)
     if name.endswith(".bias"):
         shape = (size(shape, file),)
+    ours = renamed(name, file)
     if code in _PLAIN:
-        return name, cursor.stored(_PLAIN[code], shape)
-    if code in ggml_blocks.TYPES:
-        return name, _blocks(cursor, shape, ggml_blocks.TYPES[code], f"{file}: {name}")
-    raise CheckpointError(
-        f"{file}: {name} has type {code}: allowed are f32, f16, {', '.join(t.name for t in ggml_blocks.TYPES.values())}"
-    )
+        return ours, cursor.stored(_PLAIN[code], shape)
+    if code in TYPES:
+        return ours, _blocks(cursor, shape, TYPES[code], f"{file}: {name}")
+    known = ", ".join(["f32", "f16", *(kind.name for kind in TYPES.values())])
+    raise CheckpointError(f"{file}: {name} has the unknown type number {code}: allowed are {known}; use such a file")
 
 
 def _blocks(cursor: Cursor, shape: tuple[int, ...], kind: BlockType, tensor: str) -> Blocks:

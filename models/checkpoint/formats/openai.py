@@ -43,4 +43,5 @@ def _content(source: Source) -> tuple[dict[str, Tensor], int]:
             f"{source.name}: a PyTorch file, but not OpenAI's Whisper format: expected dims and model_state_dict; "
             "pass a Whisper .pt file"
         ) from error
-    return parameters(renamed(found, source.name), path, mapped=mapped), heads
+    state = {renamed(str(name), source.name): tensor for name, tensor in found.items()}
+    return parameters(state, path, mapped=mapped), heads

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
-import torch
-
 from tilewhisper.models.errors import CheckpointError
 
 _ROOT_NAMES = {
@@ -36,12 +32,8 @@ _BLOCK_NAMES = {
 }
 
 
-def renamed(state: Mapping[str, torch.Tensor], file: str) -> dict[str, torch.Tensor]:
-    """Rename the tensors. Raises CheckpointError for an unknown name."""
-    return {_renamed(name, file): tensor for name, tensor in state.items()}
-
-
-def _renamed(name: str, file: str) -> str:
+def renamed(name: str, file: str) -> str:
+    """The name in transformers of a tensor. Raises CheckpointError, with the `file`, for an unknown name."""
     if name in _POSITIONS:
         return _POSITIONS[name]
     module, _, parameter = name.rpartition(".")
