@@ -7,7 +7,6 @@ from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import pytest
-import torch
 from running_server import Running, running, wait_for
 
 from tilewhisper.engine.errors import OptionError
