@@ -31,7 +31,7 @@ _VERSION = 6
 _DTYPES = {0: torch.float32, 1: torch.int8, 2: torch.int16, 3: torch.int32, 4: torch.float16, 5: torch.bfloat16}
 _FLOATS = (torch.float32, torch.float16, torch.bfloat16)
 
-_ROOT_NAMES = {
+ROOT_NAMES = {
     "encoder/conv1": "encoder.conv1",
     "encoder/conv2": "encoder.conv2",
     "encoder/position_encodings": "encoder.embed_positions",
@@ -41,7 +41,7 @@ _ROOT_NAMES = {
     "decoder/layer_norm": "decoder.layer_norm",
 }
 # A tensor stacked from several modules has several names.
-_LAYER_NAMES = {
+LAYER_NAMES = {
     "self_attention/linear_0": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
     "self_attention/linear_1": ("self_attn.out_proj",),
     "self_attention/layer_norm": ("self_attn_layer_norm",),
@@ -128,13 +128,13 @@ def _renamed(name: str, tensor: torch.Tensor, file: str) -> dict[str, torch.Tens
     """Map transformers' name to the tensor, or, for a stacked tensor, each name to its rows."""
     module, _, parameter = name.rpartition("/")
     parameter = _PARAMETERS.get(parameter, parameter)
-    if module in _ROOT_NAMES:
-        return {f"model.{_ROOT_NAMES[module]}.{parameter}": tensor}
+    if module in ROOT_NAMES:
+        return {f"model.{ROOT_NAMES[module]}.{parameter}": tensor}
     side, _, rest = module.partition("/layer_")
     index, _, leaf = rest.partition("/")
-    if leaf not in _LAYER_NAMES:
+    if leaf not in LAYER_NAMES:
         raise CheckpointError(f"{file}: unexpected tensor {name}: not a Whisper model; convert it from Whisper weights")
-    names = _LAYER_NAMES[leaf]
+    names = LAYER_NAMES[leaf]
     parts = zip(names, tensor.chunk(len(names)), strict=False)  # `modules.build` reports wrong sizes
     return {
         f"model.{side}.layers.{index}.{target}.{parameter}": part.contiguous()
