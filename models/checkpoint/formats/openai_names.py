@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from tilewhisper.models.errors import CheckpointError
 
 _ROOT_NAMES = {
