@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
+from zipfile import ZIP_STORED, ZipFile
 
 import torch
 from torch import Tensor
@@ -14,6 +15,7 @@ from tilewhisper.models.checkpoint.stored_tensor import Plain, parameter, releas
 from tilewhisper.models.errors import CheckpointError
 
 _FLOATS = (torch.float32, torch.float16, torch.bfloat16)
+_MAX_PICKLE = 32 << 20  # names and shapes; 200 kB for large-v3
 _ZIP = b"PK"  # of torch.save since torch 1.6
 
 
@@ -37,9 +39,23 @@ def pickled(path: Path) -> tuple[Any, bool]:
     try:
         with path.open("rb") as file:
             mapped = file.read(len(_ZIP)) == _ZIP
+        if mapped:
+            _check_archive(path)
         return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped), mapped
     except Exception as error:  # a corrupt pickle or archive may raise any exception
         raise _unreadable(path, error) from error
+
+
+def _check_archive(path: Path) -> None:
+    """Refuse an archive that would take more memory than its file has bytes; `torch.save` compresses nothing."""
+    with ZipFile(path) as archive:
+        entries = archive.infolist()
+    if any(entry.compress_type != ZIP_STORED for entry in entries) or (
+        sum(entry.file_size for entry in entries) > path.stat().st_size
+    ):
+        raise ValueError("a compressed archive, which torch.save does not write")
+    if any(entry.filename.endswith("data.pkl") and entry.file_size > _MAX_PICKLE for entry in entries):
+        raise ValueError(f"a pickle of more than {_MAX_PICKLE >> 20} MB beside the tensors")
 
 
 def parameters(tensors: Mapping[str, Tensor], path: Path, *, mapped: bool) -> dict[str, Tensor]:
