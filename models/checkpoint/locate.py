@@ -33,7 +33,7 @@ VOCABULARY_FILES = ("tokenizer.json", "vocab.json", "gpt2.tiktoken", "multilingu
 
 _HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 _FILE_ENDINGS = (".pt", ".pth", ".bin", ".safetensors", ".gguf", ".json")
-_CT2_MAGIC = b"\x0c\x00WhisperSpec\0"  # after the u32 version
+_CT2_SPEC = re.compile(rb".{4}.\0([A-Z]\w+Spec)\0", re.DOTALL)  # u32 version, u16 length, name
 _GGML_MAGIC = b"lmgg"  # 0x67676d6c, little-endian
 
 
@@ -154,7 +154,9 @@ def _from_file(path: Path, name: str) -> Source:
     folder = path.parent
     if head.startswith(_GGML_MAGIC):
         return Source("ggml", name, folder, (path,), f"ggml file {path}")
-    if head[4:].startswith(_CT2_MAGIC):
+    if spec := _CT2_SPEC.match(head):
+        if spec[1] != b"WhisperSpec":
+            raise CheckpointError(f"{name}: a CTranslate2 model of another kind ({spec[1].decode()}), not Whisper")
         return Source("ctranslate2", name, folder, (path,), f"CTranslate2 folder {folder}")
     if head.startswith((b"PK\x03\x04", b"\x80\x02")):  # torch.save: a zip file now, a bare pickle before torch 1.6
         return _openai_file(path, name)
