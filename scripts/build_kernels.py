@@ -39,7 +39,7 @@ from tilewhisper.kernels.xdna.array import Device
 from tilewhisper.kernels.xdna.devices import DEVICES, XRT_NAMES, device_called
 from tilewhisper.kernels.xdna.geometries import geometry_names, unknown
 from tilewhisper.kernels.xdna.probe import probe
-from tilewhisper.models.checkpoint.catalog import available_models
+from tilewhisper.models.checkpoint.catalog import ALIASES, SIZES
 
 T = TypeVar("T")
 
@@ -142,7 +142,7 @@ def _parser() -> argparse.ArgumentParser:
     task = parser.add_mutually_exclusive_group(required=True)
     task.add_argument("--device", type=_device, metavar="NAME", help="xdna1, xdna2, or the device's name in XRT")
     task.add_argument("--pairs", action="store_true", help="print the versions of the tools that go together")
-    parser.add_argument("--model", default="tiny.en", metavar="NAME", help=f"one of {', '.join(available_models())}")
+    parser.add_argument("--model", default="tiny.en", metavar="NAME", help=f"one of {', '.join([*SIZES, *ALIASES])}")
     parser.add_argument("--check", action="store_true", help="the designs of `tilewhisper npu-check`, not of a model")
     parser.add_argument("--geometry", default="whole-array", choices=geometry_names(), help="(default: whole-array)")
     parser.add_argument(

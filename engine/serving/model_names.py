@@ -32,7 +32,7 @@ class ModelNames:
         for spelling in (name, size, catalog.ALIASES.get(size, size)):
             if spelling in self.served:
                 return spelling
-        if name == OPENAI_NAME or catalog.official(size):
+        if name == OPENAI_NAME or catalog.repository(size):
             return self.default
         raise RequestError(
             404,
@@ -46,4 +46,6 @@ class ModelNames:
 def served_name(model: str) -> str:
     """A model's name in requests and answers: never a path of the server."""
     is_path = model.startswith((".", "/", "~")) or "\\" in model or model.count("/") > 1 or Path(model).exists()
-    return Path(model.replace("\\", "/")).name.removesuffix(".pt") if is_path and not catalog.official(model) else model
+    if is_path and not catalog.repository(model):
+        return Path(model.replace("\\", "/")).name.removesuffix(".pt")
+    return model

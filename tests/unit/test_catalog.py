@@ -40,11 +40,14 @@ def test_attention_products_come_between_v_and_out() -> None:
     assert third[4] == sites.Site("layers.3.self_attn.av", 6, 1500, 1500, 64, "matmul")
 
 
-def test_available_models_are_official_names_and_aliases() -> None:
+def test_available_models_are_those_of_faster_whisper() -> None:
     names = catalog.available_models()
     assert isinstance(names, list)
     assert names[0] == "tiny.en" and {"base", "large-v3", "large", "turbo"} <= set(names)
-    assert all(catalog.official(name) for name in names)
+    assert all(catalog.repository(name) for name in names)
+    assert catalog.repository("distil-large-v3.5") == "distil-whisper/distil-large-v3.5"
+    utils = pytest.importorskip("faster_whisper.utils", reason="faster-whisper is not installed")
+    assert set(names) == set(utils.available_models())
     assert tilewhisper.available_models() == names
 
 

@@ -194,5 +194,5 @@ def test_files_that_are_not_tokenizers_are_refused(tmp_path: Path) -> None:
         vocabulary.from_file(tmp_path / "tokenizer.json", 51864)
     for text in ("{", '{"version": "1.0"}'):
         (tmp_path / "tokenizer.json").write_text(text)
-        with pytest.raises(CheckpointError, match="not a tokenizer"):
+        with pytest.raises(CheckpointError, match=r"not a tokenizer|not valid JSON"):
             vocabulary.from_file(tmp_path / "tokenizer.json", 51864)

@@ -7,10 +7,15 @@ To add a format, write one module, add one line to `READERS`, and let `locate.py
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from typing import TYPE_CHECKING
+
+from tilewhisper.models.checkpoint import catalog
+from tilewhisper.models.checkpoint.stored_tensor import StoredTensor
+from tilewhisper.models.errors import CheckpointError
 
 if TYPE_CHECKING:
     import torch
@@ -19,6 +24,9 @@ if TYPE_CHECKING:
     from tilewhisper.models.checkpoint.generation_config import GenerationConfig
     from tilewhisper.models.checkpoint.locate import Source
     from tilewhisper.models.tokenizer.tokenizer import Tokenizer
+
+EMBEDDINGS = "model.decoder.embed_tokens.weight"
+_log = logging.getLogger(__name__)
 
 READERS: Mapping[str, str] = {
     "hf": "tilewhisper.models.checkpoint.formats.hf",
@@ -44,7 +52,25 @@ class Weights:
 def read(source: Source) -> Weights:
     """Read a checkpoint with the reader of its kind. Raises CheckpointError."""
     weights: Weights = import_module(READERS[source.kind]).read(source)
-    return weights
+    return _without_unknown_tokens(weights, source.name)
+
+
+def _without_unknown_tokens(weights: Weights, name: str) -> Weights:
+    """Leave out the embeddings after the last timestamp, of tokens that a fine-tuning added or of mere padding.
+
+    They are the last rows, and Whisper's rules take every token from the first timestamp on for a timestamp.
+    """
+    embeddings, known = weights.state.get(EMBEDDINGS), weights.config.vocab_size
+    if not isinstance(embeddings, StoredTensor) or len(embeddings) <= known:
+        return weights
+    if len(embeddings) in {size.n_vocab for size in catalog.SIZES.values()}:
+        raise CheckpointError(
+            f"{name}: the weights have {len(embeddings)} tokens and the tokenizer has {known}: they do not belong "
+            "together; take both from the same checkpoint"
+        )
+    _log.info("%s: %d tokens after the last timestamp are not used", name, len(embeddings) - known)
+    first = StoredTensor(embeddings.storage.part(0, known))
+    return replace(weights, state={**weights.state, EMBEDDINGS: first})
 
 
 def tensors(source: Source) -> Mapping[str, torch.Tensor]:

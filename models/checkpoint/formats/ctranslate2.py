@@ -11,22 +11,21 @@ beside it has the generation config, `tokenizer.json` the tokenizer.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from tilewhisper.models.checkpoint.catalog import Dims
-from tilewhisper.models.checkpoint.formats import Weights
+from tilewhisper.models.checkpoint.formats import Weights, settings
 from tilewhisper.models.checkpoint.formats.binary import Cursor
 from tilewhisper.models.checkpoint.formats.config import dims_of, model_config
 from tilewhisper.models.checkpoint.formats.scaled import Scaled
-from tilewhisper.models.checkpoint.generation_config import MAX_INITIAL_TIMESTAMP_INDEX, GenerationConfig, derive
+from tilewhisper.models.checkpoint.generation_config import GenerationConfig, derive
 from tilewhisper.models.checkpoint.locate import Source
 from tilewhisper.models.checkpoint.stored_tensor import Plain, Storage, parameter
 from tilewhisper.models.errors import CheckpointError
+from tilewhisper.models.json_file import read_object
 from tilewhisper.models.tokenizer import vocabulary
 from tilewhisper.models.tokenizer.tokenizer import Tokenizer
 
@@ -67,6 +66,7 @@ def read(source: Source) -> Weights:
     state, heads = _content(source)
     dims = dims_of(state, heads, source.name)
     tokenizer = vocabulary.from_file(source.folder / "tokenizer.json", n_vocab=dims[-1])
+    dims = (*dims[:-1], tokenizer.n_vocab)
     return Weights(model_config(state, dims), state, tokenizer, _generation_config(source.folder, tokenizer, dims))
 
 
@@ -186,16 +186,8 @@ def _renamed(name: str, storage: Storage, file: str) -> dict[str, torch.Tensor]:
 
 def _generation_config(folder: Path, tokenizer: Tokenizer, dims: Dims) -> GenerationConfig:
     """The settings in `config.json`; missing ones are derived."""
-    derived = derive(tokenizer, dims)
-    try:
-        stored: dict[str, Any] = json.loads((folder / "config.json").read_text("utf-8"))
-    except FileNotFoundError:
-        return derived
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{folder / 'config.json'}: not valid JSON ({error}); download it again") from error
-    return GenerationConfig(
-        suppress_tokens=tuple(stored.get("suppress_ids", derived.suppress_tokens)),
-        begin_suppress_tokens=tuple(stored.get("suppress_ids_begin", derived.begin_suppress_tokens)),
-        alignment_heads=tuple((layer, head) for layer, head in stored.get("alignment_heads", derived.alignment_heads)),
-        max_initial_timestamp_index=MAX_INITIAL_TIMESTAMP_INDEX,
-    )
+    path = folder / "config.json"
+    stored = read_object(path) if path.exists() else {}
+    _, _, decoder_layers, heads, _, _ = dims
+    names = ("suppress_ids", "suppress_ids_begin")
+    return settings.checked(stored, names, derive(tokenizer, dims), tokenizer, (decoder_layers, heads), path)

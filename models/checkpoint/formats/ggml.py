@@ -57,6 +57,7 @@ def read(source: Source) -> Weights:
     header, tokens, state = _content(source)
     dims = dims_of(state, header.n_audio_head, source.name)
     tokenizer = vocabulary.build(tokens, header.n_vocab)
+    dims = (*dims[:-1], tokenizer.n_vocab)
     return Weights(model_config(state, dims), state, tokenizer, derive(tokenizer, dims, source.files[0].stem))
 
 

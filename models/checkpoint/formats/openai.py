@@ -23,6 +23,7 @@ def read(source: Source) -> Weights:
     state, heads = _content(source)
     dims = dims_of(state, heads, source.name)
     tokenizer = find_tokenizer(source.folder, n_vocab=dims[-1])
+    dims = (*dims[:-1], tokenizer.n_vocab)
     return Weights(model_config(state, dims), state, tokenizer, derive(tokenizer, dims, source.files[0].stem))
 
 
