@@ -1,4 +1,4 @@
-// Operators over a decode step's logits: top-k with the log-sum-exp, and exact rescoring of logits from 8-bit products.
+// Operators over a decode step's logits: top-k with the log-sum-exp, and exact rescoring of logits from products of few bits.
 //
 // Rows of 50,000 logits are searched in blocks. The k-th largest of the blocks' maxima is a lower bound of a row's k largest
 // logits, so that few blocks are searched logit by logit.
@@ -38,6 +38,12 @@ struct Part {
         }
     }
 
+    float max() const { return *std::max_element(maxima, maxima + blocks()); }
+    float log_sum_exp() const {
+        const float most = max();
+        return most == SUPPRESSED ? SUPPRESSED : most + std::log(kernels().sum_exp(logits, n, most));
+    }
+
     // The `count` largest, largest first, of equals the first; fewer where the others are suppressed.
     std::vector<Candidate> top_k(int64_t count) const {
         std::vector<float> largest(maxima, maxima + blocks());
@@ -69,9 +75,7 @@ class Blocks {
 
     Part row(int64_t i) const { return {logits_ + i * stride_, n_, maxima_.data() + i * count_}; }
 
-    float max(int64_t i) const {
-        return *std::max_element(maxima_.begin() + i * count_, maxima_.begin() + (i + 1) * count_);
-    }
+    float max(int64_t i) const { return row(i).max(); }
 
     // log(sum of e^logit) of each row. Blocks are added up in order, whichever threads computed them.
     std::vector<float> log_sum_exp() const {
@@ -125,27 +129,27 @@ std::tuple<Tensor, Tensor, Tensor> top_k(Tensor logits, int64_t count) {
     return {values, tokens, sums};
 }
 
-// A bound of the error of 8-bit logits, six times its standard deviation: x_k is off by up to half a step of its row, w_k by
-// up to half a step of its token's, evenly distributed, so that this is sqrt((|x| scale)^2 + (|w| step)^2) / sqrt(12).
+// A bound of the error of logits from 8 or 4 bits, six times its standard deviation: x_k is off by up to half a step of its
+// row, w_k by up to half a step of its token's, evenly distributed, so that this is sqrt((|x| step of w)^2 + (|w| step of
+// x)^2) / sqrt(12). Rows of x have at least 127 steps to their largest magnitude.
 class ErrorBound {
    public:
     ErrorBound(const float* x, int64_t k) : norm_(std::sqrt(kernels().dot(x, x, k))) {
         const auto [min, max] = std::minmax_element(x, x + k);
-        step_ = (std::max(*max, 0.0f) - std::min(*min, 0.0f)) / LIMIT_U8;
+        step_ = std::max(*max, -*min) / LIMIT_8;
     }
-    // Of a token whose row of the weight has this scale and norm.
-    float operator()(float scale, float norm) const {
-        return 6 / std::sqrt(12.0f) * std::hypot(norm_ * scale, norm * step_);
-    }
+    // Of a token whose row of the weight has this step and norm.
+    float operator()(float step, float norm) const { return 6 / std::sqrt(12.0f) * std::hypot(norm_ * step, norm * step_); }
 
    private:
     float norm_, step_;
 };
 
 // Computes logits (rows, n) again, in place, where they may be among the `count` largest of their part of a row: before
-// `split` or from there on. They are x (rows, k) times the weight (n, k) in 8 bits with `scales` (n or more,); `norms` (n,)
-// are the norms of the weight's rows where x had 8 bits as well, and zeros where it had 16.
-void rescore(Tensor logits, Tensor x, Tensor weight, Tensor scales, Tensor norms, int64_t split, int64_t count) {
+// `split` or from there on; and all of the second part where its log-sum-exp may be on either side of the first part's
+// largest, by which Whisper chooses between timestamps and text. They are x (rows, k) times the weight (n, k) in 8 bits or 4, whose rows had `steps` (n or more,);
+// `norms` (n,) are the norms of the weight's rows where x had 8 bits as well, and zeros where it had 16.
+void rescore(Tensor logits, Tensor x, Tensor weight, Tensor steps, Tensor norms, int64_t split, int64_t count) {
     check_floats(logits, 2, "logits");
     check_floats(x, 2, "x");
     check_floats(weight, 2, "weight");
@@ -155,40 +159,47 @@ void rescore(Tensor logits, Tensor x, Tensor weight, Tensor scales, Tensor norms
                     weight.size(1), ")");
     STD_TORCH_CHECK(k > 0, "x must have at least one column");
     STD_TORCH_CHECK(rows <= 1 || logits.stride(0) >= n, "the rows of logits must not overlap");
-    const float* scale_of = contiguous_floats(scales, std::max(n, scales.numel()), "scales");
+    const float* step_of = contiguous_floats(steps, std::max(n, steps.numel()), "steps");
     const float* norm_of = contiguous_floats(norms, n, "norms");
     check_range(split, 0, n, "split");
     STD_TORCH_CHECK(count >= 1, "count must be >= 1, got ", count);
     if (rows == 0) return;
-    const auto rescore_part = [&](int64_t first, int64_t last) {
-        if (first == last) return;
+    // Returns each row's largest logit.
+    const auto rescore_part = [&](int64_t first, int64_t last, const float* rivals) {
+        std::vector<float> largest(rows, SUPPRESSED);
+        if (first == last) return largest;
         const Blocks blocks(floats(logits), rows, logits.stride(0), first, last);
-        const float *scale = scale_of + first, *norm = norm_of + first;
-        const float largest_scale = kernels().max(scale, last - first), largest_norm = kernels().max(norm, last - first);
+        const float *step = step_of + first, *norm = norm_of + first;
+        const float largest_step = kernels().max(step, last - first), largest_norm = kernels().max(norm, last - first);
         share_each(rows, [&](int64_t i) {
             const Part part = blocks.row(i);
             float* row = mutable_floats(logits) + i * logits.stride(0) + first;
             const float* input = floats(x) + i * x.stride(0);
             const ErrorBound error(input, k);
+            const float largest_error = error(largest_step, largest_norm);
             float least = std::numeric_limits<float>::max();  // stays where all of them are suppressed
             for (const Candidate& candidate : part.top_k(count))
-                least = std::min(least, candidate.logit - error(scale[candidate.token], norm[candidate.token]));
-            const float bound = std::max(least - error(largest_scale, largest_norm), std::numeric_limits<float>::lowest());
+                least = std::min(least, candidate.logit - error(step[candidate.token], norm[candidate.token]));
+            if (rivals && std::abs(part.log_sum_exp() - rivals[i]) <= largest_error)
+                least = std::numeric_limits<float>::lowest();
+            const float bound = std::max(least - largest_error, std::numeric_limits<float>::lowest());
             part.at_least(bound, [&](int64_t j) {
-                if (row[j] + error(scale[j], norm[j]) >= least)
-                    row[j] = kernels().dot(input, floats(weight) + (first + j) * weight.stride(0), k);
+                if (row[j] + error(step[j], norm[j]) < least) return;
+                row[j] = kernels().dot(input, floats(weight) + (first + j) * weight.stride(0), k);
+                largest[i] = std::max(largest[i], row[j]);
             });
         });
+        return largest;
     };
-    rescore_part(0, split);
-    rescore_part(split, n);
+    const std::vector<float> largest_of_first = rescore_part(0, split, nullptr);
+    rescore_part(split, n, largest_of_first.data());
 }
 
 }  // namespace
 
 STABLE_TORCH_LIBRARY_FRAGMENT(tilewhisper_native, m) {
     m.def("top_k(Tensor logits, int count) -> (Tensor, Tensor, Tensor)");
-    m.def("rescore(Tensor(a!) logits, Tensor x, Tensor weight, Tensor scales, Tensor norms, int split, int count) -> ()");
+    m.def("rescore(Tensor(a!) logits, Tensor x, Tensor weight, Tensor steps, Tensor norms, int split, int count) -> ()");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(tilewhisper_native, CPU, m) {
