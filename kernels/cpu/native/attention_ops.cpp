@@ -82,9 +82,10 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> pack_keys_values(Tensor k, Tensor v, 
 
 // The columns of some whole panels of a weight as a weight of its own.
 Weight columns_of(Weight w, int64_t first_panel, int64_t n) {
-    const int64_t entries = first_panel * words_of(w.k, w.layout) * PANEL * entries_of(w.layout);
-    w.panels = static_cast<const char*>(w.panels) + entries * (w.layout == Layout::PAIRS ? 2 : 1);
-    w.scale += first_panel * PANEL;
+    const int64_t scales = first_panel * scales_of(w.k, w.layout);
+    w.panels = static_cast<const char*>(w.panels) + first_panel * panel_bytes(w.k, w.layout);
+    if (w.scale) w.scale += scales;
+    if (w.group_scale) w.group_scale += scales;
     if (w.sum) w.sum += first_panel * PANEL;
     w.n = n;
     return w;
