@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map_only
 
-CHUNK_BYTES = 8 << 20
+CHUNK_BYTES = 1 << 20
 """Stored bytes that are converted at a time, so that a large tensor is not in memory in both precisions."""
 
 
