@@ -16,7 +16,6 @@ from tilewhisper.engine.energy import Energy, EnergyMeter
 from tilewhisper.engine.options import TranscriptionOptions
 from tilewhisper.engine.pipeline.file_language import choose_language, windows_of
 from tilewhisper.engine.pipeline.frontend import AudioFeatures, AudioSource, read_audio, read_speech
-from tilewhisper.engine.pipeline.heap import release_freed
 from tilewhisper.engine.pipeline.prompt import Prompt
 from tilewhisper.engine.pipeline.quality import MIN_EVIDENCE, may_be_silence
 from tilewhisper.engine.pipeline.segmenter import Clip, WindowRequest, clips_between, clips_of
@@ -38,6 +37,7 @@ from tilewhisper.engine.runtime import ModelDescription, Runtime
 from tilewhisper.engine.timestamps.alignment import TokenTimes
 from tilewhisper.models.audio import vad
 from tilewhisper.models.constants import HOP_LENGTH, SAMPLE_RATE
+from tilewhisper.models.memory import release_freed
 
 EVERYTHING = ((0.0, inf),)
 """The clips of options that choose none."""

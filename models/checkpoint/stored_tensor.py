@@ -7,9 +7,6 @@ for every use. What runs in every window or step is prepared by a backend once, 
 
 from __future__ import annotations
 
-import ctypes
-import mmap
-import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -19,6 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map_only
+
+from tilewhisper.models.memory import release_pages
 
 CHUNK_BYTES = 1 << 20
 """Stored bytes that are converted at a time, so that a large tensor is not in memory in both precisions."""
@@ -79,7 +78,7 @@ class Rows(Storage):
         stored = self.table[first:last]
         values = self.values(stored.clone()).view(last - first, *self.shape[1:])
         if self.mapped:
-            release(stored)
+            release_pages(stored)
         return values
 
     def pick(self, indices: Tensor) -> Tensor:
@@ -238,12 +237,3 @@ def exact_rows(weight: Tensor) -> Tensor | Storage:
 def stored_bytes(weight: Tensor) -> int:
     """Bytes of a weight, in its file or in memory."""
     return weight.storage.nbytes if isinstance(weight, StoredTensor) else weight.nbytes
-
-
-def release(stored: Tensor) -> None:
-    """Drop the pages of a contiguous, read-only file mapping from this process's memory; they are read again on use."""
-    if not sys.platform.startswith("linux"):
-        return
-    page = mmap.PAGESIZE
-    first, end = stored.data_ptr() // page * page, -(-(stored.data_ptr() + stored.nbytes) // page) * page
-    ctypes.CDLL(None).madvise(ctypes.c_void_p(first), ctypes.c_size_t(end - first), mmap.MADV_DONTNEED)
