@@ -52,7 +52,13 @@ class Storage(ABC):
         for first in range(0, len(result), step):
             last = min(len(result), first + step)
             result[first:last] = self.rows(first, last)
+            self.release(first, last)
+        self.release(0, len(result))  # the system maps pages around those that are read, so some came back
         return result
+
+    @abstractmethod
+    def release(self, first: int, last: int) -> None:
+        """Drop the file's pages of the rows [first, last) from this process's memory; they are read again on use."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,11 +81,11 @@ class Rows(Storage):
         return self.data.view(self.shape[0], -1)
 
     def rows(self, first: int, last: int) -> Tensor:
-        stored = self.table[first:last]
-        values = self.values(stored.clone()).view(last - first, *self.shape[1:])
+        return self.values(self.table[first:last].clone()).view(last - first, *self.shape[1:])
+
+    def release(self, first: int, last: int) -> None:
         if self.mapped:
-            release_pages(stored)
-        return values
+            release_pages(self.table[first:last])
 
     def pick(self, indices: Tensor) -> Tensor:
         return self.values(self.table[indices.view(-1)]).view(*indices.shape, *self.shape[1:])
@@ -131,6 +137,10 @@ class Joined(Storage):
     def part(self, first: int, last: int) -> Storage:
         return Joined([part.part(*span) for part, span in self._spans(first, last)])
 
+    def release(self, first: int, last: int) -> None:
+        for part, span in self._spans(first, last):
+            part.release(*span)
+
     def _spans(self, first: int, last: int) -> list[tuple[Storage, tuple[int, int]]]:
         """The parts in which rows [first, last) are, and the rows in each."""
         spans, row = [], 0
@@ -166,6 +176,9 @@ class Deferred(Storage):
 
     def part(self, first: int, last: int) -> Storage:
         return self.opened.part(first, last)
+
+    def release(self, first: int, last: int) -> None:
+        self.opened.release(first, last)
 
 
 class StoredTensor(Tensor):

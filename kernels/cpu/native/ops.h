@@ -93,7 +93,8 @@ inline Tensor make_weight(int64_t numel, ScalarType type, int64_t entry_bytes) {
     constexpr int64_t HUGE_PAGE = 2 << 20;
     if (const int64_t bytes = numel * entry_bytes; bytes >= HUGE_PAGE) {
         void* memory = aligned_memory(HUGE_PAGE, bytes);
-        madvise(memory, (bytes + HUGE_PAGE - 1) / HUGE_PAGE * HUGE_PAGE, MADV_HUGEPAGE);  // advice: may be ignored
+        // Only whole pages, so that the rest does not take one of its own. Advice: may be ignored.
+        madvise(memory, bytes / HUGE_PAGE * HUGE_PAGE, MADV_HUGEPAGE);
         const int64_t stride = 1;
         const torch::stable::Device cpu(torch::headeronly::DeviceType::CPU);
         return torch::stable::from_blob(memory, {&numel, 1}, {&stride, 1}, cpu, type, &std::free);
