@@ -60,10 +60,11 @@ class Runtime:
         self.tokenizer = checkpoint.tokenizer
         self.generation_config = checkpoint.generation_config
         self.config = checkpoint.model.config
+        self.decoder_plan = plan_decoder(policy.decoder, create)
+        # The decoder first: its token embedding (265 MB of large-v3 in float32) is packed while nothing else is there.
+        self.decoder = Decoder(modules.decoder, self.decoder_plan.backend, preparation)
         self._routed = apply_policy(checkpoint.model, policy, create, preparation)
         self._encoder = Encoder(modules.encoder, self._routed)
-        self.decoder_plan = plan_decoder(policy.decoder, create)
-        self.decoder = Decoder(modules.decoder, self.decoder_plan.backend, preparation)
         heads = self.generation_config.alignment_heads
         self._cross_attention = CrossAttention(modules.decoder, self.decoder_plan.backend, heads)
         self.mapped = preparation.all_found

@@ -38,6 +38,34 @@ class Rows(Protocol):
         """The rows of these indices (count,), as float32 (count, k)."""
 
 
+@dataclass(frozen=True, eq=False)
+class PagedKV:
+    """The self-attention K/V caches of a batch's rows, in pages of a few tokens, which rows may share.
+
+    A page to which new tokens are written belongs to one row alone.
+    """
+
+    slabs: Sequence[Tensor]
+    """Float32 (layers, 2, heads, pages, tokens of a page, head_dim) each, keys before values, all of one shape. Entries
+    that no token has filled may be any number but NaN."""
+    pages: Sequence[Sequence[int]]
+    """Row by row, the pages that hold its tokens, the new ones of this call included. They are counted through all
+    slabs: page p is page p % n of slab p // n."""
+    lengths: Sequence[int]
+    """Tokens in each row's cache before this call."""
+
+    @property
+    def heads(self) -> int:
+        return self.slabs[0].shape[2]
+
+    @property
+    def head_dim(self) -> int:
+        return self.slabs[0].shape[5]
+
+    def of_rows(self, rows: slice) -> PagedKV:
+        return PagedKV(self.slabs, self.pages[rows], self.lengths[rows])
+
+
 class DecoderBackend(Backend):
     """A backend that also runs a decoder. All its tensors are on the host."""
 
@@ -91,12 +119,11 @@ class DecoderBackend(Backend):
         """softmax(scale * q k^T + bias) v of queries (batch, heads, m, head_dim): (batch, m, heads * head_dim)."""
 
     @abstractmethod
-    def self_attention(self, qkv: Tensor, keys: Tensor, values: Tensor, lengths: Sequence[int], scale: float) -> Tensor:
-        """Causal self-attention of new tokens: (batch, m, heads * head_dim).
+    def self_attention(self, qkv: Tensor, caches: PagedKV, layer: int, scale: float) -> Tensor:
+        """Causal self-attention of new tokens in one layer: (batch, m, heads * head_dim).
 
-        The keys and values of qkv (batch, m, 3 * heads * head_dim) are written into the caches (batch, heads, context,
-        head_dim), in place, after each row's first `lengths` tokens; each token attends to itself and all before it.
-        The rest of the caches may hold any number but NaN.
+        The keys and values of qkv (batch, m, 3 * heads * head_dim) are written into the caches, in place, after each
+        row's tokens; each token attends to itself and all before it.
         """
 
     def prepare_layers(self, layers: Sequence[DecoderLayer]) -> Any:
@@ -107,18 +134,15 @@ class DecoderBackend(Backend):
         self,
         x: Tensor,
         layers: Any,
-        keys: Tensor,
-        values: Tensor,
-        lengths: Sequence[int],
+        caches: PagedKV,
         new: Sequence[int],
         cross_kv: Sequence[Sequence[Any]],
     ) -> Tensor:
         """New tokens through all layers from `prepare_layers`: x (tokens, d), `new` tokens of each batch row one after
         the other, to (tokens, d).
 
-        Their keys and values are written into the caches (layers, batch, heads, context, head_dim), each layer's dense,
-        as in `self_attention`. `cross_kv` has for each row what `pack_cross_kv` returned, layer by layer: the same
-        object for rows of one window.
+        Their keys and values are written into the caches, as in `self_attention`. `cross_kv` has for each row what
+        `pack_cross_kv` returned, layer by layer: the same object for rows of one window.
         """
         import torch
 
@@ -126,27 +150,21 @@ class DecoderBackend(Backend):
         for count, alike in groupby(new):
             end = row + sum(1 for _ in alike)
             y = x[token : token + (end - row) * count].unflatten(0, (end - row, count))
+            of_rows = caches.of_rows(slice(row, end))
             for i, layer in enumerate(layers):
-                of_layer = [window[i] for window in cross_kv[row:end]]
-                y = self._decoder_layer(y, layer, keys[i, row:end], values[i, row:end], lengths[row:end], of_layer)
+                y = self._decoder_layer(y, layer, i, of_rows, [window[i] for window in cross_kv[row:end]])
             done.append(y.flatten(0, 1))
             row, token = end, token + len(done[-1])
         return torch.cat(done)
 
     def _decoder_layer(
-        self,
-        x: Tensor,
-        layer: DecoderLayer,
-        keys: Tensor,
-        values: Tensor,
-        lengths: Sequence[int],
-        cross_kv: Sequence[Any],
+        self, x: Tensor, layer: DecoderLayer, number: int, caches: PagedKV, cross_kv: Sequence[Any]
     ) -> Tensor:
         import torch
 
-        heads, head_dim = keys.shape[1], keys.shape[3]
+        heads, head_dim = caches.heads, caches.head_dim
         qkv = self.norm_linear(x, layer.self_norm, layer.qkv)
-        x = self.linear_add(self.self_attention(qkv, keys, values, lengths, layer.scale), layer.self_out, x)
+        x = self.linear_add(self.self_attention(qkv, caches, number, layer.scale), layer.self_out, x)
         q = self.norm_linear(x, layer.cross_norm, layer.cross_query).unflatten(-1, (heads, head_dim))
         windows = runs(cross_kv)
         attended = []

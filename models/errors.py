@@ -4,6 +4,7 @@ ModelsError
 ├── AudioError          a file or array that is not usable audio
 ├── ModelNotFound       a model name or path that does not exist
 ├── CheckpointError     weights that are corrupt, incomplete, or not Whisper's
+├── ExportError         a checkpoint that cannot be written in another format
 ├── LanguageError       a language or task the model does not support
 └── VadUnavailable      the voice activity detector is not installed
 """
@@ -23,6 +24,10 @@ class ModelNotFound(ModelsError):  # noqa: N818 (named like FileNotFoundError's 
 
 class CheckpointError(ModelsError):
     """Weights that are corrupt, incomplete, or not Whisper's."""
+
+
+class ExportError(ModelsError):
+    """A checkpoint that cannot be written in another format."""
 
 
 class LanguageError(ModelsError):

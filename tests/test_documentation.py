@@ -31,6 +31,7 @@ from tilewhisper import WhisperModel
 from tilewhisper.engine.commands import main as command
 from tilewhisper.engine.routing.policy import load_policy, parse_policy, presets
 from tilewhisper.kernels import registry
+from tilewhisper.models.checkpoint.export import FORMATS
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted(
@@ -288,7 +289,7 @@ def test_the_readme_shows_the_subtitles_that_the_recipe_writes(desk, monkeypatch
     assert (desk / "talk.srt").read_text("utf-8").strip() in [block.code.strip() for block in with_info("text")]
 
 
-@pytest.mark.parametrize("name", ["transcribe", "listen", "plan", "serve"])
+@pytest.mark.parametrize("name", ["transcribe", "convert", "listen", "plan", "serve"])
 def test_every_flag_is_documented_and_every_documented_flag_exists(name, capsys):
     with pytest.raises(SystemExit):
         command.main([name, "--help"])
@@ -307,6 +308,12 @@ def test_every_preset_and_backend_is_documented():
         default = load_policy(name).decoder.backend
         row = re.search(rf"^\| `{name}` \|.*\| `(\w+)` \|$", text, re.MULTILINE)
         assert row and row[1] == default, f"the decoder of preset {name}"
+
+
+def test_the_formats_that_convert_writes_are_documented():
+    text = (ROOT / "docs/usage.md").read_text("utf-8")
+    for name, form in FORMATS.items():
+        assert f"| `{name}` | {form.engines} | {', '.join(f'`{one}`' for one in form.precisions)} |" in text
 
 
 def load_script(name: str, monkeypatch: pytest.MonkeyPatch):

@@ -15,9 +15,9 @@ from typing import IO
 import torch
 from torch import Tensor
 
-from tilewhisper.models.audio.log_mel import mel_filters
 from tilewhisper.models.checkpoint.loader import Checkpoint
 from tilewhisper.models.checkpoint.stored_tensor import whole
+from tilewhisper.models.mel_filters import mel_filters
 from tilewhisper.models.tokenizer import vocabulary
 
 _HEADER = {"f32": 0, "f16": 1, "q8_0": 7}  # ggml's file types

@@ -14,6 +14,7 @@ from tilewhisper.engine.commands.outputs import ALL, STDIN_STEM, parse_formats
 from tilewhisper.engine.compat import COMPUTE_TYPES, NEAREST
 from tilewhisper.engine.options import TranscriptionOptions
 from tilewhisper.engine.output.writers import WRITERS
+from tilewhisper.models.checkpoint.export import FORMATS
 from tilewhisper.models.option_fields import Range, option_fields
 
 DEFAULT_BATCH_SIZE = 8
@@ -43,6 +44,7 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
     _add_profile(commands)
     _add_tune(commands)
     _add_plan(commands)
+    _add_convert(commands)
     _add_build(commands)
     _add_listen(commands)
     _add_serve(commands)
@@ -383,6 +385,29 @@ def _add_plan(commands: "argparse._SubParsersAction[HintingParser]") -> None:
         "which is compared with the plan",
     )
     shared_flags.add_threads(p)
+
+
+def _add_convert(commands: "argparse._SubParsersAction[HintingParser]") -> None:
+    p = commands.add_parser(
+        "convert",
+        help="write a model in the format of another engine",
+        usage="tilewhisper convert MODEL --to FORMAT DIR [--precision PRECISION]",
+        epilog="Exit status: 0 written, 2 the request cannot be met, 130 interrupted.",
+    )
+    p.add_argument("model", metavar="MODEL", help="an official size, a hub name, a folder or a weights file")
+    p.add_argument("folder", metavar="DIR", help="new or empty folder; its files appear when all are complete")
+    p.add_argument("--to", required=True, choices=FORMATS, help="format: " + _engines())
+    p.add_argument(
+        "--precision", metavar="PRECISION", help=f"of the weights; the first is the default: {_precisions()}"
+    )
+
+
+def _engines() -> str:
+    return "; ".join(f"{name} for {form.engines}" for name, form in FORMATS.items())
+
+
+def _precisions() -> str:
+    return "; ".join(f"{name} {', '.join(form.precisions)}" for name, form in FORMATS.items())
 
 
 def _add_build(commands: "argparse._SubParsersAction[HintingParser]") -> None:

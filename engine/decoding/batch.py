@@ -17,10 +17,6 @@ from tilewhisper.engine.decoding.hypothesis import Candidate, Hypotheses, Search
 from tilewhisper.engine.decoding.logits import LogitsProcessor
 from tilewhisper.models.tokenizer.tokenizer import Tokenizer
 
-KEPT_CACHE_BYTES = 64 << 20
-"""An empty batch keeps self-attention caches up to this size for the next window: growing them again for every window
-of one file costs some milliseconds, but 32 windows of base would hold 350 MB for nothing."""
-
 
 @dataclass(frozen=True)
 class DecodedWindow:
@@ -185,16 +181,12 @@ class Batch:
         return search.candidates(logits, [active.hypotheses for active in group], self._decoder.top_k)
 
     def _leave(self, leaving: Sequence[_Active]) -> None:
-        """Take attempts out. The last takes the place of each, because a row that moves takes its caches along."""
-        for active in leaving:
-            self._active[self._active.index(active)] = self._active[-1]
-            self._active.pop()
+        """Take attempts out; the rows of the others close up."""
+        self._active = [active for active in self._active if active not in leaving]
         self._state.select([row for active in self._active for row in active.rows])
         rows = count()
         for active in self._active:
             active.rows = list(islice(rows, len(active.rows)))
-        if not self._active and self._state.nbytes > KEPT_CACHE_BYTES:
-            self._state = self._decoder.start()
 
     def _decoded(self, active: _Active) -> DecodedWindow:
         best, tokenizer = active.attempt.search.best(active.hypotheses), self._tokenizer

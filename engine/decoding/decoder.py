@@ -4,6 +4,7 @@ Every product runs on one backend. A batch row is one text: its self-attention c
 cross-attention K/V cache is computed once from the encoder states. Knows tokens only as integers; see `batch`.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,15 +13,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from tilewhisper.engine.decoding.pages import PAGE_TOKENS, PagePool
 from tilewhisper.engine.encoding.states import Encoded
 from tilewhisper.engine.routing.modules import fuse, norm_of
 from tilewhisper.engine.routing.prepared import WeightPreparation
-from tilewhisper.kernels.decoder import DecoderBackend, DecoderLayer
+from tilewhisper.kernels.decoder import DecoderBackend, DecoderLayer, PagedKV
 from tilewhisper.models.checkpoint.stored_tensor import exact_rows, rows_of, whole
-
-CACHE_STEP = 64
-"""Tokens of cache capacity to start with and to grow by; all rows of a batch have the capacity of the longest.
-Zeroing all 448 took 22 ms for 8 windows of base, as much as five steps, and most windows of speech have fewer."""
 
 MAX_TOKENS_PER_CALL = 512
 """Tokens that go through the layers in one call, unless one row alone has more, so that the prompts of many windows do
@@ -34,59 +32,41 @@ class CrossKV:
     layers: tuple[Any, ...]
 
 
-@dataclass
 class DecoderState:
-    """The caches of a batch, whose rows come and go.
+    """The caches of a batch, whose rows come and go: self-attention's in pages, and each row's window."""
 
-    `keys` and `values` of self-attention are (layers, allocated rows, heads, capacity, head_dim), filled up to each
-    row's entry of `lengths`. `windows` holds each row's cross-attention K/V cache.
-    """
-
-    keys: Tensor
-    values: Tensor
-    windows: list[CrossKV]
-    lengths: list[int]
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes allocated for self-attention."""
-        return int(self.keys.nbytes + self.values.nbytes)
+    def __init__(self, pool: PagePool) -> None:
+        """Without rows; `pool` has the pages of this state alone."""
+        self.windows: list[CrossKV] = []
+        self.lengths: list[int] = []
+        self._pages: list[list[int]] = []
+        self._pool = pool
 
     def add(self, windows: Sequence[CrossKV]) -> None:
         """Append rows without tokens."""
         self.windows += windows
         self.lengths += [0] * len(windows)
-        self._allocate_rows(len(self.lengths))
+        self._pages += [[] for _ in windows]
 
     def select(self, rows: Sequence[int]) -> None:
-        """Keep these rows, in this order; a row may be repeated."""
-        moved = [(to, source) for to, source in enumerate(rows) if to != source]
-        if not moved and len(rows) == len(self.lengths):
-            return
+        """Keep these rows, in this order; a row may be repeated, and shares its pages with its repetitions."""
+        uses = Counter(rows)
+        for row, pages in enumerate(self._pages):
+            if uses[row] > 1:
+                self._pool.share(pages, uses[row] - 1)
+            elif not uses[row]:
+                self._pool.release(pages)
         self.windows = [self.windows[row] for row in rows]
         self.lengths = [self.lengths[row] for row in rows]
-        if not moved:
-            return
-        self._allocate_rows(len(rows))
-        targets, sources = torch.tensor(moved).unbind(1)
-        used = max(self.lengths[to] for to, _ in moved)
-        for cache in (self.keys, self.values):
-            cache[:, targets, :, :used] = cache[:, sources, :, :used]
+        self._pages = [[*self._pages[row]] for row in rows]
 
-    def reserve(self, tokens: int, limit: int) -> None:
-        """Grow the capacity to `tokens` per row or more, but not beyond `limit`."""
-        if tokens > (capacity := self.keys.shape[3]):
-            self._pad(0, min(limit, -(-tokens // CACHE_STEP) * CACHE_STEP) - capacity)
-
-    def _allocate_rows(self, rows: int) -> None:
-        if rows > (allocated := self.keys.shape[1]):
-            self._pad(rows - allocated, 0)
-
-    def _pad(self, rows: int, capacity: int) -> None:
-        """Pad with zeros: unfilled entries must not be NaN."""
-        padding = (0, 0, 0, capacity, 0, 0, 0, rows)
-        self.keys = F.pad(self.keys, padding)
-        self.values = F.pad(self.values, padding)
+    def extend(self, ends: Sequence[int]) -> PagedKV:
+        """The caches with pages for rows of `ends` tokens; a page that new tokens go to is held by no other row."""
+        for pages, length, end in zip(self._pages, self.lengths, ends, strict=True):
+            if begun := length % PAGE_TOKENS:
+                pages[-1] = self._pool.own(pages[-1], begun)
+            pages += [self._pool.take() for _ in range(len(pages), -(-end // PAGE_TOKENS))]
+        return PagedKV(self._pool.slabs, self._pages, self.lengths)
 
 
 class Decoder:
@@ -122,9 +102,7 @@ class Decoder:
     @torch.inference_mode()
     def start(self) -> DecoderState:
         """The caches of an empty batch."""
-        capacity = min(CACHE_STEP, self.text_context)
-        empty = torch.zeros(len(self._cross_kv_weights), 0, self._heads, capacity, self._head_dim)
-        return DecoderState(empty, empty, windows=[], lengths=[])
+        return DecoderState(PagePool(len(self._cross_kv_weights), self._heads, self._head_dim))
 
     @torch.inference_mode()
     def step(self, tokens: Sequence[Sequence[int]], state: DecoderState) -> Tensor:
@@ -136,16 +114,14 @@ class Decoder:
         ends = [length + more for length, more in zip(state.lengths, new, strict=True)]
         if (longest := max(ends)) > self.text_context:
             raise IndexError(f"a row must have at most {self.text_context} tokens, got {longest}")
-        state.reserve(longest, self.text_context)
+        caches = state.extend(ends)
         ids = torch.tensor([token for row in tokens for token in row])
         places = torch.tensor([place for span in zip(state.lengths, ends, strict=True) for place in range(*span)])
         x = rows_of(self._embedding, ids) + F.embedding(places, self._positions)
         windows, token = [window.layers for window in state.windows], 0
         for rows in _split(new, MAX_TOKENS_PER_CALL):
-            part, caches = x[token : token + sum(new[rows])], (state.keys[:, rows], state.values[:, rows])
-            part[:] = self._backend.decoder_layers(
-                part, self._layers, *caches, state.lengths[rows], new[rows], windows[rows]
-            )
+            part = x[token : token + sum(new[rows])]
+            part[:] = self._backend.decoder_layers(part, self._layers, caches.of_rows(rows), new[rows], windows[rows])
             token += len(part)
         state.lengths = ends
         return F.layer_norm(x, self._norm.normalized_shape, self._norm.weight, self._norm.bias, self._norm.eps)

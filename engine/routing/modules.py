@@ -78,7 +78,7 @@ def fuse(parts: Sequence[nn.Linear | RoutedLinear]) -> tuple[Tensor, Tensor]:
     Weights that stay in their file stay there. Else the parts' parameters become slices of the result: same names, same
     values, and no second copy.
     """
-    weight = joined([part.weight.data for part in parts])
+    weight = joined([part.weight for part in parts])
     bias = torch.cat([torch.zeros(len(part.weight)) if part.bias is None else part.bias for part in parts])
     row = 0
     for part in parts:

@@ -1,6 +1,6 @@
 """Prepare weights for backends: once for each form, stored for later starts where the backend has a form to store."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from torch import Tensor
@@ -45,7 +45,7 @@ class WeightPreparation:
     def lm_head(self, backend: DecoderBackend, name: str, weight: Tensor) -> Any:
         """`DecoderBackend.prepare_lm_head` of the output projection (n_vocab, k)."""
 
-        def prepare(weight: Tensor, _: None) -> Any:
+        def prepare(weight: Tensor, _: Tensor | None) -> Any:
             return backend.prepare_lm_head(backend.decode_layout(weight))
 
         return self._prepared(backend, f"lm_head {name}", prepare, weight, None)
@@ -68,12 +68,16 @@ class WeightPreparation:
             self.nbytes += weight.nbytes
             return prepare(whole(weight), bias)
         name = f"{form} {name}"
-        if (tensors := self._packed.get(name)) is not None:
-            prepared = backend.from_stored(tensors, len(weight), bias)
-        else:
-            self.all_found = False
-            prepared = prepare(whole(weight), bias)
-            tensors = backend.to_stored(prepared)
-            self._packed.add(name, tensors)
-        self.nbytes += sum(tensor.nbytes for tensor in tensors.values())
+        if (found := self._packed.get(name)) is not None:
+            self.nbytes += _nbytes(found)
+            return backend.from_stored(found, len(weight), bias)
+        self.all_found = False
+        prepared = prepare(whole(weight), bias)
+        tensors = backend.to_stored(prepared)
+        self._packed.add(name, tensors)
+        self.nbytes += _nbytes(tensors)
         return prepared
+
+
+def _nbytes(tensors: Mapping[str, Tensor]) -> int:
+    return sum(tensor.nbytes for tensor in tensors.values())

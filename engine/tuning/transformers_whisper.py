@@ -19,6 +19,7 @@ from transformers.models.whisper.english_normalizer import EnglishTextNormalizer
 from transformers.utils import logging
 
 from tilewhisper.models.checkpoint import loader
+from tilewhisper.models.checkpoint.export import transformers
 from tilewhisper.models.checkpoint.loader import Checkpoint
 from tilewhisper.models.checkpoint.locate import Source
 from tilewhisper.models.checkpoint.stored_tensor import whole
@@ -92,48 +93,17 @@ class TransformersWhisper:
 
 def transformers_model(checkpoint: Checkpoint) -> WhisperForConditionalGeneration:
     """A transformers model with the checkpoint's weights in float32, ready for `generate`."""
-    token_ids = _token_ids(checkpoint)
+    config, tokenizer = checkpoint.model.config, checkpoint.tokenizer
     with torch.device("meta"):
-        model = WhisperForConditionalGeneration(WhisperConfig(**asdict(checkpoint.model.config), **token_ids))
-    state = {name: whole(weight) for name, weight in checkpoint.model.state_dict().items()}
+        model = WhisperForConditionalGeneration(WhisperConfig(**asdict(config), **transformers.token_ids(tokenizer)))
+    state = {name: whole(weight) for name, weight in checkpoint.model.state_dict(keep_vars=True).items()}
     state["proj_out.weight"] = state["model.decoder.embed_tokens.weight"]
     model.load_state_dict(state, strict=True, assign=True)
     model.tie_weights()
     model.train(False).requires_grad_(False)
-    model.generation_config = _generation_config(checkpoint, token_ids)
+    settings = transformers.generation_config(config, tokenizer, checkpoint.generation_config)
+    model.generation_config = GenerationConfig(**settings)
     return model
-
-
-def _token_ids(checkpoint: Checkpoint) -> dict[str, Any]:
-    eot = checkpoint.tokenizer.eot
-    return {
-        "bos_token_id": eot,
-        "eos_token_id": eot,
-        "pad_token_id": eot,
-        "decoder_start_token_id": checkpoint.tokenizer.sot,
-    }
-
-
-def _generation_config(checkpoint: Checkpoint, token_ids: dict[str, Any]) -> GenerationConfig:
-    """The settings of `generate`, from the checkpoint's tokenizer and generation config."""
-    tokenizer, generation_config = checkpoint.tokenizer, checkpoint.generation_config
-    languages = {
-        "lang_to_id": {f"<|{code}|>": token for code, token in tokenizer.languages.items()},
-        "task_to_id": {"transcribe": tokenizer.transcribe, "translate": tokenizer.translate},
-    }
-    return GenerationConfig(
-        **token_ids,
-        prev_sot_token_id=tokenizer.sot_prev,
-        no_timestamps_token_id=tokenizer.no_timestamps,
-        is_multilingual=tokenizer.is_multilingual,
-        suppress_tokens=list(generation_config.suppress_tokens),
-        begin_suppress_tokens=list(generation_config.begin_suppress_tokens),
-        alignment_heads=[list(pair) for pair in generation_config.alignment_heads],
-        max_initial_timestamp_index=generation_config.max_initial_timestamp_index,
-        max_length=checkpoint.model.config.max_target_positions,
-        return_timestamps=False,
-        **(languages if tokenizer.is_multilingual else {}),
-    )
 
 
 @contextmanager

@@ -34,7 +34,7 @@ or plain C++, whichever the processor has; results are bit-equal for any number 
 import hashlib
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import ClassVar, NamedTuple
 from weakref import finalize
@@ -45,7 +45,7 @@ from torch import Tensor
 
 from tilewhisper.kernels.base import Backend, Norm, Settings
 from tilewhisper.kernels.cpu import build
-from tilewhisper.kernels.decoder import DecoderBackend, DecoderLayer, Rows, runs
+from tilewhisper.kernels.decoder import DecoderBackend, DecoderLayer, PagedKV, Rows, runs
 
 _native = torch.ops.tilewhisper_native
 
@@ -197,8 +197,10 @@ class _NativeDecoder(_Native, DecoderBackend):
         attended: Tensor = _native.attention(q, *cross_kv.packed, cross_kv.n, scale, cross_kv.bias)
         return attended.transpose(1, 2).flatten(2)
 
-    def self_attention(self, qkv: Tensor, keys: Tensor, values: Tensor, lengths: Sequence[int], scale: float) -> Tensor:
-        attended: Tensor = _native.self_attention(qkv, keys, values, lengths, scale)
+    def self_attention(self, qkv: Tensor, caches: PagedKV, layer: int, scale: float) -> Tensor:
+        attended: Tensor = _native.self_attention(
+            qkv.contiguous(), caches.slabs, [*chain(*caches.pages)], caches.lengths, layer, scale
+        )
         return attended
 
     def prepare_layers(self, layers: Sequence[DecoderLayer]) -> list["_Handle"]:
@@ -208,9 +210,7 @@ class _NativeDecoder(_Native, DecoderBackend):
         self,
         x: Tensor,
         layers: Sequence["_Handle"],
-        keys: Tensor,
-        values: Tensor,
-        lengths: Sequence[int],
+        caches: PagedKV,
         new: Sequence[int],
         cross_kv: Sequence[Sequence["_PackedCrossKV"]],
     ) -> Tensor:
@@ -218,9 +218,9 @@ class _NativeDecoder(_Native, DecoderBackend):
         y: Tensor = _native.decoder_layers(
             x,
             [layer.number for layer in layers],
-            keys,
-            values,
-            lengths,
+            caches.slabs,
+            [*chain(*caches.pages)],
+            caches.lengths,
             new,
             [of_layer.handle.number for window, _ in windows for of_layer in window],
             [sum(islice(counts, rows)) for _, rows in windows],

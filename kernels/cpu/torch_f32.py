@@ -1,13 +1,14 @@
 """float32 products by torch's own BLAS: the default, and the baseline of every other backend."""
 
 from collections.abc import Sequence
+from itertools import chain
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tilewhisper.kernels.decoder import DecoderBackend
+from tilewhisper.kernels.decoder import DecoderBackend, PagedKV
 
 
 class _Weights(NamedTuple):
@@ -54,31 +55,57 @@ class TorchBackend(DecoderBackend):
         return _CrossKV(k.contiguous(), v.contiguous(), bias)  # every step reads all of them, head by head
 
     def cross_attention(self, q: Tensor, cross_kv: _CrossKV, scale: float) -> Tensor:
-        return _attend(q, cross_kv.keys, cross_kv.values, scale, cross_kv.bias)
+        attended = _weighted_values(q, cross_kv.keys, cross_kv.values, scale, cross_kv.bias)
+        return attended.transpose(1, 2).flatten(2)
 
-    def self_attention(self, qkv: Tensor, keys: Tensor, values: Tensor, lengths: Sequence[int], scale: float) -> Tensor:
-        heads, head_dim, new = keys.shape[1], keys.shape[3], qkv.shape[1]
-        q, k, v = qkv.unflatten(-1, (3, heads, head_dim)).permute(2, 0, 3, 1, 4)
-        for row, start in enumerate(lengths):
-            keys[row, :, start : start + new] = k[row]
-            values[row, :, start : start + new] = v[row]
-        end = max(lengths) + new
-        return _attend(q, keys[:, :, :end], values[:, :, :end], scale, _causal(lengths, new, end))
+    def self_attention(self, qkv: Tensor, caches: PagedKV, layer: int, scale: float) -> Tensor:
+        new, end = qkv.shape[1], max(caches.lengths) + qkv.shape[1]
+        split = qkv.unflatten(-1, (3, caches.heads, caches.head_dim)).permute(2, 3, 0, 1, 4)
+        for row, length in enumerate(caches.lengths):
+            _append(split[1:, :, row], caches, layer, caches.pages[row], length)
+        # Heads before rows, as they lie in pages: another order would be copied once more.
+        keys, values = _gather(caches, layer)[..., :end, :]
+        attended = _weighted_values(split[0], keys, values, scale, _causal(caches.lengths, new, end))
+        return attended.permute(1, 2, 0, 3).flatten(2)
 
 
-def _attend(q: Tensor, k: Tensor, v: Tensor, scale: float, mask: Tensor | None) -> Tensor:
+def _append(kv: Tensor, caches: PagedKV, layer: int, pages: Sequence[int], length: int) -> None:
+    """Write a row's keys and values (2, heads, new, head_dim) into its pages, after its first `length` tokens."""
+    (_, _, _, per_slab, size, _), new = caches.slabs[0].shape, kv.shape[2]
+    first = 0
+    while first < new:
+        place = (length + first) % size
+        last = min(new, first + size - place)
+        slab, page = divmod(pages[(length + first) // size], per_slab)
+        caches.slabs[slab][layer, :, :, page, place : place + last - first] = kv[:, :, first:last]
+        first = last
+
+
+def _gather(caches: PagedKV, layer: int) -> Tensor:
+    """The keys and values of all rows, copied: (2, heads, rows, tokens, head_dim). A shorter row has any numbers at its
+    end."""
+    per_slab, most = caches.slabs[0].shape[3], max(map(len, caches.pages))
+    padded = [[*row, *[row[0]] * (most - len(row))] for row in caches.pages]
+    places = {page: place for place, page in enumerate(dict.fromkeys(chain(*padded)))}
+    once = torch.stack([caches.slabs[page // per_slab][layer, :, :, page % per_slab] for page in places], dim=2)
+    kv: Tensor = once.index_select(2, torch.tensor([places[page] for row in padded for page in row]))
+    return kv.view(*kv.shape[:2], len(padded), -1, kv.shape[-1])
+
+
+def _weighted_values(q: Tensor, k: Tensor, v: Tensor, scale: float, mask: Tensor | None) -> Tensor:
     logits = (q * scale) @ k.mT
     if mask is not None:
         logits += mask
-    return (logits.softmax(dim=-1) @ v).transpose(1, 2).flatten(2)
+    weighted: Tensor = logits.softmax(dim=-1) @ v
+    return weighted
 
 
 def _causal(lengths: Sequence[int], new: int, end: int) -> Tensor | None:
-    """The causal mask of new tokens in rows of `lengths` cached tokens: 0 or -inf, (batch, 1, new, end). None if
-    every token sees every position.
+    """The causal mask of new tokens in rows of `lengths` cached tokens: 0 or -inf, (batch, new, end). None if every
+    token sees every position.
     """
     if min(lengths) + 1 == end:
         return None
     last = torch.tensor(lengths)[:, None] + torch.arange(new)
-    hidden = torch.arange(end) > last[:, None, :, None]
+    hidden = torch.arange(end) > last[..., None]
     return torch.zeros(hidden.shape).masked_fill_(hidden, float("-inf"))

@@ -196,7 +196,7 @@ def _generation_config(stored: dict[str, Any]) -> GenerationConfig:
 
 
 def _write(loaded: Checkpoint, content: str) -> bool:
-    state = loaded.model.state_dict()
+    state = loaded.model.state_dict(keep_vars=True)  # to detach a StoredTensor would import torch.distributed
     matrices = {name: list(weight.shape) for name, weight in state.items() if isinstance(weight, StoredTensor)}
     about = {
         "name": loaded.name,

@@ -55,7 +55,7 @@ class PackedWeights:
         found: defaultdict[str, dict[str, Any]] = defaultdict(dict)
         for path in sorted((CACHE.path / self._content).glob("packed-*.safetensors")):
             try:
-                file = safe_open(path, framework="pt")
+                file: Any = safe_open(path, framework="pt")
                 for key in file.keys():  # noqa: SIM118 (no mapping)
                     name, _, part = key.rpartition("/")
                     found[name][part] = file

@@ -11,8 +11,8 @@ import torch
 from peers.openai_layout import sizes, tensors
 from torch import Tensor
 
-from tilewhisper.models.audio.log_mel import mel_filters
 from tilewhisper.models.checkpoint.loader import Checkpoint
+from tilewhisper.models.mel_filters import mel_filters
 from tilewhisper.models.tokenizer import vocabulary
 
 _MAGIC = 0x67676D6C

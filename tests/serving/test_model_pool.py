@@ -7,7 +7,6 @@ from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import pytest
-import torch
 from running_server import Running, running, wait_for
 
 from tilewhisper.engine.errors import OptionError
@@ -24,9 +23,8 @@ class FakeModel(SimpleNamespace):
     """Has the parts of a model that the pool uses."""
 
     def __init__(self, name: str, bytes: int) -> None:
-        weights = torch.empty(bytes, dtype=torch.uint8)
-        checkpoint = SimpleNamespace(model=SimpleNamespace(parameters=lambda: [weights]))
-        super().__init__(name=name, closed=False, checkpoint=checkpoint, backend_labels=("fake",))
+        runtime = SimpleNamespace(weight_bytes=bytes)
+        super().__init__(name=name, closed=False, runtime=runtime, backend_labels=("fake",))
 
     def start_loop(self) -> None:
         pass

@@ -48,8 +48,15 @@ def attention(batch: int, heads: int, m: int, n: int = 21, bits: int = 16, biase
     return [normal(batch, heads, m, 32), *packed, n, 0.125, normal(n) if biased else None]
 
 
+def pages(lengths: list[int], new: list[int], layers: int, head_dim: int) -> list[Any]:
+    """Two slabs of pages of 4 tokens, 2 heads wide, and the pages of each row, last to first."""
+    counts = [-(-(length + more) // 4) for length, more in zip(lengths, new, strict=True)]
+    slabs = [normal(layers, 2, 2, sum(counts) // 2 + 1, 4, head_dim, seed=seed) for seed in range(2)]
+    return [slabs, list(range(sum(counts)))[::-1]]
+
+
 def self_attention(batch: int, new: int, lengths: list[int]) -> list[Any]:
-    return [normal(batch, new, 3 * 2 * 32), normal(batch, 2, 9, 32), normal(batch, 2, 9, 32, seed=1), lengths, 0.125]
+    return [normal(batch, new, 3 * 2 * 32), *pages(lengths, [new] * batch, 2, 32), lengths, 1, 0.125]
 
 
 def layer(bits: int, width: int = 32, hidden: int = 70) -> list[Any]:
@@ -67,8 +74,7 @@ def cross_kv(n: int, bits: int = 16, biased: bool = True) -> list[Any]:
 def decoder_layers(lengths: list[int], new: list[int], cross_rows: list[int], bits: int = 16) -> list[Any]:
     layers = [native.register_layer(*layer(bits)) for _ in range(2)]
     handles = [native.register_cross_kv(*cross_kv(n, max(bits, 8))) for n in range(7, 7 + 2 * len(cross_rows))]
-    caches = [normal(2, len(lengths), 2, 9, 16, seed=seed) for seed in range(2)]
-    return [normal(sum(new), 32), layers, *caches, lengths, new, handles, cross_rows]
+    return [normal(sum(new), 32), layers, *pages(lengths, new, 2, 16), lengths, new, handles, cross_rows]
 
 
 def rescore(rows: int, n: int, k: int = 8, split: int = 0, count: int = 2) -> list[Any]:

@@ -41,8 +41,6 @@ class Words:
 
 
 class TableState:
-    nbytes = 0
-
     def __init__(self) -> None:
         self.rows: list[tuple[int, tuple[int, ...]]] = []
 

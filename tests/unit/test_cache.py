@@ -298,7 +298,8 @@ def test_transcribing_imports_no_unneeded_library(tmp_path):
         import sys
         from tilewhisper.engine.commands.main import main
         assert main(["transcribe", sys.argv[1], "--model", "tiny.en", "--policy", "torch"]) == 0
-        heavy = ("transformers", "torch._dynamo", "librosa", "scipy", "huggingface_hub", "onnxruntime")
+        heavy = ("transformers", "torch._dynamo", "librosa", "scipy", "huggingface_hub", "onnxruntime",
+                 "sympy")
         print([name for name in heavy if name in sys.modules], "tokenizers" in sys.modules)
     """)
     outputs = []

@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from tilewhisper.models.audio import spill
-from tilewhisper.models.audio.log_mel import LogMel, content_frames, log_mel, mel_filters, window
+from tilewhisper.models.audio.log_mel import LogMel, content_frames, log_mel, window
 from tilewhisper.models.constants import FRAMES_PER_WINDOW, WINDOW_SAMPLES
+from tilewhisper.models.mel_filters import mel_filters
 
 
 def noise(samples: int, scale: float = 0.1, seed: int = 0) -> np.ndarray:

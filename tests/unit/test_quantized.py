@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from made_caches import paged
 from made_tensors import normal, relative
 
 from tilewhisper.kernels import registry
@@ -138,7 +139,8 @@ def result_of_each_kernel(backend) -> list[torch.Tensor]:
     q, keys, values = (normal(1, 3, 201, 64, seed=seed) for seed in range(3))
     results.append(backend.attention(q, keys, values, 0.125))
     results += backend.project_cross_kv(normal(1, 201, 64), backend.prepare_cross_kv(normal(192, 64), None), 3).packed
-    results.append(native.self_attention(normal(1, 2, 576), keys.contiguous(), values.contiguous(), [50], 0.125))
+    caches = paged(torch.stack([keys, values])[None], [50], 2)
+    results.append(backend.self_attention(normal(1, 2, 576), caches, 0, 0.125))
     return results
 
 
@@ -184,13 +186,15 @@ def test_instruction_sets_agree_within_float32_rounding(backend):
         (lambda w: native.pack_weight(normal(4, 4), 12), "bits must be 16 or 8, got 12"),
         (lambda w: native.pack_keys_values(normal(1, 1, 5, 24), normal(1, 1, 5, 24), 16), "multiple of 16"),
         (
-            lambda w: native.self_attention(normal(1, 2, 192), *normal(2, 1, 1, 5, 64), [4], 1.0),
-            "a cache of 5 tokens has no place for 2 after 4",
+            lambda w: native.self_attention(normal(1, 2, 192), [normal(1, 2, 1, 3, 5, 64)], [2], [4], 0, 1.0),
+            "a text of 6 tokens must have 2 pages",
         ),
         (
-            lambda w: native.decoder_layers(
-                normal(1, 64), [0], normal(1, 1, 1, 5, 64), normal(1, 1, 1, 5, 64), [0], [1], [], []
-            ),
+            lambda w: native.self_attention(normal(1, 2, 192), [normal(1, 2, 1, 3, 5, 64)], [0, 3], [4], 0, 1.0),
+            "a page must be one of 3, got 3",
+        ),
+        (
+            lambda w: native.decoder_layers(normal(1, 64), [0], [normal(1, 2, 1, 1, 5, 64)], [0], [0], [1], [], []),
             "0 is not the handle of a decoder layer",
         ),
         (lambda w: native.use_instruction_set("mmx"), "must be one of .*, got 'mmx'"),

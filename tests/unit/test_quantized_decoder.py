@@ -1,11 +1,11 @@
 """A decode step of the native kernels on every instruction set of this processor: caches, layers, threads, handles."""
 
 from dataclasses import replace
-from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
+from made_caches import dense, paged
 from made_tensors import normal, relative
 
 from tilewhisper.kernels.base import Norm
@@ -21,38 +21,36 @@ pytest_plugins = ["native_fixtures"]
 native = torch.ops.tilewhisper_native
 
 
-@pytest.mark.parametrize("batch", [1, 3])
-@pytest.mark.parametrize("fresh", [1, 4])
-def test_self_attention_is_causal_attention_over_the_cache(instruction_set, batch, fresh):
-    heads, context, length = 3, 40, 17
-    keys, values = normal(batch, heads, context, 64), normal(batch, heads, context, 64, seed=1)
-    before = keys.clone(), values.clone()
-    qkv = normal(batch, fresh, 3 * heads * 64, seed=2)
-    y = native.self_attention(qkv, keys, values, [length] * len(qkv), 0.125)
-    q, k, v = (part.view(batch, fresh, heads, 64).transpose(1, 2) for part in qkv.chunk(3, dim=-1))
-    for cache, old, new in ((keys, before[0], k), (values, before[1], v)):
-        assert torch.equal(cache[:, :, length : length + fresh], new)
-        cache[:, :, length : length + fresh] = old[:, :, length : length + fresh]
-        assert torch.equal(cache, old)
-        cache[:, :, length : length + fresh] = new
-    visible = torch.ones(fresh, length + fresh, dtype=torch.bool).tril(length)
-    seen = (t[:, :, : length + fresh].double() for t in (keys, values))
-    exact = F.scaled_dot_product_attention(q.double(), *seen, attn_mask=visible, scale=0.125)
-    assert relative(y, exact.transpose(1, 2).flatten(2)) < 1e-6
+@pytest.mark.parametrize("fresh", [1, 20])
+@pytest.mark.parametrize("name", ["native", "torch"])
+def test_self_attention_is_causal_attention_over_the_cache(instruction_set, backend, name, fresh):
+    heads, lengths, layer = 3, [17, 0, 32], 1
+    before = normal(2, 2, 3, heads, 40, 64)
+    caches = paged(before, lengths, fresh)
+    qkv = normal(3, fresh, 3 * heads * 64, seed=2)
+    run = TorchBackend() if name == "torch" else backend
+    y = run.self_attention(qkv, caches, layer, 0.125)
+    q, k, v = (part.view(3, fresh, heads, 64).transpose(1, 2) for part in qkv.chunk(3, dim=-1))
+    for row, length in enumerate(lengths):
+        cached = dense(caches, row, length + fresh)
+        assert torch.equal(cached[:, :, :, :length], before[:, :, row, :, :length])
+        assert torch.equal(cached[layer, :, :, length:], torch.stack((k[row], v[row])))
+        assert not cached[1 - layer, :, :, length:].any()
+        visible = torch.ones(fresh, length + fresh, dtype=torch.bool).tril(length)
+        exact = F.scaled_dot_product_attention(
+            q[row].double(), *cached[layer].double().unbind(), attn_mask=visible, scale=0.125
+        )
+        assert relative(y[row], exact.transpose(0, 1).flatten(1)) < 1e-6
 
 
-def test_rows_of_a_batch_may_have_different_lengths(instruction_set):
-    heads, lengths = 2, [0, 9, 4]
-    caches = normal(3, heads, 12, 64), normal(3, heads, 12, 64, seed=1)
-    qkv = normal(3, 2, 3 * heads * 64, seed=2)
-    implementations: tuple[Any, ...] = (native.self_attention, TorchBackend().self_attention)
-    for self_attention in implementations:
-        alone = [
-            self_attention(qkv[i : i + 1], *(cache[i : i + 1].clone() for cache in caches), [length], 0.125)
-            for i, length in enumerate(lengths)
-        ]
-        y = self_attention(qkv, *(cache.clone() for cache in caches), lengths, 0.125)
-        assert relative(y, torch.cat(alone)) < 1e-6
+def test_self_attention_has_the_same_bits_in_any_pages(instruction_set, backend):
+    """The order of sums does not depend on where a page ends, and other rows do not matter."""
+    cache, lengths, qkv = normal(1, 2, 3, 2, 40, 64), [37, 5, 16], normal(3, 2, 3 * 2 * 64, seed=2)
+    one, *others = (backend.self_attention(qkv, paged(cache, lengths, 2, page), 0, 0.125) for page in (64, 16, 3, 1))
+    assert all(torch.equal(one, other) for other in others)
+    for row, length in enumerate(lengths):
+        alone = paged(cache[:, :, row : row + 1], [length], 2)
+        assert torch.equal(backend.self_attention(qkv[row : row + 1], alone, 0, 0.125), one[row : row + 1])
 
 
 def decoder_layer(backend, d: int, seed: int = 0) -> DecoderLayer:
@@ -89,10 +87,10 @@ def test_decoder_layers_in_one_call_equal_their_operations(instruction_set, back
     results = []
     for run in (backend, TorchBackend()):
         cross_kv = [run.pack_cross_kv(*window) for window in windows]
-        keys, values = normal(2, batch, heads, 50, 64, seed=2), normal(2, batch, heads, 50, 64, seed=3)
+        caches = paged(normal(2, 2, batch, heads, 50, 64, seed=2), lengths, new)
         layers = run.prepare_layers([decoder_layer(run, heads * 64), decoder_layer(run, heads * 64, seed=100)])
-        y = run.decoder_layers(x, layers, keys, values, lengths, new, [(cross_kv[i], cross_kv[i]) for i in places])
-        results.append((y, keys, values))
+        y = run.decoder_layers(x, layers, caches, new, [(cross_kv[i], cross_kv[i]) for i in places])
+        results.append((y, torch.stack([*caches.slabs])))
     # The error of 8 successive products; int16 has finer activations in a decode step: 4.1e-4 instead of 5.9e-4.
     bound = 2.5e-2 if backend.bits == 8 else 4.8e-4
     for ours, exact in zip(*results, strict=True):
@@ -114,9 +112,9 @@ def test_the_largest_possible_sums_of_a_decode_step_do_not_overflow(instruction_
         }
         layer = replace(layer, self_norm=norm, cross_norm=norm, final_norm=norm, **products)
         window = run.pack_cross_kv(torch.ones(1, 3, 20, 64), torch.full((1, 3, 20, 64), 2.0))
-        caches = torch.zeros(1, 2, 3, 8, 64), torch.zeros(1, 2, 3, 8, 64)
+        caches = paged(torch.zeros(1, 2, 2, 3, 8, 64), [0, 0], 1)
         layers, windows = run.prepare_layers([layer]), [(window,)] * 2
-        results.append(run.decoder_layers(torch.ones(2, d), layers, *caches, [0, 0], [1, 1], windows))
+        results.append(run.decoder_layers(torch.ones(2, d), layers, caches, [1, 1], windows))
     torch.testing.assert_close(*results, rtol=1e-5, atol=1e-5)
 
 
@@ -127,19 +125,20 @@ def test_decoder_layers_have_the_same_bits_on_any_number_of_threads(backend, set
     for threads in (1, 2, 3):
         set_threads(threads)
         for _ in range(8):
-            caches = torch.zeros(2, 2, 3, 8, 64), torch.zeros(2, 2, 3, 8, 64)
-            results.append(backend.decoder_layers(x, layers, *caches, [0, 0], [1, 1], [(window, window)] * 2))
+            caches = paged(torch.zeros(2, 2, 2, 3, 8, 64), [0, 0], 1)
+            results.append(backend.decoder_layers(x, layers, caches, [1, 1], [(window, window)] * 2))
     assert all(torch.equal(result, results[0]) for result in results)
 
 
 def test_a_cross_attention_cache_is_released_with_its_last_reference(backend):
     layers, x = backend.prepare_layers([decoder_layer(backend, 64)]), normal(1, 64)
-    caches = torch.zeros(1, 1, 1, 8, 64), torch.zeros(1, 1, 1, 8, 64)
+    caches = paged(torch.zeros(1, 2, 1, 1, 8, 64), [0], 1)
+    of_one_token = caches.slabs, caches.pages[0], [0], [1]
     first, second = (backend.pack_cross_kv(normal(1, 1, n, 64), normal(1, 1, n, 64)) for n in (30, 20))
-    gone, before = first.handle.number, backend.decoder_layers(x, layers, *caches, [0], [1], [(second,)])
+    gone, before = first.handle.number, backend.decoder_layers(x, layers, caches, [1], [(second,)])
     del first
-    assert torch.equal(backend.decoder_layers(x, layers, *caches, [0], [1], [(second,)]), before)
+    assert torch.equal(backend.decoder_layers(x, layers, caches, [1], [(second,)]), before)
     with pytest.raises(RuntimeError, match=f"{gone} is not the handle of a cross-attention K/V cache"):
-        native.decoder_layers(x, [layers[0].number], *caches, [0], [1], [gone], [1])
+        native.decoder_layers(x, [layers[0].number], *of_one_token, [gone], [1])
     with pytest.raises(RuntimeError, match="is not the handle of a decoder layer"):
-        native.decoder_layers(x, [second.handle.number], *caches, [0], [1], [second.handle.number], [1])
+        native.decoder_layers(x, [second.handle.number], *of_one_token, [second.handle.number], [1])

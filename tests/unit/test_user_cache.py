@@ -5,7 +5,7 @@ import pwd
 from pathlib import Path
 
 from tilewhisper.kernels.user_cache import user_cache
-from tilewhisper.models.checkpoint import cache
+from tilewhisper.models.checkpoint import cache_folder
 
 
 def test_a_user_without_a_home_caches_nothing(monkeypatch):
@@ -16,4 +16,4 @@ def test_a_user_without_a_home_caches_nothing(monkeypatch):
     monkeypatch.delenv("HOME")
     monkeypatch.setattr(pwd, "getpwuid", unknown)
     assert user_cache("native") == Path(os.devnull, "native")
-    assert cache._folder() == Path(os.devnull, "models")
+    assert cache_folder._default_folder() == Path(os.devnull, "models")

@@ -4,6 +4,7 @@
 #include <tuple>
 
 #include "packed.h"
+#include "pages.h"
 
 namespace tilewhisper {
 namespace {
@@ -155,39 +156,25 @@ Tensor attention(Tensor q, Tensor keys, Tensor key_scale, Tensor values, Tensor 
     return torch::stable::transpose(out, 1, 2);
 }
 
-// Causal self-attention of new tokens: qkv (batch, new, 3 * heads * head_dim) joins the caches (batch, heads, context,
-// head_dim) after the `lengths` tokens of each row, and each token attends to itself and all before it: (batch, new, heads *
-// head_dim).
-Tensor self_attention(Tensor qkv, Tensor keys, Tensor values, std::vector<int64_t> lengths, double scale) {
+// Causal self-attention of new tokens in one layer: the keys and values of qkv (batch, new, 3 * heads * head_dim) join the
+// caches (see pages.h), and each token attends to itself and all before it: (batch, new, heads * head_dim).
+Tensor self_attention(Tensor qkv, std::vector<Tensor> slabs, std::vector<int64_t> pages, std::vector<int64_t> lengths,
+                      int64_t layer, double scale) {
     check_floats(qkv, 3, "qkv");
-    const Heads h = heads_of(keys, "keys");
-    STD_TORCH_CHECK(h == heads_of(values, "values") && keys.is_contiguous() && values.is_contiguous(),
-                    "keys and values must be contiguous and have the same shape");
-    const int64_t new_tokens = qkv.size(1), width = h.heads * h.head_dim, context = h.n;
-    STD_TORCH_CHECK(h.all() == 0 || context == 0 || keys.data_ptr() != values.data_ptr(),
-                    "keys and values must not share memory");
-    STD_TORCH_CHECK(qkv.size(0) == h.batch && qkv.size(2) == 3 * width, "qkv must fit the caches: ", h.batch,
-                    " rows of 3 * ", width, " numbers, got ", qkv.size(0), " of ", qkv.size(2));
-    STD_TORCH_CHECK(static_cast<int64_t>(lengths.size()) == h.batch, "lengths must have ", h.batch, " entries, got ",
+    STD_TORCH_CHECK(qkv.is_contiguous(), "qkv must be contiguous");
+    const int64_t batch = qkv.size(0), fresh = qkv.size(1);
+    STD_TORCH_CHECK(static_cast<int64_t>(lengths.size()) == batch, "lengths must have ", batch, " entries, got ",
                     lengths.size());
-    for (const int64_t length : lengths)
-        STD_TORCH_CHECK(length >= 0 && new_tokens <= context && length <= context - new_tokens, "a cache of ", context,
-                        " tokens has no place for ", new_tokens, " after ", length);
-    Tensor out = make({h.batch, new_tokens, width});
-    float *k = mutable_floats(keys), *v = mutable_floats(values);
-    share(h.all(), 1, [&](int64_t first, int64_t last) {
-        auto* scores = static_cast<float*>(scratch(panels_of(context) * PANEL * 4));
-        for (int64_t head = first; head < last; ++head)
-            for (int64_t i = 0; i < new_tokens; ++i) {
-                const int64_t row = lengths[head / h.heads] + i, cache = head * context * h.head_dim;
-                const int64_t at = head % h.heads * h.head_dim;
-                const float* token = floats(qkv) + head / h.heads * qkv.stride(0) + i * qkv.stride(1) + at;
-                std::copy_n(token + width, h.head_dim, k + cache + row * h.head_dim);
-                std::copy_n(token + 2 * width, h.head_dim, v + cache + row * h.head_dim);
-                float* to = mutable_floats(out) + (head / h.heads * new_tokens + i) * width + at;
-                kernels().self_attention(token, k + cache, v + cache, row + 1, h.head_dim, static_cast<float>(scale), scores,
-                                         to);
-            }
+    const PagedCaches caches(slabs, pages, lengths, std::vector<int64_t>(batch, fresh));
+    check_range(layer, 0, caches.layers() - 1, "the layer");
+    STD_TORCH_CHECK(qkv.size(2) == 3 * caches.width(), "qkv must have rows of 3 * ", caches.width(), " numbers, got ",
+                    qkv.size(2));
+    Tensor out = make({batch, fresh, caches.width()});
+    share(batch * caches.heads(), 1, [&](int64_t first, int64_t last) {
+        auto* scores = static_cast<float*>(scratch(panels_of(caches.longest()) * PANEL * 4));
+        for (int64_t item = first; item < last; ++item)
+            caches.attend(layer, item % caches.heads(), caches.texts()[item / caches.heads()], {floats(qkv), qkv.size(2)},
+                          static_cast<float>(scale), scores, mutable_floats(out));
     });
     return out;
 }
@@ -202,7 +189,7 @@ STABLE_TORCH_LIBRARY_FRAGMENT(tilewhisper_native, m) {
     m.def(
         "attention(Tensor q, Tensor keys, Tensor key_scale, Tensor values, Tensor value_scale, int n, float scale, "
         "Tensor? bias) -> Tensor");
-    m.def("self_attention(Tensor qkv, Tensor(a!) keys, Tensor(b!) values, int[] lengths, float scale) -> Tensor");
+    m.def("self_attention(Tensor qkv, Tensor(a!)[] slabs, int[] pages, int[] lengths, int layer, float scale) -> Tensor");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(tilewhisper_native, CPU, m) {

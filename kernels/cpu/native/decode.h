@@ -41,26 +41,35 @@ inline float dot_stored(const float* a, const void* b, Number numbers, int64_t n
     return 0;
 }
 
-// The sum of n rows of `values`, `head_dim` apart, weighted by `weights`: VECTORS of their columns.
+// The sum of the first n values, weighted by `weights`: VECTORS of their columns, from `column` on.
 template <int VECTORS>
-inline void weighted_sum(const float* weights, const float* values, int64_t n, int64_t head_dim, float factor, float* out) {
+inline void weighted_sum(const float* weights, const PagedKeysValues& cache, int64_t n, int64_t column, float factor,
+                         float* out) {
     Floats sums[VECTORS] = {};
-    for (int64_t j = 0; j < n; ++j)
+    for (int64_t first = 0; first < n; first += cache.tokens) {
+        const float* values = cache.value(first) + column;
+        const int64_t count = n - first < cache.tokens ? n - first : cache.tokens;
+        for (int64_t j = 0; j < count; ++j)
 #pragma GCC unroll 16
-        for (int v = 0; v < VECTORS; ++v) sums[v] += weights[j] * load<Floats>(values + j * head_dim + v * LANES);
+            for (int v = 0; v < VECTORS; ++v)
+                sums[v] += weights[first + j] * load<Floats>(values + j * cache.head_dim + v * LANES);
+    }
 #pragma GCC unroll 16
     for (int v = 0; v < VECTORS; ++v) store(out + v * LANES, sums[v] * factor);
 }
 
-// softmax(scale * q keys^T) values over the first n rows of a head's cache; `scores` has space for n, rounded up to LANES.
-inline void self_attention(const float* q, const float* keys, const float* values, int64_t n, int64_t head_dim, float scale,
-                           float* scores, float* out) {
+// softmax(scale * q keys^T) values over the first n tokens of a head's cache; `scores` has space for n, rounded up to LANES.
+inline void self_attention(const float* q, const PagedKeysValues& cache, int64_t n, float scale, float* scores, float* out) {
     constexpr int WIDE = PANEL / LANES;  // vectors of a panel's columns: a head's size is a multiple of PANEL
     const int64_t padded = (n + LANES - 1) / LANES * LANES;
     float most = -__builtin_inff();
-    for (int64_t j = 0; j < n; ++j) {
-        scores[j] = scale * dot(q, keys + j * head_dim, head_dim);
-        most = scores[j] > most ? scores[j] : most;
+    for (int64_t first = 0; first < n; first += cache.tokens) {
+        const float* key = cache.key(first);
+        const int64_t last = n - first < cache.tokens ? n : first + cache.tokens;
+        for (int64_t j = first; j < last; ++j, key += cache.head_dim) {
+            scores[j] = scale * dot(q, key, cache.head_dim);
+            most = scores[j] > most ? scores[j] : most;
+        }
     }
     for (int64_t j = n; j < padded; ++j) scores[j] = -__builtin_inff();
     Floats total{};
@@ -71,9 +80,8 @@ inline void self_attention(const float* q, const float* keys, const float* value
     }
     const float factor = 1.0f / sum(total);
     int64_t i = 0;
-    for (; i + 4 * PANEL <= head_dim; i += 4 * PANEL)
-        weighted_sum<4 * WIDE>(scores, values + i, n, head_dim, factor, out + i);
-    for (; i < head_dim; i += PANEL) weighted_sum<WIDE>(scores, values + i, n, head_dim, factor, out + i);
+    for (; i + 4 * PANEL <= cache.head_dim; i += 4 * PANEL) weighted_sum<4 * WIDE>(scores, cache, n, i, factor, out + i);
+    for (; i < cache.head_dim; i += PANEL) weighted_sum<WIDE>(scores, cache, n, i, factor, out + i);
 }
 
 inline float max_of(const float* x, int64_t n) {

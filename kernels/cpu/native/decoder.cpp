@@ -49,35 +49,17 @@ Handle register_cross_kv(Tensor keys, Tensor key_scale, Tensor values, Tensor va
 // An unknown handle is ignored, as a null pointer is by `free`.
 void release(Handle handle) { registry().remove(handle); }
 
-// The size of all caches (layers, batch, heads, context, head_dim), each layer's contiguous.
-Cache checked_caches(const Tensor& keys, const Tensor& values, int64_t layers, int64_t batch, int64_t width) {
-    for (const auto& [t, name] : {std::pair{&keys, "keys"}, std::pair{&values, "values"}}) {
-        check_floats(*t, 5, name);
-        const int64_t heads = t->size(2), head = t->size(3) * t->size(4), layer = batch * heads * head;
-        check_head_dim(t->size(4), name);
-        STD_TORCH_CHECK(t->size(0) == layers && t->size(1) == batch && heads * t->size(4) == width, name, " must be of ",
-                        layers, " layers, ", batch, " rows, and heads ", width, " wide together");
-        STD_TORCH_CHECK(layer == 0 || (t->stride(3) == t->size(4) && t->stride(2) == head && t->stride(1) == heads * head),
-                        "a layer's ", name, " must be contiguous");
-        STD_TORCH_CHECK(layers == 1 || t->stride(0) >= layer, "the layers' ", name, " must not overlap");
-    }
-    STD_TORCH_CHECK(values.size(2) == keys.size(2) && values.size(3) == keys.size(3),
-                    "keys and values must have the same shape");
-    STD_TORCH_CHECK(keys.numel() == 0 || keys.data_ptr() != values.data_ptr(), "keys and values must not share memory");
-    return {mutable_floats(keys), mutable_floats(values), keys.size(2), keys.size(3), keys.size(4)};
-}
-
 // The rows of x for each window in one layer: `cross_kv` has the handles of each window's layers, window by window.
 std::vector<CrossRows> cross_rows_of(const std::vector<Handle>& cross_kv, const std::vector<int64_t>& counts, int64_t layer,
-                                     int64_t layers, const Cache& cache, int64_t rows) {
+                                     int64_t layers, const PagedCaches& caches, int64_t rows) {
     std::vector<CrossRows> all;
     int64_t first = 0;
     for (size_t i = 0; i < counts.size(); ++i) {
         auto kv = find<CrossKV>(cross_kv[i * layers + layer]);
         STD_TORCH_CHECK(counts[i] > 0 && counts[i] <= rows - first, "the windows' rows must be > 0 and together ", rows,
                         ", got ", counts[i], " after ", first);
-        STD_TORCH_CHECK(kv->heads.count() == cache.heads && kv->heads.head_dim() == cache.head_dim, "a window must have ",
-                        cache.heads, " heads of ", cache.head_dim);
+        STD_TORCH_CHECK(kv->heads.count() == caches.heads() && kv->heads.head_dim() == caches.head_dim(),
+                        "a window must have ", caches.heads(), " heads of ", caches.head_dim());
         all.push_back({first, counts[i], std::move(kv)});
         first += counts[i];
     }
@@ -85,50 +67,33 @@ std::vector<CrossRows> cross_rows_of(const std::vector<Handle>& cross_kv, const 
     return all;
 }
 
-std::vector<NewTokens> new_tokens_of(const std::vector<int64_t>& counts, const std::vector<int64_t>& lengths, int64_t rows,
-                                     int64_t context) {
-    STD_TORCH_CHECK(counts.size() == lengths.size(), "each row of the batch must have a length and new tokens");
-    std::vector<NewTokens> batch;
-    int64_t first = 0;
-    for (size_t i = 0; i < counts.size(); ++i) {
-        STD_TORCH_CHECK(lengths[i] >= 0 && lengths[i] <= context && counts[i] > 0 && counts[i] <= context - lengths[i],
-                        "a cache of ", context, " tokens has no place for ", counts[i], " after ", lengths[i]);
-        STD_TORCH_CHECK(counts[i] <= rows - first, "x must have a row for each new token, got ", rows);
-        batch.push_back({first, counts[i], lengths[i]});
-        first += counts[i];
-    }
-    STD_TORCH_CHECK(first == rows, "x must have a row for each of ", first, " new tokens, got ", rows);
-    return batch;
-}
-
 struct LayerCall {
     std::shared_ptr<const RegisteredLayer> registered;
-    Cache cache;
     std::vector<CrossRows> cross;
 };
 
-// x (tokens, d) through registered layers: `new_tokens` of each row of the batch, one after the other. Their keys and values
-// join the caches after the `lengths` tokens that are in each already. Cross-attention goes over `cross_kv`, `cross_rows`
-// rows of x, one after the other, for each window.
-Tensor decoder_layers(Tensor x, std::vector<Handle> layers, Tensor keys, Tensor values, std::vector<int64_t> lengths,
-                      std::vector<int64_t> new_tokens, std::vector<Handle> cross_kv, std::vector<int64_t> cross_rows) {
+// x (tokens, d) through registered layers: `new_tokens` of each text of the batch, one after the other. Their keys and
+// values join the caches (see pages.h). Cross-attention goes over `cross_kv`, `cross_rows` rows of x, one after the other,
+// for each window.
+Tensor decoder_layers(Tensor x, std::vector<Handle> layers, std::vector<Tensor> slabs, std::vector<int64_t> pages,
+                      std::vector<int64_t> lengths, std::vector<int64_t> new_tokens, std::vector<Handle> cross_kv,
+                      std::vector<int64_t> cross_rows) {
     check_floats(x, 2, "x");
     const int64_t rows = x.size(0), width = x.size(1), count = layers.size();
     STD_TORCH_CHECK(x.is_contiguous(), "x must be contiguous");
     STD_TORCH_CHECK(count > 0, "there must be at least one layer");
-    const Cache caches = checked_caches(keys, values, count, lengths.size(), width);
-    const std::vector<NewTokens> batch = new_tokens_of(new_tokens, lengths, rows, caches.context);
+    const PagedCaches caches(slabs, pages, lengths, new_tokens);
+    STD_TORCH_CHECK(caches.layers() == count && caches.width() == width, "the caches must be of ", count,
+                    " layers, and heads ", width, " wide together");
+    STD_TORCH_CHECK(caches.new_tokens() == rows, "x must have a row for each of ", caches.new_tokens(), " new tokens, got ",
+                    rows);
     STD_TORCH_CHECK(cross_kv.size() == cross_rows.size() * count, "each window must have a handle for each of ", count,
                     " layers");
 
     std::vector<LayerCall> calls;
     int64_t numbers = 0;
     for (int64_t i = 0; i < count; ++i) {
-        Cache cache = caches;
-        cache.keys += rows ? i * keys.stride(0) : 0;
-        cache.values += rows ? i * values.stride(0) : 0;
-        calls.push_back(
-            {find<RegisteredLayer>(layers[i]), cache, cross_rows_of(cross_kv, cross_rows, i, count, cache, rows)});
+        calls.push_back({find<RegisteredLayer>(layers[i]), cross_rows_of(cross_kv, cross_rows, i, count, caches, rows)});
         const Layer& layer = calls.back().registered->layer;
         STD_TORCH_CHECK(layer.width() == width, "x must be as wide as the layers: ", layer.width(), ", got ", width);
         numbers = std::max(numbers, Buffers::numbers(layer, rows));
@@ -141,9 +106,9 @@ Tensor decoder_layers(Tensor x, std::vector<Handle> layers, Tensor keys, Tensor 
     std::vector<Phase> phases(count * LayerStep::PHASES);
     torch::stable::parallel_for(0, torch::stable::get_num_threads(), 1, [&](int64_t, int64_t) {
         for (int64_t i = 0; i < count; ++i) {
-            const auto& [registered, cache, cross] = calls[i];
+            const auto& [registered, cross] = calls[i];
             const Layer& layer = registered->layer;
-            LayerStep(layer, rows, batch, cache, cross, Buffers(buffers, layer, rows), &phases[i * LayerStep::PHASES])
+            LayerStep(layer, i, rows, caches, cross, Buffers(buffers, layer, rows), &phases[i * LayerStep::PHASES])
                 .run(i ? to : floats(x), to);
         }
     });
@@ -163,7 +128,7 @@ STABLE_TORCH_LIBRARY_FRAGMENT(tilewhisper_native, m) {
         "Tensor? bias) -> int");
     m.def("release(int handle) -> ()");
     m.def(
-        "decoder_layers(Tensor x, int[] layers, Tensor(a!) keys, Tensor(b!) values, int[] lengths, int[] new_tokens, "
+        "decoder_layers(Tensor x, int[] layers, Tensor(a!)[] slabs, int[] pages, int[] lengths, int[] new_tokens, "
         "int[] cross_kv, int[] cross_rows) -> Tensor");
 }
 

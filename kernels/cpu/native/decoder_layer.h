@@ -8,6 +8,7 @@
 
 #include "handles.h"
 #include "packed.h"
+#include "pages.h"
 
 namespace tilewhisper {
 
@@ -76,17 +77,6 @@ struct CrossRows {
     std::shared_ptr<const CrossKV> kv;
 };
 
-// The self-attention K/V cache of one layer.
-struct Cache {
-    float *keys, *values;  // (batch, heads, context, head_dim)
-    int64_t heads, context, head_dim;
-};
-
-// New tokens of one row of the batch: `count` rows of x from `first` on, after the `length` tokens in its cache.
-struct NewTokens {
-    int64_t first, count, length;
-};
-
 // Buffers that all threads share, layer after layer; rows are tokens, batch by batch.
 struct Buffers {
     float *qkv, *attended, *after_self, *query, *after_cross, *hidden;
@@ -106,10 +96,10 @@ struct Buffers {
 // One thread's way through a layer.
 class LayerStep {
    public:
-    LayerStep(const Layer& layer, int64_t rows, const std::vector<NewTokens>& batch, const Cache& cache,
+    LayerStep(const Layer& layer, int64_t number, int64_t rows, const PagedCaches& caches,
               const std::vector<CrossRows>& cross, Buffers at, Phase* phases)
-        : layer_(layer), rows_(rows), batch_(batch), cache_(cache), cross_(cross), at_(at), phases_(phases) {
-        int64_t attention = panels_of(cache.context) * PANEL * 4;
+        : layer_(layer), number_(number), rows_(rows), caches_(caches), cross_(cross), at_(at), phases_(phases) {
+        int64_t attention = panels_of(caches.longest()) * PANEL * 4;
         for (const CrossRows& some : cross) attention = std::max(attention, attention_scratch(some.kv->heads.positions()));
         const int64_t widest = std::max(layer.width(), layer.weights[FC1].n);
         const int64_t stride = words_of(widest, Layout::PAIRS) * 4 + 64;
@@ -174,37 +164,27 @@ class LayerStep {
     }
 
     void self_attention(Phase& phase) {
-        const int64_t width = layer_.width(), heads = cache_.heads, head_dim = cache_.head_dim;
-        phase.share_each(static_cast<int64_t>(batch_.size()) * heads, [&](int64_t item) {
-            const NewTokens& tokens = batch_[item / heads];
-            const int64_t column = item % heads * head_dim;
-            float* keys = cache_.keys + item * cache_.context * head_dim;
-            float* values = cache_.values + item * cache_.context * head_dim;
-            for (int64_t i = 0; i < tokens.count; ++i) {
-                const int64_t row = tokens.first + i, place = tokens.length + i;
-                const float* token = at_.qkv + row * 3 * width + column;
-                std::copy_n(token + width, head_dim, keys + place * head_dim);
-                std::copy_n(token + 2 * width, head_dim, values + place * head_dim);
-                kernels().self_attention(token, keys, values, place + 1, head_dim, layer_.scale,
-                                         static_cast<float*>(attention_), at_.attended + row * width + column);
-            }
+        const int64_t heads = caches_.heads();
+        phase.share_each(static_cast<int64_t>(caches_.texts().size()) * heads, [&](int64_t item) {
+            caches_.attend(number_, item % heads, caches_.texts()[item / heads], {at_.qkv, 3 * layer_.width()}, layer_.scale,
+                           static_cast<float*>(attention_), at_.attended);
         });
     }
 
     void cross_attention(Phase& phase) {
-        const int64_t width = layer_.width(), heads = cache_.heads;
+        const int64_t width = layer_.width(), heads = caches_.heads();
         phase.share_each(static_cast<int64_t>(cross_.size()) * heads, [&](int64_t item) {
             const CrossRows& rows = cross_[item / heads];
-            const int64_t head = item % heads, at = rows.first * width + head * cache_.head_dim;
+            const int64_t head = item % heads, at = rows.first * width + head * caches_.head_dim();
             kernels().attention({at_.query + at, width}, rows.count, rows.kv->heads[head], layer_.scale,
                                 rows.kv->bias.data(), attention_, at_.attended + at, width);
         });
     }
 
     const Layer& layer_;
+    const int64_t number_;  // of the layer
     const int64_t rows_;
-    const std::vector<NewTokens>& batch_;
-    const Cache& cache_;
+    const PagedCaches& caches_;
     const std::vector<CrossRows>& cross_;
     const Buffers at_;
     Phase* phases_;

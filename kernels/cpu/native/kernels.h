@@ -64,6 +64,16 @@ struct KeysValues {
 // The numbers that a weight's rows may have in its file.
 enum class Number { FLOAT32, FLOAT16, BFLOAT16 };
 
+// Float32 keys and values of one head of one text, in pages of a few tokens each.
+struct PagedKeysValues {
+    float* const* pages;   // where each page starts
+    int64_t keys, values;  // from there to the head's first key and its first value
+    int64_t tokens;        // of a page
+    int64_t head_dim;
+    float* key(int64_t token) const { return pages[token / tokens] + keys + token % tokens * head_dim; }
+    float* value(int64_t token) const { return pages[token / tokens] + values + token % tokens * head_dim; }
+};
+
 struct Kernels {
     const char* name;
     int64_t block;  // rows at a time that use every register
@@ -83,10 +93,9 @@ struct Kernels {
     void (*attention)(FloatRows q, int64_t rows, KeysValues kv, float scale, const float* bias, void* scratch, float* out,
                       int64_t out_stride);
 
-    // softmax(scale * q keys^T) values for one float32 query over n contiguous rows of keys and values; `scores` has space
-    // for panels_of(n) * PANEL numbers.
-    void (*self_attention)(const float* q, const float* keys, const float* values, int64_t n, int64_t head_dim, float scale,
-                           float* scores, float* out);
+    // softmax(scale * q keys^T) values for one float32 query over the first n tokens; `scores` has space for
+    // panels_of(n) * PANEL numbers.
+    void (*self_attention)(const float* q, const PagedKeysValues& cache, int64_t n, float scale, float* scores, float* out);
 
     // One row of n numbers minus their mean, over their standard deviation, times `weight`, plus `bias`.
     void (*layer_norm)(const float* x, int64_t n, const float* weight, const float* bias, float eps, float* to);

@@ -36,7 +36,7 @@ _QUANTISED = (torch.int8, torch.int16)
 _SCALE = "_scale"
 _OUTPUT = "decoder/projection/weight"  # the output projection, which is the token embedding
 
-_ROOT_NAMES = {
+ROOT_NAMES = {
     "encoder/conv1": "encoder.conv1",
     "encoder/conv2": "encoder.conv2",
     "encoder/position_encodings": "encoder.embed_positions",
@@ -46,7 +46,7 @@ _ROOT_NAMES = {
     "decoder/layer_norm": "decoder.layer_norm",
 }
 # A tensor stacked from several modules has several names.
-_LAYER_NAMES = {
+LAYER_NAMES = {
     "self_attention/linear_0": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
     "self_attention/linear_1": ("self_attn.out_proj",),
     "self_attention/layer_norm": ("self_attn_layer_norm",),
@@ -169,13 +169,13 @@ def _renamed(name: str, storage: Storage, file: str) -> dict[str, torch.Tensor]:
     """Map transformers' name to the tensor, or, for a stacked tensor, each name to its rows."""
     module, _, kind = name.rpartition("/")
     kind = _PARAMETERS.get(kind, kind)
-    if module in _ROOT_NAMES:
-        return {f"model.{_ROOT_NAMES[module]}.{kind}": parameter(storage)}
+    if module in ROOT_NAMES:
+        return {f"model.{ROOT_NAMES[module]}.{kind}": parameter(storage)}
     side, _, rest = module.partition("/layer_")
     index, _, leaf = rest.partition("/")
-    if leaf not in _LAYER_NAMES:
+    if leaf not in LAYER_NAMES:
         raise CheckpointError(f"{file}: unexpected tensor {name}: not a Whisper model; convert it from Whisper weights")
-    names = _LAYER_NAMES[leaf]
+    names = LAYER_NAMES[leaf]
     rows = storage.shape[0] // len(names)  # `modules.build` reports wrong sizes
     return {
         f"model.{side}.layers.{index}.{target}.{kind}": parameter(storage.part(place * rows, (place + 1) * rows))

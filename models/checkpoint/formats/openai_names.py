@@ -1,6 +1,8 @@
-"""Map OpenAI's tensor names, used in `.pt` and ggml files, to transformers' names."""
+"""Map OpenAI's tensor names, used in `.pt` and ggml files, to transformers' names, and back."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 from tilewhisper.models.errors import CheckpointError
 
@@ -46,3 +48,19 @@ def renamed(name: str, file: str) -> str:
             f"{file}: unexpected tensor {name}: not a Whisper model in OpenAI's format; pass a Whisper checkpoint"
         )
     return f"model.{side}.layers.{index}.{_BLOCK_NAMES[leaf]}.{parameter}"
+
+
+def openai_name(name: str) -> str:
+    """OpenAI's name of a tensor: "encoder.blocks.0.mlp.0.bias" for "encoder.layers.0.fc1.bias", transformers' name."""
+    module, _, parameter = name.rpartition(".")
+    if module.endswith("embed_positions"):
+        return _theirs(_POSITIONS, f"model.{name}")
+    side, layers, rest = module.partition(".layers.")
+    if not layers:
+        return f"{_theirs(_ROOT_NAMES, module)}.{parameter}"
+    index, _, leaf = rest.partition(".")
+    return f"{side}.blocks.{index}.{_theirs(_BLOCK_NAMES, leaf)}.{parameter}"
+
+
+def _theirs(names: Mapping[str, str], ours: str) -> str:
+    return next(theirs for theirs, name in names.items() if name == ours)
