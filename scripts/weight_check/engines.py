@@ -1,0 +1,98 @@
+"""Other engines on weights in their own format: the text tokens of a clip, decoded greedily without timestamps."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Samples = npt.NDArray[np.float32]
+Decode = Callable[[Samples], list[int]]
+"""Samples (n,) at 16 kHz, at most 30 s, to tokens; those from end-of-text up may be among them."""
+
+
+def ctranslate2(weights: Path, language: str, threads: int) -> Decode:
+    """CTranslate2 through faster-whisper, computing in the type of the file."""
+    from faster_whisper import WhisperModel
+
+    model = WhisperModel(str(weights), device="cpu", compute_type="default", cpu_threads=threads)
+
+    def decode(samples: Samples) -> list[int]:
+        segments, _ = model.transcribe(
+            samples, language=language, beam_size=1, temperature=0.0, without_timestamps=True
+        )
+        return [token for segment in segments for token in segment.tokens]
+
+    return decode
+
+
+def whisper_cpp(weights: Path, language: str, threads: int) -> Decode:
+    """whisper.cpp through pywhispercpp."""
+    import _pywhispercpp as native
+    from pywhispercpp.model import Model
+
+    model = Model(
+        str(weights),
+        n_threads=threads,
+        language=language,
+        temperature_inc=0.0,
+        greedy={"best_of": 1},
+        no_timestamps=True,
+        print_progress=False,
+        redirect_whispercpp_logs_to=None,
+    )
+
+    def decode(samples: Samples) -> list[int]:
+        segments = model.transcribe(samples)
+        context = model._ctx
+        return [
+            native.whisper_full_get_token_id(context, segment, token)
+            for segment in range(len(segments))
+            for token in range(native.whisper_full_n_tokens(context, segment))
+        ]
+
+    return decode
+
+
+def openai_whisper(weights: Path, language: str, threads: int) -> Decode:
+    """openai-whisper in float32."""
+    import torch
+    import whisper
+
+    torch.set_num_threads(threads)
+    model = whisper.load_model(str(weights), "cpu")
+    options = whisper.DecodingOptions(language=language, without_timestamps=True, fp16=False)
+
+    def decode(samples: Samples) -> list[int]:
+        mel = whisper.log_mel_spectrogram(whisper.pad_or_trim(samples), model.dims.n_mels)
+        return list(whisper.decode(model, mel, options).tokens)
+
+    return decode
+
+
+def transformers(weights: Path, language: str, threads: int) -> Decode:
+    """transformers in float32."""
+    import torch
+    from transformers import WhisperFeatureExtractor, WhisperForConditionalGeneration
+
+    torch.set_num_threads(threads)
+    model: Any = WhisperForConditionalGeneration.from_pretrained(weights, dtype=torch.float32).eval()
+    extractor = WhisperFeatureExtractor(feature_size=model.config.num_mel_bins)
+    spoken = {"language": language, "task": "transcribe"} if model.generation_config.is_multilingual else {}
+
+    @torch.inference_mode()
+    def decode(samples: Samples) -> list[int]:
+        mel = extractor(samples, sampling_rate=16_000, return_tensors="pt").input_features
+        return list(model.generate(mel, num_beams=1, do_sample=False, **spoken)[0].tolist())
+
+    return decode
+
+
+ENGINES: Mapping[str, Callable[[Path, str, int], Decode]] = {
+    "ctranslate2": ctranslate2,
+    "ggml": whisper_cpp,
+    "openai": openai_whisper,
+    "transformers": transformers,
+}
+"""By the format that the engine reads."""
