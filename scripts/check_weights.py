@@ -118,7 +118,9 @@ def _write(checkpoint: Checkpoint, name: str, folder: Path, precision: str) -> P
 
 
 def _tokens(model: WhisperModel, samples: Samples, language: str) -> list[int]:
-    segments, _ = model.transcribe(samples, language=language, beam_size=1, temperature=0.0, without_timestamps=True)
+    segments, _ = model.transcribe(
+        samples, language=language, beam_size=1, temperature=0.0, without_timestamps=True, audio_context="full"
+    )
     return [token for segment in segments for token in segment.tokens if token < model.checkpoint.tokenizer.eot]
 
 

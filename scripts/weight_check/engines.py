@@ -1,4 +1,8 @@
-"""Other engines on weights in their own format: the text tokens of a clip, decoded greedily without timestamps."""
+"""Other engines on weights in their own format: the text tokens of a clip, decoded greedily without timestamps.
+
+openai-whisper and faster-whisper pad a short clip's log-mel window with zeros; transformers and whisper.cpp pad its
+samples, which makes other tokens likely. They get the zeros here, so that a difference is one of the weights.
+"""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -6,6 +10,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from tilewhisper.models.audio.log_mel import LogMel
 
 Samples = npt.NDArray[np.float32]
 Decode = Callable[[Samples], list[int]]
@@ -39,16 +45,18 @@ def whisper_cpp(weights: Path, language: str, threads: int) -> Decode:
         temperature_inc=0.0,
         greedy={"best_of": 1},
         no_timestamps=True,
+        suppress_nst=True,
         print_progress=False,
         redirect_whispercpp_logs_to=None,
     )
 
     def decode(samples: Samples) -> list[int]:
-        segments = model.transcribe(samples)
-        context = model._ctx
+        context, mel = model._ctx, _window(samples, native.whisper_model_n_mels(model._ctx))
+        native.whisper_set_mel(context, mel.ravel(), mel.shape[1], mel.shape[0])
+        native.whisper_full(context, model._params, np.zeros(0, np.float32), 0)
         return [
             native.whisper_full_get_token_id(context, segment, token)
-            for segment in range(len(segments))
+            for segment in range(native.whisper_full_n_segments(context))
             for token in range(native.whisper_full_n_tokens(context, segment))
         ]
 
@@ -62,11 +70,12 @@ def openai_whisper(weights: Path, language: str, threads: int) -> Decode:
 
     torch.set_num_threads(threads)
     model = whisper.load_model(str(weights), "cpu")
-    options = whisper.DecodingOptions(language=language, without_timestamps=True, fp16=False)
 
     def decode(samples: Samples) -> list[int]:
-        mel = whisper.log_mel_spectrogram(whisper.pad_or_trim(samples), model.dims.n_mels)
-        return list(whisper.decode(model, mel, options).tokens)
+        result = whisper.transcribe(
+            model, samples, language=language, temperature=0.0, fp16=False, without_timestamps=True
+        )
+        return [token for segment in result["segments"] for token in segment["tokens"]]
 
     return decode
 
@@ -74,19 +83,26 @@ def openai_whisper(weights: Path, language: str, threads: int) -> Decode:
 def transformers(weights: Path, language: str, threads: int) -> Decode:
     """transformers in float32."""
     import torch
-    from transformers import WhisperFeatureExtractor, WhisperForConditionalGeneration
+    from transformers import WhisperForConditionalGeneration
 
     torch.set_num_threads(threads)
     model: Any = WhisperForConditionalGeneration.from_pretrained(weights, dtype=torch.float32).eval()
-    extractor = WhisperFeatureExtractor(feature_size=model.config.num_mel_bins)
     spoken = {"language": language, "task": "transcribe"} if model.generation_config.is_multilingual else {}
 
     @torch.inference_mode()
     def decode(samples: Samples) -> list[int]:
-        mel = extractor(samples, sampling_rate=16_000, return_tensors="pt").input_features
+        mel = torch.from_numpy(_window(samples, model.config.num_mel_bins))[None]
         return list(model.generate(mel, num_beams=1, do_sample=False, **spoken)[0].tolist())
 
     return decode
+
+
+def _window(samples: Samples, n_mels: int) -> npt.NDArray[np.float32]:
+    """The log-mel window (n_mels, 3000) of at most 30 s, with zeros after the samples."""
+    spectrogram = LogMel(n_mels)
+    spectrogram.append(samples)
+    spectrogram.finish()
+    return spectrogram.window(0).contiguous().numpy()
 
 
 ENGINES: Mapping[str, Callable[[Path, str, int], Decode]] = {
