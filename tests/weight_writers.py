@@ -98,7 +98,7 @@ def write_ctranslate2(checkpoint: Checkpoint, folder: Path, dtype: torch.dtype =
     for name, value in {"activation": 3, "alibi": 0, "pre_norm": 1, "scale_embeddings": 0}.items():
         scalars[f"decoder/{name}"] = ("<b", 1, value)
     scalars["decoder/start_from_zero_embedding"] = ("<b", 1, 0)
-    tensors = dict(_ctranslate2_tensors(checkpoint))
+    tensors = dict(ctranslate2_tensors(checkpoint))
     with (folder / "model.bin").open("wb") as file:
         file.write(struct.pack("<I", 6) + _string("WhisperSpec"))
         file.write(struct.pack("<II", 3, len(tensors) + len(scalars)))
@@ -179,7 +179,8 @@ def _layers(checkpoint: Checkpoint) -> tuple[tuple[str, int], ...]:
     return (("encoder", config.encoder_layers), ("decoder", config.decoder_layers))
 
 
-def _ctranslate2_tensors(checkpoint: Checkpoint) -> Iterator[tuple[str, Tensor]]:
+def ctranslate2_tensors(checkpoint: Checkpoint) -> Iterator[tuple[str, Tensor]]:
+    """The weights with CTranslate2's names."""
     state = values(checkpoint)
     for side, layers in _layers(checkpoint):
         yield f"{side}/position_encodings/encodings", state[f"{side}.embed_positions.weight"]

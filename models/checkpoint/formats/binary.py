@@ -85,7 +85,7 @@ class Cursor:
             first, last = max(0, start - offset), start + count - offset
             if first < len(part) and last > 0:
                 pieces.append(part[first:last])
-        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        return b"".join(pieces)
 
     def name(self, count: int) -> str:
         """Read `count` bytes as a tensor's name: printable ASCII, with an optional zero at the end."""

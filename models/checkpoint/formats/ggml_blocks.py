@@ -58,7 +58,8 @@ def _q5_1(block: Tensor) -> Tensor:
 
 def _q8_0(block: Tensor) -> Tensor:
     scale, codes = block.split([2, 32], dim=1)
-    return _half(scale) * codes.view(torch.int8)
+    values: Tensor = _half(scale) * codes.view(torch.int8)
+    return values
 
 
 def _q2_k(block: Tensor) -> Tensor:

@@ -6,14 +6,14 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from tilewhisper.models.checkpoint.stored_tensor import Plain, Storage
+from tilewhisper.models.checkpoint.stored_tensor import Rows, Storage
 
 
 @dataclass(frozen=True, eq=False)
 class Scaled(Storage):
     """value = integer / scale of its row."""
 
-    integers: Plain
+    integers: Rows
     scale: Tensor
     """(rows,) float32."""
 
