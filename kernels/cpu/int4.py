@@ -16,8 +16,13 @@ which for normally distributed rows is 8.8e-2 of a result's size, nearly all of 
 The output projection loses too much with 4 bits as it is: all tokens' rows have nearly the same large part, whose
 rounding makes logits of base wrong by 0.83 (standard deviation), so that half of the steps would compute 500 logits
 again and some 30,000. This common part, the first RANK principal directions of the rows, is a product of low rank in
-float32; 4 bits hold the rest. The logits' error is then 0.24, and LM heads of 4 and of 8 bits gave the same tokens
-after `rescore`.
+float32; 4 bits hold the rest. The logits' error is then 0.24, and a greedy step computes 11 logits of text and 118 of
+timestamps again (mean; with beams of 5, 72 and 240 a beam). So many logits are exact then that tokens are those of
+float32 logits at least as often as with 8 bits: on 60 of 60 clips of base, greedy and with 5 beams (8 bits: 60 and 55).
+
+60 clips, word errors of int8 and int4: base 13.97 and 13.31 (greedy), 13.02 and 12.36 (5 beams); tiny.en 16.54 and
+16.83, 14.26 and 16.16. With fc2 and qkv in 8 bits tiny.en had int8's. fc2 alone makes 40 % of the divergence from
+float32 (KL, base). Scales of least squared error instead of q4_0's were no better.
 """
 
 import torch

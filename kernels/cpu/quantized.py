@@ -176,7 +176,7 @@ class _NativeDecoder(_Native, DecoderBackend):
         return LMHead(packed, packed.scales, torch.zeros(len(weight)))
 
     def logits(self, x: Tensor, lm_head: "LMHead") -> Tensor:
-        if lm_head.shared is None:
+        if lm_head.shared is None or lm_head.parts is None:
             return linear(x, lm_head.packed)
         return linear(x, lm_head.packed, more=(x.reshape(-1, x.shape[-1]) @ lm_head.shared, lm_head.parts))
 
