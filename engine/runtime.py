@@ -107,8 +107,10 @@ class Runtime:
         return FULL if self.uses_device else AudioContext("sparse", AUTO_STEP)
 
     def window_bytes(self, options: TranscriptionOptions) -> int:
-        """Memory of one window while it is decoded, at most: float32 keys and values of its audio and hypotheses."""
-        positions = POSITIONS + options.most_hypotheses * self.text_context
+        """Memory of one window while it is decoded, at most: float32 keys and values of its audio, of the prompt that
+        its hypotheses share, and of each hypothesis."""
+        decoded = min(options.max_new_tokens or self.text_context // 2, self.text_context)
+        positions = POSITIONS + self.text_context - decoded + options.most_hypotheses * decoded
         return 2 * 4 * int(self.config.decoder_layers * self.config.d_model) * positions
 
     def encode(self, mel: Tensor, counts: Counts | None = None) -> Tensor:

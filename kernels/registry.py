@@ -10,6 +10,7 @@ _BACKENDS = {
     "torch": "tilewhisper.kernels.cpu.torch_f32:TorchBackend",
     "int16": "tilewhisper.kernels.cpu.quantized:Int16Backend",
     "int8": "tilewhisper.kernels.cpu.quantized:Int8Backend",
+    "int4": "tilewhisper.kernels.cpu.int4:Int4Backend",
     "w8a8": "tilewhisper.kernels.cpu.quantized:W8A8Backend",
     "bf16": "tilewhisper.kernels.cpu.bf16:Bf16Backend",
     "reference": "tilewhisper.kernels.reference:ReferenceBackend",

@@ -43,8 +43,8 @@ class OpenAIWhisper:
 
     def __init__(self, model: str, workshop: Workshop) -> None:
         self._name = model
-        self._weights = Path(workshop.weights(model, "openai-float32"))
-        self._cache = self._weights.parent / f"{PACKAGE}-{installed_version()}"
+        self._weights = Path(workshop.weights(model, "openai float32"))
+        self._cache = self._weights.parents[1] / f"{PACKAGE}-{installed_version()}"
         self._model: Any = None
 
     def transcribe(

@@ -13,7 +13,15 @@ from pathlib import Path
 from tilewhisper.kernels.base import BackendUnavailable
 from tilewhisper.kernels.cpu import build, compiler
 
-NAMES = ("native_operators", "native_logits", "quantized", "quantized_attention", "quantized_decoder", "backends")
+NAMES = (
+    "native_operators",
+    "native_logits",
+    "quantized",
+    "quantized_attention",
+    "quantized_decoder",
+    "int4",
+    "backends",
+)
 TESTS = tuple(f"tests/unit/test_{name}.py" for name in NAMES)
 SANITIZED = build.Build(
     extra_flags=("-g", "-O1", "-fno-omit-frame-pointer", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")

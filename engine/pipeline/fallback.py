@@ -30,7 +30,7 @@ def decode_window(session: Session, request: WindowRequest) -> Attempts:
     without_history = replace(prompt, before=task)
     first, later = options.temperatures[0], options.temperatures[1:]
     decoded = yield session.attempt(window, prompt, first)
-    if window.encoded.approximate and fails_checks(decoded, options):
+    if window.approximate and fails_checks(decoded, options):
         window = session.reencode(request)
         decoded = yield from _at_rising_temperatures(session, window, prompt, options.temperatures)
     elif later and needs_fallback(decoded, options):

@@ -37,6 +37,7 @@ from tilewhisper.engine.runtime import ModelDescription, Runtime
 from tilewhisper.engine.timestamps.alignment import TokenTimes
 from tilewhisper.models.audio import vad
 from tilewhisper.models.constants import HOP_LENGTH, SAMPLE_RATE
+from tilewhisper.models.memory import release_freed
 
 EVERYTHING = ((0.0, inf),)
 """The clips of options that choose none."""
@@ -46,10 +47,13 @@ EVERYTHING = ((0.0, inf),)
 class Window:
     """One encoded window, ready to be decoded."""
 
-    encoded: Encoded
     cross_kv: CrossKV
     frames: int
     """Frames with audio."""
+    approximate: bool
+    """Whether the silent tail was approximated."""
+    encoded: Encoded | None
+    """None where no text will be aligned: 3 MB with base."""
 
 
 class Session:
@@ -86,6 +90,12 @@ class Session:
         """Frames of the audio that is transcribed."""
         return self.features.mel.content_frames
 
+    @property
+    def cuts(self) -> Sequence[float]:
+        """Where pauses are missing from the audio that is transcribed, in seconds; see `Segmenter`."""
+        timeline = self.features.timeline
+        return timeline.pauses if timeline else ()
+
     @cached_property
     def info(self) -> TranscriptionInfo:
         """The file's facts; its language is detected where none was given. Uses the model."""
@@ -119,6 +129,7 @@ class Session:
 
     def align(self, window: Window, language: str, text: Sequence[int]) -> tuple[TokenTimes, Sequence[float]]:
         """Times and probabilities of a window's text tokens; see `Runtime.align`."""
+        assert window.encoded is not None, "the options do not need an alignment"
         with self.clock(StageName.WORD_TIMES):
             task = self.options.task
             return self._runtime.align(window.encoded, window.cross_kv, window.frames, language, task, text)
@@ -243,4 +254,11 @@ class Session:
         with self.clock(StageName.ENCODE):
             encoded = self._runtime.encode_window(mel[None], frames, context, self._counts)
         with self.clock(StageName.CROSS_KV):
-            return Window(encoded, self._runtime.project_cross_kv(encoded), frames)
+            cross_kv = self._runtime.project_cross_kv(encoded)
+            release_freed()
+        return Window(cross_kv, frames, encoded.approximate, encoded if self._aligns else None)
+
+    @cached_property
+    def _aligns(self) -> bool:
+        """Whether texts may be aligned to the audio: for words, and where a pause that was cut out splits a segment."""
+        return self.options.word_timestamps or bool(self.cuts)

@@ -182,9 +182,9 @@ class Transcriber:
     ) -> Job:
         frames = session.frames if content is None else content
         runtime = self._runtime
-        timeline = session.features.timeline
-        cuts = timeline.pauses if timeline else ()
-        segmenter = Segmenter(clips, frames, options, runtime.tokenizer, runtime.text_context, last_speech, cuts)
+        segmenter = Segmenter(
+            clips, frames, options, runtime.tokenizer, runtime.text_context, last_speech, session.cuts
+        )
         return Job(session, segmenter, batch_size or 1)
 
 

@@ -9,6 +9,7 @@ from tilewhisper.kernels.base import Backend
 from tilewhisper.kernels.decoder import DecoderBackend
 from tilewhisper.models.checkpoint.packed_weights import PackedWeights
 from tilewhisper.models.checkpoint.stored_tensor import whole
+from tilewhisper.models.memory import release_freed
 
 
 class WeightPreparation:
@@ -75,6 +76,7 @@ class WeightPreparation:
         prepared = prepare(whole(weight), bias)
         tensors = backend.to_stored(prepared)
         self._packed.add(name, tensors)
+        release_freed()  # its float32 values, which malloc would keep between the packed ones
         self.nbytes += _nbytes(tensors)
         return prepared
 

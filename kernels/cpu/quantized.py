@@ -47,7 +47,7 @@ from tilewhisper.kernels.base import Backend, Norm, Settings
 from tilewhisper.kernels.cpu import build
 from tilewhisper.kernels.decoder import DecoderBackend, DecoderLayer, PagedKV, Rows, runs
 
-_native = torch.ops.tilewhisper_native
+native = torch.ops.tilewhisper_native
 
 _Packed = tuple[Tensor, Tensor, Tensor, Tensor]
 """Keys, their scales, values, their scales, from pack_keys_values; see native/attention_ops.cpp."""
@@ -56,8 +56,8 @@ _Packed = tuple[Tensor, Tensor, Tensor, Tensor]
 class PackedWeight(NamedTuple):
     """A weight (n, k) in the kernels' layout; see native/panels.h."""
 
-    panels: Tensor  # int16 or int8
-    scales: Tensor  # float32, one per row, zero-padded to whole panels
+    panels: Tensor  # int16 or int8; uint8 for weights in nibbles
+    scales: Tensor  # float32, one per row, zero-padded to whole panels; of nibbles float16, one per group
     sums: Tensor | None  # float32, padded likewise: sums of rows; only for weights in quads
     bias: Tensor | None  # float32, padded likewise
     n: int
@@ -65,18 +65,19 @@ class PackedWeight(NamedTuple):
 
 def pack(weight: Tensor, bias: Tensor | None, bits: int) -> PackedWeight:
     """Pack a float32 weight (n, k) and bias (n,) in int16 (`bits` = 16) or int8 (8), for rows of 16 bits."""
-    panels, scales = _native.pack_weight(weight, bits)
-    return PackedWeight(panels, scales, None, _padded(bias, len(scales)), len(weight))
+    panels, scales = native.pack_weight(weight, bits)
+    return PackedWeight(panels, scales, None, padded(bias, len(weight)), len(weight))
 
 
 def pack_quads(weight: Tensor, bias: Tensor | None) -> PackedWeight:
     """Pack a float32 weight (n, k) and bias (n,) in int8, for rows of 8 bits."""
-    panels, scales, sums = _native.pack_quads(weight)
-    return PackedWeight(panels, scales, sums, _padded(bias, len(scales)), len(weight))
+    panels, scales, sums = native.pack_quads(weight)
+    return PackedWeight(panels, scales, sums, padded(bias, len(weight)), len(weight))
 
 
-def _padded(bias: Tensor | None, n: int) -> Tensor | None:
-    return None if bias is None else F.pad(bias, (0, n - len(bias)))
+def padded(t: Tensor | None, n: int) -> Tensor | None:
+    """Zeros after the last dimension, up to whole panels of n columns."""
+    return None if t is None else F.pad(t, (0, -n % 16))
 
 
 def linear(
@@ -86,11 +87,15 @@ def linear(
     gelu: bool = False,
     residual: Tensor | None = None,
     norm: Norm | None = None,
+    more: tuple[Tensor, Tensor] | tuple[None, None] = (None, None),
 ) -> Tensor:
-    """x (..., k), or its norm, times a packed weight, + bias, GELU, + residual (..., n): fresh float32 (..., n)."""
+    """x (..., k), or its norm, times a packed weight, + bias, GELU, + residual (..., n): fresh float32 (..., n).
+
+    `more` is a product of low rank to add: (rows, rank) times (rank, n up to whole panels).
+    """
     rows = x if x.dim() == 3 else x.reshape(1, -1, x.shape[-1])
     scaled = (norm.weight, norm.bias, norm.eps) if norm else (None, None, 0.0)
-    y: Tensor = _native.linear(rows, *weight, gelu, residual, *scaled)
+    y: Tensor = native.linear(rows, *weight, gelu, residual, *scaled, *more)
     return y.view(*x.shape[:-1], weight.n)
 
 
@@ -102,20 +107,23 @@ class _Native(Backend):
     @cached_property
     def packing(self) -> str:
         """The backend, the code that packs, and the instruction set, whose order of sums changes the last bits."""
-        code = hashlib.sha256(f"{build.NATIVE.stem} {_native.instruction_set()}".encode() + Path(__file__).read_bytes())
+        code = hashlib.sha256(f"{build.NATIVE.stem} {native.instruction_set()}".encode())
+        for module in sorted(Path(__file__).parent.glob("*.py")):
+            code.update(module.read_bytes())
         return f"{self.name}-{code.hexdigest()[:12]}"
 
     def to_stored(self, prepared: "PackedWeight | LMHead") -> dict[str, Tensor]:
-        packed = prepared.packed if isinstance(prepared, LMHead) else prepared
-        tensors = {"panels": packed.panels, "scales": packed.scales, "sums": packed.sums}
         if isinstance(prepared, LMHead):
-            tensors["norms"] = prepared.norms
-        return {name: tensor for name, tensor in tensors.items() if tensor is not None}
+            _, *tensors = zip(prepared._fields, prepared, strict=True)
+            return self.to_stored(prepared.packed) | {name: tensor for name, tensor in tensors if tensor is not None}
+        stored = {"panels": prepared.panels, "scales": prepared.scales, "sums": prepared.sums}
+        return {name: tensor for name, tensor in stored.items() if tensor is not None}
 
     def from_stored(self, tensors: Mapping[str, Tensor], n: int, bias: Tensor | None) -> "PackedWeight | LMHead":
-        scales = tensors["scales"]
-        packed = PackedWeight(tensors["panels"], scales, tensors.get("sums"), _padded(bias, len(scales)), n)
-        return LMHead(packed, tensors["norms"]) if "norms" in tensors else packed
+        packed = PackedWeight(tensors["panels"], tensors["scales"], tensors.get("sums"), padded(bias, n), n)
+        if "steps" not in tensors:
+            return packed
+        return LMHead(packed, tensors["steps"], tensors["norms"], tensors.get("shared"), tensors.get("parts"))
 
     @classmethod
     def why_unavailable(cls, settings: Settings) -> str | None:
@@ -140,7 +148,7 @@ class _Native(Backend):
 
     def feed_forward(self, x: Tensor, norm: Norm, fc1: PackedWeight, fc2: PackedWeight) -> Tensor:
         rows = x.contiguous().view(1, -1, x.shape[-1])
-        y: Tensor = _native.feed_forward(rows, norm.weight, norm.bias, norm.eps, *fc1, *fc2[:4])
+        y: Tensor = native.feed_forward(rows, norm.weight, norm.bias, norm.eps, *fc1, *fc2[:4])
         return y.view(x.shape)
 
     def matmul(self, a: Tensor, b: Tensor) -> Tensor:
@@ -150,8 +158,8 @@ class _Native(Backend):
         return torch.stack(products).view(*batch, a.shape[-2], b.shape[-1])
 
     def attention(self, q: Tensor, k: Tensor, v: Tensor, scale: float, bias: Tensor | None = None) -> Tensor:
-        packed = _native.pack_keys_values(k, v, self.attention_bits)
-        attended: Tensor = _native.attention(q, *packed, k.shape[2], scale, bias)
+        packed = native.pack_keys_values(k, v, self.attention_bits)
+        attended: Tensor = native.attention(q, *packed, k.shape[2], scale, bias)
         return attended
 
 
@@ -164,41 +172,45 @@ class _NativeDecoder(_Native, DecoderBackend):
         return pack(weight, bias, self.bits)
 
     def prepare_lm_head(self, weight: Tensor) -> "LMHead":
-        return LMHead(pack(weight, None, 8), torch.zeros(len(weight)))
+        packed = pack(weight, None, 8)
+        return LMHead(packed, packed.scales, torch.zeros(len(weight)))
 
     def logits(self, x: Tensor, lm_head: "LMHead") -> Tensor:
-        return linear(x, lm_head.packed)
+        if lm_head.shared is None:
+            return linear(x, lm_head.packed)
+        return linear(x, lm_head.packed, more=(x.reshape(-1, x.shape[-1]) @ lm_head.shared, lm_head.parts))
 
     def rescore(
         self, logits: Tensor, x: Tensor, lm_head: "LMHead", weight: Tensor | Rows, split: int, count: int = 1
     ) -> None:
-        bounds = lm_head.packed.scales, lm_head.norms, split, count
+        bounds = lm_head.steps, lm_head.norms, split, count
         if isinstance(weight, Tensor):
-            _native.rescore(logits, x, weight, *bounds)
+            native.rescore(logits, x, weight, *bounds)
             return
-        rows, tokens = _native.candidates(logits, x, *bounds)
-        logits[rows, tokens] = (weight.pick(tokens) * x[rows]).sum(-1)
+        for second_part in (False, True):
+            rows, tokens = native.candidates(logits, x, *bounds, second_part)
+            logits[rows, tokens] = (weight.pick(tokens) * x[rows]).sum(-1)
 
     def top_k(self, logits: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
-        found: tuple[Tensor, Tensor, Tensor] = _native.top_k(logits, count)
+        found: tuple[Tensor, Tensor, Tensor] = native.top_k(logits, count)
         return found
 
     def pack_cross_kv(self, k: Tensor, v: Tensor, bias: Tensor | None = None) -> "_PackedCrossKV":
-        packed: _Packed = _native.pack_keys_values(k, v, self.attention_bits)
+        packed: _Packed = native.pack_keys_values(k, v, self.attention_bits)
         return _packed_cross_kv(packed, k.shape[1:], bias)
 
     def project_cross_kv(
         self, states: Tensor, prepared: PackedWeight, heads: int, bias: Tensor | None = None
     ) -> "_PackedCrossKV":
-        packed: _Packed = _native.project_keys_values(states, *prepared, heads, self.attention_bits)
+        packed: _Packed = native.project_keys_values(states, *prepared, heads, self.attention_bits)
         return _packed_cross_kv(packed, (heads, states.shape[1], prepared.n // heads // 2), bias)
 
     def cross_attention(self, q: Tensor, cross_kv: "_PackedCrossKV", scale: float) -> Tensor:
-        attended: Tensor = _native.attention(q, *cross_kv.packed, cross_kv.n, scale, cross_kv.bias)
+        attended: Tensor = native.attention(q, *cross_kv.packed, cross_kv.n, scale, cross_kv.bias)
         return attended.transpose(1, 2).flatten(2)
 
     def self_attention(self, qkv: Tensor, caches: PagedKV, layer: int, scale: float) -> Tensor:
-        attended: Tensor = _native.self_attention(
+        attended: Tensor = native.self_attention(
             qkv.contiguous(), caches.slabs, [*chain(*caches.pages)], caches.lengths, layer, scale
         )
         return attended
@@ -215,7 +227,7 @@ class _NativeDecoder(_Native, DecoderBackend):
         cross_kv: Sequence[Sequence["_PackedCrossKV"]],
     ) -> Tensor:
         windows, counts = runs(cross_kv), iter(new)
-        y: Tensor = _native.decoder_layers(
+        y: Tensor = native.decoder_layers(
             x,
             [layer.number for layer in layers],
             caches.slabs,
@@ -234,7 +246,7 @@ class _Handle:
 
     def __init__(self, number: int) -> None:
         self.number = number
-        finalize(self, _native.release, number).atexit = False
+        finalize(self, native.release, number).atexit = False
 
 
 def _register_layer(layer: DecoderLayer) -> _Handle:
@@ -243,14 +255,20 @@ def _register_layer(layer: DecoderLayer) -> _Handle:
     panels, scales, sums, biases, _ = map(list, zip(*products, strict=True))
     of_norms = [part for norm in norms for part in (norm.weight, norm.bias)]
     eps, width, hidden = layer.self_norm.eps, layer.fc2.n, layer.fc1.n
-    return _Handle(_native.register_layer(of_norms, eps, panels, scales, sums, biases, width, hidden, layer.scale))
+    return _Handle(native.register_layer(of_norms, eps, panels, scales, sums, biases, width, hidden, layer.scale))
 
 
 class LMHead(NamedTuple):
-    """The output projection in 8 bits, to find the candidates that are rescored: a step reads all of it."""
+    """The output projection in few bits, to find the candidates that are rescored: a step reads all of it.
+
+    In 4 bits it is without the part that is a product of low rank: `shared` times `parts`.
+    """
 
     packed: PackedWeight
+    steps: Tensor  # (n,), by which its rows are quantised
     norms: Tensor  # (n,), of its rows; zeros if activations have 16 bits
+    shared: Tensor | None = None  # (k, rank)
+    parts: Tensor | None = None  # (rank, n up to whole panels)
 
 
 class _PackedCrossKV(NamedTuple):
@@ -264,7 +282,7 @@ class _PackedCrossKV(NamedTuple):
 
 def _packed_cross_kv(packed: _Packed, sizes: Sequence[int], bias: Tensor | None) -> _PackedCrossKV:
     """Register packed keys and values; `sizes` are heads, n and head_dim."""
-    return _PackedCrossKV(packed, sizes[1], bias, _Handle(_native.register_cross_kv(*packed, *sizes, bias)))
+    return _PackedCrossKV(packed, sizes[1], bias, _Handle(native.register_cross_kv(*packed, *sizes, bias)))
 
 
 class Int16Backend(_NativeDecoder):
@@ -285,7 +303,8 @@ class Int8Backend(_NativeDecoder):
         return pack_quads(weight, bias)
 
     def prepare_lm_head(self, weight: Tensor) -> "LMHead":
-        return LMHead(pack_quads(weight, None), torch.linalg.vector_norm(weight, dim=1))
+        packed = pack_quads(weight, None)
+        return LMHead(packed, packed.scales, torch.linalg.vector_norm(weight, dim=1))
 
 
 class W8A8Backend(_Native):

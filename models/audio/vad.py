@@ -27,7 +27,7 @@ from tilewhisper.models.errors import VadUnavailable
 FRAME_SAMPLES = 512  # samples per probability: 32 ms
 CONTEXT_SAMPLES = 64  # samples before the frame that the network sees as well
 STATE_SIZE = 128  # of the network's LSTM
-FRAMES_PER_RUN = 512  # 16 s: long enough to amortise the overhead of a call, short enough to need little memory
+FRAMES_PER_RUN = 128  # 4 s: as fast as 16 s, which take 17 MB instead of 5
 PAUSE_SAMPLES = SAMPLE_RATE  # so much silence cut out is a pause: a segment across it would be too long in the file
 SHORT_SILENCE = 98 * SAMPLES_PER_MS  # a span that grows too long is cut at a silence longer than this
 

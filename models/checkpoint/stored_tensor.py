@@ -7,9 +7,6 @@ for every use. What runs in every window or step is prepared by a backend once, 
 
 from __future__ import annotations
 
-import ctypes
-import mmap
-import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -20,7 +17,9 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map_only
 
-CHUNK_BYTES = 8 << 20
+from tilewhisper.models.memory import release_pages
+
+CHUNK_BYTES = 1 << 20
 """Stored bytes that are converted at a time, so that a large tensor is not in memory in both precisions."""
 
 
@@ -53,7 +52,13 @@ class Storage(ABC):
         for first in range(0, len(result), step):
             last = min(len(result), first + step)
             result[first:last] = self.rows(first, last)
+            self.release(first, last)
+        self.release(0, len(result))  # the system maps pages around those that are read, so some came back
         return result
+
+    @abstractmethod
+    def release(self, first: int, last: int) -> None:
+        """Drop the file's pages of the rows [first, last) from this process's memory; they are read again on use."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,11 +81,11 @@ class Rows(Storage):
         return self.data.view(self.shape[0], -1)
 
     def rows(self, first: int, last: int) -> Tensor:
-        stored = self.table[first:last]
-        values = self.values(stored.clone()).view(last - first, *self.shape[1:])
+        return self.values(self.table[first:last].clone()).view(last - first, *self.shape[1:])
+
+    def release(self, first: int, last: int) -> None:
         if self.mapped:
-            release(stored)
-        return values
+            release_pages(self.table[first:last])
 
     def pick(self, indices: Tensor) -> Tensor:
         return self.values(self.table[indices.view(-1)]).view(*indices.shape, *self.shape[1:])
@@ -132,6 +137,10 @@ class Joined(Storage):
     def part(self, first: int, last: int) -> Storage:
         return Joined([part.part(*span) for part, span in self._spans(first, last)])
 
+    def release(self, first: int, last: int) -> None:
+        for part, span in self._spans(first, last):
+            part.release(*span)
+
     def _spans(self, first: int, last: int) -> list[tuple[Storage, tuple[int, int]]]:
         """The parts in which rows [first, last) are, and the rows in each."""
         spans, row = [], 0
@@ -167,6 +176,9 @@ class Deferred(Storage):
 
     def part(self, first: int, last: int) -> Storage:
         return self.opened.part(first, last)
+
+    def release(self, first: int, last: int) -> None:
+        self.opened.release(first, last)
 
 
 class StoredTensor(Tensor):
@@ -238,12 +250,3 @@ def exact_rows(weight: Tensor) -> Tensor | Storage:
 def stored_bytes(weight: Tensor) -> int:
     """Bytes of a weight, in its file or in memory."""
     return weight.storage.nbytes if isinstance(weight, StoredTensor) else weight.nbytes
-
-
-def release(stored: Tensor) -> None:
-    """Drop the pages of a contiguous, read-only file mapping from this process's memory; they are read again on use."""
-    if not sys.platform.startswith("linux"):
-        return
-    page = mmap.PAGESIZE
-    first, end = stored.data_ptr() // page * page, -(-(stored.data_ptr() + stored.nbytes) // page) * page
-    ctypes.CDLL(None).madvise(ctypes.c_void_p(first), ctypes.c_size_t(end - first), mmap.MADV_DONTNEED)

@@ -23,7 +23,7 @@ class Arithmetic:
     """Largest accepted relative error, in the Frobenius norm."""
     instructions: str
     """The kind of instruction whose peak applies; "" is unknown."""
-    weight_bytes: int
+    weight_bytes: float
     """Bytes read per weight entry."""
 
 
@@ -32,6 +32,7 @@ ARITHMETIC = {
     "torch int8": Arithmetic(5e-2, "int8", 1),
     "int16": Arithmetic(1e-3, "int16", 2),
     "int8": Arithmetic(2e-2, "int16", 1),  # bytes are widened to 16 bits in registers
+    "int4": Arithmetic(0.13, "int8", 0.5625),
     "w8a8": Arithmetic(2e-2, "int8", 1),
     "bf16": Arithmetic(1e-2, "float32", 4),
 }

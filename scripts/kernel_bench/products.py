@@ -45,7 +45,7 @@ class Case:
     def operations(self) -> int:
         return 2 * self.shape.multiply_adds * (2 if self.kind == "attention" else 1)
 
-    def bytes(self, weight_bytes: int) -> int:
+    def bytes(self, weight_bytes: float) -> float:
         """Bytes moved from and to memory: float32 activations in and out, and the weight."""
         return 4 * self._activations + weight_bytes * (0 if self.kind == "attention" else self.shape.k * self.shape.n)
 

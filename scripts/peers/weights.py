@@ -1,24 +1,31 @@
-"""Convert the same weights to every peer's format, once, and cache the result.
+"""The same weights in every peer's format, converted once and cached as `FOLDER/MODEL-HASH/FORMAT`.
 
-Each format is cached as `FOLDER/MODEL-HASH/FORMAT`, where HASH is that of the source weights. A conversion writes to a
-temporary name and renames it at the end, so that an interrupted conversion is never mistaken for a finished one.
+HASH is that of the source weights. A conversion gets its name when it is complete.
 """
 
 import hashlib
-import json
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from peers.base import PeerError
 
+from tilewhisper.models.checkpoint import export
 from tilewhisper.models.checkpoint.locate import Source, locate
-from tilewhisper.models.constants import FRAMES_PER_WINDOW, HOP_LENGTH, N_FFT, SAMPLE_RATE, WINDOW_SAMPLES
+
+AS_IT_IS = "as it is"
+OPENVINO = "OpenVINO int8"
+FORMATS: Mapping[str, tuple[str, str]] = {
+    "CTranslate2 float16": ("ctranslate2", "float16"),
+    "ggml q8_0": ("ggml", "q8_0"),
+    "openai float32": ("openai", "float32"),
+}
+"""The formats, and how `export` names them, besides AS_IT_IS and OPENVINO."""
 
 EXPORTER = "optimum-cli"
 WORK = Path.home() / ".cache" / "tilewhisper" / "peers"
@@ -37,19 +44,45 @@ class Workshop:
     exporter: Path | None
 
     def weights(self, model: str, form: str) -> Path | str:
-        """Return the weights of `model` in one of `FORMATS`, converted if needed. Raises PeerError and ModelsError."""
-        make = FORMATS[form]
-        if make is None:
+        """The weights of `model` in one of `FORMATS`, converted if needed: a file, a folder, or the model's own name.
+
+        Raises PeerError and ModelsError.
+        """
+        if form == AS_IT_IS:
             return model
         source = locate(model)
-        finished = self.folder / f"{source.name.replace('/', '_')}-{_digest(source)}" / form
-        if not finished.exists():
-            finished.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(dir=finished.parent, prefix=f"{form}.") as unfinished:
-                made = Path(unfinished, "made")
-                make(self, source, made)
-                made.rename(finished)
-        return finished
+        folder = self.folder / f"{source.name.replace('/', '_')}-{_digest(source)}" / form.replace(" ", "-")
+        if not folder.exists():
+            if form == OPENVINO:
+                self._export_openvino(source, folder)
+            else:
+                _convert(source, folder, *FORMATS[form])
+        files = list(folder.iterdir())
+        return files[0] if len(files) == 1 else folder
+
+    def _export_openvino(self, source: Source, folder: Path) -> None:
+        exporter = self.exporter or _found_exporter()
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix="unfinished.") as unfinished:
+            original, made = Path(unfinished, "transformers"), Path(unfinished, "openvino")
+            _convert(source, original, "transformers", "float32")
+            command = [str(exporter), "export", "openvino", "--model", str(original), "--weight-format", "int8"]
+            command += ["--task", "automatic-speech-recognition-with-past", str(made)]
+            environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
+            try:
+                done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+            except OSError as error:
+                raise PeerError(f"{exporter}: {error.strerror}. {_NO_EXPORTER}") from error
+            if done.returncode:
+                lines = [line for line in done.stderr.splitlines() if line.strip()] or ["no message"]
+                raise PeerError(f"{exporter}: exit status {done.returncode}: {lines[-1]}")
+            made.rename(folder)
+
+
+def _convert(source: Source, folder: Path, kind: str, precision: str) -> None:
+    from tilewhisper.models.checkpoint import loader  # imports torch
+
+    export.write(loader.read(source), kind, folder, precision)
 
 
 def _digest(source: Source) -> str:
@@ -61,89 +94,9 @@ def _digest(source: Source) -> str:
     return digest.hexdigest()[:12]
 
 
-def _ctranslate2(workshop: Workshop, source: Source, folder: Path) -> None:
-    """Copy the files, joining `model.bin` where it is split."""
-    if source.kind != "ctranslate2":
-        raise PeerError(f"{source.name}: faster-whisper needs CTranslate2 weights, got {source.kind}")
-    folder.mkdir()
-    for name in ("config.json", "tokenizer.json", "vocabulary.txt"):
-        shutil.copy(source.folder / name, folder)
-    with (folder / "model.bin").open("wb") as joined:
-        for file in source.files:
-            joined.write(file.read_bytes())
-
-
-def _ggml(workshop: Workshop, source: Source, path: Path) -> None:
-    from peers import ggml
-
-    from tilewhisper.models.checkpoint import loader
-
-    ggml.write(loader.load(source.name), path)
-
-
-def _openai(workshop: Workshop, source: Source, path: Path) -> None:
-    from peers import openai_layout
-
-    from tilewhisper.models.checkpoint import loader
-
-    openai_layout.write(loader.load(source.name), path)
-
-
-def _openvino(workshop: Workshop, source: Source, folder: Path) -> None:
-    exporter = workshop.exporter or _found_exporter()
-    with tempfile.TemporaryDirectory() as hf:
-        _write_transformers(source, Path(hf))
-        command = [str(exporter), "export", "openvino", "--model", hf, "--weight-format", "int8"]
-        command += ["--task", "automatic-speech-recognition-with-past", str(folder)]
-        environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
-        try:
-            done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
-        except OSError as error:
-            raise PeerError(f"{exporter}: {error.strerror}. {_NO_EXPORTER}") from error
-    if done.returncode:
-        lines = [line for line in done.stderr.splitlines() if line.strip()] or ["no message"]
-        raise PeerError(f"{exporter}: exit status {done.returncode}: {lines[-1]}")
-
-
 def _found_exporter() -> str:
     installed = Path(sys.executable).with_name(EXPORTER)
     found = str(installed) if installed.exists() else shutil.which(EXPORTER)
     if found is None:
         raise PeerError(_NO_EXPORTER)
     return found
-
-
-def _write_transformers(source: Source, folder: Path) -> None:
-    """Write a transformers folder with model, tokenizer and feature extractor, as the exporter expects."""
-    from tilewhisper.engine.tuning.transformers_whisper import transformers_model
-    from tilewhisper.models.checkpoint import loader
-
-    model = transformers_model(loader.load(source.name))
-    model.save_pretrained(folder)
-    shutil.copy(source.folder / "tokenizer.json", folder)
-    end = "<|endoftext|>"
-    tokenizer = {"tokenizer_class": "WhisperTokenizer", "bos_token": end, "eos_token": end, "unk_token": end}
-    (folder / "tokenizer_config.json").write_text(json.dumps(tokenizer))
-    extractor = {
-        "feature_extractor_type": "WhisperFeatureExtractor",
-        "feature_size": model.config.num_mel_bins,
-        "sampling_rate": SAMPLE_RATE,
-        "hop_length": HOP_LENGTH,
-        "n_fft": N_FFT,
-        "chunk_length": WINDOW_SAMPLES // SAMPLE_RATE,
-        "n_samples": WINDOW_SAMPLES,
-        "nb_max_frames": FRAMES_PER_WINDOW,
-        "padding_side": "right",
-        "padding_value": 0.0,
-        "return_attention_mask": False,
-    }
-    (folder / "preprocessor_config.json").write_text(json.dumps(extractor))
-
-
-FORMATS: dict[str, Callable[[Workshop, Source, Path], None] | None] = {
-    "as it is": None,
-    "ctranslate2": _ctranslate2,
-    "ggml-q8_0": _ggml,
-    "openai-float32": _openai,
-    "openvino-int8": _openvino,
-}

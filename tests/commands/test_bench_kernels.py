@@ -97,7 +97,7 @@ def test_without_matplotlib_the_error_names_the_extra(script, tmp_path, monkeypa
     ("arguments", "message"),
     [
         (("--size", "huge"), "unknown Whisper size 'huge'"),
-        (("--backend", "int4"), "unknown backend 'int4'"),
+        (("--backend", "int3"), "unknown backend 'int3'"),
         (("--rounds", "0"), "--rounds must be >= 1, got 0"),
     ],
 )

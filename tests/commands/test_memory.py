@@ -38,3 +38,13 @@ def test_exceeding_the_target_sets_the_exit_status(script, shared, monkeypatch, 
     monkeypatch.setattr(script, "measure", measure)
     assert script.main([str(shared / "librispeech"), "--seconds", "10", "--seconds", "1000"]) == status
     assert f"300 {300 + more} +{more}" in " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.parametrize(("more", "status"), [(100, 0), (101, 1)])
+def test_batches_are_compared_with_one_window_after_the_other(script, shared, monkeypatch, capsys, more, status):
+    def measure(model, way, file, args):
+        return script.Peak(model, way, 10.0, script.MB * (300 + more * bool(script.WAYS[way])), rtf=0.1, batch_size=1)
+
+    monkeypatch.setattr(script, "measure", measure)
+    assert script.main([str(shared / "librispeech"), "--seconds", "10"]) == status
+    assert f"{300 + more} +0 +{more}" in " ".join(capsys.readouterr().out.split())

@@ -49,7 +49,7 @@ def test_openai_whispers_results_are_cached(parity, tmp_path, monkeypatch):
 
     class Workshop:
         def weights(self, model, form):
-            return tmp_path / form
+            return tmp_path / form / "whisper.pt"
 
     monkeypatch.setattr("openai_whisper.installed_version", lambda: "1")
     calls, result = [], Transcription("a", [1], [(0.0, 1.0)], [("a", 0.0, 1.0)])

@@ -11,26 +11,33 @@ NAMESPACE = "tilewhisper_native"
 native = getattr(torch.ops, NAMESPACE)
 
 
+QUADS = 0
+"""For `bits`: weights of 8 bits for rows of 8."""
+
+
 def normal(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
 def weight(n: int, k: int, bits: int) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Packed panels, scales and sums: 16 and 8 bits for rows of 16, `bits` = 4 for quads."""
+    """Packed panels, scales and sums, of 16, 8 or 4 bits."""
     dense = normal(n, k, seed=n)
-    if bits == 4:
+    if bits == QUADS:
         return tuple(native.pack_quads(dense))
+    if bits == 4:
+        return *native.pack_nibbles(dense)[:2], None
     return *native.pack_weight(dense, bits), None
 
 
-def padded(n: int) -> Tensor:
-    return torch.nn.functional.pad(normal(n, seed=7), (0, -n % 16))
+def padded(*shape: int) -> Tensor:
+    return torch.nn.functional.pad(normal(*shape, seed=7), (0, -shape[-1] % 16))
 
 
-def linear(*shape: int, bits: int = 16, n: int = 21, whole: bool = True) -> list[Any]:
+def linear(*shape: int, bits: int = 16, n: int = 21, whole: bool = True, rank: int = 0) -> list[Any]:
     k = shape[-1]
+    low_rank = [normal(*shape[:-1], rank).view(-1, rank), padded(rank, n)] if rank else [None, None]
     more = [normal(*shape[:-1], n), normal(k), normal(k, seed=1)] if whole else [None] * 3
-    return [normal(*shape), *weight(n, k, bits), padded(n) if whole else None, n, whole, *more, 1e-5]
+    return [normal(*shape), *weight(n, k, bits), padded(n) if whole else None, n, whole, *more, 1e-5, *low_rank]
 
 
 def feed_forward(*shape: int, bits: int = 16, hidden: int = 70) -> list[Any]:
@@ -85,7 +92,7 @@ def rescore(rows: int, n: int, k: int = 8, split: int = 0, count: int = 2) -> li
 
 def candidates(*sizes: int, **others: int) -> list[Any]:
     logits, x, _, *bounds = rescore(*sizes, **others)
-    return [logits, x, *bounds]
+    return [logits, x, *bounds, True]
 
 
 VALID: dict[str, list[Callable[[], list[Any]]]] = {
@@ -93,27 +100,31 @@ VALID: dict[str, list[Callable[[], list[Any]]]] = {
     "instruction_set": [list],
     "use_instruction_set": [lambda: ["portable"]],
     "pack_weight": [lambda: [normal(21, 13), 16], lambda: [normal(1, 1), 8]],
+    "pack_nibbles": [lambda: [normal(21, 45)], lambda: [normal(1, 1)]],
     "pack_quads": [lambda: [normal(21, 13)], lambda: [normal(1, 1)]],
     "linear": [
         partial(linear, 2, 5, 13),
         partial(linear, 1, 1, 1, bits=8, n=1, whole=False),
-        partial(linear, 3, 67, 13, bits=4),
+        partial(linear, 3, 67, 13, bits=QUADS),
         partial(linear, 2, 67, 40, bits=8),
+        partial(linear, 2, 67, 45, bits=4, rank=3),
     ],
-    "feed_forward": [partial(feed_forward, 2, 5, 13, bits=4), partial(feed_forward, 1, 67, 16)],
+    "feed_forward": [partial(feed_forward, 2, 5, 13, bits=QUADS), partial(feed_forward, 1, 67, 16, bits=4)],
     "pack_keys_values": [partial(keys_values, 2, 3, 21, 32), partial(keys_values, 1, 1, 1, 16, bits=8)],
     "project_keys_values": [
-        lambda: [normal(1, 21, 13), *weight(64, 13, 4), padded(64), 64, 2, 8],
+        lambda: [normal(1, 21, 13), *weight(64, 13, QUADS), padded(64), 64, 2, 8],
         lambda: [normal(1, 1, 13), *weight(32, 13, 16), None, 32, 1, 16],
+        lambda: [normal(1, 21, 45), *weight(64, 45, 4), None, 64, 2, 8],
     ],
     "attention": [partial(attention, 2, 3, 55), partial(attention, 1, 1, 1, n=1, bits=8, biased=False)],
     "self_attention": [partial(self_attention, 3, 2, [0, 7, 3]), partial(self_attention, 1, 1, [8])],
-    "register_layer": [partial(layer, 16), partial(layer, 4)],
+    "register_layer": [partial(layer, 16), partial(layer, QUADS), partial(layer, 4)],
     "register_cross_kv": [partial(cross_kv, 21), partial(cross_kv, 1, 8, biased=False)],
     "release": [lambda: [native.register_cross_kv(*cross_kv(3))]],
     "decoder_layers": [
         partial(decoder_layers, [0, 3, 2], [1, 2, 1], [3, 1]),
-        partial(decoder_layers, [4], [1], [1], bits=4),
+        partial(decoder_layers, [4], [1], [1], bits=QUADS),
+        partial(decoder_layers, [4, 2], [1, 3], [4], bits=4),
     ],
     "top_k": [lambda: [normal(3, 5001), 6], lambda: [normal(1, 1), 1]],
     "rescore": [partial(rescore, 3, 2500, split=2100), partial(rescore, 1, 1, count=1)],
@@ -127,7 +138,7 @@ VALID: dict[str, list[Callable[[], list[Any]]]] = {
 EMPTY: dict[str, list[tuple[Callable[[], list[Any]], Any]]] = {
     "linear": [
         (partial(linear, 0, 5, 13), (0, 5, 21)),
-        (partial(linear, 2, 0, 13, bits=4), (2, 0, 21)),
+        (partial(linear, 2, 0, 13, bits=QUADS), (2, 0, 21)),
         (partial(linear, 0, 1500, 13, whole=False), (0, 1500, 21)),
     ],
     "feed_forward": [(partial(feed_forward, 0, 5, 13), (0, 5, 13)), (partial(feed_forward, 2, 0, 13), (2, 0, 13))],

@@ -19,13 +19,13 @@ def instruction_set(request):
     native.use_instruction_set(before)
 
 
-@pytest.fixture(params=["int16", "int8"])
+@pytest.fixture(params=["int16", "int8", "int4"])
 def backend(request):
     """Each native backend that can run a decoder."""
     return registry.create(request.param)
 
 
-@pytest.fixture(params=["int16", "int8", "w8a8"])
+@pytest.fixture(params=["int16", "int8", "int4", "w8a8"])
 def any_backend(request):
     """Each native backend."""
     return registry.create(request.param)

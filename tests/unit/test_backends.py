@@ -29,6 +29,11 @@ def signed(*shape: int, seed: int = 0) -> torch.Tensor:
 
 def rounding(name: str, rows: np.ndarray, side: int) -> np.ndarray:
     """Largest possible error of each input: half a step, plus a thousandth of a step for its own rounding."""
+    if name == "int4":
+        groups = np.abs(np.pad(rows, [(0, 0)] * (rows.ndim - 1) + [(0, -rows.shape[-1] % 32)]))
+        most = groups.reshape(*rows.shape[:-1], -1, 32).max(axis=-1).repeat(32, axis=-1)[..., : rows.shape[-1]]
+        # A weight may be cut to 7/8 of the largest; its scale is rounded to float16.
+        return 0.501 * most / 127 if side == 0 else most * (1 / 8 + 2.0**-11)
     if name in LARGEST:
         most = np.abs(rows).max(axis=-1, keepdims=True)
         if (name, side) in FROM_LEAST_TO_LARGEST:
@@ -92,7 +97,7 @@ def test_matmul_takes_transposed_views(backend):
 # numbers test_quantized.py derives how wrong results are in the mean; the worst of thousands is some 5 times that.
 ATTENTION_ERROR = {
     "torch": 1e-5, "reference": 1e-5, "bf16": 4e-2, "npu": 4e-2, "npu-layer": 4e-2, "int16": 2e-3, "int8": 4e-2,
-    "w8a8": 4e-2,
+    "int4": 4e-2, "w8a8": 4e-2,
 }  # fmt: skip
 
 
@@ -162,8 +167,10 @@ def test_an_encoder_layer_equals_float64(backend, biased, keys):
     y = backend.to_host(backend.encoder_layer(backend.to_device(x), layer(backend), bias, more))
     expected = exact.encoder_layer(x, layer(exact), bias, more)
     error = (y - expected).norm() / expected.norm()
-    # Six products, each with inputs off by up to half a step (see `rounding`): 2^-8 of bf16 and 1/254 of int8 each.
-    assert error < (6 * 2.0**-8 if backend.name in ("bf16", "npu", "npu-layer", "int8", "w8a8") else 6e-4)
+    # Six products, each with inputs off by up to half a step (see `rounding`): 2^-8 of bf16, 1/254 of int8, 1/16 of
+    # int4's largest.
+    coarse = {"bf16", "npu", "npu-layer", "int8", "w8a8"}
+    assert error < (6 * 2.0**-8 if backend.name in coarse else 6 * 2.0**-4 if backend.name == "int4" else 6e-4)
     assert error < 1e-5 or backend.name not in ("torch", "reference")
 
 
@@ -190,8 +197,8 @@ def seed_case(name: str) -> tuple[torch.Tensor, torch.Tensor, np.ndarray, float]
 def test_the_accuracy_of_the_seed_is_kept(backend, name):
     a, b, exact, largest = seed_case(name)
     assert np.abs(backend.matmul(a, b).double().numpy() - exact).max() <= largest
-    if backend.name in ("int8", "w8a8"):
-        return  # weights of 8 bits are coarser than the seed's bf16; activations, which matmul takes, are finer
+    if backend.name in ("int8", "int4", "w8a8"):
+        return  # weights of 8 bits or 4 are coarser than the seed's bf16; activations, which matmul takes, are finer
     through_linear = backend.linear(a, backend.prepare(b.T.contiguous(), None))
     assert np.abs(through_linear.double().numpy() - exact).max() <= largest
 
@@ -206,7 +213,7 @@ def test_the_bounds_of_the_seed_are_tight_enough_to_notice_truncation(name):
 
 
 def test_an_unknown_backend_names_the_valid_ones():
-    complaint = r"'bf17' \(did you mean 'bf16'\?\); the backends are torch, int16, int8, w8a8, bf16"
+    complaint = r"'bf17' \(did you mean 'bf16'\?\); the backends are torch, int16, int8, int4, w8a8, bf16"
     with pytest.raises(UnknownBackend, match=complaint):
         registry.create("bf17")
 

@@ -92,7 +92,7 @@ def test_decoder_layers_in_one_call_equal_their_operations(instruction_set, back
         y = run.decoder_layers(x, layers, caches, new, [(cross_kv[i], cross_kv[i]) for i in places])
         results.append((y, torch.stack([*caches.slabs])))
     # The error of 8 successive products; int16 has finer activations in a decode step: 4.1e-4 instead of 5.9e-4.
-    bound = 2.5e-2 if backend.bits == 8 else 4.8e-4
+    bound = {16: 4.8e-4, 8: 2.5e-2, 4: 0.2}[backend.bits]
     for ours, exact in zip(*results, strict=True):
         assert relative(ours, exact) < bound
 
@@ -115,7 +115,8 @@ def test_the_largest_possible_sums_of_a_decode_step_do_not_overflow(instruction_
         caches = paged(torch.zeros(1, 2, 2, 3, 8, 64), [0, 0], 1)
         layers, windows = run.prepare_layers([layer]), [(window,)] * 2
         results.append(run.decoder_layers(torch.ones(2, d), layers, caches, [1, 1], windows))
-    torch.testing.assert_close(*results, rtol=1e-5, atol=1e-5)
+    rounding = 2.0**-11 if backend.bits == 4 else 1e-6  # of a scale
+    torch.testing.assert_close(*results, rtol=10 * rounding, atol=10 * rounding)
 
 
 def test_decoder_layers_have_the_same_bits_on_any_number_of_threads(backend, set_threads):

@@ -81,7 +81,7 @@ class FakeSession:
     def encode(self, request):
         if request.frames == self._fails_at:
             raise ValueError(f"{self.name} cannot be encoded")
-        return SimpleNamespace(steps=request.frames, encoded=SimpleNamespace(approximate=False))
+        return SimpleNamespace(steps=request.frames, approximate=False)
 
     def attempt(self, window, prompt, temperature):
         return Attempt(name=self.name, steps=window.steps)

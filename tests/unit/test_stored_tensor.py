@@ -87,12 +87,13 @@ def test_pages_of_a_mapped_file_are_dropped_after_use(tmp_path):
     with path.open("rb") as file:
         mapping = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
     data = torch.frombuffer(mapping, dtype=torch.uint8)
-    weight = Plain((32, 1 << 20), data, mapped=True, dtype=torch.float16)
+    storage = Plain((32, 1 << 20), data, mapped=True, dtype=torch.float16)
+    weights = [storage.part(row, row + 1) for row in range(32)]
 
     def resident() -> int:
         return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
 
     before = resident()
-    total = sum(float(weight.rows(row, row + 1).sum()) for row in range(32))
+    total = sum(float(weight.load().sum()) for weight in weights)
     assert total == 32 << 20
     assert resident() - before < 32 << 20  # of 64 MB

@@ -31,9 +31,11 @@ FloatRows head_of(const Tensor& t, int64_t head) {
 // bits: the scales of a head, then the sums of the values that its keys' entries stand for), values, their scales.
 class Packing {
    public:
-    Packing(Heads h, int64_t bits)
+    // `lasting`: for all steps of a window.
+    Packing(Heads h, int64_t bits, bool lasting = false)
         : h_(h),
           bits_(bits),
+          lasting_(lasting),
           padded_(panels_of(h.n) * PANEL),
           keys_(of(padded_ * h.head_dim)),
           key_scale_(make({h.batch, h.heads, padded_ * (bits == 8 ? 2 : 1)})),
@@ -54,7 +56,9 @@ class Packing {
    private:
     Tensor of(int64_t numbers) const {
         STD_TORCH_CHECK(bits_ == 16 || bits_ == 8, "bits must be 16 or 8, got ", bits_);
-        return make({h_.batch, h_.heads, numbers}, bits_ == 8 ? ScalarType::Char : ScalarType::Short);
+        const ScalarType type = bits_ == 8 ? ScalarType::Char : ScalarType::Short;
+        return lasting_ ? make_lasting({h_.batch, h_.heads, numbers}, type, bits_ / 8)
+                        : make({h_.batch, h_.heads, numbers}, type);
     }
     template <class T>
     static T* at(const Tensor& t, int64_t head) {
@@ -65,7 +69,9 @@ class Packing {
     }
 
     const Heads h_;
-    const int64_t bits_, padded_;
+    const int64_t bits_;
+    const bool lasting_;
+    const int64_t padded_;
     const Tensor keys_, key_scale_, values_, value_scale_;
 };
 
@@ -82,9 +88,10 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> pack_keys_values(Tensor k, Tensor v, 
 
 // The columns of some whole panels of a weight as a weight of its own.
 Weight columns_of(Weight w, int64_t first_panel, int64_t n) {
-    const int64_t entries = first_panel * words_of(w.k, w.layout) * PANEL * entries_of(w.layout);
-    w.panels = static_cast<const char*>(w.panels) + entries * (w.layout == Layout::PAIRS ? 2 : 1);
-    w.scale += first_panel * PANEL;
+    const int64_t scales = first_panel * scales_of(w.k, w.layout);
+    w.panels = static_cast<const char*>(w.panels) + first_panel * panel_bytes(w.k, w.layout);
+    if (w.scale) w.scale += scales;
+    if (w.group_scale) w.group_scale += scales;
     if (w.sum) w.sum += first_panel * PANEL;
     w.n = n;
     return w;
@@ -110,7 +117,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> project_keys_values(Tensor x, Tensor 
     Tensor memory = make({Workspace::bytes(n, k)}, ScalarType::Char);
     const Workspace at(static_cast<char*>(memory.data_ptr()), n, k);
     const WordRows words = at.words(weight.layout);
-    const Packing to(h, bits);
+    const Packing to(h, bits, true);
     share(n, 96, [&](int64_t first, int64_t last) {
         const FloatRows rows{floats(x) + first * x.stride(1), x.stride(1)};
         kernels().quantize(rows, last - first, k, {}, weight.layout, words.from(first), nullptr);

@@ -15,7 +15,7 @@ struct FloatRows {
 };
 
 // Rows in words of a layout (see panels.h), row i from data + i * stride bytes on, with a scale and an offset each: a 16-bit
-// number x stands for x * scale[i], an 8-bit number for x * scale[i] + offset[i].
+// number x stands for x * scale[i], an 8-bit number for x * scale[i] + offset[i]. For nibbles a row is RowGroups.
 struct WordRows {
     char* data;
     int64_t stride;
@@ -26,7 +26,8 @@ struct WordRows {
 };
 
 // A packed weight (see panels.h): n columns of k, a scale for each column (panels_of(n) * PANEL of them), and for quads the
-// sum of the values that a column's entries stand for, by which the rows' offsets are multiplied.
+// sum of the values that a column's entries stand for, by which the rows' offsets are multiplied. Nibbles have scales by
+// group instead, the bits of float16.
 struct Weight {
     const void* panels;
     Layout layout;
@@ -34,6 +35,7 @@ struct Weight {
     const float* sum;
     int64_t k;
     int64_t n;
+    const uint16_t* group_scale;
 };
 
 // Layer norm of a row before it is quantised; none if `weight` is null.
@@ -43,11 +45,21 @@ struct Norm {
     float eps;
 };
 
-// Operations on a sum before it is stored: + bias, GELU, + residual. A null pointer leaves a step out.
+// A product of `rank` terms, added to a product: row[i * rank + t] column[t * stride + j] for each term t.
+struct LowRank {
+    const float* row;
+    const float* column;
+    int64_t stride;
+    int64_t rank;
+    LowRank at(int64_t i, int64_t j) const { return rank ? LowRank{row + i * rank, column + j, stride, rank} : *this; }
+};
+
+// Operations on a sum before it is stored: + low rank, + bias, GELU, + residual. A null pointer leaves a step out.
 struct Epilogue {
     const float* bias;  // (n,)
     bool gelu;
     const float* residual;  // with the result's layout
+    LowRank more;
 };
 
 // Keys and values of one head, packed by `pack_keys` and `pack_values`: both in 16 bits or both in 8.

@@ -1,4 +1,5 @@
-// Operators over a decode step's logits: top-k with the log-sum-exp, and exact rescoring of logits from 8-bit products.
+// Operators over a decode step's logits: top-k with the log-sum-exp, and exact rescoring of logits from products of few
+// bits.
 //
 // Rows of 50,000 logits are searched in blocks. The k-th largest of the blocks' maxima is a lower bound of a row's k largest
 // logits, so that few blocks are searched logit by logit.
@@ -38,6 +39,12 @@ struct Part {
         }
     }
 
+    float max() const { return *std::max_element(maxima, maxima + blocks()); }
+    float log_sum_exp() const {
+        const float most = max();
+        return most == SUPPRESSED ? SUPPRESSED : most + std::log(kernels().sum_exp(logits, n, most));
+    }
+
     // The `count` largest, largest first, of equals the first; fewer where the others are suppressed.
     std::vector<Candidate> top_k(int64_t count) const {
         std::vector<float> largest(maxima, maxima + blocks());
@@ -69,9 +76,7 @@ class Blocks {
 
     Part row(int64_t i) const { return {logits_ + i * stride_, n_, maxima_.data() + i * count_}; }
 
-    float max(int64_t i) const {
-        return *std::max_element(maxima_.begin() + i * count_, maxima_.begin() + (i + 1) * count_);
-    }
+    float max(int64_t i) const { return row(i).max(); }
 
     // log(sum of e^logit) of each row. Blocks are added up in order, whichever threads computed them.
     std::vector<float> log_sum_exp() const {
@@ -125,79 +130,95 @@ std::tuple<Tensor, Tensor, Tensor> top_k(Tensor logits, int64_t count) {
     return {values, tokens, sums};
 }
 
-// A bound of the error of 8-bit logits, six times its standard deviation: x_k is off by up to half a step of its row, w_k by
-// up to half a step of its token's, evenly distributed, so that this is sqrt((|x| scale)^2 + (|w| step)^2) / sqrt(12).
+// A bound of the error of logits from 8 or 4 bits, six times its standard deviation: x_k is off by up to half a step of its
+// row, w_k by up to half a step of its token's, evenly distributed, so that this is sqrt((|x| step of w)^2 + (|w| step of
+// x)^2) / sqrt(12). Rows of x have at least 127 steps to their largest magnitude.
 class ErrorBound {
    public:
     ErrorBound(const float* x, int64_t k) : norm_(std::sqrt(kernels().dot(x, x, k))) {
         const auto [min, max] = std::minmax_element(x, x + k);
-        step_ = (std::max(*max, 0.0f) - std::min(*min, 0.0f)) / LIMIT_U8;
+        step_ = std::max(*max, -*min) / LIMIT_8;
     }
-    // Of a token whose row of the weight has this scale and norm.
-    float operator()(float scale, float norm) const {
-        return 6 / std::sqrt(12.0f) * std::hypot(norm_ * scale, norm * step_);
-    }
+    // Of a token whose row of the weight has this step and norm.
+    float operator()(float step, float norm) const { return 6 / std::sqrt(12.0f) * std::hypot(norm_ * step, norm * step_); }
 
    private:
     float norm_, step_;
 };
 
-// Logits (rows, n) that are x (rows, k) times a weight (n, k) in 8 bits with `scales` (n or more,); `norms` (n,) are the
-// norms of the weight's rows where x had 8 bits as well, and zeros where it had 16.
+// Logits (rows, n) that are x (rows, k) times a weight (n, k) in 8 bits or 4, whose rows had `steps` (n or more,); `norms`
+// (n,) are the norms of the weight's rows where x had 8 bits as well, and zeros where it had 16.
 class Uncertain {
    public:
-    Uncertain(const Tensor& logits, const Tensor& x, const Tensor& scales, const Tensor& norms)
-        : rows_(logits.size(0)), k_(x.size(1)) {
+    Uncertain(const Tensor& logits, const Tensor& x, const Tensor& steps, const Tensor& norms, int64_t split, int64_t count)
+        : rows_(logits.size(0)), n_(logits.size(1)), k_(x.size(1)), split_(split), count_(count) {
         check_floats(logits, 2, "logits");
         check_floats(x, 2, "x");
-        const int64_t n = logits.size(1);
         STD_TORCH_CHECK(x.size(0) == rows_ && k_ > 0, "x must be (", rows_, ", k) with k > 0, got (", x.size(0), ", ", k_,
                         ")");
-        STD_TORCH_CHECK(rows_ <= 1 || logits.stride(0) >= n, "the rows of logits must not overlap");
+        STD_TORCH_CHECK(rows_ <= 1 || logits.stride(0) >= n_, "the rows of logits must not overlap");
+        check_range(split, 0, n_, "split");
+        STD_TORCH_CHECK(count >= 1, "count must be >= 1, got ", count);
         logits_ = {floats(logits), logits.stride(0)};
         x_ = {floats(x), x.stride(0)};
-        n_ = n;
-        scale_ = contiguous_floats(scales, std::max(n, scales.numel()), "scales");
-        norm_ = contiguous_floats(norms, n, "norms");
+        step_ = contiguous_floats(steps, std::max(n_, steps.numel()), "steps");
+        norm_ = contiguous_floats(norms, n_, "norms");
     }
 
     const float* x(int64_t row) const { return x_.data + row * x_.stride; }
 
-    // found(row, token) for each logit that may be among the `count` largest of its part of the row: before `split` or from
-    // there on. All of a row are found on one thread.
-    template <class Found>
-    void each(int64_t split, int64_t count, const Found& found) const {
-        check_range(split, 0, n_, "split");
-        STD_TORCH_CHECK(count >= 1, "count must be >= 1, got ", count);
-        if (rows_ == 0) return;
-        each_between(0, split, count, found);
-        each_between(split, n_, count, found);
+    // exact(row, token) for each logit before `split` that may be among the `count` largest there; it returns the logit.
+    // Returns each row's largest of those.
+    template <class Exact>
+    std::vector<float> first_part(const Exact& exact) const {
+        return part(0, split_, nullptr, exact);
+    }
+
+    // The same from `split` on; and for all of that part where its log-sum-exp may be on either side of the first part's
+    // largest, by which Whisper chooses between timestamps and text.
+    template <class Exact>
+    void second_part(const std::vector<float>& largest_of_first, const Exact& exact) const {
+        part(split_, n_, largest_of_first.data(), exact);
+    }
+
+    // Each row's largest logit before `split`, as they are now.
+    std::vector<float> largest_of_first() const {
+        std::vector<float> largest(rows_, SUPPRESSED);
+        if (rows_ == 0 || split_ == 0) return largest;
+        const Blocks blocks(logits_.data, rows_, logits_.stride, 0, split_);
+        for (int64_t i = 0; i < rows_; ++i) largest[i] = blocks.max(i);
+        return largest;
     }
 
    private:
-    template <class Found>
-    void each_between(int64_t first, int64_t last, int64_t count, const Found& found) const {
-        if (first == last) return;
+    template <class Exact>
+    std::vector<float> part(int64_t first, int64_t last, const float* rivals, const Exact& exact) const {
+        std::vector<float> found(rows_, SUPPRESSED);
+        if (rows_ == 0 || first == last) return found;
         const Blocks blocks(logits_.data, rows_, logits_.stride, first, last);
-        const float *scale = scale_ + first, *norm = norm_ + first;
-        const float largest_scale = kernels().max(scale, last - first), largest_norm = kernels().max(norm, last - first);
+        const float *step = step_ + first, *norm = norm_ + first;
+        const float largest_step = kernels().max(step, last - first), largest_norm = kernels().max(norm, last - first);
         share_each(rows_, [&](int64_t i) {
             const Part part = blocks.row(i);
             const float* row = logits_.data + i * logits_.stride + first;
             const ErrorBound error(x(i), k_);
+            const float largest_error = error(largest_step, largest_norm);
             float least = std::numeric_limits<float>::max();  // stays where all of them are suppressed
-            for (const Candidate& candidate : part.top_k(count))
-                least = std::min(least, candidate.logit - error(scale[candidate.token], norm[candidate.token]));
-            const float bound = std::max(least - error(largest_scale, largest_norm), std::numeric_limits<float>::lowest());
+            for (const Candidate& candidate : part.top_k(count_))
+                least = std::min(least, candidate.logit - error(step[candidate.token], norm[candidate.token]));
+            if (rivals && std::abs(part.log_sum_exp() - rivals[i]) <= largest_error)
+                least = std::numeric_limits<float>::lowest();
+            const float bound = std::max(least - largest_error, std::numeric_limits<float>::lowest());
             part.at_least(bound, [&](int64_t j) {
-                if (row[j] + error(scale[j], norm[j]) >= least) found(i, first + j);
+                if (row[j] + error(step[j], norm[j]) >= least) found[i] = std::max(found[i], exact(i, first + j));
             });
         });
+        return found;
     }
 
-    int64_t rows_, n_, k_;
+    int64_t rows_, n_, k_, split_, count_;
     FloatRows logits_, x_;
-    const float *scale_, *norm_;
+    const float *step_, *norm_;
 };
 
 Number numbers_in(const Tensor& table) {
@@ -211,8 +232,8 @@ Number numbers_in(const Tensor& table) {
 
 // Computes logits again, in place, where they may be among the largest (see Uncertain), from the weight (n, k) itself in
 // the numbers of its file, which need not be aligned.
-void rescore(Tensor logits, Tensor x, Tensor weight, Tensor scales, Tensor norms, int64_t split, int64_t count) {
-    const Uncertain uncertain(logits, x, scales, norms);
+void rescore(Tensor logits, Tensor x, Tensor weight, Tensor steps, Tensor norms, int64_t split, int64_t count) {
+    const Uncertain uncertain(logits, x, steps, norms, split, count);
     const int64_t n = logits.size(1), k = x.size(1);
     STD_TORCH_CHECK(weight.is_cpu() && weight.dim() == 2 && weight.size(0) == n && weight.size(1) == k &&
                         (k == 1 || weight.stride(1) == 1),
@@ -220,18 +241,27 @@ void rescore(Tensor logits, Tensor x, Tensor weight, Tensor scales, Tensor norms
     const Number numbers = numbers_in(weight);
     const auto* table = static_cast<const char*>(weight.data_ptr());
     const int64_t row_bytes = weight.stride(0) * (numbers == Number::FLOAT32 ? 4 : 2);
-    uncertain.each(split, count, [&](int64_t row, int64_t token) {
-        mutable_floats(logits)[row * logits.stride(0) + token] =
-            kernels().dot_stored(uncertain.x(row), table + token * row_bytes, numbers, k);
-    });
+    const auto exact = [&](int64_t row, int64_t token) {
+        float& logit = mutable_floats(logits)[row * logits.stride(0) + token];
+        return logit = kernels().dot_stored(uncertain.x(row), table + token * row_bytes, numbers, k);
+    };
+    uncertain.second_part(uncertain.first_part(exact), exact);
 }
 
-// The rows and the tokens of the logits that may be among the largest (see Uncertain), for a caller that has the weight in
-// another form: both (found,).
-std::tuple<Tensor, Tensor> candidates(Tensor logits, Tensor x, Tensor scales, Tensor norms, int64_t split, int64_t count) {
-    const Uncertain uncertain(logits, x, scales, norms);
+// The rows and the tokens of the logits of one part that `rescore` would compute again, for a caller that has the weight in
+// another form: both (found,). The second part's depend on the first part's exact logits, which must be in place.
+std::tuple<Tensor, Tensor> candidates(Tensor logits, Tensor x, Tensor steps, Tensor norms, int64_t split, int64_t count,
+                                      bool second_part) {
+    const Uncertain uncertain(logits, x, steps, norms, split, count);
     std::vector<std::vector<int64_t>> of_row(logits.size(0));
-    uncertain.each(split, count, [&](int64_t row, int64_t token) { of_row[row].push_back(token); });
+    const auto found = [&](int64_t row, int64_t token) {
+        of_row[row].push_back(token);
+        return SUPPRESSED;
+    };
+    if (second_part)
+        uncertain.second_part(uncertain.largest_of_first(), found);
+    else
+        uncertain.first_part(found);
     int64_t total = 0;
     for (const auto& tokens : of_row) total += static_cast<int64_t>(tokens.size());
     Tensor rows = make({total}, ScalarType::Long), tokens = make({total}, ScalarType::Long);
@@ -247,8 +277,10 @@ std::tuple<Tensor, Tensor> candidates(Tensor logits, Tensor x, Tensor scales, Te
 
 STABLE_TORCH_LIBRARY_FRAGMENT(tilewhisper_native, m) {
     m.def("top_k(Tensor logits, int count) -> (Tensor, Tensor, Tensor)");
-    m.def("candidates(Tensor logits, Tensor x, Tensor scales, Tensor norms, int split, int count) -> (Tensor, Tensor)");
-    m.def("rescore(Tensor(a!) logits, Tensor x, Tensor weight, Tensor scales, Tensor norms, int split, int count) -> ()");
+    m.def(
+        "candidates(Tensor logits, Tensor x, Tensor steps, Tensor norms, int split, int count, bool second_part) -> "
+        "(Tensor, Tensor)");
+    m.def("rescore(Tensor(a!) logits, Tensor x, Tensor weight, Tensor steps, Tensor norms, int split, int count) -> ()");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(tilewhisper_native, CPU, m) {

@@ -5,6 +5,7 @@
 
 #include "ops.h"
 
+#include <cmath>
 #include <string>
 #include <tuple>
 
@@ -114,6 +115,56 @@ std::tuple<Tensor, Tensor, Tensor> pack_quads(Tensor weight) {
     return {panels, scales, sums};
 }
 
+// Packs 32 numbers by ggml's rule for q4_0: the one of largest magnitude becomes -8, the others are rounded to multiples of
+// an eighth of it, up to 7. Numbers that were dequantised from q4_0 therefore become the same halves and the same scale.
+struct PackedGroup {
+    uint8_t halves[GROUP];
+    torch::headeronly::Half scale;
+    float squares;  // of the errors
+};
+
+PackedGroup packed_group(const float* x, int64_t count) {
+    float most = 0, poison = 0;
+    for (int64_t i = 0; i < count; ++i) {
+        if (std::fabs(x[i]) > std::fabs(most)) most = x[i];
+        poison += x[i] * 0;
+    }
+    PackedGroup packed{{}, most / -NIBBLE_ZERO + poison, 0};
+    const float scale = packed.scale, factor = std::isfinite(scale) && scale != 0 ? 1 / scale : 0;
+    for (int64_t i = 0; i < GROUP; ++i) {
+        const float number = i < count ? std::clamp(x[i] * factor + NIBBLE_ZERO, 0.0f, 15.0f) : NIBBLE_ZERO;
+        packed.halves[i] = factor ? static_cast<uint8_t>(number + 0.5f) : NIBBLE_ZERO;
+        const float error = i < count ? x[i] - (packed.halves[i] - NIBBLE_ZERO) * scale : 0;
+        packed.squares += error * error;
+    }
+    return packed;
+}
+
+// A weight (n, k) as panels of nibbles, their scales (see panels.h), and the norm of each row's error (n,).
+std::tuple<Tensor, Tensor, Tensor> pack_nibbles(Tensor weight) {
+    check_weight(weight);
+    const int64_t n = weight.size(0), k = weight.size(1), groups = groups_of(k);
+    Tensor panels = make_weight(panels_of(n) * groups * GROUP_BYTES, ScalarType::Byte, 1);
+    Tensor scales = make({panels_of(n) * groups * PANEL}, ScalarType::Half), errors = make({n});
+    share(panels_of(n), 16, [&](int64_t first, int64_t last) {
+        for (int64_t column = first * PANEL; column < last * PANEL; ++column) {
+            float squares = 0;
+            for (int64_t group = 0; group < groups; ++group) {
+                const float* row = floats(weight) + column * weight.stride(0) + group * GROUP;
+                const int64_t at = (column / PANEL * groups + group) * PANEL;
+                const PackedGroup packed = packed_group(row, column < n ? std::min(GROUP, k - group * GROUP) : 0);
+                auto* to = static_cast<uint8_t*>(panels.data_ptr()) + at * GROUP / 2 + column % PANEL * 4;
+                for (int64_t i = 0; i < GROUP / 2; ++i)
+                    to[i / 4 * PANEL * 4 + i % 4] = packed.halves[i] | packed.halves[i + GROUP / 2] << 4;
+                static_cast<torch::headeronly::Half*>(scales.data_ptr())[at + column % PANEL] = packed.scale;
+                squares += packed.squares;
+            }
+            if (column < n) mutable_floats(errors)[column] = std::sqrt(squares);
+        }
+    });
+    return {panels, scales, errors};
+}
+
 // ---------------------------------------------------------------- linear layers
 
 // Rows of x that a thread takes at a time: up to `most`, which reuse a panel well while it is in the cache, and a number
@@ -138,16 +189,18 @@ WordRows quantized(const Tensor& x, int64_t first, int64_t last, Norm norm, cons
 }
 
 // Layer norm of x (batch, m, k), if there is one, times a packed weight of n columns, + bias, GELU, + residual, which is
-// contiguous: (batch, m, n).
+// contiguous: (batch, m, n). A product of low rank may be added: `left` (batch * m, rank) times `right` (rank, n up to whole
+// panels).
 Tensor linear(Tensor x, Tensor panels, Tensor scales, std::optional<Tensor> sums, std::optional<Tensor> bias, int64_t n,
               bool gelu, std::optional<Tensor> residual, std::optional<Tensor> norm_weight, std::optional<Tensor> norm_bias,
-              double eps) {
+              double eps, std::optional<Tensor> left, std::optional<Tensor> right) {
     check_floats(x, 3, "x");
     const int64_t batch = x.size(0), m = x.size(1), k = x.size(2), rows = batch * m;
     const Weight weight = weight_of(panels, scales, sums, k, n);
     const Norm norm = norm_of(norm_weight, norm_bias, eps, k);
     const Epilogue then{contiguous_or_null(bias, panels_of(n) * PANEL, "bias"), gelu,
-                        contiguous_or_null(residual, numbers_of({rows, n}, "the result"), "residual")};
+                        contiguous_or_null(residual, numbers_of({rows, n}, "the result"), "residual"),
+                        low_rank_of(left, right, rows, n)};
     Tensor out = make({batch, m, n});
     if (rows == 0) return out;
     float* to = mutable_floats(out);
@@ -165,6 +218,7 @@ Tensor linear(Tensor x, Tensor panels, Tensor scales, std::optional<Tensor> sums
     share(rows, rows_at_a_time(rows, 96), [&](int64_t first, int64_t last) {
         Epilogue here = then;
         if (here.residual) here.residual += first * n;
+        here.more = here.more.at(first, 0);
         run.product(words(first, last), last - first, weight, 0, panels_of(n), here, to + first * n);
     });
     return out;
@@ -191,8 +245,7 @@ Tensor feed_forward(Tensor x, Tensor norm_weight, Tensor norm_bias, double eps, 
         auto* memory = static_cast<char*>(scratch(between + Workspace::bytes(count, widest)));
         auto* values = reinterpret_cast<float*>(memory);
         const Workspace at(memory + between, count, widest);
-        run.product(quantized(x, first, last, norm, fc1, at), count, fc1, 0, panels_of(hidden), {biases[0], true, nullptr},
-                    values);
+        run.product(quantized(x, first, last, norm, fc1, at), count, fc1, 0, panels_of(hidden), {biases[0], true}, values);
         run.quantize({values, hidden}, count, hidden, {}, fc2.layout, at.words(fc2.layout), nullptr);
         run.product(at.words(fc2.layout), count, fc2, 0, panels_of(k), {biases[1], false, floats(x) + first * k},
                     to + first * k);
@@ -208,9 +261,10 @@ STABLE_TORCH_LIBRARY(tilewhisper_native, m) {
     m.def("use_instruction_set(str name) -> ()");
     m.def("pack_weight(Tensor weight, int bits) -> (Tensor, Tensor)");
     m.def("pack_quads(Tensor weight) -> (Tensor, Tensor, Tensor)");
+    m.def("pack_nibbles(Tensor weight) -> (Tensor, Tensor, Tensor)");
     m.def(
         "linear(Tensor x, Tensor panels, Tensor scales, Tensor? sums, Tensor? bias, int n, bool gelu, Tensor? residual, "
-        "Tensor? norm_weight, Tensor? norm_bias, float eps) -> Tensor");
+        "Tensor? norm_weight, Tensor? norm_bias, float eps, Tensor? left=None, Tensor? right=None) -> Tensor");
     m.def(
         "feed_forward(Tensor x, Tensor norm_weight, Tensor norm_bias, float eps, Tensor panels1, Tensor scales1, Tensor? "
         "sums1, Tensor? bias1, int hidden, Tensor panels2, Tensor scales2, Tensor? sums2, Tensor? bias2) -> Tensor");
@@ -225,6 +279,7 @@ STABLE_TORCH_LIBRARY_IMPL(tilewhisper_native, CompositeExplicitAutograd, m) {
 STABLE_TORCH_LIBRARY_IMPL(tilewhisper_native, CPU, m) {
     m.impl("pack_weight", TORCH_BOX(&pack_weight));
     m.impl("pack_quads", TORCH_BOX(&pack_quads));
+    m.impl("pack_nibbles", TORCH_BOX(&pack_nibbles));
     m.impl("linear", TORCH_BOX(&linear));
     m.impl("feed_forward", TORCH_BOX(&feed_forward));
 }

@@ -5,24 +5,40 @@
 
 namespace tilewhisper {
 
-// A weight of n columns of k, packed by pack_weight, or with `sums` by pack_quads.
+// A weight of n columns of k, packed by pack_weight, with `sums` by pack_quads, or in unsigned bytes by pack_nibbles.
 inline Weight weight_of(const Tensor& panels, const Tensor& scales, const std::optional<Tensor>& sums, int64_t k,
                         int64_t n) {
     check_range(k, 1, MAX_SIZE, "a weight's input size");
     check_range(n, 1, MAX_SIZE, "a weight's output size");
-    const bool bytes = panels.scalar_type() == ScalarType::Char;
-    STD_TORCH_CHECK(panels.is_cpu() && (bytes || (panels.scalar_type() == ScalarType::Short && !sums)),
-                    "panels must be packed by pack_weight or pack_quads");
-    const Layout layout = sums ? Layout::QUADS : bytes ? Layout::BYTE_PAIRS : Layout::PAIRS;
-    const int64_t entries = panels_of(n) * words_of(k, layout) * PANEL * entries_of(layout);
+    const ScalarType type = panels.scalar_type();
+    const bool bytes = type == ScalarType::Char, nibbles = type == ScalarType::Byte;
+    STD_TORCH_CHECK(panels.is_cpu() && (bytes || ((type == ScalarType::Short || nibbles) && !sums)),
+                    "panels must be packed by pack_weight, pack_quads or pack_nibbles");
+    const Layout layout = sums ? Layout::QUADS : bytes ? Layout::BYTE_PAIRS : nibbles ? Layout::NIBBLES : Layout::PAIRS;
+    const int64_t entries = panels_of(n) * panel_bytes(k, layout) / (layout == Layout::PAIRS ? 2 : 1);
     STD_TORCH_CHECK(panels.is_contiguous() && panels.numel() == entries, "the weight must fit inputs of ", k,
                     " columns: ", n, " outputs have ", entries, " contiguous entries, got ", panels.numel());
+    const int64_t all_scales = panels_of(n) * scales_of(k, layout);
+    if (nibbles) {
+        check_contiguous(scales, ScalarType::Half, all_scales, "scales");
+        return {panels.data_ptr(), layout, nullptr, nullptr, k, n, static_cast<const uint16_t*>(scales.data_ptr())};
+    }
     return {panels.data_ptr(),
             layout,
-            contiguous_floats(scales, panels_of(n) * PANEL, "scales"),
-            contiguous_or_null(sums, panels_of(n) * PANEL, "sums"),
+            contiguous_floats(scales, all_scales, "scales"),
+            contiguous_or_null(sums, all_scales, "sums"),
             k,
-            n};
+            n,
+            nullptr};
+}
+
+inline LowRank low_rank_of(const std::optional<Tensor>& left, const std::optional<Tensor>& right, int64_t rows, int64_t n) {
+    STD_TORCH_CHECK(left.has_value() == right.has_value(), "a product of low rank must have both sides, got only one");
+    if (!left) return {};
+    check_floats(*right, 2, "right");
+    const int64_t rank = right->size(0), columns = panels_of(n) * PANEL;
+    return {contiguous_floats(*left, numbers_of({rows, rank}, "left"), "left"),
+            contiguous_floats(*right, numbers_of({rank, columns}, "right"), "right"), columns, rank};
 }
 
 inline Norm norm_of(const std::optional<Tensor>& weight, const std::optional<Tensor>& bias, double eps, int64_t k) {

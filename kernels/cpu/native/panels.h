@@ -4,6 +4,10 @@
 // 32-bit lane has a column's two entries for a pair of the left side. For a left side of 8 bits it is four rows:
 // panel[quad][column][4]. A pair or quad is a *word* of the left side. Rows beyond whole words and columns beyond n are
 // zero.
+//
+// Entries of 4 bits come in groups of 32 rows, with a scale for each column of a group: panel[group][4][column][4], where
+// byte [j][column][i] has row 4 j + i of the group in its low half and row 16 + 4 j + i in its high half. A half stands for
+// its number minus 8. The scales are apart, float16, as scales[panel][group][column].
 #pragma once
 
 #include <cstdint>
@@ -21,6 +25,19 @@ enum class Layout {
     PAIRS,       // 16 bits each
     BYTE_PAIRS,  // 8 bits, for a left side of 16
     QUADS,       // 8 bits, for a left side of 8
+    NIBBLES,     // 4 bits, for a left side of 8, both with scales by group
+};
+
+inline constexpr int64_t GROUP = 32;                       // rows of nibbles with one scale
+inline constexpr int64_t GROUP_BYTES = GROUP * PANEL / 2;  // of a panel
+inline constexpr int32_t NIBBLE_ZERO = 8;
+
+// 32 numbers of a left side for nibbles: each stands for numbers[i] * scale. The nibbles' offset of 8 adds 8 times the sum
+// of the numbers to a product with them, so that the product starts at `minus`.
+struct RowGroup {
+    int8_t numbers[GROUP];
+    int32_t minus;
+    float scale;
 };
 
 struct Quad {
@@ -65,6 +82,14 @@ inline constexpr int64_t words_of(int64_t k, Layout layout) { return layout == L
 inline constexpr int64_t entries_of(Layout layout) { return layout == Layout::QUADS ? 4 : 2; }  // of a word
 inline constexpr int64_t padded_to_words(int64_t k, Layout layout) { return words_of(k, layout) * entries_of(layout); }
 inline constexpr int64_t panels_of(int64_t n) { return (n + PANEL - 1) / PANEL; }
+inline constexpr int64_t groups_of(int64_t k) { return (k + GROUP - 1) / GROUP; }
+inline constexpr int64_t scales_of(int64_t k, Layout layout) {  // of a panel
+    return layout == Layout::NIBBLES ? groups_of(k) * PANEL : PANEL;
+}
+inline constexpr int64_t panel_bytes(int64_t k, Layout layout) {
+    if (layout == Layout::NIBBLES) return groups_of(k) * GROUP_BYTES;
+    return words_of(k, layout) * PANEL * (layout == Layout::BYTE_PAIRS ? 2 : 4);
+}
 
 // The memory of attention: a block of rows of scores and of softmax weights, each row a little over n long, so that rows do
 // not share cache sets.

@@ -1,6 +1,8 @@
 // Products of rows in words with packed panels: the inner loop that linear layers and attention share.
 #pragma once
 
+#include <cstddef>
+
 #include "kernels.h"
 #include "panels.h"
 #include "simd.h"
@@ -14,8 +16,8 @@ inline constexpr int VECTORS = PANEL / LANES;  // of a panel's columns
 inline constexpr int BLOCK = LANES == 16 ? 12 : LANES == 8 ? 4 : 2;
 inline constexpr int ACCUMULATORS = LANES == 16 ? 24 : 8;
 
-constexpr int panels_for(int rows) {
-    const int fit = ACCUMULATORS / (rows * VECTORS);
+constexpr int panels_for(int rows, int accumulators = ACCUMULATORS) {
+    const int fit = accumulators / (rows * VECTORS);
     return fit < 1 ? 1 : fit > 4 ? 4 : fit;
 }
 
@@ -77,20 +79,76 @@ inline void long_tile(const char* x, int64_t stride, int64_t step, const Entry* 
     } while (done < count);
 }
 
+// Panels of nibbles, and their sums, scaled. Each group has an integer sum and adds it to a float32 one: two accumulators.
+struct Nibbles {
+    uint8_t of[4];
+};
+
+template <int ROWS, int PANELS>
+__attribute__((noinline, noclone)) void nibble_tile(const char* x, int64_t stride, const char* panel, const uint16_t* scales,
+                                                    int64_t groups, float* sums) {
+    constexpr int WIDE = PANELS * VECTORS;
+    Floats tile[ROWS][WIDE] = {};
+    for (int64_t group = 0; group < groups; ++group, x += sizeof(RowGroup)) {
+        if constexpr (ROWS <= 8) {
+#pragma GCC unroll 4
+            for (int p = 0; p < PANELS; ++p) {
+                const int64_t ahead = (p + PANELS) * groups + group;
+                for (int64_t line = 0; line < GROUP_BYTES; line += 64)
+                    __builtin_prefetch(panel + ahead * GROUP_BYTES + line, 0, 2);
+                __builtin_prefetch(scales + ahead * PANEL, 0, 2);
+            }
+        }
+        Ints part[ROWS][WIDE];
+#pragma GCC unroll 16
+        for (int r = 0; r < ROWS; ++r)
+#pragma GCC unroll 16
+            for (int v = 0; v < WIDE; ++v) part[r][v] = all(load<int32_t>(x + r * stride + offsetof(RowGroup, minus)));
+#pragma GCC unroll 4
+        for (int64_t j = 0; j < 4; ++j)
+#pragma GCC unroll 16
+            for (int v = 0; v < WIDE; ++v) {
+                const int64_t at = v / VECTORS * groups + group;
+                const Ints both = load<Ints>(panel + at * GROUP_BYTES + (j * PANEL + v % VECTORS * LANES) * 4);
+                const Ints half = all(0x0f0f0f0f), low = both & half, high = (both >> 4) & half;
+#pragma GCC unroll 16
+                for (int r = 0; r < ROWS; ++r) {
+                    const char* row = x + r * stride + j * 4;
+                    part[r][v] = add_nibbles(part[r][v], low, all(load<int32_t>(row)));
+                    part[r][v] = add_nibbles(part[r][v], high, all(load<int32_t>(row + GROUP / 2)));
+                }
+            }
+#pragma GCC unroll 16
+        for (int v = 0; v < WIDE; ++v) {
+            const Floats scale = halves(scales + (v / VECTORS * groups + group) * PANEL + v % VECTORS * LANES);
+#pragma GCC unroll 16
+            for (int r = 0; r < ROWS; ++r)
+                tile[r][v] += to_float(part[r][v]) * (scale * load<float>(x + r * stride + offsetof(RowGroup, scale)));
+        }
+    }
+#pragma GCC unroll 16
+    for (int r = 0; r < ROWS; ++r)
+#pragma GCC unroll 16
+        for (int v = 0; v < WIDE; ++v) store(sums + (r * WIDE + v) * LANES, tile[r][v]);
+}
+
 // After blocks of 12 rows the rest goes in blocks of 8, and at last all at once, since each block reads the weight.
 constexpr int fewer(int n) { return n == 12 ? 8 : n - 1; }
 
-// Stores one row's 16 sums of a panel: scaled, + bias, GELU, + residual; the first `columns` of them are in the matrix.
+// Stores one row's 16 sums of a panel: scaled unless `column_scale` is null, + low rank, + bias, GELU, + residual; the first
+// `columns` of them are in the matrix.
 inline void finish(const float* sums, float row_scale, const float* column_scale, float row_offset, const float* column_sum,
-                   const float* bias, bool with_gelu, const float* residual, float* out, int64_t columns) {
+                   const float* bias, LowRank more, bool with_gelu, const float* residual, float* out, int64_t columns) {
     alignas(64) float edge[PANEL] = {};
     const bool whole = columns == PANEL;
     if (!whole && residual) std::memcpy(edge, residual, columns * sizeof(float));
     const float* added = whole ? residual : edge;
     float* to = whole ? out : edge;
     for (int64_t v = 0; v < PANEL; v += LANES) {
-        Floats y = load<Floats>(sums + v) * (row_scale * load<Floats>(column_scale + v));
+        Floats y = load<Floats>(sums + v);
+        if (column_scale) y *= row_scale * load<Floats>(column_scale + v);
         if (column_sum) y += row_offset * load<Floats>(column_sum + v);
+        for (int64_t t = 0; t < more.rank; ++t) y += more.row[t] * load<Floats>(more.column + t * more.stride + v);
         if (bias) y += load<Floats>(bias + v);
         if (with_gelu) y = gelu(y);
         if (residual) y += load<Floats>(added + v);
@@ -101,16 +159,25 @@ inline void finish(const float* sums, float row_scale, const float* column_scale
 
 template <int PANELS, class Entry, int ROWS>
 inline void tile(WordRows x, int64_t row, Weight w, int64_t panel, Epilogue then, float* out) {
+    constexpr bool NIBBLES = __is_same(Entry, Nibbles);
     alignas(64) float sums[ROWS * PANELS * PANEL];
-    const int64_t count = words_of(w.k, w.layout), stride = count * PANEL * ENTRIES<Entry>;
-    const auto* panels = static_cast<const Entry*>(w.panels) + panel * stride;
-    long_tile<ROWS, PANELS>(x.data + row * x.stride, x.stride, x.steps.words, panels, stride, count, sums);
+    const char* rows = x.data + row * x.stride;
+    if constexpr (NIBBLES) {
+        const int64_t groups = groups_of(w.k);
+        nibble_tile<ROWS, PANELS>(rows, x.stride, static_cast<const char*>(w.panels) + panel * groups * GROUP_BYTES,
+                                  w.group_scale + panel * groups * PANEL, groups, sums);
+    } else {
+        const int64_t count = words_of(w.k, w.layout), stride = count * PANEL * ENTRIES<Entry>;
+        const auto* panels = static_cast<const Entry*>(w.panels) + panel * stride;
+        long_tile<ROWS, PANELS>(rows, x.stride, x.steps.words, panels, stride, count, sums);
+    }
     for (int r = 0; r < ROWS; ++r)
         for (int p = 0; p < PANELS; ++p) {
             const int64_t column = (panel + p) * PANEL, at = (row + r) * w.n + column;
             const int64_t columns = w.n - column < PANEL ? w.n - column : PANEL;
-            finish(sums + (r * PANELS + p) * PANEL, x.scale[row + r], w.scale + column, w.sum ? x.offset[row + r] : 0.0f,
-                   w.sum ? w.sum + column : nullptr, then.bias ? then.bias + column : nullptr, then.gelu,
+            finish(sums + (r * PANELS + p) * PANEL, NIBBLES ? 1.0f : x.scale[row + r], NIBBLES ? nullptr : w.scale + column,
+                   w.sum ? x.offset[row + r] : 0.0f, w.sum ? w.sum + column : nullptr,
+                   then.bias ? then.bias + column : nullptr, then.more.at(row + r, column), then.gelu,
                    then.residual ? then.residual + at : nullptr, out + at, columns);
         }
 }
@@ -119,7 +186,7 @@ inline void tile(WordRows x, int64_t row, Weight w, int64_t panel, Epilogue then
 template <class Entry, int ROWS = BLOCK>
 inline void product_of(WordRows x, int64_t row, int64_t rows, Weight w, int64_t first, int64_t last, Epilogue then,
                        float* out) {
-    constexpr int PANELS = panels_for(ROWS);
+    constexpr int PANELS = panels_for(ROWS, __is_same(Entry, Nibbles) ? ACCUMULATORS / 2 : ACCUMULATORS);
     const int64_t end = row + (rows - row) / ROWS * ROWS;
     int64_t panel = row < end ? first : last;
     for (; panel + PANELS <= last; panel += PANELS)
@@ -134,6 +201,7 @@ inline void product(WordRows x, int64_t rows, Weight w, int64_t first, int64_t l
         case Layout::PAIRS: return product_of<int16_t>(x, 0, rows, w, first, last, then, out);
         case Layout::BYTE_PAIRS: return product_of<int8_t>(x, 0, rows, w, first, last, then, out);
         case Layout::QUADS: return product_of<Quad>(x, 0, rows, w, first, last, then, out);
+        case Layout::NIBBLES: return product_of<Nibbles>(x, 0, rows, w, first, last, then, out);
     }
 }
 

@@ -131,6 +131,26 @@ inline void quantize_bytes(const float* x, int64_t k, uint8_t* to, float* scale,
     std::memset(to + k, 0, padded - k);
 }
 
+// One row in groups. A number below 1e-30 beside no larger one becomes zero: its step could not be inverted.
+inline void quantize_groups(const float* x, int64_t k, RowGroup* to) {
+    const float poison = largest_magnitude(x, k) * 0.0f;
+    for (int64_t first = 0; first < k; first += GROUP, ++to) {
+        alignas(64) float piece[GROUP] = {};
+        std::memcpy(piece, x + first, (k - first < GROUP ? k - first : GROUP) * sizeof(float));
+        Floats magnitudes{};
+        for (int64_t i = 0; i < GROUP; i += LANES) magnitudes = larger(magnitude(load<Floats>(piece + i)), magnitudes);
+        const float most = largest(magnitudes), factor = most > 1e-30f && poison == 0.0f ? LIMIT_8 / most : 0.0f;
+        int32_t total = 0;
+        for (int64_t i = 0; i < GROUP; i += LANES) {
+            const Ints whole = round(load<Floats>(piece + i) * factor);
+            store(to->numbers + i, __builtin_convertvector(whole, Bytes));
+        }
+        for (int64_t i = 0; i < GROUP; ++i) total += to->numbers[i];
+        to->minus = -NIBBLE_ZERO * total;
+        to->scale = most / LIMIT_8 + poison;
+    }
+}
+
 inline void quantize(FloatRows x, int64_t rows, int64_t k, Norm norm, Layout layout, WordRows to, float* normed) {
     for (int64_t i = 0; i < rows; ++i) {
         const float* row = x.data + i * x.stride;
@@ -139,7 +159,9 @@ inline void quantize(FloatRows x, int64_t rows, int64_t k, Norm norm, Layout lay
             row = normed;
         }
         char* at = to.data + i * to.stride;
-        if (layout == Layout::QUADS)
+        if (layout == Layout::NIBBLES)
+            quantize_groups(row, k, reinterpret_cast<RowGroup*>(at));
+        else if (layout == Layout::QUADS)
             quantize_bytes(row, k, reinterpret_cast<uint8_t*>(at), to.scale + i, to.offset + i);
         else
             to.scale[i] = quantize_row(row, k, to.steps, reinterpret_cast<int16_t*>(at));

@@ -31,6 +31,7 @@ typedef float Floats __attribute__((vector_size(4 * ISA_LANES)));
 typedef int32_t Ints __attribute__((vector_size(4 * ISA_LANES)));
 typedef int16_t Shorts __attribute__((vector_size(2 * ISA_LANES)));      // one for each lane
 typedef int16_t ShortPairs __attribute__((vector_size(4 * ISA_LANES)));  // two for each lane
+typedef uint16_t UnsignedShorts __attribute__((vector_size(2 * ISA_LANES)));
 typedef int8_t BytePairs __attribute__((vector_size(2 * ISA_LANES)));
 typedef uint8_t Bytes __attribute__((vector_size(ISA_LANES)));  // one for each lane
 
@@ -93,6 +94,17 @@ inline Ints words(const int16_t* from) { return load<Ints>(from); }
 inline Ints words(const int8_t* from) { return (Ints) __builtin_convertvector(load<BytePairs>(from), ShortPairs); }
 inline Ints words(const Quad* from) { return load<Ints>(from); }
 
+// LANES float16 numbers.
+inline Floats halves(const uint16_t* from) {
+#if ISA_LANES == 16
+    return (Floats)_mm512_cvtph_ps((__m256i)load<Shorts>(from));
+#else  // the exponent moved to its place; its bias differs by 112, and its largest value is kept for NaN and infinity
+    const Ints half = __builtin_convertvector(load<UnsignedShorts>(from), Ints);
+    const Ints bits = (half & 0x8000) << 16 | (half & 0x7fff) << 13;
+    return (half & 0x7c00) == 0x7c00 ? all(__builtin_nanf("")) : (Floats)bits * 0x1p112f;
+#endif
+}
+
 // sums + low(a) * low(b) + high(a) * high(b) in every lane, a lane holding two 16-bit numbers.
 inline Ints add_pairs(Ints sums, Ints a, Ints b) {
 #if ISA_LANES == 16
@@ -112,6 +124,16 @@ inline Ints add_quads(Ints sums, Ints a, Ints b) {
     const Ints low = all(0x00ff00ff);
     const auto even = (Ints)((ShortPairs)((ShortPairs)b << 8) >> 8), odd = (Ints)((ShortPairs)b >> 8);
     return add_pairs(add_pairs(sums, a & low, even), (a >> 8) & low, odd);
+#endif
+}
+
+// The same where no number of `a` exceeds 15, so that no pair of products exceeds 16 bits.
+inline Ints add_nibbles(Ints sums, Ints a, Ints b) {
+#if ISA_LANES == 8
+    const auto pairs = (Ints)_mm256_maddubs_epi16((__m256i)a, (__m256i)b);
+    return add_pairs(sums, pairs, all(0x00010001));
+#else
+    return add_quads(sums, a, b);
 #endif
 }
 

@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,12 +27,14 @@ if TYPE_CHECKING:
 class Format:
     """A format that can be written.
 
-    `engines` are programs that load it. `precisions` are the values of `write`'s argument, the default first.
+    `engines` are programs that load it. `precisions` are the values of `write`'s argument, the default first. `extra`
+    is the pip extra, and the package of the same name, that writing needs.
     """
 
     writer: str
     engines: str
     precisions: tuple[str, ...]
+    extra: str | None = None
 
 
 _WRITERS = "tilewhisper.models.checkpoint.export"
@@ -49,6 +52,7 @@ FORMATS: Mapping[str, Format] = {
     "transformers": Format(
         f"{_WRITERS}.transformers", "Hugging Face's transformers", ("float16", "float32", "bfloat16")
     ),
+    "onnx": Format(f"{_WRITERS}.onnx", "ONNX Runtime, optimum", ("float32", "float16", "int8"), extra="onnx"),
 }
 
 
@@ -84,12 +88,14 @@ def write(
 
 
 def check(kind: str, precision: str | None) -> tuple[Format, str]:
-    """A format and its precision, by name. Raises ExportError for unknown ones."""
+    """A format and its precision, by name. Raises ExportError for unknown ones, and where a package is missing."""
     form = FORMATS.get(kind)
     if form is None:
         raise ExportError(f"unknown format {kind!r}: the formats are {', '.join(FORMATS)}")
     if precision is not None and precision not in form.precisions:
         raise ExportError(f"{kind} has no precision {precision!r}: its precisions are {', '.join(form.precisions)}")
+    if form.extra and not find_spec(form.extra):
+        raise ExportError(f"{kind} needs the package {form.extra}: pip install 'tilewhisper[{form.extra}]'")
     return form, precision or form.precisions[0]
 
 

@@ -13,8 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tilewhisper.models.checkpoint.stored_tensor import Plain, release
+from tilewhisper.models.checkpoint.stored_tensor import Plain
 from tilewhisper.models.errors import CheckpointError
+from tilewhisper.models.memory import release_pages
 
 MAX_RANK = 4
 """Dimensions of a tensor; Whisper's have at most 3, and ggml counts 4."""
@@ -66,7 +67,7 @@ class Cursor:
         """Drop the files' pages from this process's memory, since reading a header maps the pages around it too."""
         for part in self._parts:
             if isinstance(part, mmap.mmap):
-                release(torch.frombuffer(part, dtype=torch.uint8))
+                release_pages(torch.frombuffer(part, dtype=torch.uint8))
 
     def skip(self, count: int) -> None:
         """Skip `count` bytes."""

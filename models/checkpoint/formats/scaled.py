@@ -34,5 +34,8 @@ class Scaled(Storage):
     def part(self, first: int, last: int) -> Scaled:
         return Scaled(self.integers.part(first, last), self.scale[first:last])
 
+    def release(self, first: int, last: int) -> None:
+        self.integers.release(first, last)
+
     def _divided(self, integers: Tensor, scale: Tensor) -> Tensor:
         return integers.div_(scale.view(*scale.shape, *(1,) * (len(self.shape) - 1)))

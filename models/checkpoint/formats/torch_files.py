@@ -14,8 +14,9 @@ from zipfile import ZIP_STORED, ZipFile
 import torch
 from torch import Tensor
 
-from tilewhisper.models.checkpoint.stored_tensor import Plain, parameter, release
+from tilewhisper.models.checkpoint.stored_tensor import Plain, parameter
 from tilewhisper.models.errors import CheckpointError
+from tilewhisper.models.memory import release_pages
 
 _FLOATS = (torch.float32, torch.float16, torch.bfloat16)
 _MAX_PICKLE = 32 << 20  # names and shapes; 200 kB for large-v3
@@ -85,7 +86,7 @@ def parameters(tensors: Mapping[str, Tensor], path: Path, *, mapped: bool) -> di
     found = {name: parameter(_stored(tensor, f"{path}: {name}", size, mapped)) for name, tensor in tensors.items()}
     if mapped:  # reading a vector has mapped the pages around it too
         for tensor in tensors.values():
-            release(tensor)
+            release_pages(tensor)
     return found
 
 
