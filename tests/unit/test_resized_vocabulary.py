@@ -73,6 +73,18 @@ def test_a_vocabulary_with_a_list_of_added_tokens_is_read(small: Path) -> None:
     assert torch.equal(whole(checkpoint.model.model.decoder.embed_tokens.weight), expected)
 
 
+def test_a_pt_with_more_tokens_uses_the_tokenizer_beside_it(small: Path) -> None:
+    expected = resized(small, 1792)
+    path = weight_writers.write_openai(loader.load(small), small.parent / "own.pt", torch.float32)
+    stored = torch.load(path)
+    embeddings = load_file(small / "model.safetensors")[EMBEDDINGS]
+    stored["model_state_dict"]["decoder.token_embedding.weight"] = embeddings
+    torch.save(stored, path)
+    shutil.copy(small / "tokenizer.json", path.parent)
+    checkpoint = loader.load(path)
+    assert torch.equal(whole(checkpoint.model.model.decoder.embed_tokens.weight), expected)
+
+
 def test_tokens_added_in_the_place_of_timestamps_are_refused(small: Path) -> None:
     path = str(small / "tokenizer.json")
     tokenizer = tokenizers.Tokenizer.from_file(path)

@@ -18,9 +18,12 @@ _ENGLISH_TOKENS, _MULTILINGUAL_TOKENS = 50256, 50257
 def find_tokenizer(folder: Path, n_vocab: int) -> Tokenizer:
     """Build a tokenizer for the weights in `folder` from the first vocabulary that fits.
 
-    Looks into the folder itself, then an installed openai-whisper, then the installed weight packages. Raises
-    CheckpointError if none fits.
+    Looks into the folder itself, then an installed openai-whisper, then the installed weight packages. Weights with
+    more tokens than official ones need the `tokenizer.json` in their folder. Raises CheckpointError if none fits.
     """
+    own = folder / "tokenizer.json"
+    if own.is_file() and n_vocab not in {size.n_vocab for size in catalog.SIZES.values()}:
+        return vocabulary.from_file(own, n_vocab)
     english_only = n_vocab == catalog.SIZES["tiny.en"].n_vocab
     for path in _candidates(folder):
         tokens = vocabulary.text_tokens(path)
