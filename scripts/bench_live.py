@@ -137,7 +137,7 @@ def _peer(args: argparse.Namespace) -> Run:
     try:
         from live_bench.whisper_streaming_peer import peer
 
-        return peer(Path(Workshop(WORK, None).weights(args.model, "CTranslate2 float16")), args.threads, args.language)
+        return peer(Path(Workshop(WORK).weights(args.model, "CTranslate2 float16")), args.threads, args.language)
     except ImportError as error:
         raise PeerError(f"{error}: pip install --no-deps whisper-streaming, or --peer none") from error
 

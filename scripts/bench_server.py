@@ -120,7 +120,7 @@ def _load_ours(
 
 def _load_peer(files: Sequence[Path], args: argparse.Namespace) -> Phase:
     """The peer answers the same requests, --peer_requests of them: it takes several times as long."""
-    weights = Workshop(args.work, None).weights(args.model, "CTranslate2 float16")
+    weights = Workshop(args.work).weights(args.model, "CTranslate2 float16")
     with running("faster-whisper", servers.faster_whisper(weights, args.threads, args.beam_size)) as server:
         _send(server, files[:2], 1, args)
         load = _send(server, _many(files, args.peer_requests), args.clients, args)

@@ -38,6 +38,7 @@ PACKAGES = {
     "openai": "whisper",
     "transformers": "transformers",
     "onnx": "onnxruntime",
+    "openvino": "openvino_genai",
 }
 ALLOWED_DIFFERENCES = 1
 

@@ -38,7 +38,7 @@ def compare(model: str, args: argparse.Namespace) -> dict[str, Any]:
     """Print the comparison of one model, and return it for the JSON. Raises PeerError."""
     peer = PEERS["faster-whisper"]
     packages = versions(OURS) | versions(peer)
-    weights = Workshop(args.work, args.exporter).weights(model, peer.weights)
+    weights = Workshop(args.work).weights(model, peer.weights)
     theirs = [sys.executable, str(_SCRIPT), str(weights), str(args.file), args.language, str(args.threads)]
     commands = {_name(policy): _ours(model, policy, args) for policy in args.policy or [None]}
     commands["faster-whisper int8, a script"] = theirs

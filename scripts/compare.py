@@ -1,6 +1,6 @@
 """Compare this engine with other engines: the same weights, the same samples, the same number of threads.
 
-    python scripts/compare.py clips ../shared/data/librispeech --model base --model tiny.en --exporter V/bin/optimum-cli
+    python scripts/compare.py clips ../shared/data/librispeech --model base --model tiny.en
     python scripts/compare.py files ../shared/data/librispeech --model base --ours batch_size=8 --runs 3
     python scripts/compare.py long ../shared/data/librispeech --model base --runs 3
     python scripts/compare.py token ../shared/data/librispeech --model base --runs 3 --batch 8
@@ -74,7 +74,7 @@ def compare(model: str, args: argparse.Namespace) -> dict[str, Any]:
     packages = {name: number for kind in kinds for name, number in versions(kind).items()}
     with TemporaryDirectory() as folder, ExitStack() as opened:
         recordings = _recordings(args, Path(folder))
-        workshop = Workshop(args.work, args.exporter)
+        workshop = Workshop(args.work)
         setups = [_setup(kind, model, workshop, args) for kind in kinds]
         contenders = [
             opened.enter_context(Contender(kind.label, setup)) for kind, setup in zip(kinds, setups, strict=True)
@@ -181,7 +181,6 @@ def _add_common(p: argparse.ArgumentParser, runs: int) -> None:
     p.add_argument(
         "--work", type=Path, metavar="DIR", default=WORK, help="cache of converted weights (default: %(default)s)"
     )
-    p.add_argument("--exporter", type=Path, metavar="FILE", help="optimum-intel's optimum-cli, for OpenVINO's weights")
 
 
 def _option(text: str) -> tuple[str, Any]:

@@ -76,8 +76,6 @@ def _measured(benchmark: Benchmark, args: argparse.Namespace) -> bool:
 def measure(benchmark: Benchmark, args: argparse.Namespace) -> Result:
     """Run a benchmark's command in the root of the repository. Raises ValueError where it fails."""
     command = benchmark.command(args.data)
-    if args.exporter and "scripts/compare.py" in command:
-        command += ["--exporter", args.exporter]
     print(f"+ {shlex.join(command)}", file=sys.stderr)
     with tempfile.TemporaryDirectory() as folder:
         output = Path(folder, "figures.json")
@@ -129,7 +127,6 @@ def _parser() -> argparse.ArgumentParser:
     run = commands.add_parser("run", help="measure, store, render")
     run.add_argument("benchmarks", nargs="*", metavar="NAME", help=f"(default: all: {', '.join(BENCHMARKS)})")
     run.add_argument("--data", default=DATA, metavar="DIR", help="folder of recordings (default: %(default)s)")
-    run.add_argument("--exporter", metavar="FILE", help="optimum-intel's optimum-cli: compare.py needs it once")
     commands.add_parser("render", help="write the page from the stored figures")
     return parser
 

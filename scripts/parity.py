@@ -79,7 +79,7 @@ def run(args: argparse.Namespace) -> int:
     screen = console()
     rows: list[Row] = []
     for name in dict.fromkeys(args.model or ["tiny.en"]):
-        oracle = OpenAIWhisper(name, Workshop(args.work, None))
+        oracle = OpenAIWhisper(name, Workshop(args.work))
         model_rows: list[Row] = []
         for setting in settings:
             with WhisperModel(name, policy=setting.policy, cpu_threads=args.threads) as model:

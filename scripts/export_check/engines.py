@@ -84,11 +84,26 @@ def onnx_runtime(folder: Path, checkpoint: Checkpoint) -> Decode:
     return OnnxWhisper(folder, checkpoint).decode
 
 
+def openvino_genai(folder: Path, checkpoint: Checkpoint) -> Decode:
+    """Its results have no tokens: they are those of the text."""
+    import openvino_genai
+
+    exact = {} if folder.name == "int8" else {"INFERENCE_PRECISION_HINT": "f32"}
+    pipeline = openvino_genai.WhisperPipeline(folder, "CPU", INFERENCE_NUM_THREADS=2, **exact)
+    spoken = {"language": "<|en|>", "task": "transcribe"} if checkpoint.tokenizer.is_multilingual else {}
+
+    def decode(samples: Samples) -> list[int]:
+        return checkpoint.tokenizer.encode(pipeline.generate(samples, num_beams=1, **spoken).texts[0])
+
+    return decode
+
+
 ENGINES: Mapping[str, Callable[[Path, Checkpoint], Decode]] = {
     "ctranslate2": faster_whisper,
     "ggml": whisper_cpp,
     "openai": openai_whisper,
     "transformers": transformers,
     "onnx": onnx_runtime,
+    "openvino": openvino_genai,
 }
 """By the names of `export.FORMATS`."""

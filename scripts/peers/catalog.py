@@ -6,7 +6,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from peers.base import PeerError
-from peers.weights import AS_IT_IS, OPENVINO
+from peers.weights import AS_IT_IS
 
 
 @dataclass(frozen=True)
@@ -27,12 +27,12 @@ _CTRANSLATE2, _WEIGHTS = ("faster-whisper", "ctranslate2"), "CTranslate2 float16
 _OPENVINO_MODULE, _FASTER_WHISPER_MODULE = "peers.openvino_genai", "peers.faster_whisper"
 
 PEERS: Mapping[str, Kind] = {
-    "openvino-genai": Kind("OpenVINO GenAI int8", _OPENVINO_MODULE, _OPENVINO, OPENVINO),
+    "openvino-genai": Kind("OpenVINO GenAI int8", _OPENVINO_MODULE, _OPENVINO, "OpenVINO int8"),
     "openvino-genai-f32": Kind(
         "OpenVINO GenAI int8, float32 activations",
         _OPENVINO_MODULE,
         _OPENVINO,
-        OPENVINO,
+        "OpenVINO int8",
         {"INFERENCE_PRECISION_HINT": "f32"},
     ),
     "faster-whisper": Kind("faster-whisper int8", _FASTER_WHISPER_MODULE, _CTRANSLATE2, _WEIGHTS),

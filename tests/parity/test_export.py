@@ -24,6 +24,8 @@ def check(monkeypatch):
 @pytest.mark.parametrize("kind", export.FORMATS)
 def test_the_formats_own_engine_gives_the_same_tokens(check, engine, tmp_path, kind):
     pytest.importorskip(check.PACKAGES[kind], reason=f"{check.PACKAGES[kind]} is not installed")
+    for package in export.FORMATS[kind].packages:
+        pytest.importorskip(package, reason=f"{package} is not installed")
     ours = engine(require_weights("tiny.en"))
     samples = check.padded(reader.decode_audio(SAMPLE))
     export.write(ours.checkpoint, kind, tmp_path / "float16")

@@ -27,14 +27,14 @@ if TYPE_CHECKING:
 class Format:
     """A format that can be written.
 
-    `engines` are programs that load it. `precisions` are the values of `write`'s argument, the default first. `extra`
-    is the pip extra, and the package of the same name, that writing needs.
+    `engines` are programs that load it. `precisions` are the values of `write`'s argument, the default first.
+    `packages` are those that writing needs; a pip extra with the format's name installs them.
     """
 
     writer: str
     engines: str
     precisions: tuple[str, ...]
-    extra: str | None = None
+    packages: tuple[str, ...] = ()
 
 
 _WRITERS = "tilewhisper.models.checkpoint.export"
@@ -52,7 +52,13 @@ FORMATS: Mapping[str, Format] = {
     "transformers": Format(
         f"{_WRITERS}.transformers", "Hugging Face's transformers", ("float16", "float32", "bfloat16")
     ),
-    "onnx": Format(f"{_WRITERS}.onnx", "ONNX Runtime, optimum", ("float32", "float16", "int8"), extra="onnx"),
+    "onnx": Format(f"{_WRITERS}.onnx", "ONNX Runtime, optimum", ("float32", "float16", "int8"), ("onnx",)),
+    "openvino": Format(
+        f"{_WRITERS}.openvino",
+        "OpenVINO GenAI",
+        ("float16", "float32", "int8"),
+        ("onnx", "openvino", "openvino_tokenizers"),
+    ),
 }
 
 
@@ -94,8 +100,9 @@ def check(kind: str, precision: str | None) -> tuple[Format, str]:
         raise ExportError(f"unknown format {kind!r}: the formats are {', '.join(FORMATS)}")
     if precision is not None and precision not in form.precisions:
         raise ExportError(f"{kind} has no precision {precision!r}: its precisions are {', '.join(form.precisions)}")
-    if form.extra and not find_spec(form.extra):
-        raise ExportError(f"{kind} needs the package {form.extra}: pip install 'tilewhisper[{form.extra}]'")
+    for package in form.packages:
+        if not find_spec(package):
+            raise ExportError(f"{kind} needs the package {package}: pip install 'tilewhisper[{kind}]'")
     return form, precision or form.precisions[0]
 
 

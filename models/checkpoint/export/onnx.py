@@ -26,6 +26,12 @@ _CACHES = ("key", "value")
 
 def write(model: ExportedModel, folder: Path, precision: str) -> None:
     """Write the models, their weights, and the settings of a transformers folder."""
+    write_graphs(model, folder, precision)
+    transformers.write_settings(model, folder, "float16" if precision == "float16" else "float32")
+
+
+def write_graphs(model: ExportedModel, folder: Path, precision: str) -> None:
+    """Write the models and their weights, in a precision of `Layers`."""
     with (folder / "encoder_model.onnx_data").open("wb") as file:
         data = DataFile(file, "encoder_model.onnx_data")
         _encoder(Layers(model, data, precision)).save(folder / "encoder_model.onnx")
@@ -33,7 +39,6 @@ def write(model: ExportedModel, folder: Path, precision: str) -> None:
         data = DataFile(file, "decoder_model.onnx_data")
         _decoder(Layers(model, data, precision), cached=False).save(folder / "decoder_model.onnx")
         _decoder(Layers(model, data, precision), cached=True).save(folder / "decoder_with_past_model.onnx")
-    transformers.write_settings(model, folder, "float16" if precision == "float16" else "float32")
 
 
 def _encoder(layers: Layers) -> Graph:

@@ -12,12 +12,15 @@ EMBEDDING = "decoder.embed_tokens"
 
 
 class Layers:
-    """Adds layers to a graph, and their weights to its data file where it does not have them."""
+    """Adds layers to a graph, and their weights to its data file where it does not have them.
+
+    `precision` is float32, float16, int8 (activations are quantised too) or "int8 weights" (activations are float32).
+    """
 
     def __init__(self, model: ExportedModel, data: DataFile, precision: str) -> None:
         self.model, self.graph, self._data = model, Graph(data), data
         self.dtype = torch.float16 if precision == "float16" else torch.float32
-        self._int8 = precision == "int8"
+        self._int8, self._only_weights = precision.startswith("int8"), precision == "int8 weights"
 
     def parameter(self, name: str, *, transposed: bool = False) -> str:
         if name not in self._data:
@@ -71,12 +74,14 @@ class Layers:
         if not self._int8:
             return self.graph.node("Gather", self.parameter(weight), ids)
         codes, scale = self._rows_as_int8(weight)
-        rows = self.graph.node("Cast", self.graph.node("Gather", codes, ids), to=1)
-        return self.graph.node("Mul", rows, self.graph.node("Gather", scale, ids))
+        return self._converted(*(self.graph.node("Gather", one, ids) for one in (codes, scale)))
 
     def logits(self, x: str) -> str:
         """The products with all embeddings, (batch, positions, vocabulary)."""
         graph, weight = self.graph, f"{EMBEDDING}.weight"
+        if self._only_weights:
+            # Transposed after the conversion: OpenVINO keeps only then the integers, and converts while it multiplies.
+            return graph.node("MatMul", x, graph.node("Transpose", self._converted(*self._rows_as_int8(weight))))
         if self._int8:
             codes, scale = (graph.node("Transpose", one) for one in self._rows_as_int8(weight))
             return self._quantised_product(x, codes, scale)
@@ -98,9 +103,14 @@ class Layers:
             self._data.add(scale, scales.T if transposed else scales)
         return self.graph.weight(codes), self.graph.weight(scale)
 
+    def _converted(self, codes: str, scale: str) -> str:
+        return self.graph.node("Mul", self.graph.node("Cast", codes, to=1), scale)
+
     def _quantised_product(self, x: str, codes: str, scale: str) -> str:
-        """x (batch, positions, columns) times codes (columns, rows), x quantised by its own range."""
+        """x (batch, positions, columns) times codes (columns, rows), x quantised by its own range if it is at all."""
         graph = self.graph
+        if self._only_weights:
+            return graph.node("MatMul", x, self._converted(codes, scale))
         quantised = graph.node("DynamicQuantizeLinear", x, outputs=3)
         integers = graph.node("MatMulInteger", quantised, codes, f"{quantised}_2")
         factor = graph.node("Mul", scale, f"{quantised}_1")
