@@ -113,11 +113,12 @@ class _Native(Backend):
         return f"{self.name}-{code.hexdigest()[:12]}"
 
     def to_stored(self, prepared: "PackedWeight | LMHead") -> dict[str, Tensor]:
+        packed = prepared.packed if isinstance(prepared, LMHead) else prepared
+        tensors = {"panels": packed.panels, "scales": packed.scales, "sums": packed.sums}
         if isinstance(prepared, LMHead):
-            _, *tensors = zip(prepared._fields, prepared, strict=True)
-            return self.to_stored(prepared.packed) | {name: tensor for name, tensor in tensors if tensor is not None}
-        stored = {"panels": prepared.panels, "scales": prepared.scales, "sums": prepared.sums}
-        return {name: tensor for name, tensor in stored.items() if tensor is not None}
+            tensors |= {"steps": prepared.steps, "norms": prepared.norms}
+            tensors |= {"shared": prepared.shared, "parts": prepared.parts}
+        return {name: tensor for name, tensor in tensors.items() if tensor is not None}
 
     def from_stored(self, tensors: Mapping[str, Tensor], n: int, bias: Tensor | None) -> "PackedWeight | LMHead":
         packed = PackedWeight(tensors["panels"], tensors["scales"], tensors.get("sums"), padded(bias, n), n)

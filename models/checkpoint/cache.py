@@ -162,7 +162,7 @@ def _in_file(source: Source, name: str, shape: tuple[int, ...]) -> StoredTensor:
     def opened() -> Storage:
         weight = _tensors(source)[name]
         assert isinstance(weight, StoredTensor)
-        return weight.storage.part(0, shape[0])  # the file may have more tokens than are used
+        return weight.stored.part(0, shape[0])  # the file may have more tokens than are used
 
     return StoredTensor(Deferred(shape, opened))
 

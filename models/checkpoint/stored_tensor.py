@@ -184,21 +184,21 @@ class Deferred(Storage):
 class StoredTensor(Tensor):
     """A weight that stays in its file, and cannot be written to."""
 
-    storage: Storage
+    stored: Storage
     _is_param = True
     """It is an `nn.Parameter` as it is: to make one of it would import torch.distributed, 40 MB and 0.3 s."""
 
     @staticmethod
     def __new__(cls, storage: Storage) -> StoredTensor:
         tensor: StoredTensor = Tensor._make_wrapper_subclass(cls, storage.shape, dtype=torch.float32)
-        tensor.storage = storage
+        tensor.stored = storage
         return tensor
 
     def __deepcopy__(self, memo: dict[int, Any]) -> StoredTensor:
         return self  # it cannot change
 
     def __repr__(self, *, tensor_contents: Any = None) -> str:  # type: ignore[override]
-        return f"StoredTensor({tuple(self.shape)}, {self.storage!r})"
+        return f"StoredTensor({tuple(self.shape)}, {self.stored!r})"
 
     __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
 
@@ -207,11 +207,11 @@ class StoredTensor(Tensor):
         cls, func: Any, types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
         if func is torch.ops.aten.detach.default:
-            return StoredTensor(args[0].storage)
+            return StoredTensor(args[0].stored)
         for argument, value in zip(func._schema.arguments, args, strict=False):
             if isinstance(value, StoredTensor) and argument.alias_info and argument.alias_info.is_write:
                 raise RuntimeError(f"{func} would write to a weight in its file; take a copy by `whole` first")
-        args, kwargs = tree_map_only(StoredTensor, lambda weight: weight.storage.load(), (args, kwargs or {}))
+        args, kwargs = tree_map_only(StoredTensor, lambda weight: weight.stored.load(), (args, kwargs or {}))
         return func(*args, **kwargs)
 
 
@@ -222,12 +222,12 @@ def parameter(storage: Storage) -> Tensor:
 
 def whole(weight: Tensor) -> Tensor:
     """A weight as an ordinary float32 tensor: fresh where it is stored in a file."""
-    return weight.storage.load() if isinstance(weight, StoredTensor) else weight
+    return weight.stored.load() if isinstance(weight, StoredTensor) else weight
 
 
 def joined(weights: Sequence[Tensor]) -> Tensor:
     """Weights (n, k) as one (sum of n, k), which stays in the files if all of them do."""
-    stored = [weight.storage for weight in weights if isinstance(weight, StoredTensor)]
+    stored = [weight.stored for weight in weights if isinstance(weight, StoredTensor)]
     if len(stored) == len(weights):
         return StoredTensor(Joined(stored))
     return torch.cat([whole(weight).detach() for weight in weights])
@@ -235,7 +235,7 @@ def joined(weights: Sequence[Tensor]) -> Tensor:
 
 def rows_of(weight: Tensor, indices: Tensor) -> Tensor:
     """The rows of a weight (n, ...) at indices (...), as float32 (..., ...)."""
-    return weight.storage.pick(indices) if isinstance(weight, StoredTensor) else weight[indices]
+    return weight.stored.pick(indices) if isinstance(weight, StoredTensor) else weight[indices]
 
 
 def exact_rows(weight: Tensor) -> Tensor | Storage:
@@ -243,10 +243,10 @@ def exact_rows(weight: Tensor) -> Tensor | Storage:
     numbers, or else a storage to `pick` them from."""
     if not isinstance(weight, StoredTensor):
         return weight
-    storage = weight.storage.opened if isinstance(weight.storage, Deferred) else weight.storage
+    storage = weight.stored.opened if isinstance(weight.stored, Deferred) else weight.stored
     return storage.table.view(storage.dtype) if isinstance(storage, Plain) else storage
 
 
 def stored_bytes(weight: Tensor) -> int:
     """Bytes of a weight, in its file or in memory."""
-    return weight.storage.nbytes if isinstance(weight, StoredTensor) else weight.nbytes
+    return weight.stored.nbytes if isinstance(weight, StoredTensor) else weight.nbytes

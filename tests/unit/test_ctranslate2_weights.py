@@ -59,7 +59,7 @@ def test_values_are_those_of_the_file(quantization: str, small: Path, tmp_path: 
         assert (error <= step * 0.50001).all(), name
         assert error.max() > 0, name
         assert isinstance(found[name], StoredTensor)
-        size = found[name].storage.nbytes / value.numel()
+        size = found[name].stored.nbytes / value.numel()
         assert size < (1.2 if quantization in INT8 else 2.2), name
         indices = torch.tensor([[len(value) - 1, 0]])
         assert torch.equal(rows_of(found[name], indices), loaded[indices]), name
@@ -72,7 +72,7 @@ def test_the_integers_of_int8_rows_are_used_directly(small: Path, tmp_path: Path
     matrices = [w for name, w in found.items() if w.ndim == 2 and "embed_positions" not in name]
     assert len(matrices) == 6 + 2 * 10 + 1
     for weight in matrices:
-        integers = weight.storage.integers.load()
+        integers = weight.stored.integers.load()
         assert integers.abs().amax(1).eq(127).all()
         for pack in (quantized.pack_quads, lambda w, bias: quantized.pack(w, bias, 8)):
             assert torch.equal(pack(whole(weight), None).panels, pack(integers, None).panels)

@@ -69,7 +69,7 @@ def _without_unknown_tokens(weights: Weights, name: str) -> Weights:
             "together; take both from the same checkpoint"
         )
     _log.info("%s: %d tokens after the last timestamp are not used", name, len(embeddings) - known)
-    first = StoredTensor(embeddings.storage.part(0, known))
+    first = StoredTensor(embeddings.stored.part(0, known))
     return replace(weights, state={**weights.state, EMBEDDINGS: first})
 
 
