@@ -1,14 +1,18 @@
-"""Check every weight format against the engine it belongs to: the same file, the same text tokens.
+"""Check every weight format against the engine it belongs to: what it reads, and what `tilewhisper convert` writes.
 
-    python scripts/check_weights.py ../shared/data/jfk.flac ../shared/data/librispeech/*.flac --model base
+    python scripts/check_weights.py ../shared/data/jfk.flac ../shared/data/librispeech --model base
 
-Each format and precision is written once, into a temporary folder, and both engines decode the first `--clips`
-recordings of at most 30 s greedily, without timestamps. Engines that are not installed are left out, with a line.
-Quantised files are compared with engines that also quantise activations, each in its own way, so one clip of ten may
-differ. Exit status: 0 if each format has the same tokens in at least 9 of 10 clips, else 1.
+Each format is written in each precision, and loaded by its own engine. Both decode the recording and the first clips of
+the folder, padded to 30 s, greedily and without timestamps. The table shows on how many the engine gives the tokens
+that this one gives with the same file (if it reads the format) and with the source, and the engine's word error rate.
+Engines that are not installed are left out, with a line.
+
+Exit status: 0 if nine of ten recordings have the same tokens with the same file, and with the source in float
+precisions, 1 if not, 2 if the check cannot run. Engines quantise activations each in its own way.
 """
 
 import argparse
+import importlib.util
 import json
 import sys
 import tempfile
@@ -16,139 +20,163 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from rich.console import Console
+import numpy as np
+from clips import read_clips
+from quality import word_error_rate
+from rich.progress import track
 from rich.table import Table
 from weight_check import k_quants
-from weight_check.engines import ENGINES, Decode, Samples
+from weight_check.engines import ENGINES, PACKAGES, Samples
 
 from tilewhisper import WhisperModel
+from tilewhisper.engine.commands.files import output_file
+from tilewhisper.engine.commands.screen import console
 from tilewhisper.engine.errors import USER_ERRORS
-from tilewhisper.models.audio.reader import decode_audio
-from tilewhisper.models.checkpoint import export, loader
+from tilewhisper.engine.output.files import write_whole
+from tilewhisper.models.audio import reader
+from tilewhisper.models.checkpoint import export
 from tilewhisper.models.checkpoint.loader import Checkpoint
 from tilewhisper.models.constants import WINDOW_SAMPLES
 
 SHARE = 0.9
-"""Of the clips, that must have the same tokens."""
+"""Of the recordings, that must have the same tokens."""
+_FILES = ("ggml", "openai")  # formats of one file, which engines take instead of its folder
+_READ = {"transformers": "hf", **{name: name for name in ("ctranslate2", "ggml", "openai")}}
+"""Of the formats that this engine reads, its readers' names."""
 
 
 @dataclass(frozen=True)
-class Result:
-    """One format and precision."""
+class Row:
+    """One precision of one format, by its own engine."""
 
+    model: str
     format: str
     precision: str
     megabytes: float
-    equal: int
-    clips: int
-    differences: tuple[tuple[str, str, str], ...]
-    """(clip, our text, the engine's text)"""
+    recordings: int
+    same_as_file: int | None
+    """Recordings with the tokens that this engine gives with the same file; None if it does not read the format."""
+    same_as_source: int
+    """Recordings with the tokens that this engine gives with the source."""
+    word_error_rate: float
+    """In percent, of the clips; this engine's own, with the source, is `our_word_error_rate`."""
+    our_word_error_rate: float
+
+    @property
+    def passed(self) -> bool:
+        counts = [self.same_as_file] if is_quantised(self.precision) else [self.same_as_file, self.same_as_source]
+        return all(same is None or same >= SHARE * self.recordings for same in counts)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Print the table; see the module."""
-    args = _arguments().parse_args(argv)
-    console = Console()
+def is_quantised(precision: str) -> bool:
+    return precision.startswith(("int", "q"))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    args = _parser().parse_args(arguments)
     try:
-        clips = _clips(args.audio, args.clips)
-        checkpoint = loader.load(args.model)
-        results = [_check(args, checkpoint, *each, clips, console) for each in _precisions(args, console)]
-    except USER_ERRORS as error:
-        console.print(f"check_weights.py: {error}", style="red")
+        clips = read_clips(args.folder)[: args.clips]
+        recordings = [padded(reader.decode_audio(file)) for file in (args.file, *(clip.file for clip in clips))]
+        references = [clip.reference for clip in clips]
+        rows = [row for model in args.model or ["tiny.en"] for row in check(model, recordings, references, args)]
+    except (*USER_ERRORS, OSError, ValueError) as e:
+        print(f"check_weights: error: {e}", file=sys.stderr)
         return 2
-    console.print(_table(args.model, results))
     if args.json:
-        args.json.write_text(json.dumps([asdict(result) for result in results], indent=1, ensure_ascii=False))
-    return 0 if all(result.equal >= SHARE * result.clips for result in results) else 1
+        write_whole(args.json, json.dumps([asdict(row) for row in rows], indent=1) + "\n")
+    console().print(_table(rows))
+    for kind in sorted({*args.format} - {row.format for row in rows}):
+        print(f"{kind} left out: {PACKAGES[kind]} is not installed")
+    return 0 if rows and all(row.passed for row in rows) else 1
 
 
-def _clips(paths: Sequence[Path], count: int) -> dict[str, Samples]:
-    """The first recordings that fit into a window, by name."""
-    found: dict[str, Samples] = {}
-    for path in paths:
-        samples = decode_audio(path)
-        if len(samples) <= WINDOW_SAMPLES and len(found) < count:
-            found[path.stem] = samples
-    return found
+def check(
+    name: str, recordings: Sequence[Samples], references: Sequence[str], args: argparse.Namespace
+) -> Iterator[Row]:
+    """A row for each precision of the formats whose engines are installed; the first recording has no reference."""
+    checkpoint, expected = _ours(name, recordings, args.policy)
+    decode = checkpoint.tokenizer.decode
+    own_errors = word_error_rate(references, [decode(one) for one in expected[1:]])
+    for kind, precision in track([*_precisions(args)], name, console=console(stderr=True), transient=True):
+        with tempfile.TemporaryDirectory() as folder:
+            weights = write(checkpoint, kind, Path(folder, precision), precision)
+            engine = ENGINES[kind](weights, checkpoint)
+            found = [[t for t in engine(samples) if t < checkpoint.tokenizer.eot] for samples in recordings]
+            del engine
+            read = _ours(weights, recordings, args.policy)[1] if kind in _READ else None
+            size = weights.stat().st_size if weights.is_file() else sum(f.stat().st_size for f in weights.iterdir())
+        errors = word_error_rate(references, [decode(one) for one in found[1:]])
+        same_as_file = None if read is None else _same(found, read)
+        same_as_source = _same(found, expected)
+        yield Row(name, kind, precision, size / 1e6, len(recordings), same_as_file, same_as_source, errors, own_errors)
 
 
-def _precisions(args: argparse.Namespace, console: Console) -> Iterator[tuple[str, str]]:
-    for name in args.format or ENGINES:
-        more = k_quants.TYPES if name == "ggml" else ()
-        for precision in (*export.FORMATS[name].precisions, *more):
-            if args.precision is None or precision in args.precision:
-                yield name, precision
+def _precisions(args: argparse.Namespace) -> Iterator[tuple[str, str]]:
+    for kind in args.format:
+        if importlib.util.find_spec(PACKAGES[kind]):
+            for precision in (*export.FORMATS[kind].precisions, *(k_quants.TYPES if kind == "ggml" else ())):
+                if not args.precision or precision in args.precision:
+                    yield kind, precision
 
 
-def _check(
-    args: argparse.Namespace,
-    checkpoint: Checkpoint,
-    name: str,
-    precision: str,
-    clips: dict[str, Samples],
-    console: Console,
-) -> Result:
-    with tempfile.TemporaryDirectory() as folder:
-        weights = _write(checkpoint, name, Path(folder, "made"), precision)
-        files = [weights] if weights.is_file() else list(weights.iterdir())
-        megabytes = sum(file.stat().st_size for file in files) / 1e6
-        model = WhisperModel(str(weights), policy=args.policy)
-        peer = ENGINES[name](weights, args.language, args.threads)
-        differences = []
-        for clip, samples in clips.items():
-            ours, theirs = _tokens(model, samples, args.language), _text_tokens(peer, samples, model)
-            if ours != theirs:
-                decode = model.checkpoint.tokenizer.decode
-                differences.append((clip, decode(ours), decode(theirs)))
-        model.close()
-    equal = len(clips) - len(differences)
-    console.print(f"{name} {precision}: {equal} of {len(clips)}")
-    return Result(name, precision, megabytes, equal, len(clips), tuple(differences))
-
-
-def _write(checkpoint: Checkpoint, name: str, folder: Path, precision: str) -> Path:
+def write(checkpoint: Checkpoint, kind: str, folder: Path, precision: str) -> Path:
     """Write the weights, and return the file or folder to load."""
     if precision not in k_quants.TYPES:
-        files = export.write(checkpoint, name, folder, precision)
-        return next((file for file in files if file.suffix == ".pt" or name == "ggml"), folder)
-    (source,) = export.write(checkpoint, name, folder, "f16")
+        files = export.write(checkpoint, kind, folder, precision)
+        return next(file for file in files if file.suffix in (".pt", ".bin")) if kind in _FILES else folder
+    (source,) = export.write(checkpoint, kind, folder, "f16")
     target = source.with_name(f"{precision}.bin")
     k_quants.convert(source, target, precision)
     return target
 
 
-def _tokens(model: WhisperModel, samples: Samples, language: str) -> list[int]:
+def _ours(model: str | Path, recordings: Sequence[Samples], policy: str) -> tuple[Checkpoint, list[list[int]]]:
+    """This engine's text tokens, as `ENGINES` decode."""
+    with WhisperModel(str(model), policy=policy) as ours:
+        return ours.checkpoint, [tokens(ours, samples) for samples in recordings]
+
+
+def tokens(model: WhisperModel, samples: Samples) -> list[int]:
+    """This engine's tokens, as `ENGINES` decode."""
     segments, _ = model.transcribe(
-        samples, language=language, beam_size=1, temperature=0.0, without_timestamps=True, audio_context="full"
+        samples, "en", beam_size=1, temperature=0.0, without_timestamps=True, audio_context="full"
     )
-    return [token for segment in segments for token in segment.tokens if token < model.checkpoint.tokenizer.eot]
+    return [token for segment in segments for token in segment.tokens]
 
 
-def _text_tokens(peer: Decode, samples: Samples, model: WhisperModel) -> list[int]:
-    return [token for token in peer(samples) if token < model.checkpoint.tokenizer.eot]
+def _same(found: Sequence[list[int]], expected: Sequence[list[int]]) -> int:
+    return sum(one == other for one, other in zip(found, expected, strict=True))
 
 
-def _table(model: str, results: Sequence[Result]) -> Table:
-    table = Table("format", "precision", "MB", "same tokens", title=f"{model}: tilewhisper beside the format's engine")
-    for result in results:
-        table.add_row(result.format, result.precision, f"{result.megabytes:.0f}", f"{result.equal} of {result.clips}")
+def padded(samples: Samples) -> Samples:
+    """30 s: whisper.cpp pads with silence, the others with zeros in the spectrogram, and tokens depend on it."""
+    return np.pad(samples, (0, WINDOW_SAMPLES - len(samples)))
+
+
+def _table(rows: Sequence[Row]) -> Table:
+    table = Table("model", "format", "precision", box=None, pad_edge=False)
+    for heading in ("MB", "same file", "source", "of", "WER %", "our WER %"):
+        table.add_column(heading, justify="right")
+    for row in rows:
+        same = "not read" if row.same_as_file is None else str(row.same_as_file)
+        errors = (f"{value:.2f}" for value in (row.word_error_rate, row.our_word_error_rate))
+        counts = (same, str(row.same_as_source), f"{row.recordings}" + ("" if row.passed else " FAILED"))
+        table.add_row(row.model, row.format, row.precision, f"{row.megabytes:.1f}", *counts, *errors)
     return table
 
 
-def _arguments() -> argparse.ArgumentParser:
-    description, _, rest = (__doc__ or "").partition("\n")
-    parser = argparse.ArgumentParser(
-        description=description, epilog=rest, formatter_class=argparse.RawDescriptionHelpFormatter
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("file", type=Path, help="a recording of English speech, such as jfk.flac")
+    parser.add_argument("folder", type=Path, help="clips and their transcripts.tsv")
+    parser.add_argument("--model", action="append", help="repeatable (default: tiny.en)")
+    parser.add_argument("--policy", default="cpu", help="of this engine (default: %(default)s)")
+    parser.add_argument(
+        "--format", nargs="+", choices=export.FORMATS, default=list(export.FORMATS), help="default: all"
     )
-    parser.add_argument("audio", nargs="+", type=Path, help="recordings of speech; longer ones than 30 s are left out")
-    parser.add_argument("--model", default="base")
-    parser.add_argument("--policy", default="cpu", help="of tilewhisper (default: %(default)s)")
-    parser.add_argument("--language", default="en")
-    parser.add_argument("--format", action="append", choices=list(ENGINES), help="only this one; may be repeated")
-    parser.add_argument("--precision", action="append", help="only this one; may be repeated")
-    parser.add_argument("--clips", type=int, default=10)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--json", type=Path, help="also write the results and the differing texts to this file")
+    parser.add_argument("--precision", nargs="+", help="only these (default: all)")
+    parser.add_argument("--clips", type=int, default=10, metavar="N", help="of the folder (default: %(default)s)")
+    parser.add_argument("--json", type=output_file, metavar="FILE", help="write the table as JSON")
     return parser
 
 

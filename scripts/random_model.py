@@ -59,4 +59,5 @@ def _values(name: str, size: torch.Size, random: torch.Generator) -> torch.Tenso
     """Of a trained model's magnitude, so that states stay finite."""
     if name.endswith("norm.weight"):
         return torch.ones(size, dtype=torch.float16)
-    return (torch.randn(size, generator=random) * size[-1] ** -0.5 * 0.5).half()
+    values: torch.Tensor = torch.randn(size, generator=random) * size[-1] ** -0.5 / 2
+    return values.half()

@@ -43,7 +43,6 @@ ALLOWED_IN = {
     "transformers": (
         "engine/tuning/transformers_whisper.py",
         "models/checkpoint/export/openvino.py",
-        "scripts/export_check/engines.py",
         "scripts/weight_check/engines.py",
     ),
     "pyxrt": ("kernels/xdna/xrt.py",),

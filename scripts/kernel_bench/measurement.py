@@ -59,7 +59,7 @@ class Figures:
     """torch's median / own median: above 1 is faster than torch."""
     of_peak: float | None
     """Fraction of the peak of the instructions used."""
-    bytes: int
+    bytes: float
     """Bytes read from memory and written to it."""
     of_floor: float | None
     """Decoder products: median / time to read as many bytes. 1 is as fast as memory."""

@@ -1,114 +1,118 @@
-"""Other engines on weights in their own format: the text tokens of a clip, decoded greedily without timestamps.
+"""The engines that weight formats belong to: greedy text tokens of up to 30 s of English, without timestamps.
 
-openai-whisper and faster-whisper pad a short clip's log-mel window with zeros; transformers and whisper.cpp pad its
-samples, which makes other tokens likely. They get the zeros here, so that a difference is one of the weights.
+Each takes what `export.write` made (a folder, or the one file in it) and the checkpoint it was made from, and returns a
+function from samples (n,) at 16 kHz to tokens. The libraries are imported when they are used.
 """
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
-from tilewhisper.models.audio.log_mel import LogMel
+from tilewhisper.models.checkpoint.loader import Checkpoint
 
 Samples = npt.NDArray[np.float32]
 Decode = Callable[[Samples], list[int]]
-"""Samples (n,) at 16 kHz, at most 30 s, to tokens; those from end-of-text up may be among them."""
 
 
-def ctranslate2(weights: Path, language: str, threads: int) -> Decode:
-    """CTranslate2 through faster-whisper, computing in the type of the file."""
+def faster_whisper(folder: Path, checkpoint: Checkpoint) -> Decode:
     from faster_whisper import WhisperModel
 
-    model = WhisperModel(str(weights), device="cpu", compute_type="default", cpu_threads=threads)
+    exact = "float" in folder.name and "int8" not in folder.name
+    model = WhisperModel(str(folder), device="cpu", compute_type="float32" if exact else "default", cpu_threads=2)
 
     def decode(samples: Samples) -> list[int]:
-        segments, _ = model.transcribe(
-            samples, language=language, beam_size=1, temperature=0.0, without_timestamps=True
-        )
+        segments, _ = model.transcribe(samples, "en", beam_size=1, temperature=0.0, without_timestamps=True)
         return [token for segment in segments for token in segment.tokens]
 
     return decode
 
 
-def whisper_cpp(weights: Path, language: str, threads: int) -> Decode:
-    """whisper.cpp through pywhispercpp."""
-    import _pywhispercpp as native
+def whisper_cpp(file: Path, checkpoint: Checkpoint) -> Decode:
+    import _pywhispercpp as binding
     from pywhispercpp.model import Model
 
-    model = Model(
-        str(weights),
-        n_threads=threads,
-        language=language,
-        temperature_inc=0.0,
-        greedy={"best_of": 1},
-        no_timestamps=True,
-        suppress_nst=True,
-        print_progress=False,
-        redirect_whispercpp_logs_to=None,
-    )
+    quiet = {"redirect_whispercpp_logs_to": None, "print_progress": False}
+    plain = {"temperature_inc": 0.0, "greedy": {"best_of": 1}, "no_timestamps": True, "suppress_nst": True}
+    model: Any = Model(str(file), n_threads=2, language="en", **cast("dict[str, Any]", quiet | plain))
 
     def decode(samples: Samples) -> list[int]:
-        context, mel = model._ctx, _window(samples, native.whisper_model_n_mels(model._ctx))
-        native.whisper_set_mel(context, mel.ravel(), mel.shape[1], mel.shape[0])
-        native.whisper_full(context, model._params, np.zeros(0, np.float32), 0)
+        model.transcribe(samples)
+        context = model._ctx
         return [
-            native.whisper_full_get_token_id(context, segment, token)
-            for segment in range(native.whisper_full_n_segments(context))
-            for token in range(native.whisper_full_n_tokens(context, segment))
+            binding.whisper_full_get_token_id(context, segment, index)
+            for segment in range(binding.whisper_full_n_segments(context))
+            for index in range(binding.whisper_full_n_tokens(context, segment))
         ]
 
     return decode
 
 
-def openai_whisper(weights: Path, language: str, threads: int) -> Decode:
-    """openai-whisper in float32."""
-    import torch
+def openai_whisper(file: Path, checkpoint: Checkpoint) -> Decode:
     import whisper
 
-    torch.set_num_threads(threads)
-    model = whisper.load_model(str(weights), "cpu")
+    model = whisper.load_model(str(file), "cpu")
 
     def decode(samples: Samples) -> list[int]:
-        result = whisper.transcribe(
-            model, samples, language=language, temperature=0.0, fp16=False, without_timestamps=True
-        )
-        return [token for segment in result["segments"] for token in segment["tokens"]]
+        found = model.transcribe(samples, language="en", temperature=0.0, without_timestamps=True, fp16=False)
+        return [token for segment in found["segments"] for token in segment["tokens"]]
 
     return decode
 
 
-def transformers(weights: Path, language: str, threads: int) -> Decode:
-    """transformers in float32."""
-    import torch
+def transformers(folder: Path, checkpoint: Checkpoint) -> Decode:
     from transformers import WhisperForConditionalGeneration
+    from weight_check.onnx_whisper import first_window
 
-    torch.set_num_threads(threads)
-    model: Any = WhisperForConditionalGeneration.from_pretrained(weights, dtype=torch.float32).eval()
-    spoken = {"language": language, "task": "transcribe"} if model.generation_config.is_multilingual else {}
+    model = WhisperForConditionalGeneration.from_pretrained(folder, dtype=torch.float32)
+    spoken = {"language": "en", "task": "transcribe"} if checkpoint.tokenizer.is_multilingual else {}
 
-    @torch.inference_mode()
     def decode(samples: Samples) -> list[int]:
-        mel = torch.from_numpy(_window(samples, model.config.num_mel_bins))[None]
-        return list(model.generate(mel, num_beams=1, do_sample=False, **spoken)[0].tolist())
+        tokens = model.generate(first_window(samples, checkpoint), num_beams=1, do_sample=False, **spoken)
+        return list(tokens[0].tolist())
 
     return decode
 
 
-def _window(samples: Samples, n_mels: int) -> npt.NDArray[np.float32]:
-    """The log-mel window (n_mels, 3000) of at most 30 s, with zeros after the samples."""
-    spectrogram = LogMel(n_mels)
-    spectrogram.append(samples)
-    spectrogram.finish()
-    return spectrogram.window(0).contiguous().numpy()
+def onnx_runtime(folder: Path, checkpoint: Checkpoint) -> Decode:
+    from weight_check.onnx_whisper import OnnxWhisper
+
+    return OnnxWhisper(folder, checkpoint).decode
 
 
-ENGINES: Mapping[str, Callable[[Path, str, int], Decode]] = {
-    "ctranslate2": ctranslate2,
+def openvino_genai(folder: Path, checkpoint: Checkpoint) -> Decode:
+    """Its results have no tokens: they are those of the text."""
+    import openvino_genai
+
+    exact = {} if folder.name == "int8" else {"INFERENCE_PRECISION_HINT": "f32"}
+    pipeline = openvino_genai.WhisperPipeline(folder, "CPU", INFERENCE_NUM_THREADS=2, **exact)
+    spoken = {"language": "<|en|>", "task": "transcribe"} if checkpoint.tokenizer.is_multilingual else {}
+
+    def decode(samples: Samples) -> list[int]:
+        return checkpoint.tokenizer.encode(pipeline.generate(samples, num_beams=1, **spoken).texts[0])
+
+    return decode
+
+
+PACKAGES: Mapping[str, str] = {
+    "ctranslate2": "faster_whisper",
+    "ggml": "pywhispercpp",
+    "openai": "whisper",
+    "transformers": "transformers",
+    "onnx": "onnxruntime",
+    "openvino": "openvino_genai",
+}
+"""The package of each format's engine."""
+
+ENGINES: Mapping[str, Callable[[Path, Checkpoint], Decode]] = {
+    "ctranslate2": faster_whisper,
     "ggml": whisper_cpp,
     "openai": openai_whisper,
     "transformers": transformers,
+    "onnx": onnx_runtime,
+    "openvino": openvino_genai,
 }
-"""By the format that the engine reads."""
+"""By the names of `export.FORMATS`."""

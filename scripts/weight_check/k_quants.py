@@ -97,8 +97,8 @@ def _with_minima(
     group_minima = _quotient(minima, minimum).round().clamp(0, scales)
     above = groups + (minimum * group_minima)[..., None]
     codes = _quotient(above, (scale * group_scales)[..., None]).round().clamp(0, largest)
-    integers = (codes.view(blocks.shape), group_scales, group_minima)
-    return (*(numbers.to(torch.uint8) for numbers in integers), scale, minimum)
+    integers = [numbers.to(torch.uint8) for numbers in (codes.view(blocks.shape), group_scales, group_minima)]
+    return integers[0], integers[1], integers[2], scale, minimum
 
 
 def _quotient(values: Tensor, by: Tensor) -> Tensor:

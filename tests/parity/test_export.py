@@ -15,10 +15,10 @@ SCRIPTS = Path(__file__).parents[2] / "scripts"
 
 @pytest.fixture
 def check(monkeypatch):
-    """The module of `scripts/check_exports.py`, which compares all precisions and more recordings."""
+    """The module of `scripts/check_weights.py`, which compares all precisions and more recordings."""
     pytest.importorskip("jiwer")
     monkeypatch.syspath_prepend(SCRIPTS)
-    return importlib.import_module("check_exports")
+    return importlib.import_module("check_weights")
 
 
 @pytest.mark.parametrize("kind", export.FORMATS)
@@ -28,14 +28,14 @@ def test_the_formats_own_engine_gives_the_same_tokens(check, engine, tmp_path, k
         pytest.importorskip(package, reason=f"{package} is not installed")
     ours = engine(require_weights("tiny.en"))
     samples = check.padded(reader.decode_audio(SAMPLE))
-    export.write(ours.checkpoint, kind, tmp_path / "float16")
-    tokens = check.ENGINES[kind](tmp_path / "float16", ours.checkpoint)(samples)
+    weights = check.write(ours.checkpoint, kind, tmp_path / "float16", export.FORMATS[kind].precisions[0])
+    tokens = check.ENGINES[kind](weights, ours.checkpoint)(samples)
     assert [token for token in tokens if token < ours.checkpoint.tokenizer.eot] == check.tokens(ours, samples)
 
 
 def test_onnx_encoder_states_are_those_of_transformers(check, engine, oracle, tmp_path):
     pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
-    onnx_whisper = importlib.import_module("export_check.onnx_whisper")
+    onnx_whisper = importlib.import_module("weight_check.onnx_whisper")
     checkpoint = engine(require_weights("tiny.en")).checkpoint
     export.write(checkpoint, "onnx", tmp_path / "onnx", "float32")
     mel = onnx_whisper.first_window(reader.decode_audio(SAMPLE), checkpoint)

@@ -61,7 +61,7 @@ class FakeSession:
 
     def encode(self, request):
         self.encoded += 1
-        return SimpleNamespace(number=self.encoded, encoded=SimpleNamespace(approximate=self._approximate))
+        return SimpleNamespace(number=self.encoded, approximate=self._approximate)
 
     def reencode(self, request):
         self._approximate = False

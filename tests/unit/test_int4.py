@@ -9,6 +9,7 @@ from made_tensors import normal, relative
 
 from tilewhisper.kernels import registry
 from tilewhisper.kernels.cpu import build
+from tilewhisper.kernels.cpu.int4 import Int4Backend
 
 if reason := build.why_unavailable():
     pytest.skip(reason, allow_module_level=True)
@@ -116,6 +117,7 @@ def embedding() -> torch.Tensor:
 @pytest.mark.parametrize("count", [1, 6])
 def test_few_logits_are_computed_again(instruction_set, embedding, count):
     backend, x = registry.create("int4"), normal(5, 96) * 20
+    assert isinstance(backend, Int4Backend)
     lm_head = backend.prepare_lm_head(embedding)
     logits, exact = backend.logits(x, lm_head), x.double() @ embedding.double().T
     approximate = logits.clone()
@@ -131,11 +133,13 @@ def test_timestamps_are_exact_where_their_sum_may_exceed_the_text(instruction_se
     backend, split = registry.create("int4"), 3000
     x = normal(3, 96) * 2
     weight = embedding.clone()
+    assert isinstance(backend, Int4Backend)
     lm_head = backend.prepare_lm_head(weight)
     exact = x @ weight.T
     total = exact[:, split:].logsumexp(dim=1) + torch.tensor([-0.01, -30.0, 30.0])
     text = torch.linalg.lstsq(x, total).solution  # a token whose logits are these
     weight[0] = text
+    assert isinstance(backend, Int4Backend)
     lm_head = backend.prepare_lm_head(weight)
     logits = backend.logits(x, lm_head)
     logits[:, 1:split] = -math.inf
