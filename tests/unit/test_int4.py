@@ -31,7 +31,8 @@ def unpacked(panels: torch.Tensor, scales: torch.Tensor, n: int, k: int) -> tupl
 
 def dequantised(weight: torch.Tensor) -> torch.Tensor:
     n, k = weight.shape
-    numbers, scales = unpacked(*native.pack_nibbles(weight)[:2], n, k)
+    panels, packed_scales, _ = native.pack_nibbles(weight)
+    numbers, scales = unpacked(panels, packed_scales, n, k)
     return (numbers * scales.float()[..., None]).flatten(1)[:, :k]
 
 
@@ -57,8 +58,8 @@ def test_a_weight_from_q4_0_gets_its_numbers_and_scales_back():
     weight = normal(n, k) * torch.logspace(-3, 2, n)[:, None]
     numbers, scales = ggml_q4_0(weight.numpy())
     from_file = torch.from_numpy(numbers * scales[:, None].astype(np.float32)).float().view(n, k)
-    *packed, errors = native.pack_nibbles(from_file)
-    again, scales_again = unpacked(*packed, n, k)
+    panels, packed_scales, errors = native.pack_nibbles(from_file)
+    again, scales_again = unpacked(panels, packed_scales, n, k)
     assert torch.equal(again.reshape(-1, GROUP), torch.from_numpy(numbers))
     assert torch.equal(scales_again.flatten().view(torch.int16), torch.from_numpy(scales).view(torch.int16))
     assert (errors == 0).all()
