@@ -37,6 +37,7 @@ from tilewhisper.models.checkpoint.locate import DEFAULT_HUB_USE, VOCABULARY_FIL
 from tilewhisper.models.checkpoint.packed_weights import PackedWeights
 from tilewhisper.models.checkpoint.stored_tensor import Deferred, Storage, StoredTensor
 from tilewhisper.models.errors import CheckpointError
+from tilewhisper.models.memory import release_freed
 from tilewhisper.models.tokenizer.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -60,10 +61,16 @@ def load(name_or_path: str | Path | Source, hub_use: HubUse = DEFAULT_HUB_USE) -
     content = _content(source)
     if state_file(source) != state:  # the files changed while they were read
         return loaded
-    if _write(loaded, content):
-        _forget_other_states(state)
-        CACHE.write_text(state, json.dumps({"content": content, "name": source.name}))
-    return replace(loaded, packed=PackedWeights(content))
+    if not _write(loaded, content):
+        return loaded
+    _forget_other_states(state)
+    CACHE.write_text(state, json.dumps({"content": content, "name": source.name}))
+    cached = _read(content, source)  # without what only reading needed: the tokenizer library's own takes 40 MB
+    if cached is None:
+        return replace(loaded, packed=PackedWeights(content))
+    del loaded
+    release_freed()
+    return cached
 
 
 def state_file(source: Source) -> str:
@@ -135,7 +142,8 @@ def _read(content: str, source: Source) -> Checkpoint | None:
     try:
         with safe_open(path, framework="pt") as file:
             about = json.loads(file.metadata()["about"])
-            stored = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+            # Copies, so that nothing depends on the file any more.
+            stored = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 (no mapping)
         config = ModelConfig(**about["config"])
         vocabulary = json.loads(_text(stored.pop("vocabulary")))
         tokenizer = Tokenizer(vocabulary, functools.partial(_parsed, stored.pop("tokenizer")), config.vocab_size)

@@ -87,7 +87,7 @@ def test_a_child_of_a_child_and_a_fork_in_another_thread():
 
 
 def test_a_fork_while_other_threads_transcribe():
-    noise = np.random.default_rng(0).standard_normal(16000 * 60).astype(np.float32) * 0.1
+    noise = np.random.default_rng(0).standard_normal(16000 * 30).astype(np.float32) * 0.1
     with WhisperModel(require_weights("tiny.en")) as model:
         expected, ended = text(model), threading.Event()
 

@@ -111,9 +111,9 @@ def test_speech_is_no_guess(engine, german):
     assert f"language de ({info.language_probability:.0%} sure)" in setting_line(report)
 
 
-@pytest.mark.parametrize(("amplitude", "language"), [(0.05, None), (0.5, "de")])
+@pytest.mark.parametrize(("amplitude", "language"), [(0.05, None)])
 def test_noise_has_no_text(engine, amplitude, language):
-    """The model is sure of "1 tbc 1 tbc 1 tbc 1 tbc" and of "Wir sind in der Nähe.", as it would be in silence."""
+    """The model is sure of "1 tbc 1 tbc 1 tbc 1 tbc", as it would be in silence."""
     segments, _ = engine("base").transcribe(noise(30, amplitude), language=language, temperature=0)
     assert [segment.text for segment in segments] == []
     assert any(stage.name == "compare with silence" for stage in segments.report().stages)

@@ -22,9 +22,9 @@ def clips(shared: Path) -> list[Path]:
     return sorted((shared / "librispeech").glob("*.flac"))
 
 
-@pytest.mark.parametrize(("name", "step", "may_differ"), [("tiny.en", 10, 1), ("base", 20, 1)])
+@pytest.mark.parametrize(("name", "step", "may_differ"), [("tiny.en", 15, 1), ("base", 30, 0)])
 def test_greedy_tokens_equal_transformers(name, step, may_differ, engine, oracle, shared):
-    """On every tenth and every twentieth of 60 clips: all take 100 and 150 s. scripts/accuracy.py runs both on all."""
+    """On four and on two of 60 clips: all take 100 and 150 s. scripts/accuracy.py runs both on all."""
     options = TranscriptionOptions(language="en", beam_size=1, temperature=0)
     different = []
     for clip in (files := clips(shared)[::step]):
@@ -39,7 +39,7 @@ def test_greedy_tokens_equal_transformers(name, step, may_differ, engine, oracle
     assert len(different) <= may_differ, different
 
 
-@pytest.mark.parametrize("name", ["tiny.en", "base"])
+@pytest.mark.parametrize("name", ["tiny.en"])
 def test_tokens_without_timestamps_equal_transformers(name, engine, oracle, shared):
     options = TranscriptionOptions(language="en", beam_size=1, temperature=0, without_timestamps=True)
     for clip in clips(shared)[:2]:

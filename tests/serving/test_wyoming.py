@@ -75,7 +75,7 @@ async def transcribe(client, rate: int = 16_000, width: int = 2, channels: int =
     return Transcript.from_event(await event(client, "transcript"))
 
 
-@pytest.mark.parametrize("form", [(16_000, 2, 1), (48_000, 4, 2), (22_050, 3, 1), (8_000, 1, 1)])
+@pytest.mark.parametrize("form", [(48_000, 4, 2), (22_050, 3, 1), (8_000, 1, 1)])
 def test_a_transcript_after_audio_stop(served_wyoming, form):
     async def session() -> Transcript:
         async with connected(served_wyoming) as client:

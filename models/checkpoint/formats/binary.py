@@ -6,6 +6,7 @@ import mmap
 import struct
 from bisect import bisect_right
 from collections.abc import Sequence
+from contextlib import suppress
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,11 @@ def contents(file: Path) -> mmap.mmap | bytearray:
             return bytearray()
         with file.open("rb") as opened:
             # Copy-on-write, because torch rejects read-only buffers.
-            return mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_COPY)
+            mapped = mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_COPY)
+        if hasattr(mmap, "MADV_NOHUGEPAGE"):  # Linux: else a single embedding brings 2 MB into memory
+            with suppress(OSError):  # a kernel without huge pages
+                mapped.madvise(mmap.MADV_NOHUGEPAGE)
+        return mapped
     except OSError as error:
         raise CheckpointError(
             f"{error.filename}: cannot be read ({error.strerror}); check that the file exists and its permissions"
