@@ -184,7 +184,7 @@ class _NativeDecoder(_Native, DecoderBackend):
     def rescore(
         self, logits: Tensor, x: Tensor, lm_head: "LMHead", weight: Tensor | Rows, split: int, count: int = 1
     ) -> None:
-        bounds = lm_head.steps, lm_head.norms, split, count
+        bounds = lm_head.steps, lm_head.norms, 8 if lm_head.shared is None else 4, split, count
         if isinstance(weight, Tensor):
             native.rescore(logits, x, weight, *bounds)
             return

@@ -84,10 +84,10 @@ def decoder_layers(lengths: list[int], new: list[int], cross_rows: list[int], bi
     return [normal(sum(new), 32), layers, *pages(lengths, new, 2, 16), lengths, new, handles, cross_rows]
 
 
-def rescore(rows: int, n: int, k: int = 8, split: int = 0, count: int = 2) -> list[Any]:
+def rescore(rows: int, n: int, k: int = 8, bits: int = 8, split: int = 0, count: int = 2) -> list[Any]:
     x, dense = normal(rows, k), normal(n, k, seed=1)
     _, scales, _ = native.pack_quads(dense)
-    return [x @ dense.T + normal(rows, n, seed=2) / 100, x, dense, scales, dense.norm(dim=1), split, count]
+    return [x @ dense.T + normal(rows, n, seed=2) / 100, x, dense, scales, dense.norm(dim=1), bits, split, count]
 
 
 def candidates(*sizes: int, **others: int) -> list[Any]:
@@ -127,8 +127,12 @@ VALID: dict[str, list[Callable[[], list[Any]]]] = {
         partial(decoder_layers, [4, 2], [1, 3], [4], bits=4),
     ],
     "top_k": [lambda: [normal(3, 5001), 6], lambda: [normal(1, 1), 1]],
-    "rescore": [partial(rescore, 3, 2500, split=2100), partial(rescore, 1, 1, count=1)],
-    "candidates": [partial(candidates, 3, 2500, split=2100), partial(candidates, 1, 1, count=1)],
+    "rescore": [
+        partial(rescore, 3, 2500, split=2100),
+        partial(rescore, 2, 2500, bits=4, split=2100),
+        partial(rescore, 1, 1, count=1),
+    ],
+    "candidates": [partial(candidates, 3, 2500, bits=4, split=2100), partial(candidates, 1, 1, count=1)],
     "peak": [lambda: ["int8", "no such set"]],
     "read_bandwidth": [],  # no arguments, a second or more; see test_peak.py
     "read": [lambda: [torch.arange(33, dtype=torch.int32)]],

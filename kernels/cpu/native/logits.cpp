@@ -132,12 +132,14 @@ std::tuple<Tensor, Tensor, Tensor> top_k(Tensor logits, int64_t count) {
 
 // A bound of the error of logits from 8 or 4 bits, six times its standard deviation: x_k is off by up to half a step of its
 // row, w_k by up to half a step of its token's, evenly distributed, so that this is sqrt((|x| step of w)^2 + (|w| step of
-// x)^2) / sqrt(12). Rows of x have at least 127 steps to their largest magnitude.
+// x)^2) / sqrt(12). Rows of x have 255 steps from their least to their largest number beside 8 bits, and at least 127 to
+// their largest magnitude beside 4.
 class ErrorBound {
    public:
-    ErrorBound(const float* x, int64_t k) : norm_(std::sqrt(kernels().dot(x, x, k))) {
+    ErrorBound(const float* x, int64_t k, int64_t bits) : norm_(std::sqrt(kernels().dot(x, x, k))) {
         const auto [min, max] = std::minmax_element(x, x + k);
-        step_ = std::max(*max, -*min) / LIMIT_8;
+        const float range = std::max(*max, 0.0f) - std::min(*min, 0.0f);
+        step_ = bits == 8 ? range / LIMIT_U8 : std::max(*max, -*min) / LIMIT_8;
     }
     // Of a token whose row of the weight has this step and norm.
     float operator()(float step, float norm) const { return 6 / std::sqrt(12.0f) * std::hypot(norm_ * step, norm * step_); }
@@ -146,12 +148,13 @@ class ErrorBound {
     float norm_, step_;
 };
 
-// Logits (rows, n) that are x (rows, k) times a weight (n, k) in 8 bits or 4, whose rows had `steps` (n or more,); `norms`
+// Logits (rows, n) that are x (rows, k) times a weight (n, k) in `bits` 8 or 4, whose rows had `steps` (n or more,); `norms`
 // (n,) are the norms of the weight's rows where x had 8 bits as well, and zeros where it had 16.
 class Uncertain {
    public:
-    Uncertain(const Tensor& logits, const Tensor& x, const Tensor& steps, const Tensor& norms, int64_t split, int64_t count)
-        : rows_(logits.size(0)), n_(logits.size(1)), k_(x.size(1)), split_(split), count_(count) {
+    Uncertain(const Tensor& logits, const Tensor& x, const Tensor& steps, const Tensor& norms, int64_t bits, int64_t split,
+              int64_t count)
+        : rows_(logits.size(0)), n_(logits.size(1)), k_(x.size(1)), bits_(bits), split_(split), count_(count) {
         check_floats(logits, 2, "logits");
         check_floats(x, 2, "x");
         STD_TORCH_CHECK(x.size(0) == rows_ && k_ > 0, "x must be (", rows_, ", k) with k > 0, got (", x.size(0), ", ", k_,
@@ -159,6 +162,7 @@ class Uncertain {
         STD_TORCH_CHECK(rows_ <= 1 || logits.stride(0) >= n_, "the rows of logits must not overlap");
         check_range(split, 0, n_, "split");
         STD_TORCH_CHECK(count >= 1, "count must be >= 1, got ", count);
+        STD_TORCH_CHECK(bits == 8 || bits == 4, "bits must be 8 or 4, got ", bits);
         logits_ = {floats(logits), logits.stride(0)};
         x_ = {floats(x), x.stride(0)};
         step_ = contiguous_floats(steps, std::max(n_, steps.numel()), "steps");
@@ -174,11 +178,11 @@ class Uncertain {
         return part(0, split_, nullptr, exact);
     }
 
-    // The same from `split` on; and for all of that part where its log-sum-exp may be on either side of the first part's
-    // largest, by which Whisper chooses between timestamps and text.
+    // The same from `split` on; and with 4 bits for all of that part where its log-sum-exp may be on either side of the
+    // first part's largest, by which Whisper chooses between timestamps and text.
     template <class Exact>
     void second_part(const std::vector<float>& largest_of_first, const Exact& exact) const {
-        part(split_, n_, largest_of_first.data(), exact);
+        part(split_, n_, bits_ == 4 ? largest_of_first.data() : nullptr, exact);
     }
 
     // Each row's largest logit before `split`, as they are now.
@@ -201,7 +205,7 @@ class Uncertain {
         share_each(rows_, [&](int64_t i) {
             const Part part = blocks.row(i);
             const float* row = logits_.data + i * logits_.stride + first;
-            const ErrorBound error(x(i), k_);
+            const ErrorBound error(x(i), k_, bits_);
             const float largest_error = error(largest_step, largest_norm);
             float least = std::numeric_limits<float>::max();  // stays where all of them are suppressed
             for (const Candidate& candidate : part.top_k(count_))
@@ -216,7 +220,7 @@ class Uncertain {
         return found;
     }
 
-    int64_t rows_, n_, k_, split_, count_;
+    int64_t rows_, n_, k_, bits_, split_, count_;
     FloatRows logits_, x_;
     const float *step_, *norm_;
 };
@@ -232,8 +236,9 @@ Number numbers_in(const Tensor& table) {
 
 // Computes logits again, in place, where they may be among the largest (see Uncertain), from the weight (n, k) itself in
 // the numbers of its file, which need not be aligned.
-void rescore(Tensor logits, Tensor x, Tensor weight, Tensor steps, Tensor norms, int64_t split, int64_t count) {
-    const Uncertain uncertain(logits, x, steps, norms, split, count);
+void rescore(Tensor logits, Tensor x, Tensor weight, Tensor steps, Tensor norms, int64_t bits, int64_t split,
+             int64_t count) {
+    const Uncertain uncertain(logits, x, steps, norms, bits, split, count);
     const int64_t n = logits.size(1), k = x.size(1);
     STD_TORCH_CHECK(weight.is_cpu() && weight.dim() == 2 && weight.size(0) == n && weight.size(1) == k &&
                         (k == 1 || weight.stride(1) == 1),
@@ -250,9 +255,9 @@ void rescore(Tensor logits, Tensor x, Tensor weight, Tensor steps, Tensor norms,
 
 // The rows and the tokens of the logits of one part that `rescore` would compute again, for a caller that has the weight in
 // another form: both (found,). The second part's depend on the first part's exact logits, which must be in place.
-std::tuple<Tensor, Tensor> candidates(Tensor logits, Tensor x, Tensor steps, Tensor norms, int64_t split, int64_t count,
-                                      bool second_part) {
-    const Uncertain uncertain(logits, x, steps, norms, split, count);
+std::tuple<Tensor, Tensor> candidates(Tensor logits, Tensor x, Tensor steps, Tensor norms, int64_t bits, int64_t split,
+                                      int64_t count, bool second_part) {
+    const Uncertain uncertain(logits, x, steps, norms, bits, split, count);
     std::vector<std::vector<int64_t>> of_row(logits.size(0));
     const auto found = [&](int64_t row, int64_t token) {
         of_row[row].push_back(token);
@@ -278,9 +283,12 @@ std::tuple<Tensor, Tensor> candidates(Tensor logits, Tensor x, Tensor steps, Ten
 STABLE_TORCH_LIBRARY_FRAGMENT(tilewhisper_native, m) {
     m.def("top_k(Tensor logits, int count) -> (Tensor, Tensor, Tensor)");
     m.def(
-        "candidates(Tensor logits, Tensor x, Tensor steps, Tensor norms, int split, int count, bool second_part) -> "
+        "candidates(Tensor logits, Tensor x, Tensor steps, Tensor norms, int bits, int split, int count, bool second_part) "
+        "-> "
         "(Tensor, Tensor)");
-    m.def("rescore(Tensor(a!) logits, Tensor x, Tensor weight, Tensor steps, Tensor norms, int split, int count) -> ()");
+    m.def(
+        "rescore(Tensor(a!) logits, Tensor x, Tensor weight, Tensor steps, Tensor norms, int bits, int split, int count) -> "
+        "()");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(tilewhisper_native, CPU, m) {
