@@ -71,7 +71,8 @@ class Runtime:
         """Whether all weights were mapped from those that an earlier start packed."""
         self.weight_bytes = preparation.nbytes
         """Bytes of the weights that backends use."""
-        preparation.save()
+        self.stored = preparation.save()
+        """Whether weights were packed and stored, so that a new runtime maps them."""
         # Attempts of equal options share one processor, so that the batch processes their rows together.
         self._processor = cache(partial(LogitsProcessor.create, self.tokenizer))
 

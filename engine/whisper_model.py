@@ -35,6 +35,7 @@ from tilewhisper.models.audio.log_mel import log_mel
 from tilewhisper.models.checkpoint import cache
 from tilewhisper.models.checkpoint.default import default_model, english_only_note
 from tilewhisper.models.checkpoint.locate import Source
+from tilewhisper.models.memory import release_freed
 from tilewhisper.models.option_fields import option_fields, shown
 from tilewhisper.models.option_signature import takes_options
 
@@ -95,7 +96,14 @@ class WhisperModel:
             with clock("weights"):
                 source = given.model_size_or_path or default_model(given.hub_use)
                 self.checkpoint = cache.load(source, given.hub_use)
-            self.runtime = Runtime(self.checkpoint, self.policy, partial(registry.create, settings=settings))
+            create = partial(registry.create, settings=settings)
+            self.runtime = Runtime(self.checkpoint, self.policy, create)
+            mapped = self.runtime.mapped
+            if self.runtime.stored:  # map them, as a later start does: pages of a file need not stay in memory
+                self.runtime.close()
+                del self.runtime
+                release_freed()
+                self.runtime = Runtime(self.checkpoint, self.policy, create)
         if model_size_or_path is None and not self.is_multilingual:
             _log.warning(english_only_note(self.checkpoint.name))
         load, weights = clock.stage("load"), clock.stage("weights").wall_seconds
@@ -105,7 +113,7 @@ class WhisperModel:
             weights=self.checkpoint.source.origin,
             policy=self.policy.name,
             backend_overrides=(*overrides, *routing.backends),
-            startup=Startup(imports, weights, self.runtime.mapped, load.wall_seconds - weights),
+            startup=Startup(imports, weights, mapped, load.wall_seconds - weights),
             load=load,
         )
         self._scheduler = Scheduler(self.runtime.batch(), on_device=self.runtime.uses_device)

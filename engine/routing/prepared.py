@@ -51,10 +51,9 @@ class WeightPreparation:
 
         return self._prepared(backend, f"lm_head {name}", prepare, weight, None)
 
-    def save(self) -> None:
-        """Store what was packed since the model was loaded."""
-        if self._packed is not None:
-            self._packed.save()
+    def save(self) -> bool:
+        """Store what was packed since the model was loaded; whether a next preparation finds it."""
+        return self._packed is not None and self._packed.save()
 
     def _prepared(
         self,

@@ -38,14 +38,16 @@ class PackedWeights:
         """Have a packed weight stored by the next `save`."""
         self._new[name] = tensors
 
-    def save(self) -> None:
-        """Store what was added, in one file of its own."""
+    def save(self) -> bool:
+        """Store what was added, in one file of its own; whether there was something and `get` finds it now."""
         if not self._new:
-            return
+            return False
         tensors = {f"{name}/{part}": tensor for name, parts in self._new.items() for part, tensor in parts.items()}
         names = hashlib.sha256("\n".join(sorted(self._new)).encode()).hexdigest()[:16]
-        CACHE.write(f"{self._content}/packed-{names}.safetensors", tensors, {})
+        stored = CACHE.write(f"{self._content}/packed-{names}.safetensors", tensors, {})
         self._new.clear()
+        self.__dict__.pop("_files", None)
+        return stored
 
     @cached_property
     def _files(self) -> dict[str, dict[str, Any]]:
