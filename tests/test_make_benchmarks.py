@@ -36,6 +36,7 @@ def outputs():
     import bench_encoder
     import cold_start
     import comparison
+    import footprint
     import memory
     import parity
     import transcripts
@@ -52,6 +53,7 @@ def outputs():
         },
         **dict.fromkeys(("files", "clips", "long", "token"), compared),
         "start": [{"model": "base", "starts": starts}],
+        "footprint": {"footprints": [record(footprint.Footprint)]},
         "memory": peaks,
         "accuracy": [record(accuracy.Score)],
         "parity": {"rows": [record(parity.Row, recordings=4, different=["a"])]},
