@@ -12,7 +12,7 @@ PAGE_TOKENS = 16
 """The last page of a row is half empty on average: 8 tokens of base take 0.2 MB."""
 SLAB_BYTES = 4 << 20
 """Pages are allocated together, at least one at a time."""
-KEPT_BYTES = 16 << 20
+SPARE_BYTES = 16 << 20
 """Pages without rows stay allocated up to this size, because new ones cost page faults: some milliseconds."""
 
 
@@ -27,7 +27,7 @@ class PagePool:
         page_bytes = 4 * 2 * layers * heads * PAGE_TOKENS * head_dim
         self._per_slab = max(1, SLAB_BYTES // page_bytes)
         self._shape = (layers, 2, heads, self._per_slab, PAGE_TOKENS, head_dim)
-        self._kept_slabs = KEPT_BYTES // (page_bytes * self._per_slab)
+        self._spare_slabs = SPARE_BYTES // (page_bytes * self._per_slab)
         self.slabs: list[Tensor] = []
         self._holders: list[int] = []  # of each page
         self._free: list[int] = []  # a heap: the lowest pages are taken first, so that the last slabs empty
@@ -78,7 +78,7 @@ class PagePool:
 
     def _shrink(self) -> None:
         """Drop the last slab while it is free, and the one before too: not at every change between two sizes."""
-        while len(self.slabs) > self._kept_slabs and not any(self._holders[-2 * self._per_slab :]):
+        while len(self.slabs) > self._spare_slabs and not any(self._holders[-2 * self._per_slab :]):
             self.slabs.pop()
             del self._holders[-self._per_slab :]
             self._free = [page for page in self._free if page < len(self._holders)]

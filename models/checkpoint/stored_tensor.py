@@ -245,8 +245,3 @@ def exact_rows(weight: Tensor) -> Tensor | Storage:
         return weight
     storage = weight.stored.opened if isinstance(weight.stored, Deferred) else weight.stored
     return storage.table.view(storage.dtype) if isinstance(storage, Plain) else storage
-
-
-def stored_bytes(weight: Tensor) -> int:
-    """Bytes of a weight, in its file or in memory."""
-    return weight.stored.nbytes if isinstance(weight, StoredTensor) else weight.nbytes

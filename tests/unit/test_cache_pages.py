@@ -19,7 +19,7 @@ WINDOW = CrossKV(())
 def pool(monkeypatch) -> PagePool:
     """A pool that allocates 4 pages at a time, and keeps 8."""
     monkeypatch.setattr(pages, "SLAB_BYTES", 4 * PAGE_BYTES)
-    monkeypatch.setattr(pages, "KEPT_BYTES", 8 * PAGE_BYTES)
+    monkeypatch.setattr(pages, "SPARE_BYTES", 8 * PAGE_BYTES)
     return PagePool(LAYERS, HEADS, HEAD_DIM)
 
 

@@ -17,7 +17,6 @@ from tilewhisper.models.checkpoint.stored_tensor import (
     exact_rows,
     joined,
     rows_of,
-    stored_bytes,
     whole,
 )
 
@@ -54,7 +53,7 @@ def test_all_ways_to_read_give_the_files_values(kind, dtype, values):
     part = storage.part(2, 6)
     assert (part.shape, torch.equal(part.load(), expected[2:6])) == ((4, 5), True)
     assert torch.equal(part.pick(torch.tensor([3, 0])), expected[[5, 2]])
-    assert stored_bytes(weight) == stored.nbytes
+    assert storage.nbytes == stored.nbytes
     row = exact_rows(weight)
     assert torch.equal(row[3].float() if isinstance(row, torch.Tensor) else row.pick(torch.tensor([3]))[0], expected[3])
 
