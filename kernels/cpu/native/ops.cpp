@@ -167,12 +167,16 @@ std::tuple<Tensor, Tensor, Tensor> pack_nibbles(Tensor weight) {
 
 // ---------------------------------------------------------------- linear layers
 
-// Rows of x that a thread takes at a time: up to `most`, which reuse a panel well while it is in the cache, and a number
-// that gives every thread equally many parts. With 96 of 661 rows two threads would take 4 and 3 parts.
-int64_t rows_at_a_time(int64_t rows, int64_t most) {
+// run(first, last) over all rows, up to about `most` at a time, which reuse a panel well while it is in the cache. Each
+// thread gets equally many parts, and parts differ by one block of MAX_BLOCK at most: in parts of 96 of 514 rows one of two
+// threads would have 288.
+template <class Run>
+void share_rows(int64_t rows, int64_t most, const Run& run) {
     const int64_t threads = torch::stable::get_num_threads(), times = (rows + threads * most - 1) / (threads * most);
-    const int64_t each = (rows + times * threads - 1) / (times * threads);
-    return (each + MAX_BLOCK - 1) / MAX_BLOCK * MAX_BLOCK;
+    const int64_t blocks = (rows + MAX_BLOCK - 1) / MAX_BLOCK, parts = std::min(times * threads, blocks);
+    share_each(parts, [&](int64_t part) {
+        run(part * blocks / parts * MAX_BLOCK, std::min(rows, (part + 1) * blocks / parts * MAX_BLOCK));
+    });
 }
 
 // Rows [first, last) of x (batch, m, k) in the words that a weight takes.
@@ -215,7 +219,7 @@ Tensor linear(Tensor x, Tensor panels, Tensor scales, std::optional<Tensor> sums
         share(panels_of(n), 16, [&](int64_t first, int64_t last) { run.product(all, rows, weight, first, last, then, to); });
         return out;
     }
-    share(rows, rows_at_a_time(rows, 96), [&](int64_t first, int64_t last) {
+    share_rows(rows, 96, [&](int64_t first, int64_t last) {
         Epilogue here = then;
         if (here.residual) here.residual += first * n;
         here.more = here.more.at(first, 0);
@@ -240,7 +244,7 @@ Tensor feed_forward(Tensor x, Tensor norm_weight, Tensor norm_bias, double eps, 
     if (rows == 0) return out;
     float* to = mutable_floats(out);
     const Kernels& run = kernels();
-    share(rows, rows_at_a_time(rows, 48), [&](int64_t first, int64_t last) {
+    share_rows(rows, 48, [&](int64_t first, int64_t last) {
         const int64_t count = last - first, between = (count * hidden * 4 + 63) / 64 * 64, widest = std::max(k, hidden);
         auto* memory = static_cast<char*>(scratch(between + Workspace::bytes(count, widest)));
         auto* values = reinterpret_cast<float*>(memory);
