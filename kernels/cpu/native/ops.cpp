@@ -9,6 +9,7 @@
 #include <string>
 #include <tuple>
 
+#include "feed_forward.h"
 #include "packed.h"
 
 namespace tilewhisper {
@@ -167,18 +168,6 @@ std::tuple<Tensor, Tensor, Tensor> pack_nibbles(Tensor weight) {
 
 // ---------------------------------------------------------------- linear layers
 
-// run(first, last) over all rows, up to about `most` at a time, which reuse a panel well while it is in the cache. Each
-// thread gets equally many parts, and parts differ by one block of MAX_BLOCK at most: in parts of 96 of 514 rows one of two
-// threads would have 288.
-template <class Run>
-void share_rows(int64_t rows, int64_t most, const Run& run) {
-    const int64_t threads = torch::stable::get_num_threads(), times = (rows + threads * most - 1) / (threads * most);
-    const int64_t blocks = (rows + MAX_BLOCK - 1) / MAX_BLOCK, parts = std::min(times * threads, blocks);
-    share_each(parts, [&](int64_t part) {
-        run(part * blocks / parts * MAX_BLOCK, std::min(rows, (part + 1) * blocks / parts * MAX_BLOCK));
-    });
-}
-
 // Rows [first, last) of x (batch, m, k) in the words that a weight takes.
 WordRows quantized(const Tensor& x, int64_t first, int64_t last, Norm norm, const Weight& weight, const Workspace& at) {
     const int64_t m = x.size(1);
@@ -219,7 +208,7 @@ Tensor linear(Tensor x, Tensor panels, Tensor scales, std::optional<Tensor> sums
         share(panels_of(n), 16, [&](int64_t first, int64_t last) { run.product(all, rows, weight, first, last, then, to); });
         return out;
     }
-    share_rows(rows, 96, [&](int64_t first, int64_t last) {
+    share_each(RowParts(rows, 96), [&](int64_t first, int64_t last) {
         Epilogue here = then;
         if (here.residual) here.residual += first * n;
         here.more = here.more.at(first, 0);
@@ -228,8 +217,7 @@ Tensor linear(Tensor x, Tensor panels, Tensor scales, std::optional<Tensor> sums
     return out;
 }
 
-// x + fc2(GELU(fc1(layer norm of x))) of contiguous x (batch, m, k), where fc1 has `hidden` columns and fc2 k. The hidden
-// layer, which takes four times x's memory, stays in the L2 cache: 48 rows of it at a time.
+// x + fc2(GELU(fc1(layer norm of x))) of contiguous x (batch, m, k), where fc1 has `hidden` columns and fc2 k.
 Tensor feed_forward(Tensor x, Tensor norm_weight, Tensor norm_bias, double eps, Tensor panels1, Tensor scales1,
                     std::optional<Tensor> sums1, std::optional<Tensor> bias1, int64_t hidden, Tensor panels2, Tensor scales2,
                     std::optional<Tensor> sums2, std::optional<Tensor> bias2) {
@@ -242,17 +230,9 @@ Tensor feed_forward(Tensor x, Tensor norm_weight, Tensor norm_bias, double eps, 
                              contiguous_or_null(bias2, panels_of(k) * PANEL, "fc2's bias")};
     Tensor out = make({batch, m, k});
     if (rows == 0) return out;
-    float* to = mutable_floats(out);
-    const Kernels& run = kernels();
-    share_rows(rows, 48, [&](int64_t first, int64_t last) {
-        const int64_t count = last - first, between = (count * hidden * 4 + 63) / 64 * 64, widest = std::max(k, hidden);
-        auto* memory = static_cast<char*>(scratch(between + Workspace::bytes(count, widest)));
-        auto* values = reinterpret_cast<float*>(memory);
-        const Workspace at(memory + between, count, widest);
-        run.product(quantized(x, first, last, norm, fc1, at), count, fc1, 0, panels_of(hidden), {biases[0], true}, values);
-        run.quantize({values, hidden}, count, hidden, {}, fc2.layout, at.words(fc2.layout), nullptr);
-        run.product(at.words(fc2.layout), count, fc2, 0, panels_of(k), {biases[1], false, floats(x) + first * k},
-                    to + first * k);
+    share_each(RowParts(rows, FEED_FORWARD_ROWS), [&](int64_t first, int64_t last) {
+        add_feed_forward(floats(x) + first * k, last - first, norm, fc1, biases[0], fc2, biases[1],
+                         mutable_floats(out) + first * k);
     });
     return out;
 }
