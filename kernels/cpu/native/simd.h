@@ -84,16 +84,44 @@ inline Ints round(Floats v) {
     return (Ints)(v + shift) - (Ints)all(shift);
 }
 
+// Half as many lanes.
+typedef float Lanes2 __attribute__((vector_size(8)));
+typedef float Lanes4 __attribute__((vector_size(16)));
+typedef float Lanes8 __attribute__((vector_size(32)));
+template <class V>
+struct HalfOf;
+template <>
+struct HalfOf<Lanes4> {
+    typedef Lanes2 type;
+};
+template <>
+struct HalfOf<Lanes8> {
+    typedef Lanes4 type;
+};
+#if ISA_LANES == 16
+template <>
+struct HalfOf<Floats> {
+    typedef Lanes8 type;
+};
+#endif
+
+// All lanes in one, by halves: one after the other, 16 additions would wait for each other.
+template <class V, class Combine>
+inline float across(V v, const Combine& combine) {
+    if constexpr (sizeof v == sizeof(Lanes2)) {
+        return combine(v[0], v[1]);
+    } else {
+        typedef typename HalfOf<V>::type Half;
+        return across(combine(load<Half>(&v), load<Half>(reinterpret_cast<const char*>(&v) + sizeof(Half))), combine);
+    }
+}
+
 inline float sum(Floats v) {
-    float total = 0;
-    for (int i = 0; i < LANES; ++i) total += v[i];
-    return total;
+    return across(v, [](auto a, auto b) { return a + b; });
 }
 
 inline float largest(Floats v) {
-    float most = v[0];
-    for (int i = 1; i < LANES; ++i) most = v[i] > most ? v[i] : most;
-    return most;
+    return across(v, [](auto a, auto b) { return b > a ? b : a; });
 }
 
 // The entries of LANES columns of a panel for one word of a row: 16-bit pairs, stored in 16 or 8 bits, or 8-bit quads.
