@@ -39,6 +39,11 @@ class LocalRunner:
                 except WorkerDied as e:
                     yield lost(task, str(e))
 
+    @property
+    def pids(self) -> list[int]:
+        """Of the workers that have started."""
+        return [worker.pid for worker in self._workers if worker.pid is not None]
+
     def close(self) -> None:
         for worker in self._workers:
             worker.close()
