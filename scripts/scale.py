@@ -3,9 +3,9 @@
     python scripts/scale.py ../shared/data/librispeech --model base --policy int8 --hours 10000 --cores 64
 
 Measures here, with one worker of `tilewhisper batch` on the folder's recordings, repeated to --minutes of audio: the
-core seconds for a second of audio (beside `transcribe_many`), the worker's memory, the bytes of a second of audio and of
-a row, and how fast one process writes rows. Everything else is multiplication; --price is of a core for an hour, and
---storage and --network are what a disk or store and a link give in MB/s.
+core seconds for a second of audio (beside `transcribe_many`), the worker's memory, the bytes of a second of audio and
+of a row, and how fast one process writes rows. Everything else is multiplication; --price is of a core for an hour,
+and --storage and --network are what a disk or store and a link give in MB/s.
 """
 
 import argparse
