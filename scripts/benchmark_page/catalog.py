@@ -328,7 +328,8 @@ BENCHMARKS: Mapping[str, Benchmark] = {
             "Each format and precision that `tilewhisper convert` writes, and ggml's K types, decoded greedily by the "
             "engine it belongs to: recordings on which this engine gives the same tokens with the same file; with the "
             "same file and that engine's rounding of activations, where it is known; and with the source of the file. "
-            "CTranslate2 computes int16, int8_float16 and int8_bfloat16 as int8_float32 on this processor. "
+            "CTranslate2 computes int16, int8_float16 and int8_bfloat16 as int8_float32 on this processor. Precisions "
+            "that are missing were not run. "
             f"{_NEEDS_PEERS}",
             (
                 *("python", "scripts/check_weights.py", "{data}/jfk.flac", _CLIPS, "--clips", "9"),
