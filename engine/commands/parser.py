@@ -4,12 +4,13 @@ import argparse
 from collections.abc import Sequence
 
 from tilewhisper import __version__
-from tilewhisper.engine.commands.arguments import listen, machine, measurements, models, serve, transcribe
+from tilewhisper.engine.commands.arguments import batch, listen, machine, measurements, models, serve, transcribe
 from tilewhisper.engine.commands.hints import HintingParser, missing_command
 
 ABOUT = "Transcribe speech with Whisper, each encoder product on the backend of your choice."
 COMMANDS = (
     transcribe.add,
+    batch.add,
     measurements.add_layers,
     measurements.add_bench,
     measurements.add_profile,

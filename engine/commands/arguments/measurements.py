@@ -52,7 +52,13 @@ def add_profile(commands: "argparse._SubParsersAction[HintingParser]") -> None:
 def add_tune(commands: "argparse._SubParsersAction[HintingParser]") -> None:
     p = commands.add_parser("tune", help="measure the backends on this machine and write the fastest policy")
     shared.add_model(p)
-    p.add_argument("-o", "--output", required=True, metavar="FILE", help="policy file to write (TOML)")
+    p.add_argument("-o", "--output", metavar="FILE", help="policy file to write (TOML)")
+    p.add_argument(
+        "--map",
+        metavar="FILE",
+        help="page to write (HTML): for each product and candidate, the error that it alone adds to the encoder states "
+        "and to the text of --audio, and the time it saves",
+    )
     p.add_argument(
         "--audio",
         nargs="+",

@@ -9,6 +9,7 @@
 #include "layer_weights.h"
 #include "packing.h"
 #include "phase.h"
+#include "row_parts.h"
 
 namespace tilewhisper {
 namespace {

@@ -11,6 +11,7 @@
 
 #include "feed_forward.h"
 #include "packed.h"
+#include "row_parts.h"
 
 namespace tilewhisper {
 namespace {
