@@ -28,7 +28,8 @@ float32 (KL, base). Scales of least squared error instead of q4_0's were no bett
 import torch
 from torch import Tensor
 
-from tilewhisper.kernels.cpu.quantized import Int8Backend, LMHead, PackedWeight, native, pack, padded
+from tilewhisper.kernels.cpu.packed_weight import PackedWeight, native, pack, padded
+from tilewhisper.kernels.cpu.quantized import Int8Backend, LMHead
 
 RANK = 4
 """Base: with 0, 1, 4 and 16, a greedy step computed 252, 15, 11 and 10 logits of text again, in the mean."""

@@ -33,52 +33,27 @@ or plain C++, whichever the processor has; results are bit-equal for any number 
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
-from weakref import finalize
+from typing import ClassVar, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from tilewhisper.kernels.base import Backend, EncoderLayer, Norm, Settings
 from tilewhisper.kernels.cpu import build
+from tilewhisper.kernels.cpu.packed_weight import PackedWeight, native, pack, pack_quads, padded
+from tilewhisper.kernels.cpu.registered import (
+    Handle,
+    PackedCrossKV,
+    PackedKV,
+    RegisteredEncoderLayer,
+    register_cross_kv,
+    register_encoder_layer,
+    register_layer,
+)
 from tilewhisper.kernels.decoder import DecoderBackend, DecoderLayer, PagedKV, Rows, runs
-
-native = torch.ops.tilewhisper_native
-
-_Packed = tuple[Tensor, Tensor, Tensor, Tensor]
-"""Keys, their scales, values, their scales, from pack_keys_values; see native/attention_ops.cpp."""
-
-
-class PackedWeight(NamedTuple):
-    """A weight (n, k) in the kernels' layout; see native/panels.h."""
-
-    panels: Tensor  # int16 or int8; uint8 for weights in nibbles
-    scales: Tensor  # float32, one per row, zero-padded to whole panels; of nibbles float16, one per group
-    sums: Tensor | None  # float32, padded likewise: sums of rows; only for weights in quads
-    bias: Tensor | None  # float32, padded likewise
-    n: int
-
-
-def pack(weight: Tensor, bias: Tensor | None, bits: int) -> PackedWeight:
-    """Pack a float32 weight (n, k) and bias (n,) in int16 (`bits` = 16) or int8 (8), for rows of 16 bits."""
-    panels, scales = native.pack_weight(weight, bits)
-    return PackedWeight(panels, scales, None, padded(bias, len(weight)), len(weight))
-
-
-def pack_quads(weight: Tensor, bias: Tensor | None) -> PackedWeight:
-    """Pack a float32 weight (n, k) and bias (n,) in int8, for rows of 8 bits."""
-    panels, scales, sums = native.pack_quads(weight)
-    return PackedWeight(panels, scales, sums, padded(bias, len(weight)), len(weight))
-
-
-def padded(t: Tensor | None, n: int) -> Tensor | None:
-    """Zeros after the last dimension, up to whole panels of n columns."""
-    return None if t is None else F.pad(t, (0, -n % 16))
 
 
 def linear(
@@ -159,13 +134,13 @@ class _Native(Backend):
         products = [linear(x, pack(y.T.contiguous(), None, 16)) for x, y in zip(left, right, strict=True)]
         return torch.stack(products).view(*batch, a.shape[-2], b.shape[-1])
 
-    def prepare_layer(self, layer: EncoderLayer) -> "_EncoderLayer":
-        return _EncoderLayer(layer, _register_encoder_layer(layer, self.attention_bits))
+    def prepare_layer(self, layer: EncoderLayer) -> RegisteredEncoderLayer:
+        return RegisteredEncoderLayer(layer, register_encoder_layer(layer, self.attention_bits))
 
     def encoder_layer(
         self,
         x: Tensor,
-        layer: "_EncoderLayer",
+        layer: RegisteredEncoderLayer,
         bias: Tensor | None = None,
         more: tuple[Tensor, Tensor] | None = None,
     ) -> Tensor:
@@ -212,17 +187,17 @@ class _NativeDecoder(_Native, DecoderBackend):
         found: tuple[Tensor, Tensor, Tensor] = native.top_k(logits, count)
         return found
 
-    def pack_cross_kv(self, k: Tensor, v: Tensor, bias: Tensor | None = None) -> "_PackedCrossKV":
-        packed: _Packed = native.pack_keys_values(k, v, self.attention_bits)
-        return _packed_cross_kv(packed, k.shape[1:], bias)
+    def pack_cross_kv(self, k: Tensor, v: Tensor, bias: Tensor | None = None) -> PackedCrossKV:
+        packed: PackedKV = native.pack_keys_values(k, v, self.attention_bits)
+        return register_cross_kv(packed, k.shape[1:], bias)
 
     def project_cross_kv(
         self, states: Tensor, prepared: PackedWeight, heads: int, bias: Tensor | None = None
-    ) -> "_PackedCrossKV":
-        packed: _Packed = native.project_keys_values(states, *prepared, heads, self.attention_bits)
-        return _packed_cross_kv(packed, (heads, states.shape[1], prepared.n // heads // 2), bias)
+    ) -> PackedCrossKV:
+        packed: PackedKV = native.project_keys_values(states, *prepared, heads, self.attention_bits)
+        return register_cross_kv(packed, (heads, states.shape[1], prepared.n // heads // 2), bias)
 
-    def cross_attention(self, q: Tensor, cross_kv: "_PackedCrossKV", scale: float) -> Tensor:
+    def cross_attention(self, q: Tensor, cross_kv: PackedCrossKV, scale: float) -> Tensor:
         attended: Tensor = native.attention(q, *cross_kv.packed, cross_kv.n, scale, cross_kv.bias)
         return attended.transpose(1, 2).flatten(2)
 
@@ -232,16 +207,16 @@ class _NativeDecoder(_Native, DecoderBackend):
         )
         return attended
 
-    def prepare_layers(self, layers: Sequence[DecoderLayer]) -> list["_Handle"]:
-        return [_register_layer(layer) for layer in layers]
+    def prepare_layers(self, layers: Sequence[DecoderLayer]) -> list[Handle]:
+        return [register_layer(layer) for layer in layers]
 
     def decoder_layers(
         self,
         x: Tensor,
-        layers: Sequence["_Handle"],
+        layers: Sequence[Handle],
         caches: PagedKV,
         new: Sequence[int],
-        cross_kv: Sequence[Sequence["_PackedCrossKV"]],
+        cross_kv: Sequence[Sequence[PackedCrossKV]],
     ) -> Tensor:
         windows, counts = runs(cross_kv), iter(new)
         y: Tensor = native.decoder_layers(
@@ -257,41 +232,6 @@ class _NativeDecoder(_Native, DecoderBackend):
         return y
 
 
-class _Handle:
-    """A number for tensors registered in native code, for as long as this object lives. Each tensor argument of a call
-    costs 0.8 us, and a step of 8 rows would pass 370: a sixth of its time."""
-
-    def __init__(self, number: int) -> None:
-        self.number = number
-        finalize(self, native.release, number).atexit = False
-
-
-def _register_layer(layer: DecoderLayer) -> _Handle:
-    norms = (layer.self_norm, layer.cross_norm, layer.final_norm)
-    products = (layer.qkv, layer.self_out, layer.cross_query, layer.cross_out, layer.fc1, layer.fc2)
-    return _Handle(native.register_layer(*_tensors(norms, products), layer.fc2.n, layer.fc1.n, layer.scale))
-
-
-def _register_encoder_layer(layer: EncoderLayer, attention_bits: int) -> _Handle:
-    tensors = _tensors((layer.attention_norm, layer.final_norm), (layer.qkv, layer.out, layer.fc1, layer.fc2))
-    sizes = layer.fc2.n, layer.fc1.n, layer.heads
-    return _Handle(native.register_encoder_layer(*tensors, *sizes, attention_bits, layer.scale))
-
-
-def _tensors(norms: Sequence[Norm], products: Sequence[PackedWeight]) -> tuple[Any, ...]:
-    """Norms and products as native/layer_weights.h takes them."""
-    panels, scales, sums, biases, _ = map(list, zip(*products, strict=True))
-    return [part for norm in norms for part in (norm.weight, norm.bias)], norms[0].eps, panels, scales, sums, biases
-
-
-@dataclass(frozen=True, eq=False)
-class _EncoderLayer:
-    """An encoder layer, and its handle for `encoder_layer`."""
-
-    parts: EncoderLayer
-    handle: _Handle
-
-
 class LMHead(NamedTuple):
     """The output projection in few bits, to find the candidates that are rescored: a step reads all of it.
 
@@ -303,20 +243,6 @@ class LMHead(NamedTuple):
     norms: Tensor  # (n,), of its rows; zeros if activations have 16 bits
     shared: Tensor | None = None  # (k, rank)
     parts: Tensor | None = None  # (rank, n up to whole panels)
-
-
-class _PackedCrossKV(NamedTuple):
-    """Packed keys and values of n positions, and their handle for `decoder_layers`; see native/kernels.h."""
-
-    packed: _Packed
-    n: int
-    bias: Tensor | None  # (n,)
-    handle: _Handle
-
-
-def _packed_cross_kv(packed: _Packed, sizes: Sequence[int], bias: Tensor | None) -> _PackedCrossKV:
-    """Register packed keys and values; `sizes` are heads, n and head_dim."""
-    return _PackedCrossKV(packed, sizes[1], bias, _Handle(native.register_cross_kv(*packed, *sizes, bias)))
 
 
 class Int16Backend(_NativeDecoder):
