@@ -1,4 +1,4 @@
-// Memory and threads for the torch operators, and the kernels in use.
+// Memory and threads for the torch operators.
 #pragma once
 
 #include <atomic>
@@ -11,13 +11,9 @@
 #endif
 
 #include "checks.h"
-#include "kernels.h"
+#include "instruction_sets.h"
 
 namespace tilewhisper {
-
-inline std::atomic<const Kernels*> chosen{&portable_kernels};
-
-inline const Kernels& kernels() { return *chosen.load(std::memory_order_relaxed); }
 
 struct Free {
     void operator()(void* p) const { std::free(p); }
