@@ -38,7 +38,14 @@ _X86 = {
     "avx_vnni": (*_AVX2, "-mavxvnni"),
     "avx512": (*_AVX2, *(f"-mavx512{part}" for part in ("f", "bw", "vl", "dq", "vnni"))),
 }
-INSTRUCTION_SETS: Mapping[str, Mapping[str, tuple[str, ...]]] = {"x86_64": _X86, "AMD64": _X86}
+_ARM64 = {"neon": (), "neon_dot": ("-march=armv8.2-a+dotprod",), "neon_i8mm": ("-march=armv8.2-a+dotprod+i8mm",)}
+INSTRUCTION_SETS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
+    "x86_64": _X86,
+    "AMD64": _X86,
+    "aarch64": _ARM64,
+    "arm64": _ARM64,
+    "ARM64": _ARM64,
+}
 """Flags of the units beyond the portable one, by `platform.machine()`."""
 
 TIMEOUT = 600

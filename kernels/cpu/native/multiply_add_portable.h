@@ -5,16 +5,21 @@
 
 namespace tilewhisper::ISA {
 
-inline constexpr int BLOCK = 2, ACCUMULATORS = 8;
+inline constexpr int BLOCK = 2, NIBBLE_BLOCK = 2, ACCUMULATORS = 8, OFFSET_ROWS = 0;
 
 using Word = Ints;
 template <class Entry>
 using Columns = Ints;
 
 inline Word word(const void* from) { return all(load<int32_t>(from)); }
-inline Ints columns(const int16_t* from) { return load<Ints>(from); }
-inline Ints columns(const int8_t* from) { return (Ints) __builtin_convertvector(load<BytePairs>(from), ShortPairs); }
-inline Ints columns(const Quad* from) { return load<Ints>(from); }
+inline Ints entries(const int16_t* from) { return load<Ints>(from); }
+inline Ints entries(const int8_t* from) { return (Ints) __builtin_convertvector(load<BytePairs>(from), ShortPairs); }
+inline Ints entries(const Quad* from) { return load<Ints>(from); }
+
+template <class Entry>
+inline void columns(const Entry* from, Ints* of) {
+    for (int64_t v = 0; v < VECTORS; ++v) of[v] = entries(from + v * LANES * ENTRIES<Entry>);
+}
 
 inline Ints add_pairs(Ints sums, Word row, Ints columns) {
     return sums + ((row << 16) >> 16) * ((columns << 16) >> 16) + (row >> 16) * (columns >> 16);

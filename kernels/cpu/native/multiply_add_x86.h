@@ -8,11 +8,11 @@ namespace tilewhisper::ISA {
 // 12 x 2 panels of AVX-512's 32 registers ran at 220 of 215-220 GOP/s (Zen 4, one core), 4 x 1 of AVX2's 16 at 175 of 170;
 // 6 x 1 spilled, which takes no register for results in between with VNNI.
 #if ISA_LANES == 16
-inline constexpr int BLOCK = 12, ACCUMULATORS = 24;
+inline constexpr int BLOCK = 12, NIBBLE_BLOCK = 12, ACCUMULATORS = 24, OFFSET_ROWS = 0;
 #elif defined(ISA_VNNI)
-inline constexpr int BLOCK = 6, ACCUMULATORS = 12;
+inline constexpr int BLOCK = 6, NIBBLE_BLOCK = 4, ACCUMULATORS = 12, OFFSET_ROWS = 0;
 #else
-inline constexpr int BLOCK = 4, ACCUMULATORS = 8;
+inline constexpr int BLOCK = 4, NIBBLE_BLOCK = 4, ACCUMULATORS = 8, OFFSET_ROWS = 0;
 #endif
 
 using Word = Ints;
@@ -20,9 +20,14 @@ template <class Entry>
 using Columns = Ints;
 
 inline Word word(const void* from) { return all(load<int32_t>(from)); }
-inline Ints columns(const int16_t* from) { return load<Ints>(from); }
-inline Ints columns(const int8_t* from) { return (Ints) __builtin_convertvector(load<BytePairs>(from), ShortPairs); }
-inline Ints columns(const Quad* from) { return load<Ints>(from); }
+inline Ints entries(const int16_t* from) { return load<Ints>(from); }
+inline Ints entries(const int8_t* from) { return (Ints) __builtin_convertvector(load<BytePairs>(from), ShortPairs); }
+inline Ints entries(const Quad* from) { return load<Ints>(from); }
+
+template <class Entry>
+inline void columns(const Entry* from, Ints* of) {
+    for (int64_t v = 0; v < VECTORS; ++v) of[v] = entries(from + v * LANES * ENTRIES<Entry>);
+}
 
 inline Ints add_pairs(Ints sums, Word row, Ints columns) {
 #if ISA_LANES == 16

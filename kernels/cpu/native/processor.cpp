@@ -45,7 +45,7 @@ unsigned saved_registers() {
 struct Extension {
     const char* name;
     unsigned leaf, subleaf;
-    unsigned Registers::*in;
+    unsigned Registers::* in;
     int bit;
     unsigned registers;
 };

@@ -10,28 +10,16 @@
 
 namespace tilewhisper::ISA {
 
-inline constexpr int VECTORS = PANEL / LANES;  // of a panel's columns
-
 constexpr int panels_for(int rows, int accumulators = ACCUMULATORS) {
-    const int fit = accumulators / (rows * VECTORS);
+    const int fit = accumulators / ((rows + OFFSET_ROWS) * VECTORS);
     return fit < 1 ? 1 : fit > 4 ? 4 : fit;
 }
-
-// Numbers in a word of the left side, and elements of type Entry in one column of a panel for it.
-template <class Entry>
-inline constexpr int64_t NUMBERS = 2;
-template <class Entry>
-inline constexpr int64_t ENTRIES = 2;
-template <>
-inline constexpr int64_t NUMBERS<Quad> = 4;
-template <>
-inline constexpr int64_t ENTRIES<Quad> = 1;
 
 // sums[row][column] = x[row] . panel[column] for ROWS rows `stride` bytes apart and PANELS panels `panel_stride` entries
 // apart, over `count` words. Not to be cloned for constant strides: gcc 12 then spills accumulators and halves the speed.
 template <int ROWS, int PANELS, class Entry>
-STANDALONE void dot_tile(const char* x, int64_t stride, const Entry* panel, int64_t panel_stride, int64_t count,
-                         int32_t* sums) {
+STANDALONE void word_tile(const char* x, int64_t stride, const Entry* panel, int64_t panel_stride, int64_t count,
+                          int32_t* sums) {
     constexpr int WIDE = PANELS * VECTORS;
     Ints tile[ROWS][WIDE] = {};
     for (int64_t i = 0; i < count; ++i) {
@@ -42,9 +30,8 @@ STANDALONE void dot_tile(const char* x, int64_t stride, const Entry* panel, int6
             for (int p = 0; p < PANELS; ++p)
                 __builtin_prefetch(panel + (p + PANELS) * panel_stride + i * PANEL * ENTRIES<Entry>, 0, 2);
         }
-#pragma GCC unroll 16
-        for (int v = 0; v < WIDE; ++v)
-            of[v] = columns(panel + v / VECTORS * panel_stride + (i * PANEL + v % VECTORS * LANES) * ENTRIES<Entry>);
+#pragma GCC unroll 4
+        for (int p = 0; p < PANELS; ++p) columns(panel + p * panel_stride + i * PANEL * ENTRIES<Entry>, of + p * VECTORS);
 #pragma GCC unroll 16
         for (int r = 0; r < ROWS; ++r) {
             const Word row = word(x + r * stride + i * 4);
@@ -56,6 +43,14 @@ STANDALONE void dot_tile(const char* x, int64_t stride, const Entry* panel, int6
     for (int r = 0; r < ROWS; ++r)
 #pragma GCC unroll 16
         for (int v = 0; v < WIDE; ++v) store(sums + (r * WIDE + v) * LANES, tile[r][v]);
+}
+
+template <int ROWS, int PANELS, class Entry>
+inline void dot_tile(const char* x, int64_t stride, const Entry* panel, int64_t panel_stride, int64_t count, int32_t* sums) {
+    if constexpr (__is_same(Entry, Quad) && HAS_QUAD_TILE<ROWS>)
+        quad_tile<ROWS, PANELS>(x, stride, panel, panel_stride, count, sums);
+    else
+        word_tile<ROWS, PANELS>(x, stride, panel, panel_stride, count, sums);
 }
 
 // The same as float32 and over any length >= 1: `step` words at a time, which stay within an int32.
@@ -179,7 +174,7 @@ inline void tile(WordRows x, int64_t row, Weight w, int64_t panel, Epilogue then
 }
 
 // Panel by panel, all rows over it: a panel stays in the first cache, the rows in the second.
-template <class Entry, int ROWS = BLOCK>
+template <class Entry, int ROWS = __is_same(Entry, Nibbles) ? NIBBLE_BLOCK : BLOCK>
 inline void product_of(WordRows x, int64_t row, int64_t rows, Weight w, int64_t first, int64_t last, Epilogue then,
                        float* out) {
     constexpr int PANELS = panels_for(ROWS, __is_same(Entry, Nibbles) ? ACCUMULATORS / 2 : ACCUMULATORS);

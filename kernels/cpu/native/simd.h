@@ -29,7 +29,8 @@
 
 namespace tilewhisper::ISA {
 
-inline constexpr int64_t LANES = ISA_LANES;  // 32-bit lanes of a vector
+inline constexpr int64_t LANES = ISA_LANES;    // 32-bit lanes of a vector
+inline constexpr int VECTORS = PANEL / LANES;  // of a panel's columns
 
 typedef float Floats __attribute__((vector_size(4 * ISA_LANES)));
 typedef int32_t Ints __attribute__((vector_size(4 * ISA_LANES)));
