@@ -18,7 +18,8 @@ import os
 import platform
 import sys
 import threading
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from tilewhisper.kernels.base import BackendUnavailable
@@ -53,12 +54,18 @@ class Build:
     sources: Path = SOURCES
     extra_flags: tuple[str, ...] = ()
     """For every unit and the linker, after all other flags, such as ("-g", "-O1", "-fsanitize=address")."""
+    set_flags: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Of an instruction set, instead of those in INSTRUCTION_SETS."""
     cache: Path = CACHE
+
+    @property
+    def unit_flags(self) -> dict[Path, tuple[str, ...]]:
+        return cxx.unit_flags(self.sources, self.set_flags)
 
     @property
     def stem(self) -> str:
         """`native-<inputs>`: the digest of everything that the library depends on except the compiler."""
-        units = {unit.name: flags for unit, flags in cxx.unit_flags(self.sources).items()}
+        units = {unit.name: flags for unit, flags in self.unit_flags.items()}
         machine = (sys.platform, platform.machine(), cxx.torch_version())
         digest = hashlib.sha256(repr((machine, cxx.FLAGS, units, self.extra_flags)).encode())
         for source in sorted((*self.sources.glob("*.h"), *self.sources.glob("*.cpp"))):
@@ -128,12 +135,21 @@ def load(build: Build = NATIVE) -> Path:
         return _loaded
 
 
-def instruction_sets() -> tuple[str, ...]:
-    """The instruction sets that this processor can run, fastest first. Raises BackendUnavailable."""
+def why_not_sets() -> dict[str, str]:
+    """The instruction sets of the library, fastest first, each with the reason why this processor cannot run it, or "".
+
+    Raises BackendUnavailable.
+    """
     import torch
 
     load()
-    return tuple(torch.ops.tilewhisper_native.instruction_sets().split())
+    lines = torch.ops.tilewhisper_native.instruction_sets().splitlines()
+    return dict(line.split(": ", 1) for line in lines)
+
+
+def instruction_sets() -> tuple[str, ...]:
+    """The instruction sets that this processor can run, fastest first. Raises BackendUnavailable."""
+    return tuple(name for name, reason in why_not_sets().items() if not reason)
 
 
 def _load(build: Build) -> Path:
@@ -157,7 +173,7 @@ def _load(build: Build) -> Path:
 def _compile(build: Build, compiler: cxx.Compiler, log: Path, scratch: Path) -> Path:
     _log.warning("compiling tilewhisper's native kernels with %s, once: some 10 seconds", compiler.command[0])
     try:
-        return cxx.compile_library(compiler, build.sources, build.extra_flags, scratch)
+        return cxx.compile_library(compiler, build.unit_flags, build.extra_flags, scratch)
     except cxx.CompileError as e:
         reason = f"the native kernels could not be compiled: {e}"
         try:

@@ -32,9 +32,20 @@ HOW_TO_INSTALL = "`apt install g++`, `dnf install gcc-c++`, `apk add g++` or `xc
 FLAGS = ("-std=c++20", "-O3", "-fPIC", "-fvisibility=hidden", "-DTORCH_TARGET_VERSION=0x020d000000000000")
 """For every unit. The version is 2.13, the oldest torch whose stable ABI the sources may use."""
 
-_AVX2 = ("-mavx2", "-mfma")
-_X86 = {"avx2": _AVX2, "avx512": (*_AVX2, *(f"-mavx512{part}" for part in ("f", "bw", "vl", "dq", "vnni")))}
-INSTRUCTION_SETS = {"x86_64": _X86, "AMD64": _X86}
+_AVX2 = ("-mavx2", "-mfma", "-mf16c")
+_X86 = {
+    "avx2": _AVX2,
+    "avx_vnni": (*_AVX2, "-mavxvnni"),
+    "avx512": (*_AVX2, *(f"-mavx512{part}" for part in ("f", "bw", "vl", "dq", "vnni"))),
+}
+_ARM64 = {"neon": (), "neon_dot": ("-march=armv8.2-a+dotprod",), "neon_i8mm": ("-march=armv8.2-a+dotprod+i8mm",)}
+INSTRUCTION_SETS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
+    "x86_64": _X86,
+    "AMD64": _X86,
+    "aarch64": _ARM64,
+    "arm64": _ARM64,
+    "ARM64": _ARM64,
+}
 """Flags of the units beyond the portable one, by `platform.machine()`."""
 
 TIMEOUT = 600
@@ -90,9 +101,12 @@ def torch_version() -> str:
     return importlib.metadata.version("torch")
 
 
-def unit_flags(sources: Path) -> dict[Path, tuple[str, ...]]:
-    """The units (.cpp) for this machine's architecture, each with the flags that are not in FLAGS."""
-    sets = {"portable": (), **INSTRUCTION_SETS.get(platform.machine(), {})}
+def unit_flags(sources: Path, other_flags: Mapping[str, tuple[str, ...]] = {}) -> dict[Path, tuple[str, ...]]:
+    """The units (.cpp) for this machine's architecture, each with the flags that are not in FLAGS.
+
+    `other_flags` of an instruction set replace those in INSTRUCTION_SETS.
+    """
+    sets = {"portable": (), **INSTRUCTION_SETS.get(platform.machine(), {}), **other_flags}
     defined = tuple(f"-DTILEWHISPER_{name.upper()}" for name in sets if (sources / f"isa_{name}.cpp").is_file())
     flags: dict[Path, tuple[str, ...]] = {}
     for unit in sorted(sources.glob("*.cpp")):
@@ -104,11 +118,13 @@ def unit_flags(sources: Path) -> dict[Path, tuple[str, ...]]:
     return flags
 
 
-def compile_library(compiler: Compiler, sources: Path, extra_flags: Sequence[str], scratch: Path) -> Path:
-    """Compile all units of `sources` to one shared library in the folder `scratch`. Raises CompileError."""
+def compile_library(
+    compiler: Compiler, unit_flags: Mapping[Path, tuple[str, ...]], extra_flags: Sequence[str], scratch: Path
+) -> Path:
+    """Compile units with their flags to one shared library in the folder `scratch`. Raises CompileError."""
     torch = _torch_folder()
     include = f"-isystem{torch / 'include'}"
-    units = {unit: (*FLAGS, *flags, *extra_flags, include) for unit, flags in unit_flags(sources).items()}
+    units = {unit: (*FLAGS, *flags, *extra_flags, include) for unit, flags in unit_flags.items()}
     # torch's own libraries are loaded before this one, so it needs no path to them.
     return compile_units(compiler, units, extra_flags, (f"-L{torch / 'lib'}", "-ltorch_cpu"), scratch)
 

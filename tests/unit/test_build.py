@@ -360,6 +360,7 @@ def test_each_unit_has_its_own_instructions(build, compiler):
     )
     (build.sources / "isa_portable.cpp").write_text(requires("__x86_64__", "__AVX__"))
     (build.sources / "isa_avx2.cpp").write_text(requires("__FMA__", "__AVX512F__") + requires("__AVX2__"))
+    (build.sources / "isa_avx_vnni.cpp").write_text(requires("__AVXVNNI__", "__AVX512F__"))
     (build.sources / "isa_avx512.cpp").write_text(requires("__AVX512VNNI__") + requires("__AVX512BW__"))
     assert builds.library(build)
 

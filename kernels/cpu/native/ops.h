@@ -1,4 +1,4 @@
-// Memory and threads for the torch operators, and the kernels in use.
+// Memory and threads for the torch operators.
 #pragma once
 
 #include <atomic>
@@ -11,14 +11,11 @@
 #endif
 
 #include "checks.h"
+#include "instruction_sets.h"
 #include "kernels.h"
 #include "temporaries.h"
 
 namespace tilewhisper {
-
-inline std::atomic<const Kernels*> chosen{&portable_kernels};
-
-inline const Kernels& kernels() { return *chosen.load(std::memory_order_relaxed); }
 
 struct Free {
     void operator()(void* p) const { std::free(p); }
