@@ -271,17 +271,17 @@ STABLE_TORCH_LIBRARY(tilewhisper_native, m) {
 }
 
 STABLE_TORCH_LIBRARY_IMPL(tilewhisper_native, CompositeExplicitAutograd, m) {
-    m.impl("instruction_sets", TORCH_BOX(&instruction_sets));
-    m.impl("instruction_set", TORCH_BOX(&instruction_set));
-    m.impl("use_instruction_set", TORCH_BOX(&use_instruction_set));
+    m.impl("instruction_sets", BOXED(&instruction_sets));
+    m.impl("instruction_set", BOXED(&instruction_set));
+    m.impl("use_instruction_set", BOXED(&use_instruction_set));
 }
 
 STABLE_TORCH_LIBRARY_IMPL(tilewhisper_native, CPU, m) {
-    m.impl("pack_weight", TORCH_BOX(&pack_weight));
-    m.impl("pack_quads", TORCH_BOX(&pack_quads));
-    m.impl("pack_nibbles", TORCH_BOX(&pack_nibbles));
-    m.impl("linear", TORCH_BOX(&linear));
-    m.impl("feed_forward", TORCH_BOX(&feed_forward));
+    m.impl("pack_weight", BOXED(&pack_weight));
+    m.impl("pack_quads", BOXED(&pack_quads));
+    m.impl("pack_nibbles", BOXED(&pack_nibbles));
+    m.impl("linear", BOXED(&linear));
+    m.impl("feed_forward", BOXED(&feed_forward));
 }
 
 }  // namespace tilewhisper

@@ -18,6 +18,8 @@
 #include <string>
 #include <vector>
 
+#include "boundary.h"
+
 namespace {
 
 // The best of many short tries counts: other processes only take time away.
@@ -177,8 +179,8 @@ STABLE_TORCH_LIBRARY_FRAGMENT(tilewhisper_native, m) {
 }
 
 STABLE_TORCH_LIBRARY_IMPL(tilewhisper_native, CompositeExplicitAutograd, m) {
-    m.impl("peak", TORCH_BOX(&peak));
-    m.impl("read_bandwidth", TORCH_BOX(&read_bandwidth));
+    m.impl("peak", BOXED(&peak));
+    m.impl("read_bandwidth", BOXED(&read_bandwidth));
 }
 
-STABLE_TORCH_LIBRARY_IMPL(tilewhisper_native, CPU, m) { m.impl("read", TORCH_BOX(&read_memory)); }
+STABLE_TORCH_LIBRARY_IMPL(tilewhisper_native, CPU, m) { m.impl("read", BOXED(&read_memory)); }
