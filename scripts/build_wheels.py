@@ -17,12 +17,8 @@ import hashlib
 import sys
 import tempfile
 import time
+from importlib.util import find_spec
 from pathlib import Path
-
-from wheel_build.archive import Packed, pack, pure_wheel
-from wheel_build.checks import check, load
-from wheel_build.libraries import WheelError
-from wheel_build.linking import fresh_compiler_cache, link
 
 from tilewhisper.engine.commands.screen import console, say
 from tilewhisper.kernels.base import BackendUnavailable
@@ -34,18 +30,21 @@ ROOT = Path(__file__).parents[1]
 
 def main() -> int:
     args = parse()
+    if missing := [name for name in ("lief", "ziglang") if not find_spec(name)]:
+        return _complain(f"{' and '.join(missing)} missing: pip install 'tilewhisper[release]'")
+    from wheel_build.libraries import WheelError
+
     args.out.mkdir(parents=True, exist_ok=True)
     failures = 0
     for target in TARGETS:
         if args.only and target.wheel not in args.only:
             continue
         try:
-            describe(target, *_build_and_check(target, args))
+            _describe(*_build_and_check(target, args))
         except (WheelError, CompileError, BackendUnavailable) as e:
             log = f"\n{e.log}" if isinstance(e, CompileError) else ""
-            print(f"build_wheels: error: {target.wheel}: {e}{log}", file=sys.stderr)
-            failures += 1
-    return 1 if failures else 0
+            failures += _complain(f"{target.wheel}: {e}{log}")
+    return min(failures, 1)
 
 
 def parse() -> argparse.Namespace:
@@ -62,34 +61,45 @@ def parse() -> argparse.Namespace:
 
 def _build_and_check(target: Target, args: argparse.Namespace) -> tuple[Path, str, float]:
     """The wheel, its checks in words, and the seconds of one build."""
+    from wheel_build.checks import check, load
+    from wheel_build.libraries import WheelError
+    from wheel_build.linking import fresh_compiler_cache
+
     started = time.monotonic()
-    wheel = build(target, args.out)
+    wheel = _build(target, args.out)
     seconds = time.monotonic() - started
     checked = check(wheel, target, args.torch)
     if target == this_target():
         checked += f"; loads here: {load(wheel)}"
     if args.twice:
         with tempfile.TemporaryDirectory() as other, fresh_compiler_cache():
-            if build(target, Path(other)).read_bytes() != wheel.read_bytes():
+            if _build(target, Path(other)).read_bytes() != wheel.read_bytes():
                 raise WheelError("the second build has other bytes")
         checked += "; twice the same bytes"
     return wheel, checked, seconds
 
 
-def build(target: Target, out: Path) -> Path:
+def _build(target: Target, out: Path) -> Path:
     """Build one wheel into the folder `out`. Raises CompileError and BackendUnavailable."""
+    from wheel_build.archive import Packed, pack, pure_wheel
+    from wheel_build.linking import link
+
     with tempfile.TemporaryDirectory(prefix="wheel-") as folder:
         scratch = Path(folder)
-        library = link(target, scratch)
-        return pack(Packed(pure_wheel(ROOT, scratch), target, library), out)
+        return pack(Packed(pure_wheel(ROOT, scratch), target, link(target, scratch)), out)
 
 
-def describe(target: Target, wheel: Path, checked: str, seconds: float) -> None:
+def _describe(wheel: Path, checked: str, seconds: float) -> None:
     screen = console()
     digest = hashlib.sha256(wheel.read_bytes()).hexdigest()
     say(screen, f"{wheel.name}  {wheel.stat().st_size / 1e6:.2f} MB, built in {seconds:.0f} s")
     say(screen, f"  sha256  {digest}")
     say(screen, f"  checks  {checked}")
+
+
+def _complain(problem: str) -> int:
+    print(f"build_wheels: error: {problem}", file=sys.stderr)
+    return 1
 
 
 if __name__ == "__main__":
