@@ -40,7 +40,11 @@ def _native() -> Iterator[tuple[str, str, str]]:
     try:
         yield "compiler", _usable(True), str(compiler.find_compiler())
     except BackendUnavailable as e:
-        yield "compiler", _usable(False), str(e)
+        yield (
+            "compiler",
+            _usable(False),
+            "not needed: the wheel has the library" if build.NATIVE.wheels_library() else str(e),
+        )
     try:
         # Loaded only if it exists: this command compiles nothing.
         library = build.find()

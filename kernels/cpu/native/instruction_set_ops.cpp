@@ -1,6 +1,7 @@
 // The choice of an instruction set by torch operators.
 #include <torch/csrc/stable/library.h>
 
+#include "boundary.h"
 #include "instruction_sets.h"
 #include "processor.h"
 
@@ -37,7 +38,7 @@ STABLE_TORCH_LIBRARY_FRAGMENT(tilewhisper_native, m) {
 }
 
 STABLE_TORCH_LIBRARY_IMPL(tilewhisper_native, CompositeExplicitAutograd, m) {
-    m.impl("instruction_sets", TORCH_BOX(&tilewhisper::reasons));
-    m.impl("instruction_set", TORCH_BOX(&tilewhisper::instruction_set));
-    m.impl("use_instruction_set", TORCH_BOX(&tilewhisper::use_instruction_set));
+    m.impl("instruction_sets", BOXED(&tilewhisper::reasons));
+    m.impl("instruction_set", BOXED(&tilewhisper::instruction_set));
+    m.impl("use_instruction_set", BOXED(&tilewhisper::use_instruction_set));
 }

@@ -233,11 +233,11 @@ STABLE_TORCH_LIBRARY(tilewhisper_native, m) {
 }
 
 STABLE_TORCH_LIBRARY_IMPL(tilewhisper_native, CPU, m) {
-    m.impl("pack_weight", TORCH_BOX(&pack_weight));
-    m.impl("pack_quads", TORCH_BOX(&pack_quads));
-    m.impl("pack_nibbles", TORCH_BOX(&pack_nibbles));
-    m.impl("linear", TORCH_BOX(&linear));
-    m.impl("feed_forward", TORCH_BOX(&feed_forward));
+    m.impl("pack_weight", BOXED(&pack_weight));
+    m.impl("pack_quads", BOXED(&pack_quads));
+    m.impl("pack_nibbles", BOXED(&pack_nibbles));
+    m.impl("linear", BOXED(&linear));
+    m.impl("feed_forward", BOXED(&feed_forward));
 }
 
 }  // namespace tilewhisper

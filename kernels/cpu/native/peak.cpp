@@ -19,6 +19,7 @@
 #include <string>
 #include <vector>
 
+#include "boundary.h"
 #include "processor.h"
 
 namespace {
@@ -189,8 +190,8 @@ STABLE_TORCH_LIBRARY_FRAGMENT(tilewhisper_native, m) {
 }
 
 STABLE_TORCH_LIBRARY_IMPL(tilewhisper_native, CompositeExplicitAutograd, m) {
-    m.impl("peak", TORCH_BOX(&peak));
-    m.impl("read_bandwidth", TORCH_BOX(&read_bandwidth));
+    m.impl("peak", BOXED(&peak));
+    m.impl("read_bandwidth", BOXED(&read_bandwidth));
 }
 
-STABLE_TORCH_LIBRARY_IMPL(tilewhisper_native, CPU, m) { m.impl("read", TORCH_BOX(&read_memory)); }
+STABLE_TORCH_LIBRARY_IMPL(tilewhisper_native, CPU, m) { m.impl("read", BOXED(&read_memory)); }
