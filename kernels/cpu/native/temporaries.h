@@ -20,7 +20,7 @@ struct Block {
 };
 
 class Temporaries {
- public:
+   public:
     static constexpr int64_t LEAST = 256 << 10;  // smaller results are malloc's
     static constexpr int64_t KEPT = 8 << 20;     // of free blocks, at most
 
@@ -37,7 +37,8 @@ class Temporaries {
         if (const std::unique_lock lock(lock_, std::try_to_lock); lock) {
             auto best = free_.end();
             for (auto block = free_.begin(); block != free_.end(); ++block)
-                if (block->bytes >= bytes && block->bytes <= 2 * bytes && (best == free_.end() || block->bytes < best->bytes))
+                if (block->bytes >= bytes && block->bytes <= 2 * bytes &&
+                    (best == free_.end() || block->bytes < best->bytes))
                     best = block;
             if (best != free_.end()) {
                 const Block found = *best;
@@ -63,7 +64,7 @@ class Temporaries {
         drop_oldest(KEPT);
     }
 
- private:
+   private:
     void drop_oldest(int64_t kept) {
         auto block = free_.begin();
         for (; block != free_.end() && free_bytes_ > kept; ++block) {
