@@ -33,17 +33,18 @@ or plain C++, whichever the processor has; results are bit-equal for any number 
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain, islice
 from pathlib import Path
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 from weakref import finalize
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tilewhisper.kernels.base import Backend, Norm, Settings
+from tilewhisper.kernels.base import Backend, EncoderLayer, Norm, Settings
 from tilewhisper.kernels.cpu import build
 from tilewhisper.kernels.decoder import DecoderBackend, DecoderLayer, PagedKV, Rows, runs
 
@@ -158,6 +159,21 @@ class _Native(Backend):
         products = [linear(x, pack(y.T.contiguous(), None, 16)) for x, y in zip(left, right, strict=True)]
         return torch.stack(products).view(*batch, a.shape[-2], b.shape[-1])
 
+    def prepare_layer(self, layer: EncoderLayer) -> "_EncoderLayer":
+        return _EncoderLayer(layer, _register_encoder_layer(layer, self.attention_bits))
+
+    def encoder_layer(
+        self,
+        x: Tensor,
+        layer: "_EncoderLayer",
+        bias: Tensor | None = None,
+        more: tuple[Tensor, Tensor] | None = None,
+    ) -> Tensor:
+        if more is not None:
+            return super().encoder_layer(x, layer.parts, bias, more)
+        y: Tensor = native.encoder_layer(x.contiguous(), layer.handle.number, bias)
+        return y
+
     def attention(self, q: Tensor, k: Tensor, v: Tensor, scale: float, bias: Tensor | None = None) -> Tensor:
         packed = native.pack_keys_values(k, v, self.attention_bits)
         attended: Tensor = native.attention(q, *packed, k.shape[2], scale, bias)
@@ -253,10 +269,27 @@ class _Handle:
 def _register_layer(layer: DecoderLayer) -> _Handle:
     norms = (layer.self_norm, layer.cross_norm, layer.final_norm)
     products = (layer.qkv, layer.self_out, layer.cross_query, layer.cross_out, layer.fc1, layer.fc2)
+    return _Handle(native.register_layer(*_tensors(norms, products), layer.fc2.n, layer.fc1.n, layer.scale))
+
+
+def _register_encoder_layer(layer: EncoderLayer, attention_bits: int) -> _Handle:
+    tensors = _tensors((layer.attention_norm, layer.final_norm), (layer.qkv, layer.out, layer.fc1, layer.fc2))
+    sizes = layer.fc2.n, layer.fc1.n, layer.heads
+    return _Handle(native.register_encoder_layer(*tensors, *sizes, attention_bits, layer.scale))
+
+
+def _tensors(norms: Sequence[Norm], products: Sequence[PackedWeight]) -> tuple[Any, ...]:
+    """Norms and products as native/layer_weights.h takes them."""
     panels, scales, sums, biases, _ = map(list, zip(*products, strict=True))
-    of_norms = [part for norm in norms for part in (norm.weight, norm.bias)]
-    eps, width, hidden = layer.self_norm.eps, layer.fc2.n, layer.fc1.n
-    return _Handle(native.register_layer(of_norms, eps, panels, scales, sums, biases, width, hidden, layer.scale))
+    return [part for norm in norms for part in (norm.weight, norm.bias)], norms[0].eps, panels, scales, sums, biases
+
+
+@dataclass(frozen=True, eq=False)
+class _EncoderLayer:
+    """An encoder layer, and its handle for `encoder_layer`."""
+
+    parts: EncoderLayer
+    handle: _Handle
 
 
 class LMHead(NamedTuple):

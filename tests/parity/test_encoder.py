@@ -42,9 +42,9 @@ def test_int8_is_within_a_few_hundredths(case):
     name, mel, states = case
     with WhisperModel(name, policy="int8") as model:
         error = relative_error(model.encode(mel), states)
-        first = [plan.route.site.name.startswith("layers.0.") for plan in model.site_plans]
+        first = [plan.route.site.name.startswith("layers.0.self_attn.") for plan in model.site_plans]
         assert [plan.backend for plan in model.site_plans] == ["int16" if is_first else "w8a8" for is_first in first]
-    assert 5e-3 < error <= 4e-2  # 2 to 2.5 % over four clips; with the first layer in 8 bits, too, 8 % for base
+    assert 5e-3 < error <= 4e-2  # about 2 %; with the first layer's attention in 8 bits, too, 4 to 6 % for base
 
 
 def test_float64_differs_from_float32_by_its_rounding_only(case):

@@ -73,6 +73,12 @@ def layer(bits: int, width: int = 32, hidden: int = 70) -> list[Any]:
     return [norms, 1e-5, panels, scales, sums, [padded(n) for n, _ in sizes], width, hidden, 0.25]
 
 
+def encoder_layer(bits: int, attention_bits: int = 8, width: int = 32, hidden: int = 70) -> list[Any]:
+    norms, eps, *products, _, _, scale = layer(bits, width, hidden)
+    of_encoder = [[part[i] for i in (0, 1, 4, 5)] for part in products]  # without those of cross-attention
+    return [norms[:4], eps, *of_encoder, width, hidden, 2, attention_bits, scale]
+
+
 def cross_kv(n: int, bits: int = 16, biased: bool = True) -> list[Any]:
     packed = native.pack_keys_values(*keys_values(1, 2, n, 16, bits=bits))
     return [*packed, 2, n, 16, normal(n) if biased else None]
@@ -119,6 +125,11 @@ VALID: dict[str, list[Callable[[], list[Any]]]] = {
     "attention": [partial(attention, 2, 3, 55), partial(attention, 1, 1, 1, n=1, bits=8, biased=False)],
     "self_attention": [partial(self_attention, 3, 2, [0, 7, 3]), partial(self_attention, 1, 1, [8])],
     "register_layer": [partial(layer, 16), partial(layer, QUADS), partial(layer, 4)],
+    "register_encoder_layer": [partial(encoder_layer, 16, 16), partial(encoder_layer, QUADS)],
+    "encoder_layer": [
+        lambda: [normal(2, 21, 32), native.register_encoder_layer(*encoder_layer(16, 16)), normal(21)],
+        lambda: [normal(1, 70, 32), native.register_encoder_layer(*encoder_layer(QUADS)), None],
+    ],
     "register_cross_kv": [partial(cross_kv, 21), partial(cross_kv, 1, 8, biased=False)],
     "release": [lambda: [native.register_cross_kv(*cross_kv(3))]],
     "decoder_layers": [
@@ -158,6 +169,9 @@ EMPTY: dict[str, list[tuple[Callable[[], list[Any]], Any]]] = {
     "self_attention": [
         (partial(self_attention, 0, 2, []), (0, 2, 64)),
         (partial(self_attention, 2, 0, [3, 9]), (2, 0, 64)),
+    ],
+    "encoder_layer": [
+        (lambda: [normal(0, 21, 32), native.register_encoder_layer(*encoder_layer(QUADS)), None], (0, 21, 32))
     ],
     "decoder_layers": [(partial(decoder_layers, [], [], []), (0, 32))],
     "top_k": [(lambda: [normal(0, 50), 6], ((0, 6), (0, 6), (0, 1)))],

@@ -20,34 +20,44 @@ inline constexpr int64_t SUM = PAIRS_STEPS.words * 2;  // positions whose weight
 // For softmax weights: dither and rounding add less than 1 to each, 8 more to a norm than rounding alone.
 inline constexpr Steps WEIGHTS_STEPS{LIMIT_16 - 1, NORM - 8, PAIRS_STEPS.words};
 
+// PANEL rows of `words` words each to a panel.
+inline void pack_panel(const char* rows, int64_t words, char* panel) {
+    for (int64_t word = 0; word < words; ++word)
+        for (int64_t column = 0; column < PANEL; ++column)
+            std::memcpy(panel + (word * PANEL + column) * 4, rows + (column * words + word) * 4, 4);
+}
+
 inline void pack_key_pairs(FloatRows k, int64_t n, int64_t head_dim, int16_t* panels, float* scale) {
-    alignas(64) int16_t row[MAX_HEAD_DIM];
-    const int64_t count = head_dim / 2;
-    for (int64_t j = 0; j < panels_of(n) * PANEL; ++j) {
-        if (j == n) std::memset(row, 0, sizeof row);
-        scale[j] = j < n ? quantize_row(k.data + j * k.stride, head_dim, PAIRS_STEPS, row) : 0.0f;
-        int16_t* column = panels + j / PANEL * count * PANEL * 2 + j % PANEL * 2;
-        for (int64_t pair = 0; pair < count; ++pair) std::memcpy(column + pair * PANEL * 2, row + pair * 2, 4);
+    alignas(64) int16_t rows[PANEL * MAX_HEAD_DIM];
+    for (int64_t first = 0; first < n; first += PANEL, panels += PANEL * head_dim) {
+        for (int64_t j = first; j < first + PANEL; ++j) {
+            int16_t* row = rows + (j - first) * head_dim;
+            if (j < n)
+                scale[j] = quantize_row(k.data + j * k.stride, head_dim, PAIRS_STEPS, row);
+            else
+                std::memset(row, 0, head_dim * sizeof *row), scale[j] = 0;
+        }
+        pack_panel(reinterpret_cast<char*>(rows), head_dim / 2, reinterpret_cast<char*>(panels));
     }
 }
 
 inline void pack_key_quads(FloatRows k, int64_t n, int64_t head_dim, Quad* panels, float* scale, float* of_entries) {
-    alignas(64) int8_t row[MAX_HEAD_DIM];
-    const int64_t count = head_dim / 4;
-    for (int64_t j = 0; j < panels_of(n) * PANEL; ++j) {
-        if (j == n) std::memset(row, 0, sizeof row);
-        const float* key = k.data + j * k.stride;
-        const float most = j < n ? largest_magnitude(key, head_dim) : 0.0f, factor = most > 0.0f ? LIMIT_8 / most : 0.0f;
-        Ints total{};
-        for (int64_t i = 0; j < n && i < head_dim; i += LANES) {
-            const Ints whole = round(load<Floats>(key + i) * factor);
-            store(row + i, __builtin_convertvector(whole, Bytes));
-            total += whole;
+    alignas(64) int8_t rows[PANEL * MAX_HEAD_DIM];
+    for (int64_t first = 0; first < n; first += PANEL, panels += PANEL * head_dim / 4) {
+        for (int64_t j = first; j < first + PANEL; ++j) {
+            int8_t* row = rows + (j - first) * head_dim;
+            const float* key = k.data + (j < n ? j : first) * k.stride;
+            const float most = j < n ? largest_magnitude(key, head_dim) : 0.0f, factor = most > 0.0f ? LIMIT_8 / most : 0.0f;
+            Ints total{};
+            for (int64_t i = 0; i < head_dim; i += LANES) {
+                const Ints whole = round(load<Floats>(key + i) * factor);
+                store(row + i, __builtin_convertvector(whole, Bytes));
+                total += whole;
+            }
+            scale[j] = most / LIMIT_8;
+            of_entries[j] = sum(to_float(total)) * scale[j];
         }
-        scale[j] = most / LIMIT_8;
-        of_entries[j] = sum(to_float(total)) * scale[j];
-        Quad* column = panels + j / PANEL * count * PANEL + j % PANEL;
-        for (int64_t quad = 0; quad < count; ++quad) std::memcpy(column + quad * PANEL, row + quad * 4, 4);
+        pack_panel(reinterpret_cast<char*>(rows), head_dim / 4, reinterpret_cast<char*>(panels));
     }
 }
 
@@ -141,26 +151,25 @@ inline QueryScale quantize_query(const float* q, int64_t head_dim, float scale, 
     return {scale * of.scale, scale * of.offset};
 }
 
-// Scores of ROWS queries against the keys of WIDTH panels.
+// Scores of ROWS queries against the keys of WIDTH panels, and the largest of each query in each lane.
 template <int ROWS, int WIDTH, class Key>
-inline void score_panels(const QueryScale* query, const KeysValues& kv, const float* bias, Scratch at, int64_t panel) {
+inline void score_panels(const QueryScale* query, const KeysValues& kv, const float* bias, Scratch at, int64_t panel,
+                         Floats* most) {
     alignas(64) int32_t sums[ROWS * WIDTH * PANEL];
     const int64_t count = kv.head_dim / NUMBERS<Key>, stride = count * PANEL * ENTRIES<Key>;
     dot_tile<ROWS, WIDTH>(at.queries, count * 4, static_cast<const Key*>(kv.keys) + panel * stride, stride, count, sums);
-    for (int r = 0; r < ROWS; ++r)
-        for (int64_t i = 0; i < WIDTH * PANEL; i += LANES) {
-            const int64_t column = panel * PANEL + i;
-            const Floats factor = query[r].scale * load<Floats>(kv.key_scale + column);
-            Floats x = to_float(load<Ints>(sums + r * WIDTH * PANEL + i)) * factor + load<Floats>(bias + column);
-            if constexpr (NUMBERS<Key> == 4) x += query[r].offset * load<Floats>(kv.key_sum + column);
+    for (int64_t i = 0; i < WIDTH * PANEL; i += LANES) {
+        const int64_t column = panel * PANEL + i;
+        const Floats scale = load<Floats>(kv.key_scale + column), added = load<Floats>(bias + column);
+        const Floats of_entries = NUMBERS<Key> == 4 ? load<Floats>(kv.key_sum + column) : Floats{};
+#pragma GCC unroll 16
+        for (int r = 0; r < ROWS; ++r) {
+            Floats x = to_float(load<Ints>(sums + r * WIDTH * PANEL + i)) * (query[r].scale * scale) + added;
+            if constexpr (NUMBERS<Key> == 4) x += query[r].offset * of_entries;
             store(at.scores + r * at.columns + column, x);
+            most[r] = larger(x, most[r]);
         }
-}
-
-inline float max_score(const float* scores, int64_t padded) {
-    Floats most = load<Floats>(scores);
-    for (int64_t i = LANES; i < padded; i += LANES) most = larger(load<Floats>(scores + i), most);
-    return largest(most);
+    }
 }
 
 // Numbers evenly from -1/2 to 1/2, neighbours far apart (a van der Corput sequence). Added before rounding, they preserve
@@ -181,10 +190,9 @@ struct Dither {
 };
 alignas(64) inline constexpr Dither DITHER;
 
-// Scores of one row to softmax weights; returns the factor of their products with values.
-inline float softmax_weights(float* scores, int64_t n, int16_t* weights) {
+// Scores of one row, `top` the largest, to softmax weights; returns the factor of their products with values.
+inline float softmax_weights(float* scores, float top, int64_t n, int16_t* weights) {
     const int64_t padded = panels_of(n) * PANEL;
-    const float top = max_score(scores, padded);
     Floats total{};
     float most = 0.0f;
     for (int64_t i = 0; i < padded;) {
@@ -209,9 +217,8 @@ inline float softmax_weights(float* scores, int64_t n, int16_t* weights) {
     return 1.0f / sum(rounded) + sum(total) * 0.0f;  // a NaN anywhere in the row stays one
 }
 
-inline float softmax_weights(float* scores, int64_t n, Quad* weights) {
+inline float softmax_weights(float* scores, float top, int64_t n, Quad* weights) {
     const int64_t padded = panels_of(n) * PANEL;
-    const float top = max_score(scores, padded);
     Ints rounded{};
     Floats total{};
     for (int64_t i = 0; i < padded; i += LANES) {
@@ -254,11 +261,14 @@ inline void attention_of(FloatRows q, int64_t row, int64_t rows, const KeysValue
             query[r] = quantize_query(q.data + (row + r) * q.stride, kv.head_dim, scale,
                                       reinterpret_cast<Entry*>(at.queries + r * query_bytes));
         int64_t panel = 0;
-        for (; panel + PANELS <= key_panels; panel += PANELS) score_panels<ROWS, PANELS, Entry>(query, kv, bias, at, panel);
-        for (; panel < key_panels; ++panel) score_panels<ROWS, 1, Entry>(query, kv, bias, at, panel);
+        Floats most[ROWS];
+        for (Floats& of_row : most) of_row = all(-__builtin_inff());
+        for (; panel + PANELS <= key_panels; panel += PANELS)
+            score_panels<ROWS, PANELS, Entry>(query, kv, bias, at, panel, most);
+        for (; panel < key_panels; ++panel) score_panels<ROWS, 1, Entry>(query, kv, bias, at, panel, most);
         for (int r = 0; r < ROWS; ++r)
-            row_scale[r] =
-                softmax_weights(at.scores + r * at.columns, kv.n, reinterpret_cast<Entry*>(at.weights + r * weight_bytes));
+            row_scale[r] = softmax_weights(at.scores + r * at.columns, largest(most[r]), kv.n,
+                                           reinterpret_cast<Entry*>(at.weights + r * weight_bytes));
         float* to = out + row * out_stride;
         for (panel = 0; panel + PANELS <= value_panels; panel += PANELS)
             weighted_sum_panels<ROWS, PANELS, Entry>(row_scale, kv, at, panel, to, out_stride);

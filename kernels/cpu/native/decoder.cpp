@@ -9,39 +9,21 @@
 namespace tilewhisper {
 namespace {
 
-// Norms (self, cross, final: weight and bias each) and products packed by pack_weight or pack_quads (qkv, self out, cross
-// query, cross out, fc1, fc2) with padded biases, of a layer `width` wide with a hidden layer of `hidden`.
+// Norms (self, cross, final) and products (qkv, self out, cross query, cross out, fc1, fc2) of a layer `width` wide with a
+// hidden layer of `hidden`.
 Handle register_layer(std::vector<Tensor> norms, double eps, std::vector<Tensor> panels, std::vector<Tensor> scales,
-                      std::vector<std::optional<Tensor>> sums, std::vector<Tensor> biases, int64_t width, int64_t hidden,
-                      double scale) {
-    STD_TORCH_CHECK(norms.size() == 2 * NORMS && panels.size() == PRODUCTS && scales.size() == PRODUCTS &&
-                        sums.size() == PRODUCTS && biases.size() == PRODUCTS,
-                    "a layer must have 3 norms of a weight and a bias, and 6 products");
+                      std::vector<std::optional<Tensor>> sums, std::vector<std::optional<Tensor>> biases, int64_t width,
+                      int64_t hidden, double scale) {
     check_range(width, 1, MAX_SIZE / 3, "width");
     check_range(hidden, 1, MAX_SIZE, "hidden");
-    auto registered = std::make_shared<RegisteredLayer>();
-    Layer& layer = registered->layer;
-    const int64_t d = width, sizes[PRODUCTS][2] = {{d, 3 * d}, {d, d}, {d, d}, {d, d}, {d, hidden}, {hidden, d}};
-    layer.scale = static_cast<float>(scale);
-    for (int i = 0; i < PRODUCTS; ++i) {
-        layer.weights[i] = weight_of(panels[i], scales[i], sums[i], sizes[i][0], sizes[i][1]);
-        layer.biases[i] = contiguous_floats(biases[i], panels_of(sizes[i][1]) * PANEL, "a bias");
-        if (sums[i]) registered->memory.push_back(*sums[i]);
-    }
-    for (int i = 0; i < NORMS; ++i) layer.norms[i] = norm_of(norms[2 * i], norms[2 * i + 1], eps, d);
-    for (const auto* tensors : {&norms, &panels, &scales, &biases})
-        registered->memory.insert(registered->memory.end(), tensors->begin(), tensors->end());
-    return registry().add(std::move(registered));
+    return registry().add(
+        std::make_shared<Layer>(LayerTensors{norms, eps, panels, scales, sums, biases}, width, hidden, scale));
 }
 
 // Keys and values of n positions as pack_keys_values makes them; `bias` (n,) has one number for each key.
 Handle register_cross_kv(Tensor keys, Tensor key_scale, Tensor values, Tensor value_scale, int64_t heads, int64_t n,
                          int64_t head_dim, std::optional<Tensor> bias) {
-    auto kv = std::make_shared<CrossKV>(PackedHeads(keys, key_scale, values, value_scale, heads, n, head_dim));
-    if (const float* given = contiguous_or_null(bias, n, "bias"))
-        std::copy_n(given, n, kv->bias.begin());
-    else
-        std::fill_n(kv->bias.begin(), n, 0.0f);
+    auto kv = std::make_shared<CrossKV>(PackedHeads(keys, key_scale, values, value_scale, heads, n, head_dim), bias);
     kv->memory = {keys, key_scale, values, value_scale};
     return registry().add(std::move(kv));
 }
@@ -68,7 +50,7 @@ std::vector<CrossRows> cross_rows_of(const std::vector<Handle>& cross_kv, const 
 }
 
 struct LayerCall {
-    std::shared_ptr<const RegisteredLayer> registered;
+    std::shared_ptr<const Layer> layer;
     std::vector<CrossRows> cross;
 };
 
@@ -93,8 +75,8 @@ Tensor decoder_layers(Tensor x, std::vector<Handle> layers, std::vector<Tensor> 
     std::vector<LayerCall> calls;
     int64_t numbers = 0;
     for (int64_t i = 0; i < count; ++i) {
-        calls.push_back({find<RegisteredLayer>(layers[i]), cross_rows_of(cross_kv, cross_rows, i, count, caches, rows)});
-        const Layer& layer = calls.back().registered->layer;
+        calls.push_back({find<Layer>(layers[i]), cross_rows_of(cross_kv, cross_rows, i, count, caches, rows)});
+        const Layer& layer = *calls.back().layer;
         STD_TORCH_CHECK(layer.width() == width, "x must be as wide as the layers: ", layer.width(), ", got ", width);
         numbers = std::max(numbers, Buffers::numbers(layer, rows));
     }
@@ -106,9 +88,8 @@ Tensor decoder_layers(Tensor x, std::vector<Handle> layers, std::vector<Tensor> 
     std::vector<Phase> phases(count * LayerStep::PHASES);
     on_all_threads([&] {
         for (int64_t i = 0; i < count; ++i) {
-            const auto& [registered, cross] = calls[i];
-            const Layer& layer = registered->layer;
-            LayerStep(layer, i, rows, caches, cross, Buffers(buffers, layer, rows), &phases[i * LayerStep::PHASES])
+            const auto& [layer, cross] = calls[i];
+            LayerStep(*layer, i, rows, caches, cross, Buffers(buffers, *layer, rows), &phases[i * LayerStep::PHASES])
                 .run(i ? to : floats(x), to);
         }
     });
@@ -119,9 +100,8 @@ Tensor decoder_layers(Tensor x, std::vector<Handle> layers, std::vector<Tensor> 
 
 STABLE_TORCH_LIBRARY_FRAGMENT(tilewhisper_native, m) {
     m.def(
-        "register_layer(Tensor[] norms, float eps, Tensor[] panels, Tensor[] scales, Tensor?[] sums, Tensor[] biases, int "
-        "width, "
-        "int hidden, float scale) -> int");
+        "register_layer(Tensor[] norms, float eps, Tensor[] panels, Tensor[] scales, Tensor?[] sums, Tensor?[] biases, "
+        "int width, int hidden, float scale) -> int");
     m.def(
         "register_cross_kv(Tensor keys, Tensor key_scale, Tensor values, Tensor value_scale, int heads, int n, int "
         "head_dim, "

@@ -8,7 +8,9 @@
 #include <cmath>
 #include <tuple>
 
+#include "feed_forward.h"
 #include "packed.h"
+#include "row_parts.h"
 
 namespace tilewhisper {
 namespace {
@@ -132,14 +134,6 @@ std::tuple<Tensor, Tensor, Tensor> pack_nibbles(Tensor weight) {
 
 // ---------------------------------------------------------------- linear layers
 
-// Rows of x that a thread takes at a time: up to `most`, which reuse a panel well while it is in the cache, and a number
-// that gives every thread equally many parts. With 96 of 661 rows two threads would take 4 and 3 parts.
-int64_t rows_at_a_time(int64_t rows, int64_t most) {
-    const int64_t threads = torch::stable::get_num_threads(), times = (rows + threads * most - 1) / (threads * most);
-    const int64_t each = (rows + times * threads - 1) / (times * threads);
-    return (each + MAX_BLOCK - 1) / MAX_BLOCK * MAX_BLOCK;
-}
-
 // Rows [first, last) of x (batch, m, k) in the words that a weight takes.
 WordRows quantized(const Tensor& x, int64_t first, int64_t last, Norm norm, const Weight& weight, const Workspace& at) {
     const int64_t m = x.size(1);
@@ -180,7 +174,7 @@ Tensor linear(Tensor x, Tensor panels, Tensor scales, std::optional<Tensor> sums
         share(panels_of(n), 16, [&](int64_t first, int64_t last) { run.product(all, rows, weight, first, last, then, to); });
         return out;
     }
-    share(rows, rows_at_a_time(rows, 96), [&](int64_t first, int64_t last) {
+    share_each(RowParts(rows, 96), [&](int64_t first, int64_t last) {
         Epilogue here = then;
         if (here.residual) here.residual += first * n;
         here.more = here.more.at(first, 0);
@@ -189,8 +183,7 @@ Tensor linear(Tensor x, Tensor panels, Tensor scales, std::optional<Tensor> sums
     return out;
 }
 
-// x + fc2(GELU(fc1(layer norm of x))) of contiguous x (batch, m, k), where fc1 has `hidden` columns and fc2 k. The hidden
-// layer, which takes four times x's memory, stays in the L2 cache: 48 rows of it at a time.
+// x + fc2(GELU(fc1(layer norm of x))) of contiguous x (batch, m, k), where fc1 has `hidden` columns and fc2 k.
 Tensor feed_forward(Tensor x, Tensor norm_weight, Tensor norm_bias, double eps, Tensor panels1, Tensor scales1,
                     std::optional<Tensor> sums1, std::optional<Tensor> bias1, int64_t hidden, Tensor panels2, Tensor scales2,
                     std::optional<Tensor> sums2, std::optional<Tensor> bias2) {
@@ -203,17 +196,9 @@ Tensor feed_forward(Tensor x, Tensor norm_weight, Tensor norm_bias, double eps, 
                              contiguous_or_null(bias2, panels_of(k) * PANEL, "fc2's bias")};
     Tensor out = make({batch, m, k});
     if (rows == 0) return out;
-    float* to = mutable_floats(out);
-    const Kernels& run = kernels();
-    share(rows, rows_at_a_time(rows, 48), [&](int64_t first, int64_t last) {
-        const int64_t count = last - first, between = (count * hidden * 4 + 63) / 64 * 64, widest = std::max(k, hidden);
-        auto* memory = static_cast<char*>(scratch(between + Workspace::bytes(count, widest)));
-        auto* values = reinterpret_cast<float*>(memory);
-        const Workspace at(memory + between, count, widest);
-        run.product(quantized(x, first, last, norm, fc1, at), count, fc1, 0, panels_of(hidden), {biases[0], true}, values);
-        run.quantize({values, hidden}, count, hidden, {}, fc2.layout, at.words(fc2.layout), nullptr);
-        run.product(at.words(fc2.layout), count, fc2, 0, panels_of(k), {biases[1], false, floats(x) + first * k},
-                    to + first * k);
+    share_each(RowParts(rows, FEED_FORWARD_ROWS), [&](int64_t first, int64_t last) {
+        add_feed_forward(floats(x) + first * k, last - first, norm, fc1, biases[0], fc2, biases[1],
+                         mutable_floats(out) + first * k);
     });
     return out;
 }

@@ -1,6 +1,9 @@
 // Packed weights, keys and values: from an operator's tensors, whose sizes must fit, to the structs that kernels read.
 #pragma once
 
+#include <limits>
+#include <vector>
+
 #include "ops.h"
 
 namespace tilewhisper {
@@ -74,6 +77,17 @@ class Workspace {
 inline void check_head_dim(int64_t head_dim, const char* name) {
     STD_TORCH_CHECK(head_dim > 0 && head_dim <= MAX_HEAD_DIM && head_dim % PANEL == 0, name,
                     " must have a head size that is a multiple of 16 up to 256, got ", head_dim);
+}
+
+// What is added to the score of each of n keys: `bias` (n,) or nothing, -inf up to whole panels.
+inline std::vector<float> score_biases(const std::optional<Tensor>& bias, int64_t n) {
+    check_range(n, 1, MAX_POSITIONS, "the number of positions");
+    std::vector<float> all(panels_of(n) * PANEL, -std::numeric_limits<float>::infinity());
+    if (const float* given = contiguous_or_null(bias, n, "bias"))
+        std::copy_n(given, n, all.begin());
+    else
+        std::fill_n(all.begin(), n, 0.0f);
+    return all;
 }
 
 // Packed keys and values of `heads` heads, as pack_keys_values makes them.

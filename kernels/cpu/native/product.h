@@ -126,51 +126,71 @@ STANDALONE void nibble_tile(const char* x, int64_t stride, const char* panel, co
 // After blocks of 12 rows the rest goes in blocks of 8, and at last all at once, since each block reads the weight.
 constexpr int fewer(int n) { return n == 12 ? 8 : n - 1; }
 
-// Stores one row's 16 sums of a panel: scaled unless `column_scale` is null, + low rank, + bias, GELU, + residual; the first
-// `columns` of them are in the matrix.
-inline void finish(const float* sums, float row_scale, const float* column_scale, float row_offset, const float* column_sum,
-                   const float* bias, LowRank more, bool with_gelu, const float* residual, float* out, int64_t columns) {
-    alignas(64) float edge[PANEL] = {};
-    const bool whole = columns == PANEL;
-    if (!whole && residual) std::memcpy(edge, residual, columns * sizeof(float));
-    const float* added = whole ? residual : edge;
-    float* to = whole ? out : edge;
-    for (int64_t v = 0; v < PANEL; v += LANES) {
-        Floats y = load<Floats>(sums + v);
-        if (column_scale) y *= row_scale * load<Floats>(column_scale + v);
-        if (column_sum) y += row_offset * load<Floats>(column_sum + v);
-        for (int64_t t = 0; t < more.rank; ++t) y += more.row[t] * load<Floats>(more.column + t * more.stride + v);
-        if (bias) y += load<Floats>(bias + v);
-        if (with_gelu) y = gelu(y);
-        if (residual) y += load<Floats>(added + v);
-        store(to + v, y);
+// A call, so that its code does not stand in every tile's.
+template <int ROWS>
+__attribute__((noinline)) void gelu_of(Floats* values) {
+    for (int r = 0; r < ROWS; ++r) values[r] = gelu(values[r]);
+}
+
+// Stores a tile's sums as results: scaled, + low rank, + bias, GELU, + residual. `sum(i)` has LANES sums from number i of
+// the tile on. Column by column, so that what columns need is loaded once for all rows.
+template <int PANELS, int ROWS, bool SCALED, class Sum>
+inline void finish(const Sum& sum, WordRows x, int64_t row, const Weight& w, int64_t panel, const Epilogue& then,
+                   float* out) {
+    for (int64_t v = 0; v < PANELS * VECTORS; ++v) {
+        const int64_t column = panel * PANEL + v * LANES, left = w.n - column;
+        if (left <= 0) return;
+        const bool whole = left >= LANES;
+        const Floats scale = SCALED ? load<Floats>(w.scale + column) : Floats{};
+        const Floats added = then.bias ? load<Floats>(then.bias + column) : Floats{};
+        Floats values[ROWS];
+#pragma GCC unroll 16
+        for (int r = 0; r < ROWS; ++r) {
+            Floats y = sum(r * PANELS * PANEL + v * LANES);
+            if (SCALED) y *= x.scale[row + r] * scale;
+            if (w.sum) y += x.offset[row + r] * load<Floats>(w.sum + column);
+            const LowRank more = then.more.at(row + r, column);
+            for (int64_t t = 0; t < more.rank; ++t) y += more.row[t] * load<Floats>(more.column + t * more.stride);
+            values[r] = y + added;
+        }
+        if (then.gelu) gelu_of<ROWS>(values);
+#pragma GCC unroll 16
+        for (int r = 0; r < ROWS; ++r) {
+            const int64_t at = (row + r) * w.n + column;
+            Floats y = values[r];
+            if (then.residual) y += whole ? load<Floats>(then.residual + at) : load_some(then.residual + at, left);
+            if (whole)
+                store(out + at, y);
+            else
+                std::memcpy(out + at, &y, left * sizeof(float));
+        }
     }
-    if (!whole) std::memcpy(out, edge, columns * sizeof(float));
 }
 
 template <int PANELS, class Entry, int ROWS>
-inline void tile(WordRows x, int64_t row, Weight w, int64_t panel, Epilogue then, float* out) {
-    constexpr bool NIBBLES = __is_same(Entry, Nibbles);
-    alignas(64) float sums[ROWS * PANELS * PANEL];
+inline void tile(WordRows x, int64_t row, const Weight& w, int64_t panel, const Epilogue& then, float* out) {
+    constexpr int64_t NUMBERS_OF_TILE = ROWS * PANELS * PANEL;
+    alignas(64) float sums[NUMBERS_OF_TILE];
     const char* rows = x.data + row * x.stride;
-    if constexpr (NIBBLES) {
+    if constexpr (__is_same(Entry, Nibbles)) {
         const int64_t groups = groups_of(w.k);
         nibble_tile<ROWS, PANELS>(rows, x.stride, static_cast<const char*>(w.panels) + panel * groups * GROUP_BYTES,
                                   w.group_scale + panel * groups * PANEL, groups, sums);
+        finish<PANELS, ROWS, false>([&](int64_t i) { return load<Floats>(sums + i); }, x, row, w, panel, then, out);
     } else {
         const int64_t count = words_of(w.k, w.layout), stride = count * PANEL * ENTRIES<Entry>;
         const auto* panels = static_cast<const Entry*>(w.panels) + panel * stride;
-        long_tile<ROWS, PANELS>(rows, x.stride, x.steps.words, panels, stride, count, sums);
+        const int64_t before = (count - 1) / x.steps.words * x.steps.words;
+        alignas(64) int32_t last[NUMBERS_OF_TILE];
+        if (before) long_tile<ROWS, PANELS>(rows, x.stride, x.steps.words, panels, stride, before, sums);
+        dot_tile<ROWS, PANELS>(rows + before * 4, x.stride, panels + before * PANEL * ENTRIES<Entry>, stride, count - before,
+                               last);
+        const auto sum = [&](int64_t i) {
+            const Floats y = to_float(load<Ints>(last + i));
+            return before ? load<Floats>(sums + i) + y : y;
+        };
+        finish<PANELS, ROWS, true>(sum, x, row, w, panel, then, out);
     }
-    for (int r = 0; r < ROWS; ++r)
-        for (int p = 0; p < PANELS; ++p) {
-            const int64_t column = (panel + p) * PANEL, at = (row + r) * w.n + column;
-            const int64_t columns = w.n - column < PANEL ? w.n - column : PANEL;
-            finish(sums + (r * PANELS + p) * PANEL, NIBBLES ? 1.0f : x.scale[row + r], NIBBLES ? nullptr : w.scale + column,
-                   w.sum ? x.offset[row + r] : 0.0f, w.sum ? w.sum + column : nullptr,
-                   then.bias ? then.bias + column : nullptr, then.more.at(row + r, column), then.gelu,
-                   then.residual ? then.residual + at : nullptr, out + at, columns);
-        }
 }
 
 // Panel by panel, all rows over it: a panel stays in the first cache, the rows in the second.
