@@ -14,7 +14,7 @@ RUN apt-get update \
 RUN python -m venv /opt/tilewhisper
 ENV PATH=/opt/tilewhisper/bin:$PATH
 # A layer of its own, which a change of the sources leaves alone; from the index whose torch is without CUDA.
-RUN pip install --no-cache-dir --index-url https://download.pytorch.org/whl/cpu 'torch==2.13.*'
+RUN pip install --no-cache-dir --index-url https://download.pytorch.org/whl/cpu 'torch>=2.13'
 WORKDIR /src
 COPY . .
 ARG EXTRAS=serve,base

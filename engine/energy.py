@@ -65,7 +65,7 @@ class EnergyMeter:
 def _packages(folder: Path) -> tuple[tuple[tuple[Path, int], ...], str | None]:
     """The folders of the package meters, each with the count at which it starts again; else why there is none."""
     try:
-        meters = sorted(zone.parent for zone in folder.glob("*/name") if zone.read_text().startswith("package"))
+        meters = sorted(zone.parent for zone in folder.glob("*/name") if zone.read_text("utf-8").startswith("package"))
     except OSError:
         meters = []
     if not meters:
@@ -82,4 +82,4 @@ def _packages(folder: Path) -> tuple[tuple[tuple[Path, int], ...], str | None]:
 
 
 def _number(file: Path) -> int:
-    return int(file.read_text())
+    return int(file.read_text("utf-8"))

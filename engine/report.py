@@ -10,10 +10,10 @@ import platform
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from enum import StrEnum
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -290,7 +290,7 @@ def peak_memory_bytes() -> int | None:
     """The largest resident size of this process so far; None if the system does not report it."""
     try:
         # Linux's `ru_maxrss` survives exec, so it may be the peak of the program that started this one.
-        status = Path("/proc/self/status").read_text()
+        status = Path("/proc/self/status").read_text("utf-8")
         return 1024 * next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM:"))
     except (OSError, StopIteration):
         pass
@@ -304,8 +304,12 @@ def peak_memory_bytes() -> int | None:
 
 @functools.cache
 def _versions(packages: Sequence[str]) -> dict[str, str]:
-    """Cached: the look-up takes 6 ms, and every file has a report."""
-    return {name: version(name) for name in packages}
+    """Of the installed packages. Cached: the look-up takes 6 ms, and every file has a report."""
+    found = {}
+    for name in packages:
+        with suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found
 
 
 @functools.cache

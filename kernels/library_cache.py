@@ -1,8 +1,8 @@
 """Compiled shared libraries in a folder of the user: compiled on first use, by one process at a time.
 
-A file is named `<stem>-<contents>.so`. The stem has digests of everything that the library depends on, so a stale
-library has another name and is not found. The contents are a digest of the file itself: a damaged file is noticed
-before it is loaded, which would end the process (SIGBUS).
+A file is named `<stem>-<contents>.so`, or has the system's own suffix. The stem has digests of everything that the
+library depends on, so a stale library has another name and is not found. The contents are a digest of the file itself:
+a damaged file is noticed before it is loaded, which would end the process (SIGBUS).
 
 One process compiles, others wait; the operating system holds the lock, and frees it when a process is killed. A file
 gets its name only when it is complete. Where the folder cannot be written, the library lasts as long as the process.
@@ -18,7 +18,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,6 +36,7 @@ class LibraryCache:
     """In messages, such as "tilewhisper's native kernels"."""
     limit: int
     """How many of the latest libraries stay: different environments must not delete each other's."""
+    suffix: str = ".so"
 
     def find(self, stem: str) -> Path | None:
         """The library, complete and undamaged, or None. The stem may have wildcards."""
@@ -52,9 +53,13 @@ class LibraryCache:
             with tempfile.TemporaryDirectory(prefix="tilewhisper-") as scratch:
                 return self._store(make(Path(scratch)), stem)
 
+    def name(self, stem: str, made: Path) -> str:
+        """The file name of a library."""
+        return f"{stem}-{_digest_of_file(made)}{self.suffix}"
+
     def _store(self, made: Path, stem: str) -> Path:
         """Move the library to the cache or, if that fails, to a folder that is deleted with this process."""
-        name = f"{stem}-{_digest_of_file(made)}.so"
+        name = self.name(stem, made)
         try:
             self._clear(stem)
             path = _move(made, self.folder / name)
@@ -70,19 +75,19 @@ class LibraryCache:
         """Delete the files that this library replaces, and those that killed builders left: none builds now."""
         left = (*self.folder.glob(f"{self.prefix}-*.part"), *self.folder.glob(f"{self.prefix}-*.log"))
         for file in (*self._candidates(stem), *left):
-            file.unlink(missing_ok=True)
+            _delete(file)
 
     def _delete_oldest(self) -> None:
-        libraries = self.folder.glob(f"{self.prefix}-*.so")
+        libraries = self.folder.glob(f"{self.prefix}-*{self.suffix}")
         for file in sorted(libraries, key=lambda file: file.stat().st_mtime, reverse=True)[self.limit :]:
-            file.unlink(missing_ok=True)
+            _delete(file)
 
     def _candidates(self, stem: str) -> list[Path]:
         """Files with this stem, in the cache and in the folder of this process, if there is one."""
         folders = [self.folder]
         if folder_of_this_process.cache_info().currsize:
             folders.append(folder_of_this_process())
-        return sorted(file for folder in folders for file in folder.glob(f"{stem}-*.so") if file.is_file())
+        return sorted(file for folder in folders for file in folder.glob(f"{stem}-*{self.suffix}") if file.is_file())
 
     @contextmanager
     def _only_builder(self) -> Iterator[None]:
@@ -104,6 +109,12 @@ class LibraryCache:
             yield
         finally:
             lock.release()
+
+
+def _delete(file: Path) -> None:
+    """Windows keeps a file that a process has loaded."""
+    with suppress(PermissionError):
+        file.unlink(missing_ok=True)
 
 
 def _move(made: Path, path: Path) -> Path:

@@ -3,6 +3,7 @@
     python scripts/bench_kernels.py                                   # tiny and base, every backend that runs here
     python scripts/bench_kernels.py --all --backend int16 --json kernels.json --picture roofline.png
     python scripts/bench_kernels.py --shape 1499,512,2048 --rounds 50
+    python scripts/bench_kernels.py --backend w8a8 --set avx512 --set avx_vnni --set avx2
 
 First, each result is compared with the float64 oracle: a backend whose error exceeds its bound is reported as wrong and
 not timed. Then all alternate, so that a change of clock speed affects all alike. Ratios are against torch float32.
@@ -21,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from kernel_bench import instruction_sets
 from kernel_bench.contenders import contenders
 from kernel_bench.measurement import Figures, Outcome, figures, measure
 from kernel_bench.peaks import Peaks
@@ -62,10 +64,12 @@ def run(args: argparse.Namespace) -> int:
         torch.set_num_threads(args.threads)
     cases = _cases(args)
     with ExitStack() as stack:
-        found, left_out = contenders(args.backend, stack)
-        before = Peaks.measured()
+        if args.set:
+            instruction_sets.load(args.set)
+        found, left_out = contenders(args.backend, args.set, stack)
+        before = Peaks.measured(args.set)
         measured = [(case, measure(case, found, args.rounds)) for case in cases]
-        peaks = before.or_better(Peaks.measured())
+        peaks = before.or_better(Peaks.measured(args.set))
     results = [
         (case, [(outcome, figures(case, outcome, outcomes, peaks)) for outcome in outcomes.of_contenders])
         for case, outcomes in measured
@@ -76,6 +80,9 @@ def run(args: argparse.Namespace) -> int:
     say(screen, f"{setting}; {args.rounds} alternating rounds; {peaks}")
     for line in (*_decoding_lines(results), *(f"left out: {name}: {reason}" for name, reason in left_out.items())):
         say(screen, line)
+    for case, rows in results:
+        for line in instruction_sets.comparisons([outcome for outcome, _ in rows]):
+            say(screen, f"{case.role} {case.shape}: {line}")
     timed = [(case, outcome, rates) for case, rows in results for outcome, rates in rows]
     if args.json:
         about = {"machine": asdict(machine()), "rounds": args.rounds, "peaks": asdict(peaks), "left_out": left_out}
@@ -152,6 +159,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--backend", action="append", help="backend to time besides torch; repeatable (default: all that run here)"
+    )
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        help="instruction set of the native backends, such as avx2; repeatable: each is compared with the last "
+        f"(default: the fastest only). {instruction_sets.EVEX} is avx_vnni for a processor that has only AVX-512",
     )
     parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0 is torch's default (default: 0)")
     parser.add_argument("--rounds", type=int, default=15, help="timed rounds (default: 15)")

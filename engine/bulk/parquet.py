@@ -97,6 +97,7 @@ def _schema(pa: Any) -> Any:
             "cpu_seconds": pa.float64(),
             "rtf": pa.float64(),
             "backends": pa.list_(pa.string()),
+            "workers": pa.list_(pa.string()),
             "damage": pa.string(),
             "error": pa.string(),
         }

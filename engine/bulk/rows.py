@@ -34,6 +34,8 @@ class Row:
     """Of all threads."""
     rtf: float | None
     backends: Sequence[str]
+    workers: Sequence[str]
+    """Machine and process of each."""
     damage: str | None
     """What is missing of a damaged file."""
     error: str | None
@@ -75,6 +77,7 @@ def joined(item: Item, results: Sequence[SpanResult]) -> Row:
         cpu_seconds=sum(result.cpu_seconds for result in good),
         rtf=work / seconds if seconds else None,
         backends=sorted({name for result in good for name in result.backends}),
+        workers=sorted({result.worker for result in good}),
         damage=next((result.damage for result in good if result.damage), None),
         error=error,
     )

@@ -1,5 +1,7 @@
 """A worker's model: transcribes spans, from several threads at once, and turns every fault of a file into a result."""
 
+import os
+import platform
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -73,6 +75,7 @@ class Transcriber:
             report.total.wall_seconds,
             report.total.cpu_seconds,
             sorted({name for site in report.sites for name in site.used}),
+            f"{platform.node()}:{os.getpid()}",
             damage,
         )
 

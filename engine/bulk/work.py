@@ -79,6 +79,8 @@ class SpanResult:
     """Wall time from its opening to its last token, which it may share with other spans."""
     cpu_seconds: float = 0.0
     backends: Sequence[str] = ()
+    worker: str = ""
+    """Machine and process."""
     damage: str | None = None
     """What is missing of a damaged file."""
     error: str | None = None

@@ -2,6 +2,7 @@
 
 import json
 from argparse import Namespace
+from importlib.util import find_spec
 from pathlib import Path
 
 from tilewhisper.engine.commands import loading
@@ -20,6 +21,8 @@ def run(args: Namespace) -> int:
         raise OptionError(f"--runs must be >= 1, got {args.runs}")
     check_writable(args.json)
     check_separate([("--json", args.json)], args.files)
+    if args.peer == "transformers" and not find_spec("transformers"):
+        raise OptionError("--peer transformers needs it: pip install 'tilewhisper[transformers]', or give --peer none")
     for file in args.files:
         check_repeatable(file)
     names = list(dict.fromkeys(args.policy or [DEFAULT_POLICY]))
@@ -34,7 +37,6 @@ def run(args: Namespace) -> int:
     from tilewhisper.engine.options import TranscriptionOptions
     from tilewhisper.engine.tuning import benchmark
     from tilewhisper.engine.tuning.fingerprint import machine_warning
-    from tilewhisper.engine.tuning.transformers_whisper import TransformersWhisper
     from tilewhisper.engine.whisper_model import WhisperModel
     from tilewhisper.models.audio import reader
 
@@ -48,6 +50,8 @@ def run(args: Namespace) -> int:
     models[0].check(TranscriptionOptions(args.language, args.task, audio_context=args.audio_context))
     contenders: list[benchmark.Contender] = [benchmark.PolicyContender(model) for model in models]
     if args.peer == "transformers":
+        from tilewhisper.engine.tuning.transformers_whisper import TransformersWhisper
+
         contenders.append(benchmark.TransformersContender(TransformersWhisper(source)))
     baseline = contenders[0] if args.peer == "none" else contenders[-1]
     speech = benchmark.SpeechOptions(args.language, args.task, args.audio_context)

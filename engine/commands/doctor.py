@@ -40,15 +40,24 @@ def _native() -> Iterator[tuple[str, str, str]]:
     try:
         yield "compiler", _usable(True), str(compiler.find_compiler())
     except BackendUnavailable as e:
-        yield "compiler", _usable(False), str(e)
+        yield (
+            "compiler",
+            _usable(False),
+            "not needed: the wheel has the library" if build.NATIVE.wheels_library() else str(e),
+        )
     try:
         # Loaded only if it exists: this command compiles nothing.
         library = build.find()
-        detail = f"{library}: {', '.join(build.instruction_sets())}" if library else build.why_unavailable()
+        why_not = build.why_not_sets() if library else {}
+        detail = str(library) if library else build.why_unavailable()
     except BackendUnavailable as e:
-        library, detail = None, str(e)
+        library, why_not, detail = None, {}, str(e)
     detail = detail or "not compiled yet: the first use compiles it, or `tilewhisper build` does"
     yield "library", _usable(bool(library)), detail
+    for name, reason in why_not.items():  # fastest first: those that are faster than the one in use, and that one
+        yield name, _usable(not reason), reason or "the instruction set in use"
+        if not reason:
+            break
 
 
 def _npu() -> Iterator[tuple[str, str, str]]:

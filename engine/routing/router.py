@@ -18,10 +18,10 @@ from types import MappingProxyType
 from typing import Any
 
 from torch import Tensor
-from torch._library.opaque_object import register_opaque_type
-from torch._opaque_base import OpaqueBase
 
 from tilewhisper.engine.errors import ModelClosed, RoutingError
+from tilewhisper.engine.routing import custom_class
+from tilewhisper.engine.routing.custom_class import CustomClassBase
 from tilewhisper.engine.routing.plans import NO_FALLBACK, DecoderPlan, SitePlan, plan_decoder, plan_site, shape_of
 from tilewhisper.engine.routing.policy import Route
 from tilewhisper.kernels import registry
@@ -82,11 +82,11 @@ def _no_weights(backend: Backend) -> None:
     pass
 
 
-class Launch(OpaqueBase):
+class Launch(CustomClassBase):
     """One call of a backend: its sites and its weights. Custom operators take it as their last argument.
 
-    It is an opaque object to torch (`torch._library.opaque_object` of 2.13), like the packed weights of
-    `quantized::linear`. So there is no global table of routers, and a router lives only as long as its model.
+    It is a custom class to torch, which does not look into it, like the packed weights of `quantized::linear`. So there
+    is no global table of routers, and a router lives only as long as its model.
     """
 
     def __init__(
@@ -112,7 +112,7 @@ class Launch(OpaqueBase):
         return f"Launch({self.name!r})"
 
 
-register_opaque_type(Launch, typ="reference")
+custom_class.register(Launch)
 
 
 class Router:

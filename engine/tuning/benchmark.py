@@ -9,13 +9,15 @@ import statistics
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from tilewhisper.engine.report import Machine
-from tilewhisper.engine.tuning.transformers_whisper import TransformersWhisper
 from tilewhisper.engine.whisper_model import WhisperModel
 from tilewhisper.models.audio import reader
 from tilewhisper.models.constants import SAMPLE_RATE
+
+if TYPE_CHECKING:  # transformers is optional
+    from tilewhisper.engine.tuning.transformers_whisper import TransformersWhisper
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,7 @@ class TransformersContender:
 
     name = "transformers generate"
 
-    def __init__(self, model: TransformersWhisper) -> None:
+    def __init__(self, model: "TransformersWhisper") -> None:
         self._model = model
 
     def transcribe(self, file: str, options: SpeechOptions) -> Pass:

@@ -3,16 +3,20 @@
 import warnings
 from collections.abc import Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
+from kernel_bench import instruction_sets
 from kernel_bench.products import Run, Task
+from torch import Tensor
 
 from tilewhisper.kernels import registry
 from tilewhisper.kernels.base import Backend
 
 BASELINE, ORACLE = "torch", "reference"
+NATIVE = ("int16", "int8", "int4", "w8a8")
+"""Backends that run with the instruction set in use."""
 
 
 @dataclass(frozen=True)
@@ -48,20 +52,36 @@ class Contender(Protocol):
     @property
     def arithmetic(self) -> Arithmetic: ...
 
+    @property
+    def instruction_set(self) -> str: ...
+
     def ready(self, task: Task) -> Run | str:
         """Prepare the weights and return the call to time, or the reason for not supporting the product."""
 
 
 class BackendContender:
-    """A backend of the registry."""
+    """A backend of the registry; a native one with an instruction set, or with "" for the fastest."""
 
-    def __init__(self, backend: Backend) -> None:
-        self.name = backend.label
-        self.arithmetic = ARITHMETIC.get(backend.name, OTHER)
+    def __init__(self, backend: Backend, instruction_set: str = "") -> None:
+        self.name = f"{backend.label} {instruction_set}".rstrip()
+        arithmetic = ARITHMETIC.get(backend.name, OTHER)
+        self.arithmetic = replace(arithmetic, instructions=f"{arithmetic.instructions} {instruction_set}".rstrip())
+        self.instruction_set = instruction_set
         self._backend = backend
 
     def ready(self, task: Task) -> Run | str:
-        return self._backend.supports(task.case.shape) or task.on(self._backend)
+        if reason := self._backend.supports(task.case.shape):
+            return reason
+        if not self.instruction_set:
+            return task.on(self._backend)
+        instruction_sets.use(self.instruction_set)
+        run = task.on(self._backend)
+
+        def run_with_set() -> Tensor:
+            instruction_sets.use(self.instruction_set)
+            return run()
+
+        return run_with_set
 
 
 class TorchInt8:
@@ -69,6 +89,7 @@ class TorchInt8:
 
     name = "torch int8"
     arithmetic = ARITHMETIC[name]
+    instruction_set = ""
 
     def ready(self, task: Task) -> Run | str:
         if task.case.kind != "linear":
@@ -82,10 +103,13 @@ class TorchInt8:
         return lambda: torch.ops.quantized.linear_dynamic(x, packed, reduce_range=True)
 
 
-def contenders(names: Sequence[str] | None, stack: ExitStack) -> tuple[list[Contender], dict[str, str]]:
+def contenders(
+    names: Sequence[str] | None, sets: Sequence[str], stack: ExitStack
+) -> tuple[list[Contender], dict[str, str]]:
     """Create torch, torch int8 and the named backends (default: all that run here); also list the others with a reason.
 
-    The stack closes the backends. Raises UnknownBackend, and BackendUnavailable for a named backend.
+    A native backend comes once for each instruction set of `sets`, or with the fastest if there are none. The stack
+    closes the backends. Raises UnknownBackend, and BackendUnavailable for a named backend.
     """
     found: list[Contender] = []
     left_out = {}
@@ -94,5 +118,6 @@ def contenders(names: Sequence[str] | None, stack: ExitStack) -> tuple[list[Cont
         if reason and not names:
             left_out[name] = reason
         else:
-            found.append(BackendContender(stack.enter_context(closing(registry.create(name)))))
+            backend = stack.enter_context(closing(registry.create(name)))
+            found += [BackendContender(backend, each) for each in (sets if name in NATIVE and sets else [""])]
     return [found[0], TorchInt8(), *found[1:]], left_out

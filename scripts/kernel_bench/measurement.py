@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import statistics
 import time
 from collections.abc import Mapping, Sequence
@@ -32,6 +33,10 @@ class Outcome:
     """Relative to the oracle, in the Frobenius norm."""
     seconds: tuple[float, ...] = ()
     """Seconds of each round."""
+    instruction_set: str = ""
+    """Where one was asked for."""
+    digest: str = ""
+    """Of the result: equal where all bits are."""
 
     @property
     def median(self) -> float:
@@ -78,12 +83,22 @@ def measure(case: Case, contenders: Sequence[Contender], rounds: int) -> Outcome
         if isinstance(run, str):
             outcomes.append(Outcome(contender.name, contender.arithmetic, run))
             continue
-        error, bound = _relative_error(run(), expected), contender.arithmetic.bound
+        y = run()
+        error, bound = _relative_error(y, expected), contender.arithmetic.bound
         correct = error <= bound  # False for a NaN
         if correct:
             runs[contender.name] = run
         reason = "" if correct else f"wrong: error above {bound:g}"
-        outcomes.append(Outcome(contender.name, contender.arithmetic, reason, error))
+        outcomes.append(
+            Outcome(
+                contender.name,
+                contender.arithmetic,
+                reason,
+                error,
+                instruction_set=contender.instruction_set,
+                digest=hashlib.sha256(y.contiguous().numpy()).hexdigest()[:12],
+            )
+        )
     read = read_of(task) if case.is_decoding else None
     seconds = _time_alternating(runs | ({READ: read} if read else {}), rounds, empty_caches=case.is_decoding)
     read_gb_s = case.shape.k * case.shape.n / statistics.median(seconds[READ]) / 1e9 if read else None

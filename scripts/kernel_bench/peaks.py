@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -14,18 +15,22 @@ class Peaks:
     """Unknown peaks are missing; without a compiler, all are unknown."""
 
     gops: dict[str, float]
-    """GOP/s by kind of instruction, all threads together."""
+    """GOP/s by kind of instruction, or by kind and instruction set as in "int8 avx2", all threads together."""
     read_gb_s: float | None
     """GB/s from memory, not from a cache."""
 
     @classmethod
-    def measured(cls) -> Peaks:
-        """Measure on this machine, now."""
+    def measured(cls, sets: Sequence[str] = ()) -> Peaks:
+        """Measure on this machine, now: with the fastest instructions, and with those of each of `sets`."""
         if build.why_unavailable():
             return cls({}, None)
         build.load()
         native = torch.ops.tilewhisper_native
-        gops = {kind: native.peak(kind) for kind in ("float32", "int16", "int8")}
+        gops = {
+            f"{kind} {each}".rstrip(): native.peak(kind, each)
+            for kind in ("float32", "int16", "int8")
+            for each in ("", *sets)
+        }
         return cls({kind: figure for kind, figure in gops.items() if figure}, native.read_bandwidth() or None)
 
     def or_better(self, later: Peaks) -> Peaks:

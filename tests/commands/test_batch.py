@@ -22,6 +22,11 @@ sys.addaudithook(end)
 """A sitecustomize that makes every worker exit which opens fatal.flac."""
 
 
+NO_RAY = "Ray is not installed: pip install 'tilewhisper[ray]'"
+MEASURED = ("work_seconds", "cpu_seconds", "rtf", "workers")
+"""Fields that differ from run to run."""
+
+
 @pytest.fixture
 def folder(tmp_path) -> Path:
     """Three good recordings, one of no audio, one without bytes."""
@@ -41,6 +46,11 @@ def rows(output: Path) -> dict[str, dict]:
     return {Path(row["path"]).stem: row for row in found}
 
 
+def workers(output: Path) -> set[str]:
+    """The workers of the rows so far."""
+    return {worker for row in rows(output).values() for worker in row["workers"]}
+
+
 def environment(folder: Path) -> dict[str, str]:
     """That of a process whose workers exit at fatal.flac."""
     (folder / "sitecustomize.py").write_text(FATAL)
@@ -49,7 +59,7 @@ def environment(folder: Path) -> dict[str, str]:
 
 def same(row: dict) -> dict:
     """A row without what each run measures for itself."""
-    return {key: value for key, value in row.items() if key not in ("work_seconds", "cpu_seconds", "rtf")}
+    return {key: value for key, value in row.items() if key not in MEASURED}
 
 
 def test_bad_files_are_error_rows_and_everything_else_is_done(installed, folder, tmp_path):
@@ -123,7 +133,7 @@ def test_rows_are_what_transcribe_writes(installed, tilewhisper, folder, tmp_pat
 
 
 def test_ray_gives_the_rows_of_local_processes(installed, folder, tmp_path):
-    pytest.importorskip("ray", reason="Ray is not installed: pip install 'tilewhisper[ray]'")
+    pytest.importorskip("ray", reason=NO_RAY)
     (folder / "fatal.flac").write_bytes(SAMPLE.read_bytes())
     command = ("batch", folder, "--model", "tiny.en", "--threads", "1")
     local = installed(*command, "--output", tmp_path / "local", env=environment(tmp_path))
@@ -132,6 +142,31 @@ def test_ray_gives_the_rows_of_local_processes(installed, folder, tmp_path):
     assert {name: same(row) for name, row in rows(tmp_path / "ray").items()} == {
         name: same(row) for name, row in rows(tmp_path / "local").items()
     }
+
+
+def test_a_job_on_two_nodes_of_which_one_is_killed_has_all_rows(folder, tmp_path):
+    cluster_utils = pytest.importorskip(
+        "ray.cluster_utils", reason="Ray is not installed: pip install 'tilewhisper[ray]'"
+    )
+    for number in range(40):
+        (folder / f"more{number}.flac").write_bytes(SAMPLE.read_bytes() + bytes(number))
+    cluster = cluster_utils.Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+    try:
+        second = cluster.add_node(num_cpus=1)
+        program = Path(sys.executable).with_name("tilewhisper")
+        command = [program, "batch", folder, "--output", tmp_path / "out", "--model", "tiny.en", "--threads", "1"]
+        process = subprocess.Popen([*command, "--address", cluster.address], stderr=subprocess.PIPE, text=True)
+        file = tmp_path / "out/rows.jsonl"
+        while not file.exists() or len(workers(tmp_path / "out")) < 2:
+            assert process.poll() is None, process.stderr.read()
+            time.sleep(0.05)
+        cluster.remove_node(second, allow_graceful=False)
+        _, err = process.communicate(timeout=200)
+    finally:
+        cluster.shutdown()
+    assert process.returncode == 3, err  # for the two recordings that cannot be read
+    assert len(rows(tmp_path / "out")) == 45
+    assert sum(row["error"] is not None for row in rows(tmp_path / "out").values()) == 2
 
 
 @pytest.mark.parametrize(
@@ -154,7 +189,7 @@ def test_a_request_that_cannot_be_met_is_one_line(tilewhisper, tmp_path, argumen
 
 
 def test_a_cluster_that_does_not_answer_is_one_line(tilewhisper, folder, tmp_path):
-    pytest.importorskip("ray", reason="Ray is not installed: pip install 'tilewhisper[ray]'")
+    pytest.importorskip("ray", reason=NO_RAY)
     done = tilewhisper("batch", folder, "--output", tmp_path / "out", "--model", "tiny.en", "--address", "127.0.0.1:9")
     assert done.errors == [
         "tilewhisper: error: the Ray cluster at 127.0.0.1:9 cannot be reached: Connection refused; start it, or leave "

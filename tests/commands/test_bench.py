@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 from conftest import SAMPLE, require_weights
 
+from tilewhisper.engine.commands import bench
 from tilewhisper.engine.tuning import benchmark
 
 
@@ -129,3 +130,12 @@ def test_stages_are_medians_of_runs_and_sums_of_files():
     (row,) = benchmark.measure([ours], ["a", "b"], benchmark.SpeechOptions(None, "transcribe"), 3, ours)
     assert row.stages == {"encode": 3.5}
     assert row.runs == [3, 7, 11]
+
+
+def test_a_missing_peer_is_one_line_of_error(tilewhisper, monkeypatch):
+    monkeypatch.setattr(bench, "find_spec", lambda name: None)
+    finished = tilewhisper("bench", str(SAMPLE))
+    assert finished.status == 2
+    (line,) = finished.err.splitlines()
+    assert "pip install 'tilewhisper[transformers]'" in line
+    assert "--peer none" in line

@@ -67,6 +67,31 @@ def test_a_wrong_backend_is_reported_and_not_timed(script, tmp_path, monkeypatch
     assert "wrong: error above 0.01" in capsys.readouterr().out
 
 
+def test_the_sets_of_a_backend_are_compared_with_the_last(script, monkeypatch, tmp_path, capsys):
+    monkeypatch.undo()  # with the native kernels
+    if reason := build.why_unavailable():
+        pytest.skip(reason)
+    best = build.instruction_sets()[0]
+    sets = ["--set", best, "--set", "portable"]
+    result = bench(script, tmp_path, "--backend", "w8a8", "--backend", "bf16", *sets)
+    rows = {row["backend"]: row for row in result["rows"]}
+    assert list(rows) == ["torch", "torch int8", f"w8a8 {best}", "w8a8 portable", "bf16"]
+    assert rows[f"w8a8 {best}"]["error"] == pytest.approx(rows["w8a8 portable"]["error"], rel=1e-4)
+    ratio = rows["w8a8 portable"]["min_ms"] / rows[f"w8a8 {best}"]["min_ms"]
+    assert f"w8a8 {best} is {ratio:.2f} times as fast as w8a8 portable, with" in capsys.readouterr().out
+
+
+def test_a_set_that_this_processor_lacks_is_refused_with_the_reason(script, monkeypatch, capsys):
+    monkeypatch.undo()
+    if reason := build.why_unavailable():
+        pytest.skip(reason)
+    monkeypatch.setattr(
+        build, "why_not_sets", lambda: {"avx_vnni": "this processor does not have avx_vnni", "avx2": ""}
+    )
+    assert script.main([*SMALL, "--set", "avx_vnni"]) == 2
+    assert "--set avx_vnni cannot be used: this processor does not have avx_vnni" in capsys.readouterr().err
+
+
 def test_the_shape_table_has_each_product_once(script):
     cases = script.shape_table([SIZES["tiny"], SIZES["base"], SIZES["tiny.en"]])
     shapes = {(case.role, case.shape): case for case in cases}

@@ -1,5 +1,7 @@
 """`tilewhisper build`, and the native kernels in `doctor`, with and without a compiler."""
 
+from importlib.util import find_spec
+
 import pytest
 
 from tilewhisper.kernels.base import BackendUnavailable
@@ -9,6 +11,8 @@ from tilewhisper.kernels.cpu import build, compiler
 @pytest.fixture
 def hidden(tmp_path):
     """The environment of a user without a compiler and without compiled kernels."""
+    if find_spec("ziglang"):
+        pytest.skip("the package ziglang is a compiler that PATH cannot hide")
     return {"PATH": "/nowhere", "HOME": str(tmp_path), "OMP_NUM_THREADS": "1"}
 
 
@@ -62,10 +66,10 @@ def test_build_of_a_built_library_says_so(tilewhisper, possible):
     assert f"{build.find()}, already built" in finished.out
     assert "portable (" in finished.out
     assert finished.err == ""
-    _, library = native(tilewhisper("doctor").out)
+    _, library, *sets = native(tilewhisper("doctor").out)
     assert library.split()[:2] == ["library", "yes"]
     assert str(build.find()) in library
-    assert "portable" in library
+    assert sets[-1].split()[:2] == [build.instruction_sets()[0], "yes"]
 
 
 def test_force_compiles_a_built_library_again(tilewhisper, possible, monkeypatch):
@@ -95,7 +99,17 @@ def test_doctor_reports_a_library_that_does_not_load(tilewhisper, monkeypatch, t
         raise BackendUnavailable("the native kernels cannot be loaded: no such symbol")
 
     monkeypatch.setattr(build, "find", lambda *_: tmp_path / "native.so")
-    monkeypatch.setattr(build, "instruction_sets", failed)
+    monkeypatch.setattr(build, "why_not_sets", failed)
     finished = tilewhisper("doctor")
     assert finished.status == 0
     assert "no such symbol" in native(finished.out)[1]
+
+
+def test_doctor_names_the_instruction_set_in_use_and_why_not_a_faster_one(tilewhisper, monkeypatch, tmp_path):
+    reason = "the operating system does not enable avx512f"
+    monkeypatch.setattr(build, "find", lambda *_: tmp_path / "native.so")
+    monkeypatch.setattr(build, "why_not_sets", lambda: {"avx512": reason, "avx_vnni": "", "avx2": "", "portable": ""})
+    table = tilewhisper("doctor").out.split("native kernels")[1].split("\n\n")[0]
+    rows = [line.split(maxsplit=2) for line in table.splitlines() if line.split()[0].startswith("avx")]
+    assert [[name, usable] for name, usable, _ in rows] == [["avx512", "no"], ["avx_vnni", "yes"]]
+    assert [detail.strip() for *_, detail in rows] == [reason, "the instruction set in use"]

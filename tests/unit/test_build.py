@@ -26,6 +26,7 @@ from tilewhisper.kernels.base import BackendUnavailable
 from tilewhisper.kernels.cpu import build as builds
 from tilewhisper.kernels.cpu import compiler as cxx
 from tilewhisper.kernels.cpu.build import Build
+from tilewhisper.kernels.cpu.targets import TARGETS
 
 STAND_IN = """#!/bin/sh
 case "$*" in *--version*) echo "stand-in ${version:-1}"; exit;; esac
@@ -46,7 +47,7 @@ def build(tmp_path):
     sources.mkdir()
     (sources / "answer.h").write_text("#define ANSWER 42\n")
     (sources / "ops.cpp").write_text(f'#include "answer.h"\n{EXPORTED} int answer() {{ return ANSWER; }}\n')
-    return Build(sources, cache=tmp_path / "cache" / "native")
+    return Build(sources, cache=tmp_path / "cache" / "native", packaged=tmp_path / "prebuilt")
 
 
 @pytest.fixture
@@ -56,6 +57,18 @@ def stand_in(tmp_path, monkeypatch):
     script.chmod(0o755)
     monkeypatch.setenv("CXX", str(script))
     return script
+
+
+@pytest.fixture
+def no_compiler(monkeypatch):
+    """Call it to remove all compilers; ziglang, if installed, has nothing to compile for."""
+
+    def remove() -> None:
+        monkeypatch.delenv("CXX", raising=False)
+        monkeypatch.setenv("PATH", "/nowhere")
+        monkeypatch.setattr(cxx, "this_target", lambda: None)
+
+    return remove
 
 
 @pytest.fixture
@@ -132,10 +145,10 @@ def test_everything_the_library_depends_on_changes_its_name(build, stand_in, mon
     monkeypatch.setenv("version", "2")
     cxx._ask_version.cache_clear()
     assert another_name(), "the compiler's version"
-    monkeypatch.setattr(cxx, "torch_version", lambda: "2.13.9")
-    assert another_name(), "torch's version"
-    monkeypatch.setattr(platform, "machine", lambda: "riscv64")
+    build = replace(build, machine="riscv64")
     assert another_name(), "the architecture"
+    build = replace(build, system="freebsd")
+    assert another_name(), "the system"
     build = replace(build, extra_flags=("-g",))
     assert another_name(), "a flag"
     assert links(stand_in) == len(names)
@@ -186,10 +199,9 @@ def test_only_the_oldest_libraries_are_deleted(build, stand_in):
     }  # fmt: skip
 
 
-def test_a_built_cache_works_without_a_compiler(build, stand_in, monkeypatch):
+def test_a_built_cache_works_without_a_compiler(build, stand_in, no_compiler):
     path = builds.library(build)
-    monkeypatch.delenv("CXX")
-    monkeypatch.setenv("PATH", "/nowhere")
+    no_compiler()
     assert builds.library(build) == path
     assert builds.why_unavailable(build) is None
     (build.sources / "answer.h").write_text("#define ANSWER 43\n")
@@ -229,6 +241,46 @@ def test_the_folder_of_a_process_is_deleted_with_it(build, stand_in):
     assert out.strip(), err
     assert not Path(out.strip()).parent.exists()
     assert "cannot be written" in err, "Python prints warnings without any set-up"
+
+
+# ---------------------------------------------------------------- a wheel's library
+
+
+@pytest.fixture
+def wheels_library(build, stand_in, no_compiler):
+    """A library in the package; the compiler is gone."""
+    made = builds.library(build)
+    build.packaged.mkdir()
+    packaged = made.rename(build.packaged / made.name)
+    no_compiler()
+    return packaged
+
+
+def test_a_wheels_library_needs_no_compiler(build, wheels_library):
+    assert builds.library(build) == builds.find(build) == wheels_library
+    assert builds.why_unavailable(build) is None
+    assert not list(build.cache.glob("native-*"))
+
+
+def test_a_wheels_library_of_other_sources_is_not_used(build, wheels_library):
+    (build.sources / "answer.h").write_text("#define ANSWER 43\n")
+    assert builds.find(build) is None
+    assert "no C++ compiler" in builds.why_unavailable(build)
+
+
+def test_a_damaged_wheels_library_is_not_used(build, wheels_library):
+    wheels_library.write_text("mad")
+    assert builds.find(build) is None
+
+
+def test_a_wheels_library_that_does_not_load_is_compiled(build, compiler, caplog):
+    made = builds.library(build)
+    build.packaged.mkdir()
+    foreign = b"\x7fELF of a machine unknown"
+    digest = hashlib.sha256(foreign).hexdigest()[:16]
+    (build.packaged / f"{made.stem.rpartition('-')[0]}-{digest}.so").write_bytes(foreign)
+    assert builds.load(build) == made
+    assert "of the wheel cannot be loaded" in warnings(caplog)
 
 
 # ---------------------------------------------------------------- processes and threads
@@ -271,15 +323,33 @@ def test_concurrent_threads_load_one_library(build, compiler):
 # ---------------------------------------------------------------- no compiler, or a failing compiler
 
 
-def test_a_missing_compiler_is_reported(build, monkeypatch):
-    monkeypatch.delenv("CXX", raising=False)
-    monkeypatch.setenv("PATH", "/nowhere")
+def test_a_missing_compiler_is_reported(build, no_compiler):
+    no_compiler()
     reason = builds.why_unavailable(build)
     assert "none of g++, clang++, c++ is on PATH" in reason
     assert "apt install g++" in reason
     with pytest.raises(BackendUnavailable, match=r"no C\+\+ compiler"):
         builds.load(build)
     assert not build.cache.exists()
+
+
+def test_zig_compiles_where_there_is_no_other_compiler(monkeypatch):
+    """For every machine of this kind: without a processor, zig would use all instructions of this one."""
+    pytest.importorskip("ziglang", reason="ziglang is missing: pip install 'tilewhisper[compiler]'")
+    monkeypatch.delenv("CXX", raising=False)
+    monkeypatch.setenv("PATH", "/nowhere")
+    found = cxx.find_compiler()
+    assert found.command[:5] == (sys.executable, "-m", "ziglang", "c++", "-target")
+    assert any(argument.startswith("-mcpu=") for argument in found.command)
+    assert found.version.startswith("clang version")
+
+
+def test_flags_of_gcc_are_translated_for_zig():
+    windows, arm = (
+        next(each for each in TARGETS if each.wheel == wheel) for wheel in ("win_amd64", "manylinux_2_28_aarch64")
+    )
+    assert windows.zig_flags(("-O3", "-fPIC", "-mavx2")) == ("-O3", "-mavx2")
+    assert arm.zig_flags(("-fPIC", "-march=armv8.6-a+i8mm")) == ("-fPIC", "-mcpu=generic+i8mm")
 
 
 def test_a_missing_compiler_in_cxx_has_no_substitute(build, monkeypatch):
@@ -360,15 +430,15 @@ def test_each_unit_has_its_own_instructions(build, compiler):
     )
     (build.sources / "isa_portable.cpp").write_text(requires("__x86_64__", "__AVX__"))
     (build.sources / "isa_avx2.cpp").write_text(requires("__FMA__", "__AVX512F__") + requires("__AVX2__"))
+    (build.sources / "isa_avx_vnni.cpp").write_text(requires("__AVXVNNI__", "__AVX512F__"))
     (build.sources / "isa_avx512.cpp").write_text(requires("__AVX512VNNI__") + requires("__AVX512BW__"))
     assert builds.library(build)
 
 
-def test_other_architectures_compile_the_portable_unit_only(build, monkeypatch):
+def test_other_architectures_compile_the_portable_unit_only(build):
     for name in ("portable", "avx2", "avx512"):
         (build.sources / f"isa_{name}.cpp").touch()
-    monkeypatch.setattr(platform, "machine", lambda: "riscv64")
-    flags = cxx.unit_flags(build.sources)
+    flags = replace(build, machine="riscv64").units
     assert {unit.name for unit in flags} == {"ops.cpp", "isa_portable.cpp"}
     assert not any("AVX" in flag for its_own in flags.values() for flag in its_own)
 

@@ -170,6 +170,21 @@ def test_instruction_sets_agree_within_float32_rounding(backend):
                 assert (one.int() - other.int()).abs().max() <= 1
 
 
+@pytest.mark.parametrize("name", ["int8", "int4", "w8a8"])
+def test_sums_of_integers_have_the_same_bits_with_every_wide_instruction_set(name):
+    """Only sums of floating-point numbers depend on the number of lanes: here, none is taken along a row."""
+    backend, before, results = registry.create(name), native.instruction_set(), []
+    x, weight = normal(29, 515), normal(70, 515, seed=1)
+    try:
+        for each in build.instruction_sets():
+            if each != "portable":  # without fused multiply-adds, some products are rounded twice
+                native.use_instruction_set(each)
+                results.append(backend.linear_gelu(x, backend.prepare(weight, None)))
+    finally:
+        native.use_instruction_set(before)
+    assert all(torch.equal(results[0], other) for other in results[1:])
+
+
 @pytest.mark.parametrize(
     ("call", "complaint"),
     [

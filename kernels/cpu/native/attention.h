@@ -87,7 +87,7 @@ inline Floats largest_squares(FloatRows v, int64_t n, int64_t column, Floats mos
 // With one scale for each column of v, over all n rows.
 template <class Value>
 inline void pack_value_words(FloatRows v, int64_t n, int64_t head_dim, Value* panels, float* scale) {
-    constexpr int64_t NUMBERS = ISA::NUMBERS<Value>, BITS = 32 / NUMBERS;
+    constexpr int64_t NUMBERS = tilewhisper::NUMBERS<Value>, BITS = 32 / NUMBERS;
     const int64_t words = (n + NUMBERS - 1) / NUMBERS;
     for (int64_t column = 0; column < head_dim; column += LANES) {
         Floats most{}, poison{};

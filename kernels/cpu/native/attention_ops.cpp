@@ -130,10 +130,10 @@ STABLE_TORCH_LIBRARY_FRAGMENT(tilewhisper_native, m) {
 }
 
 STABLE_TORCH_LIBRARY_IMPL(tilewhisper_native, CPU, m) {
-    m.impl("pack_keys_values", TORCH_BOX(&pack_keys_values));
-    m.impl("project_keys_values", TORCH_BOX(&project_keys_values));
-    m.impl("attention", TORCH_BOX(&attention));
-    m.impl("self_attention", TORCH_BOX(&self_attention));
+    m.impl("pack_keys_values", BOXED(&pack_keys_values));
+    m.impl("project_keys_values", BOXED(&project_keys_values));
+    m.impl("attention", BOXED(&attention));
+    m.impl("self_attention", BOXED(&self_attention));
 }
 
 }  // namespace tilewhisper

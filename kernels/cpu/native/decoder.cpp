@@ -86,7 +86,7 @@ Tensor decoder_layers(Tensor x, std::vector<Handle> layers, std::vector<Tensor> 
     memory.resize(std::max<size_t>(memory.size(), numbers));
     float *const buffers = memory.data(), *const to = mutable_floats(out);
     std::vector<Phase> phases(count * LayerStep::PHASES);
-    torch::stable::parallel_for(0, torch::stable::get_num_threads(), 1, [&](int64_t, int64_t) {
+    on_all_threads([&] {
         for (int64_t i = 0; i < count; ++i) {
             const auto& [layer, cross] = calls[i];
             LayerStep(*layer, i, rows, caches, cross, Buffers(buffers, *layer, rows), &phases[i * LayerStep::PHASES])
@@ -112,12 +112,12 @@ STABLE_TORCH_LIBRARY_FRAGMENT(tilewhisper_native, m) {
         "int[] cross_kv, int[] cross_rows) -> Tensor");
 }
 
-STABLE_TORCH_LIBRARY_IMPL(tilewhisper_native, CompositeExplicitAutograd, m) { m.impl("release", TORCH_BOX(&release)); }
+STABLE_TORCH_LIBRARY_IMPL(tilewhisper_native, CompositeExplicitAutograd, m) { m.impl("release", BOXED(&release)); }
 
 STABLE_TORCH_LIBRARY_IMPL(tilewhisper_native, CPU, m) {
-    m.impl("register_layer", TORCH_BOX(&register_layer));
-    m.impl("register_cross_kv", TORCH_BOX(&register_cross_kv));
-    m.impl("decoder_layers", TORCH_BOX(&decoder_layers));
+    m.impl("register_layer", BOXED(&register_layer));
+    m.impl("register_cross_kv", BOXED(&register_cross_kv));
+    m.impl("decoder_layers", BOXED(&decoder_layers));
 }
 
 }  // namespace tilewhisper

@@ -171,8 +171,8 @@ STABLE_TORCH_LIBRARY_FRAGMENT(tilewhisper_native, m) {
 }
 
 STABLE_TORCH_LIBRARY_IMPL(tilewhisper_native, CPU, m) {
-    m.impl("register_encoder_layer", TORCH_BOX(&register_encoder_layer));
-    m.impl("encoder_layer", TORCH_BOX(&encoder_layer));
+    m.impl("register_encoder_layer", BOXED(&register_encoder_layer));
+    m.impl("encoder_layer", BOXED(&encoder_layer));
 }
 
 }  // namespace tilewhisper

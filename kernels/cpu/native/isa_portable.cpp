@@ -1,6 +1,9 @@
 // The kernels for any processor.
+#ifdef __AVX__
+#error "compile this unit for any processor"
+#endif
+#define ISA portable
+#define ISA_LANES 4
 #include "isa.h"
 
-static_assert(tilewhisper::ISA::LANES == 4, "compile this unit for any processor");
-
-const tilewhisper::Kernels tilewhisper::portable_kernels = tilewhisper::ISA::kernels("portable");
+const tilewhisper::Kernels tilewhisper::portable_kernels = tilewhisper::portable::kernels("portable");

@@ -124,7 +124,7 @@ struct Kernels {
 };
 
 extern const Kernels portable_kernels;
-extern const Kernels avx2_kernels;
-extern const Kernels avx512_kernels;
+extern const Kernels avx2_kernels, avx_vnni_kernels, avx512_kernels;
+extern const Kernels neon_kernels, neon_dot_kernels, neon_i8mm_kernels;
 
 }  // namespace tilewhisper

@@ -292,9 +292,9 @@ STABLE_TORCH_LIBRARY_FRAGMENT(tilewhisper_native, m) {
 }
 
 STABLE_TORCH_LIBRARY_IMPL(tilewhisper_native, CPU, m) {
-    m.impl("top_k", TORCH_BOX(&top_k));
-    m.impl("candidates", TORCH_BOX(&candidates));
-    m.impl("rescore", TORCH_BOX(&rescore));
+    m.impl("top_k", BOXED(&top_k));
+    m.impl("candidates", BOXED(&candidates));
+    m.impl("rescore", BOXED(&rescore));
 }
 
 }  // namespace tilewhisper

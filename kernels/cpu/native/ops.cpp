@@ -1,4 +1,4 @@
-// Linear layers as torch operators, on torch's own threads, and the choice of the instruction set.
+// Linear layers as torch operators, on torch's own threads.
 //
 // x is float32 with a contiguous last dimension; results are fresh and contiguous. Bits do not depend on the number of
 // threads: work is divided by rows or columns, never along a sum.
@@ -6,7 +6,6 @@
 #include "ops.h"
 
 #include <cmath>
-#include <string>
 #include <tuple>
 
 #include "feed_forward.h"
@@ -15,40 +14,6 @@
 
 namespace tilewhisper {
 namespace {
-
-// ---------------------------------------------------------------- instruction sets
-
-std::vector<const Kernels*> usable_kernels() {
-    std::vector<const Kernels*> usable;
-#ifdef TILEWHISPER_AVX512
-    if (__builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
-        __builtin_cpu_supports("avx512dq"))
-        usable.push_back(&avx512_kernels);
-#endif
-#ifdef TILEWHISPER_AVX2
-    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) usable.push_back(&avx2_kernels);
-#endif
-    usable.push_back(&portable_kernels);
-    return usable;
-}
-
-// When the library is loaded: `kernels()` becomes the fastest.
-const bool fastest_is_chosen = (chosen.store(usable_kernels().front()), true);
-
-// Names of the instruction sets that this processor can run, fastest first, joined by spaces.
-std::string instruction_sets() {
-    std::string names;
-    for (const Kernels* k : usable_kernels()) names.append(names.empty() ? "" : " ").append(k->name);
-    return names;
-}
-
-std::string instruction_set() { return kernels().name; }
-
-void use_instruction_set(std::string name) {
-    for (const Kernels* k : usable_kernels())
-        if (name == k->name) return chosen.store(k);
-    STD_TORCH_CHECK(false, "the instruction set must be one of ", instruction_sets(), ", got '", name, "'");
-}
 
 // ---------------------------------------------------------------- packing
 
@@ -241,9 +206,6 @@ Tensor feed_forward(Tensor x, Tensor norm_weight, Tensor norm_bias, double eps, 
 }  // namespace
 
 STABLE_TORCH_LIBRARY(tilewhisper_native, m) {
-    m.def("instruction_sets() -> str");
-    m.def("instruction_set() -> str");
-    m.def("use_instruction_set(str name) -> ()");
     m.def("pack_weight(Tensor weight, int bits) -> (Tensor, Tensor)");
     m.def("pack_quads(Tensor weight) -> (Tensor, Tensor, Tensor)");
     m.def("pack_nibbles(Tensor weight) -> (Tensor, Tensor, Tensor)");
@@ -255,18 +217,12 @@ STABLE_TORCH_LIBRARY(tilewhisper_native, m) {
         "sums1, Tensor? bias1, int hidden, Tensor panels2, Tensor scales2, Tensor? sums2, Tensor? bias2) -> Tensor");
 }
 
-STABLE_TORCH_LIBRARY_IMPL(tilewhisper_native, CompositeExplicitAutograd, m) {
-    m.impl("instruction_sets", TORCH_BOX(&instruction_sets));
-    m.impl("instruction_set", TORCH_BOX(&instruction_set));
-    m.impl("use_instruction_set", TORCH_BOX(&use_instruction_set));
-}
-
 STABLE_TORCH_LIBRARY_IMPL(tilewhisper_native, CPU, m) {
-    m.impl("pack_weight", TORCH_BOX(&pack_weight));
-    m.impl("pack_quads", TORCH_BOX(&pack_quads));
-    m.impl("pack_nibbles", TORCH_BOX(&pack_nibbles));
-    m.impl("linear", TORCH_BOX(&linear));
-    m.impl("feed_forward", TORCH_BOX(&feed_forward));
+    m.impl("pack_weight", BOXED(&pack_weight));
+    m.impl("pack_quads", BOXED(&pack_quads));
+    m.impl("pack_nibbles", BOXED(&pack_nibbles));
+    m.impl("linear", BOXED(&linear));
+    m.impl("feed_forward", BOXED(&feed_forward));
 }
 
 }  // namespace tilewhisper

@@ -1,31 +1,45 @@
-// Memory and threads for the torch operators, and the kernels in use.
+// Memory and threads for the torch operators.
 #pragma once
 
 #include <atomic>
 #include <cstdlib>
+#include <exception>
 #include <memory>
 #include <vector>
 
-#ifdef __linux__
+#if defined(__linux__)
 #include <sys/mman.h>
+#elif defined(_WIN32)
+#include <malloc.h>
 #endif
 
+#include "boundary.h"
 #include "checks.h"
+#include "instruction_sets.h"
 #include "kernels.h"
 #include "temporaries.h"
 
 namespace tilewhisper {
 
-inline std::atomic<const Kernels*> chosen{&portable_kernels};
-
-inline const Kernels& kernels() { return *chosen.load(std::memory_order_relaxed); }
+inline void free_aligned(void* memory) {
+#ifdef _WIN32
+    _aligned_free(memory);
+#else
+    std::free(memory);
+#endif
+}
 
 struct Free {
-    void operator()(void* p) const { std::free(p); }
+    void operator()(void* p) const { free_aligned(p); }
 };
 
 inline void* aligned_memory(int64_t alignment, int64_t bytes) {
-    void* memory = std::aligned_alloc(alignment, (bytes + alignment - 1) / alignment * alignment);
+    const int64_t whole = (bytes + alignment - 1) / alignment * alignment;
+#ifdef _WIN32  // has no aligned_alloc, as its free could not release such memory
+    void* memory = _aligned_malloc(whole, alignment);
+#else
+    void* memory = std::aligned_alloc(alignment, whole);
+#endif
     STD_TORCH_CHECK(memory, "out of memory: ", bytes, " bytes");
     return memory;
 }
@@ -43,6 +57,21 @@ inline void* scratch(int64_t bytes) {
     return memory.get();
 }
 
+// run() on each of torch's threads. The first error is thrown again here: none may pass through torch (see boundary.h).
+template <class Run>
+void on_all_threads(const Run& run) {
+    std::atomic<bool> failed{false};
+    std::exception_ptr error;
+    torch::stable::parallel_for(0, torch::stable::get_num_threads(), 1, [&](int64_t, int64_t) {
+        try {
+            run();
+        } catch (...) {
+            if (!failed.exchange(true)) error = std::current_exception();
+        }
+    });
+    if (error) std::rethrow_exception(error);
+}
+
 // run(first, last) over [0, total) in parts of `part`, never an empty one. Each thread takes the next part when it has
 // finished one, so that a thread which is interrupted, by another process say, delays no other.
 template <class Run>
@@ -50,7 +79,7 @@ void share(int64_t total, int64_t part, const Run& run) {
     if (total <= 0) return;
     if (total <= part) return run(0, total);
     std::atomic<int64_t> next{0};
-    torch::stable::parallel_for(0, torch::stable::get_num_threads(), 1, [&](int64_t, int64_t) {
+    on_all_threads([&] {
         for (int64_t first; (first = next.fetch_add(part)) < total;) run(first, std::min(total, first + part));
     });
 }
@@ -122,7 +151,7 @@ inline Tensor make_weight(int64_t numel, ScalarType type, int64_t entry_bytes) {
         madvise(memory, bytes / HUGE_PAGE * HUGE_PAGE, MADV_HUGEPAGE);
         const int64_t stride = 1;
         const torch::stable::Device cpu(torch::headeronly::DeviceType::CPU);
-        return torch::stable::from_blob(memory, {&numel, 1}, {&stride, 1}, cpu, type, &std::free);
+        return torch::stable::from_blob(memory, {&numel, 1}, {&stride, 1}, cpu, type, &free_aligned);
     }
 #endif
     return make({numel}, type);

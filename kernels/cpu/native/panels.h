@@ -44,6 +44,16 @@ struct Quad {
     int8_t of[4];
 };
 
+// Numbers in a word of the left side, and elements of type Entry in one column of a panel for it.
+template <class Entry>
+inline constexpr int64_t NUMBERS = 2;
+template <class Entry>
+inline constexpr int64_t ENTRIES = 2;
+template <>
+inline constexpr int64_t NUMBERS<Quad> = 4;
+template <>
+inline constexpr int64_t ENTRIES<Quad> = 1;
+
 // The range of whole numbers that rows are quantised to, so that their products add up within an int32 over `words` words,
 // after which a longer sum continues in float32: each number up to `limit`, and the numbers of one such sum up to the
 // Euclidean norm `norm`.

@@ -1,7 +1,8 @@
 // This machine's peak rates on torch's own threads: multiply-adds of one kind of instruction, and bytes read from memory. A
 // kernel's speed is compared with these.
 //
-//     peak(kind, isa) -> GOP/s, two for each multiply-add; kind: float32, int16, int8; isa: avx2, avx512, or "" (fastest)
+//     peak(kind, isa) -> GOP/s, two for each multiply-add; kind: float32, int16, int8; isa: avx2, avx_vnni,
+//         avx_vnni_evex (the same in AVX-512's encoding), avx512, or "" (fastest)
 //     read_bandwidth() -> GB/s from memory, past the caches
 //     read(memory) -> the sum of its 32-bit words, zeros up to a whole word: the least that a kernel can do with them
 //
@@ -17,6 +18,9 @@
 #include <memory>
 #include <string>
 #include <vector>
+
+#include "boundary.h"
+#include "processor.h"
 
 namespace {
 
@@ -66,20 +70,29 @@ constexpr int SUMS = 12;  // independent sums: two pipelines with a latency of f
 #define INT8_AVX2(r)                                                              \
     "vpmaddubsw %%ymm14, %%ymm15, %%ymm12\n vpmaddwd %%ymm12, %%ymm15, %%ymm13\n" \
     "vpaddd %%ymm13, %%ymm" #r ", %%ymm" #r "\n"
+#define INT16_AVX_VNNI(r) "%{vex%} vpdpwssd %%ymm14, %%ymm15, %%ymm" #r "\n"
+#define INT16_EVEX(r) "%{evex%} vpdpwssd %%ymm14, %%ymm15, %%ymm" #r "\n"
+#define INT8_AVX_VNNI(r) "%{vex%} vpdpbusd %%ymm14, %%ymm15, %%ymm" #r "\n"
+#define INT8_EVEX(r) "%{evex%} vpdpbusd %%ymm14, %%ymm15, %%ymm" #r "\n"
 #define INT8_AVX512(r) "vpdpbusd %%zmm14, %%zmm15, %%zmm" #r "\n"
 
 // Operations of a burst of steps that take `bytes` of each operand, in entries of `size` bytes.
 constexpr int64_t operations(int64_t bytes, int64_t size) { return int64_t{REPEATS} * SUMS * bytes / size * 2; }
 
 std::vector<Instructions> table() {
-    const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-    const bool avx512 = __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vnni");
+    using tilewhisper::why_not;
+    const bool avx2 = why_not({"avx2", "fma"}).empty(), vnni = why_not("avx_vnni").empty();
+    const bool evex = why_not({"avx512vl", "avx512_vnni"}).empty(), avx512 = why_not({"avx512bw", "avx512_vnni"}).empty();
     return {
         {"float32", "avx2", avx2, operations(32, 4), BURST(FLOAT32_AVX2)},
         {"float32", "avx512", avx512, operations(64, 4), BURST(FLOAT32_AVX512)},
         {"int16", "avx2", avx2, operations(32, 2), BURST(INT16_AVX2)},
+        {"int16", "avx_vnni", vnni, operations(32, 2), BURST(INT16_AVX_VNNI)},
+        {"int16", "avx_vnni_evex", evex, operations(32, 2), BURST(INT16_EVEX)},
         {"int16", "avx512", avx512, operations(64, 2), BURST(INT16_AVX512)},
         {"int8", "avx2", avx2, operations(32, 1), BURST(INT8_AVX2)},
+        {"int8", "avx_vnni", vnni, operations(32, 1), BURST(INT8_AVX_VNNI)},
+        {"int8", "avx_vnni_evex", evex, operations(32, 1), BURST(INT8_EVEX)},
         {"int8", "avx512", avx512, operations(64, 1), BURST(INT8_AVX512)},
     };
 }
@@ -177,8 +190,8 @@ STABLE_TORCH_LIBRARY_FRAGMENT(tilewhisper_native, m) {
 }
 
 STABLE_TORCH_LIBRARY_IMPL(tilewhisper_native, CompositeExplicitAutograd, m) {
-    m.impl("peak", TORCH_BOX(&peak));
-    m.impl("read_bandwidth", TORCH_BOX(&read_bandwidth));
+    m.impl("peak", BOXED(&peak));
+    m.impl("read_bandwidth", BOXED(&read_bandwidth));
 }
 
-STABLE_TORCH_LIBRARY_IMPL(tilewhisper_native, CPU, m) { m.impl("read", TORCH_BOX(&read_memory)); }
+STABLE_TORCH_LIBRARY_IMPL(tilewhisper_native, CPU, m) { m.impl("read", BOXED(&read_memory)); }

@@ -4,62 +4,53 @@
 #include <cstddef>
 
 #include "kernels.h"
+#include "multiply_add.h"
 #include "panels.h"
 #include "simd.h"
 
 namespace tilewhisper::ISA {
 
-inline constexpr int VECTORS = PANEL / LANES;  // of a panel's columns
-
-// Rows at a time, and the accumulators that leave registers free for a row's word and the panel's entries: 12 x 2 panels of
-// AVX-512's 32 registers ran at 220 of 215-220 GOP/s (Zen 4, one core), 4 x 1 of AVX2's 16 at 175 of 170; 6 x 1 spilled.
-inline constexpr int BLOCK = LANES == 16 ? 12 : LANES == 8 ? 4 : 2;
-inline constexpr int ACCUMULATORS = LANES == 16 ? 24 : 8;
-
 constexpr int panels_for(int rows, int accumulators = ACCUMULATORS) {
-    const int fit = accumulators / (rows * VECTORS);
+    const int fit = accumulators / ((rows + OFFSET_ROWS) * VECTORS);
     return fit < 1 ? 1 : fit > 4 ? 4 : fit;
 }
-
-// Numbers in a word of the left side, and elements of type Entry in one column of a panel for it.
-template <class Entry>
-inline constexpr int64_t NUMBERS = 2;
-template <class Entry>
-inline constexpr int64_t ENTRIES = 2;
-template <>
-inline constexpr int64_t NUMBERS<Quad> = 4;
-template <>
-inline constexpr int64_t ENTRIES<Quad> = 1;
 
 // sums[row][column] = x[row] . panel[column] for ROWS rows `stride` bytes apart and PANELS panels `panel_stride` entries
 // apart, over `count` words. Not to be cloned for constant strides: gcc 12 then spills accumulators and halves the speed.
 template <int ROWS, int PANELS, class Entry>
-__attribute__((noinline, noclone)) void dot_tile(const char* x, int64_t stride, const Entry* panel, int64_t panel_stride,
-                                                 int64_t count, int32_t* sums) {
+STANDALONE void word_tile(const char* x, int64_t stride, const Entry* panel, int64_t panel_stride, int64_t count,
+                          int32_t* sums) {
     constexpr int WIDE = PANELS * VECTORS;
     Ints tile[ROWS][WIDE] = {};
-    for (int64_t word = 0; word < count; ++word) {
-        Ints columns[WIDE];
+    for (int64_t i = 0; i < count; ++i) {
+        Columns<Entry> of[WIDE];
         // Bound by memory: prefetch the next panels. The LM head of base, 1 row 1.34 -> 1.06 ms, 8 rows 1.5 -> 1.24.
         if constexpr (ROWS <= 8) {
 #pragma GCC unroll 4
             for (int p = 0; p < PANELS; ++p)
-                __builtin_prefetch(panel + (p + PANELS) * panel_stride + word * PANEL * ENTRIES<Entry>, 0, 2);
+                __builtin_prefetch(panel + (p + PANELS) * panel_stride + i * PANEL * ENTRIES<Entry>, 0, 2);
         }
-#pragma GCC unroll 16
-        for (int v = 0; v < WIDE; ++v)
-            columns[v] = words(panel + v / VECTORS * panel_stride + (word * PANEL + v % VECTORS * LANES) * ENTRIES<Entry>);
+#pragma GCC unroll 4
+        for (int p = 0; p < PANELS; ++p) columns(panel + p * panel_stride + i * PANEL * ENTRIES<Entry>, of + p * VECTORS);
 #pragma GCC unroll 16
         for (int r = 0; r < ROWS; ++r) {
-            const Ints row = all(load<int32_t>(x + r * stride + word * 4));
+            const Word row = word(x + r * stride + i * 4);
 #pragma GCC unroll 16
-            for (int v = 0; v < WIDE; ++v) tile[r][v] = add_products<Entry>(tile[r][v], row, columns[v]);
+            for (int v = 0; v < WIDE; ++v) tile[r][v] = add_products<Entry>(tile[r][v], row, of[v]);
         }
     }
 #pragma GCC unroll 16
     for (int r = 0; r < ROWS; ++r)
 #pragma GCC unroll 16
         for (int v = 0; v < WIDE; ++v) store(sums + (r * WIDE + v) * LANES, tile[r][v]);
+}
+
+template <int ROWS, int PANELS, class Entry>
+inline void dot_tile(const char* x, int64_t stride, const Entry* panel, int64_t panel_stride, int64_t count, int32_t* sums) {
+    if constexpr (__is_same(Entry, Quad) && HAS_QUAD_TILE<ROWS>)
+        quad_tile<ROWS, PANELS>(x, stride, panel, panel_stride, count, sums);
+    else
+        word_tile<ROWS, PANELS>(x, stride, panel, panel_stride, count, sums);
 }
 
 // The same as float32 and over any length >= 1: `step` words at a time, which stay within an int32.
@@ -85,8 +76,8 @@ struct Nibbles {
 };
 
 template <int ROWS, int PANELS>
-__attribute__((noinline, noclone)) void nibble_tile(const char* x, int64_t stride, const char* panel, const uint16_t* scales,
-                                                    int64_t groups, float* sums) {
+STANDALONE void nibble_tile(const char* x, int64_t stride, const char* panel, const uint16_t* scales, int64_t groups,
+                            float* sums) {
     constexpr int WIDE = PANELS * VECTORS;
     Floats tile[ROWS][WIDE] = {};
     for (int64_t group = 0; group < groups; ++group, x += sizeof(RowGroup)) {
@@ -114,8 +105,8 @@ __attribute__((noinline, noclone)) void nibble_tile(const char* x, int64_t strid
 #pragma GCC unroll 16
                 for (int r = 0; r < ROWS; ++r) {
                     const char* row = x + r * stride + j * 4;
-                    part[r][v] = add_nibbles(part[r][v], low, all(load<int32_t>(row)));
-                    part[r][v] = add_nibbles(part[r][v], high, all(load<int32_t>(row + GROUP / 2)));
+                    part[r][v] = add_nibbles(part[r][v], word(row), low);
+                    part[r][v] = add_nibbles(part[r][v], word(row + GROUP / 2), high);
                 }
             }
 #pragma GCC unroll 16
@@ -203,7 +194,7 @@ inline void tile(WordRows x, int64_t row, const Weight& w, int64_t panel, const 
 }
 
 // Panel by panel, all rows over it: a panel stays in the first cache, the rows in the second.
-template <class Entry, int ROWS = BLOCK>
+template <class Entry, int ROWS = __is_same(Entry, Nibbles) ? NIBBLE_BLOCK : BLOCK>
 inline void product_of(WordRows x, int64_t row, int64_t rows, Weight w, int64_t first, int64_t last, Epilogue then,
                        float* out) {
     constexpr int PANELS = panels_for(ROWS, __is_same(Entry, Nibbles) ? ACCUMULATORS / 2 : ACCUMULATORS);

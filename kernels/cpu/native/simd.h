@@ -10,22 +10,27 @@
 
 #include "panels.h"
 
-#if defined(__AVX512VNNI__) && defined(__AVX512BW__) && defined(__AVX512VL__) && defined(__AVX512DQ__)
+#if !defined(ISA) || !defined(ISA_LANES)
+#error "include isa.h after the definition of the set's name, ISA, and of its 32-bit lanes, ISA_LANES"
+#endif
+
+#if defined(__x86_64__) && ISA_LANES > 4
 #include <immintrin.h>
-#define ISA avx512
-#define ISA_LANES 16
-#elif defined(__AVX2__) && defined(__FMA__)
-#include <immintrin.h>
-#define ISA avx2
-#define ISA_LANES 8
+#elif defined(ISA_NEON)
+#include <arm_neon.h>
+#endif
+
+// A function that stays one of its own. gcc clones some for constant arguments; clang does not know the attribute.
+#ifdef __clang__
+#define STANDALONE __attribute__((noinline))
 #else
-#define ISA portable
-#define ISA_LANES 4
+#define STANDALONE __attribute__((noinline, noclone))
 #endif
 
 namespace tilewhisper::ISA {
 
-inline constexpr int64_t LANES = ISA_LANES;  // 32-bit lanes of a vector
+inline constexpr int64_t LANES = ISA_LANES;    // 32-bit lanes of a vector
+inline constexpr int VECTORS = PANEL / LANES;  // of a panel's columns
 
 typedef float Floats __attribute__((vector_size(4 * ISA_LANES)));
 typedef int32_t Ints __attribute__((vector_size(4 * ISA_LANES)));
@@ -66,13 +71,24 @@ inline Ints all(int32_t x) { return x - Ints{}; }
 
 inline Floats to_float(Ints v) { return __builtin_convertvector(v, Floats); }
 
+// LANES float16 numbers.
+inline Floats halves(const void* from) {
+#if ISA_LANES == 16
+    return (Floats)_mm512_cvtph_ps((__m256i)load<Shorts>(from));
+#elif ISA_LANES == 8
+    return (Floats)_mm256_cvtph_ps((__m128i)load<Shorts>(from));
+#elif defined(ISA_NEON)
+    return (Floats)vcvt_f32_f16((float16x4_t)load<Shorts>(from));
+#else  // the exponent moved to its place; its bias differs by 112, and its largest value is kept for NaN and infinity
+    const Ints half = __builtin_convertvector(load<UnsignedShorts>(from), Ints);
+    const Ints bits = (half & 0x8000) << 16 | (half & 0x7fff) << 13;
+    return (half & 0x7c00) == 0x7c00 ? all(__builtin_nanf("")) : (Floats)bits * 0x1p112f;
+#endif
+}
+
 // LANES numbers of a file as float32.
 inline Floats stored_floats(const float* from) { return load<Floats>(from); }
-inline Floats stored_floats(const Half* from) {
-    const Ints bits = __builtin_convertvector(load<Shorts>(from), Ints);
-    // A float16's exponent is 112 less than the same float32's: to multiply by 2^112 is right for subnormals too.
-    return (Floats)(((Ints)((Floats)((bits & 0x7fff) << 13) * 0x1p112f)) | (bits & INT32_MIN));
-}
+inline Floats stored_floats(const Half* from) { return halves(from); }
 inline Floats stored_floats(const BFloat* from) { return (Floats)(__builtin_convertvector(load<Shorts>(from), Ints) << 16); }
 
 inline Floats larger(Floats a, Floats b) { return a > b ? a : b; }
@@ -122,64 +138,6 @@ inline float sum(Floats v) {
 
 inline float largest(Floats v) {
     return across(v, [](auto a, auto b) { return b > a ? b : a; });
-}
-
-// The entries of LANES columns of a panel for one word of a row: 16-bit pairs, stored in 16 or 8 bits, or 8-bit quads.
-inline Ints words(const int16_t* from) { return load<Ints>(from); }
-inline Ints words(const int8_t* from) { return (Ints) __builtin_convertvector(load<BytePairs>(from), ShortPairs); }
-inline Ints words(const Quad* from) { return load<Ints>(from); }
-
-// LANES float16 numbers.
-inline Floats halves(const uint16_t* from) {
-#if ISA_LANES == 16
-    return (Floats)_mm512_cvtph_ps((__m256i)load<Shorts>(from));
-#else  // the exponent moved to its place; its bias differs by 112, and its largest value is kept for NaN and infinity
-    const Ints half = __builtin_convertvector(load<UnsignedShorts>(from), Ints);
-    const Ints bits = (half & 0x8000) << 16 | (half & 0x7fff) << 13;
-    return (half & 0x7c00) == 0x7c00 ? all(__builtin_nanf("")) : (Floats)bits * 0x1p112f;
-#endif
-}
-
-// sums + low(a) * low(b) + high(a) * high(b) in every lane, a lane holding two 16-bit numbers.
-inline Ints add_pairs(Ints sums, Ints a, Ints b) {
-#if ISA_LANES == 16
-    return (Ints)_mm512_dpwssd_epi32((__m512i)sums, (__m512i)a, (__m512i)b);
-#elif ISA_LANES == 8
-    return sums + (Ints)_mm256_madd_epi16((__m256i)a, (__m256i)b);
-#else
-    return sums + ((a << 16) >> 16) * ((b << 16) >> 16) + (a >> 16) * (b >> 16);
-#endif
-}
-
-// The same with four 8-bit numbers in each lane, unsigned in `a`, signed in `b`.
-inline Ints add_quads(Ints sums, Ints a, Ints b) {
-#if ISA_LANES == 16
-    return (Ints)_mm512_dpbusd_epi32((__m512i)sums, (__m512i)a, (__m512i)b);
-#else  // as two pairs of 16 bits; AVX2's own product of bytes saturates
-    const Ints low = all(0x00ff00ff);
-    const auto even = (Ints)((ShortPairs)((ShortPairs)b << 8) >> 8), odd = (Ints)((ShortPairs)b >> 8);
-    return add_pairs(add_pairs(sums, a & low, even), (a >> 8) & low, odd);
-#endif
-}
-
-// The same where no number of `a` exceeds 15, so that no pair of products exceeds 16 bits.
-inline Ints add_nibbles(Ints sums, Ints a, Ints b) {
-#if ISA_LANES == 8
-    const auto pairs = (Ints)_mm256_maddubs_epi16((__m256i)a, (__m256i)b);
-    return add_pairs(sums, pairs, all(0x00010001));
-#else
-    return add_quads(sums, a, b);
-#endif
-}
-
-// sums + a row's word times the columns' entries for it.
-template <class Entry>
-inline Ints add_products(Ints sums, Ints row, Ints columns) {
-    return add_pairs(sums, row, columns);
-}
-template <>
-inline Ints add_products<Quad>(Ints sums, Ints row, Ints columns) {
-    return add_quads(sums, row, columns);
 }
 
 // e^x for x <= 0, to 3e-6 relative; 0 or the least normal number below -87.

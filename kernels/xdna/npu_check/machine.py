@@ -96,9 +96,11 @@ def is_iommu_off() -> bool:
 
 
 def memlock_bytes() -> int | None:
-    """How much memory this process may lock; None if there is no limit."""
-    import resource  # not on Windows
-
+    """How much memory this process may lock; None if there is no limit, or none that the system tells."""
+    try:
+        import resource
+    except ImportError:  # on Windows
+        return None
     limit = resource.getrlimit(resource.RLIMIT_MEMLOCK)[0]
     return None if limit == resource.RLIM_INFINITY or _may_lock_any() else limit
 

@@ -1,0 +1,22 @@
+"""torch's registration of a Python class as the type of an operator's argument, under the names of its release."""
+
+import importlib.util
+from typing import Any
+
+if importlib.util.find_spec("torch._custom_class_base"):
+    from torch._custom_class_base import CustomClassBase
+    from torch._library.opaque_object import register_custom_class
+
+    SYMBOLIC = "symbolic"
+else:  # torch 2.13, where later releases warn of the names
+    from torch._library.opaque_object import register_opaque_type as register_custom_class
+    from torch._opaque_base import OpaqueBase as CustomClassBase
+
+    SYMBOLIC = "reference"
+
+__all__ = ["CustomClassBase", "register"]
+
+
+def register(cls: type[Any]) -> None:
+    """Let operators take instances of a subclass of CustomClassBase; torch looks at none of their contents."""
+    register_custom_class(cls, typ=SYMBOLIC)

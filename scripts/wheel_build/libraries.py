@@ -1,0 +1,140 @@
+"""Checks of a compiled library by its format: ELF, Mach-O or PE."""
+
+import re
+import zipfile
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+
+import lief
+
+from tilewhisper.kernels.cpu.targets import Target
+
+TORCHS_PREFIXES = ("torch_", "aoti_torch_")
+"""Of the functions of torch's stable ABI."""
+GLIBC = (2, 28)
+"""The newest version whose functions a library for manylinux_2_28 may need."""
+MACOS = [11, 0]
+SYSTEMS_LIBRARIES = {
+    "linux": r"lib(c|m|pthread|dl|rt)\.so\.\d|ld-linux-[\w-]+\.so\.\d",
+    "darwin": r"/usr/lib/lib(System\.B|c\+\+\.1|objc\.A)\.dylib",
+    "win32": r"(?i)(kernel32|ntdll|api-ms-win-crt-[\w-]+)\.dll",
+}
+TORCHS_LIBRARY = {"linux": "libtorch_cpu.so", "darwin": "libtorch_cpu.dylib", "win32": "torch_cpu.dll"}
+_MACHINES = {
+    "x86_64": lief.ELF.ARCH.X86_64,
+    "aarch64": lief.ELF.ARCH.AARCH64,
+    "arm64": lief.MachO.Header.CPU_TYPE.ARM64,
+    "AMD64": lief.PE.Header.MACHINE_TYPES.AMD64,
+}
+
+
+class WheelError(Exception):
+    """A wheel that must not be published."""
+
+
+@dataclass(frozen=True)
+class Interface:
+    """What a library needs and offers."""
+
+    machine: object
+    libraries: frozenset[str]
+    torch: frozenset[str]
+    """The functions of torch that it imports."""
+    exports: frozenset[str]
+    oldest: str
+    """The oldest system that it runs on, in words."""
+
+
+def check_library(data: bytes, target: Target, torchs_exports: Collection[str] | None) -> str:
+    """The library's interface in words. Raises WheelError."""
+    found = interface(data)
+    torch = TORCHS_LIBRARY[target.system]
+    others = {name for name in found.libraries if not re.fullmatch(SYSTEMS_LIBRARIES[target.system], name)}
+    if found.machine != _MACHINES[target.machine]:
+        raise WheelError(f"the library is for {found.machine}")
+    # On macOS torch's functions are looked up among the loaded libraries.
+    if others != (set() if target.system == "darwin" else {torch}):
+        raise WheelError(f"the library needs {sorted(others)}; allowed are {torch} and the system's")
+    if found.exports:
+        raise WheelError(f"the library exports {sorted(found.exports)}; torch finds its operators without")
+    if not found.torch:
+        raise WheelError("the library calls no function of torch")
+    words = f"{len(found.torch)} functions of torch, no exports, {found.oldest}"
+    if torchs_exports is None:
+        return words
+    if missing := found.torch - set(torchs_exports):
+        raise WheelError(f"torch does not export {sorted(missing)}")
+    return f"{words}, all exported by torch"
+
+
+def interface(data: bytes) -> Interface:
+    """The interface of an ELF, Mach-O or PE library."""
+    parsed = lief.parse(data)
+    if isinstance(parsed, lief.ELF.Binary):
+        return _of_elf(parsed)
+    if isinstance(parsed, lief.MachO.Binary):
+        return _of_macho(parsed)
+    if isinstance(parsed, lief.PE.Binary):
+        return _of_pe(parsed)
+    raise WheelError("the library is neither ELF nor Mach-O nor PE")
+
+
+def exports_of_torch(folder: Path, target: Target) -> frozenset[str]:
+    """The functions of the stable ABI that torch exports in its wheel for the target. Raises WheelError."""
+    name = f"torch/lib/{TORCHS_LIBRARY[target.system]}"
+    ending = re.compile(target.wheel.replace("macosx_11_0", r"macosx_\d+_\d+") + r"\.whl$")
+    for wheel in sorted(folder.glob("torch-*.whl")):
+        if ending.search(wheel.name):
+            with zipfile.ZipFile(wheel) as archive:
+                return frozenset(filter(is_torchs, interface(archive.read(name)).exports))
+    raise WheelError(f"there is no wheel of torch for {target.wheel} in {folder}")
+
+
+def _of_elf(library: lief.ELF.Binary) -> Interface:
+    needed = [
+        tuple(map(int, auxiliary.name.removeprefix("GLIBC_").split(".")))
+        for requirement in library.symbols_version_requirement
+        for auxiliary in requirement.get_auxiliary_symbols()
+        if auxiliary.name.startswith("GLIBC_")
+    ]
+    newest = max(needed, default=(0,))
+    if newest > GLIBC:
+        raise WheelError(f"the library needs glibc {newest}")
+    return Interface(
+        library.header.machine_type,
+        frozenset(map(str, library.libraries)),
+        frozenset(filter(is_torchs, (str(symbol.name) for symbol in library.imported_symbols))),
+        frozenset(str(symbol.name) for symbol in library.exported_symbols),
+        f"glibc {'.'.join(map(str, newest))}",
+    )
+
+
+def _of_macho(library: lief.MachO.Binary) -> Interface:
+    oldest = library.build_version.minos if library.build_version else []
+    if oldest[:2] != MACOS:
+        raise WheelError(f"the library is for macOS {oldest}")
+    names = (str(symbol.name).removeprefix("_") for symbol in library.imported_symbols)
+    return Interface(
+        library.header.cpu_type,
+        frozenset(each.name for each in library.libraries if each.command is not lief.MachO.LoadCommand.TYPE.ID_DYLIB),
+        frozenset(filter(is_torchs, names)),
+        frozenset(str(symbol.name).removeprefix("_") for symbol in library.exported_symbols),
+        f"macOS {'.'.join(map(str, oldest))}",
+    )
+
+
+def _of_pe(library: lief.PE.Binary) -> Interface:
+    entries = {(str(each.name), str(entry.name)) for each in library.imports for entry in each.entries}
+    exports = library.get_export()
+    return Interface(
+        library.header.machine,
+        frozenset(name for name, _ in entries),
+        frozenset(filter(is_torchs, (name for _, name in entries))),
+        frozenset(str(entry.name) for entry in exports.entries) if exports else frozenset(),
+        f"Windows {library.optional_header.major_subsystem_version}.{library.optional_header.minor_subsystem_version}",
+    )
+
+
+def is_torchs(name: str) -> bool:
+    return name.startswith(TORCHS_PREFIXES)
