@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
 from string import Template
+from typing import TypeGuard
 
 from tilewhisper.engine.tuning.sensitivity import Effect, Sensitivity
 
@@ -127,5 +128,5 @@ def _color(value: float, values: Sequence[float], larger_is_worse: bool) -> str:
     return f"hsl(140 45% {95 - 40 * share:.0f}%)" if share > 0 else "hsl(0 0% 85%)"
 
 
-def _is_figure(value: float | None) -> bool:
+def _is_figure(value: float | None) -> TypeGuard[float]:
     return value is not None and not math.isnan(value)
