@@ -193,6 +193,10 @@ class Runtime:
         probabilities = token_probabilities(self.decoder.logits(hidden[chosen]), list(text), tokenizer.eot)
         return token_times(attention_logits, len(prompt)), probabilities
 
+    def drop_weights(self) -> None:
+        """Release prepared weights, so that another runtime of the checkpoint may take over its backends."""
+        self._routed.router.drop_weights()
+
     def close(self) -> None:
         """Release prepared weights and devices."""
         self._routed.router.close()

@@ -5,7 +5,7 @@
 
 import logging
 from collections.abc import Iterable, Iterator, Sequence
-from functools import partial
+from functools import lru_cache, partial
 from inspect import Parameter
 from os import PathLike
 from pathlib import Path
@@ -96,11 +96,11 @@ class WhisperModel:
             with clock("weights"):
                 source = given.model_size_or_path or default_model(given.hub_use)
                 self.checkpoint = cache.load(source, given.hub_use)
-            create = partial(registry.create, settings=settings)
+            create = lru_cache(maxsize=None)(partial(registry.create, settings=settings))
             self.runtime = Runtime(self.checkpoint, self.policy, create)
             mapped = self.runtime.mapped
             if self.runtime.stored:  # map them, as a later start does: pages of a file need not stay in memory
-                self.runtime.close()
+                self.runtime.drop_weights()  # not close: the second uses the same backends, which may hold a device
                 del self.runtime
                 release_freed()
                 self.runtime = Runtime(self.checkpoint, self.policy, create)

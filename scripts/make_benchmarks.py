@@ -33,7 +33,7 @@ LATEST = ROOT / "docs/benchmarks/latest.json"
 HISTORY = ROOT / "docs/benchmarks/history.jsonl"
 PACKAGES = (
     *("tilewhisper", "torch", "transformers", "openai-whisper", "openvino-genai", "openvino", "faster-whisper"),
-    *("ctranslate2", "onnxruntime"),
+    *("ctranslate2", "onnxruntime", "pywhispercpp"),
 )
 DATA = "../shared/data"
 THREADS = 2

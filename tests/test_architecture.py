@@ -19,6 +19,7 @@ LAYERS = {
     "engine.commands": 11,
     "engine.serving": 10,
     "engine.tuning": 9,
+    "engine.bulk": 9,
     "engine.whisper_model": 8,
     "engine.pipeline": 7,
     "engine.runtime": 6,
@@ -55,6 +56,9 @@ ALLOWED_IN = {
     "uvicorn": ("engine/commands/serve.py", "scripts/server_load/faster_whisper_server.py"),
     "wyoming": ("engine/serving",),
     "sounddevice": ("engine/commands",),
+    "ray": ("engine/bulk/on_ray.py",),
+    "pyarrow": ("engine/bulk/parquet.py",),
+    "fsspec": ("engine/bulk/files.py",),
     "rich": ("scripts", "engine/commands", "engine/progress.py"),
 }
 """Library -> the only files and folders that may import it."""

@@ -34,6 +34,7 @@ def outputs():
     """The parsed JSON of each benchmark's command, made of the scripts' own records."""
     import accuracy
     import bench_encoder
+    import check_weights
     import cold_start
     import comparison
     import footprint
@@ -57,6 +58,9 @@ def outputs():
         "memory": peaks,
         "accuracy": [record(accuracy.Score)],
         "parity": {"rows": [record(parity.Row, recordings=4, different=["a"])]},
+        "weights": [
+            record(check_weights.Row, recordings=4, same_as_file=3, same_with_its_rounding=4, same_as_source=2)
+        ],
         "transcripts": {"rows": [record(transcripts.Row, clips=4, different=["a"])]},
     }
 

@@ -9,7 +9,8 @@ from collections.abc import Collection, Sequence
 from typing import Any, NoReturn
 
 from tilewhisper.engine.commands import screen
-from tilewhisper.engine.commands.inputs import EXTENSIONS, STDIN
+from tilewhisper.engine.commands.inputs import STDIN
+from tilewhisper.models.audio.folders import EXTENSIONS
 
 
 class HintingParser(argparse.ArgumentParser):

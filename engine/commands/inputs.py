@@ -6,17 +6,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import BinaryIO, cast
 
+from tilewhisper.models.audio.folders import recordings_in
 from tilewhisper.models.errors import AudioError
 
 STDIN = "-"
 """The argument that stands for standard input. A file of this name is given as ./-"""
-
-# A file given by name is recognised by its content; in a folder, only the extension tells which files are recordings.
-EXTENSIONS = (
-    *(".aac", ".ac3", ".aif", ".aiff", ".amr", ".ape", ".au", ".caf", ".flac", ".m4a", ".m4b", ".mka", ".mp2", ".mp3"),
-    *(".oga", ".ogg", ".opus", ".wav", ".wma", ".wv"),
-    *(".3gp", ".avi", ".flv", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ts", ".webm", ".wmv"),
-)
 
 
 class StandardInput:
@@ -73,31 +67,10 @@ def may_wait(file: str) -> bool:
 
 
 def files_of(argument: str, *, recursive: bool) -> tuple[list[str], list[AudioError]]:
-    """The input itself, or the recordings in a folder, sorted; and an error for each folder that cannot be read.
-
-    `recursive` includes nested folders, each once, so that links do not lead in circles. Hidden files and folders are
-    left out. Raises AudioError if nothing was found.
-    """
+    """The input itself, or the recordings in a folder as of `recordings_in`. Raises AudioError."""
     if argument == STDIN or not os.path.isdir(argument):  # noqa: PTH112 (Path.is_dir raises for a name that is too long)
         return [argument], []
-    errors: list[AudioError] = []
-
-    def note(e: OSError) -> None:
-        errors.append(AudioError(f"{e.filename}: the folder cannot be read: {e.strerror}"))
-
-    found: list[Path] = []
-    deeper, seen = False, {os.path.realpath(argument)}
-    for folder, names, files in os.walk(argument, followlinks=True, onerror=note):
-        found += (path for name in files if _is_recording(path := Path(folder, name)))
-        names[:] = [name for name in sorted(names) if not name.startswith(".")]
-        deeper = deeper or bool(names)
-        names[:] = [name for name in names if recursive and _is_new(os.path.realpath(Path(folder, name)), seen)]
-    if not found and not errors:
-        inside = "" if recursive or not deeper else "; add --recursive True to search the folders in it"
-        raise AudioError(
-            f"{argument}: is a directory without audio or video files; name a file, or a folder that has some{inside}"
-        )
-    return [str(path) for path in sorted(found)], errors
+    return recordings_in(argument, recursive=recursive)
 
 
 def common_folder(arguments: Iterable[str]) -> str:
@@ -109,14 +82,3 @@ def common_folder(arguments: Iterable[str]) -> str:
 
 def _standard_input() -> BinaryIO:
     return cast(BinaryIO, StandardInput())  # it has all that the reader uses
-
-
-def _is_recording(path: Path) -> bool:
-    return path.suffix.lower() in EXTENSIONS and not path.name.startswith(".") and path.is_file()
-
-
-def _is_new(folder: str, seen: set[str]) -> bool:
-    """Whether a folder has not been seen before; it has been then."""
-    new = folder not in seen
-    seen.add(folder)
-    return new

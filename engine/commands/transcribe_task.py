@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tilewhisper.engine.commands import flags, loading
-from tilewhisper.engine.commands.parser import DEFAULT_BATCH_SIZE
+from tilewhisper.engine.commands.arguments.transcribe import DEFAULT_BATCH_SIZE
 from tilewhisper.engine.options import check_batch_size
 from tilewhisper.engine.output.subtitles import SubtitleOptions
 from tilewhisper.models.checkpoint.locate import Source

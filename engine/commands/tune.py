@@ -1,4 +1,4 @@
-"""`tilewhisper tune`: measure backends on this machine and write the fastest policy within an error bound."""
+"""`tilewhisper tune`: measure backends; write the fastest policy within an error bound, or what each product costs."""
 
 import math
 from argparse import Namespace
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from tilewhisper.engine.tuning.autotune import Measurement, Tuning
+    from tilewhisper.engine.tuning.evaluation import Trials
+    from tilewhisper.models.checkpoint.loader import Checkpoint
 
 SYNTHETIC = "synthetic speech, no recording"
 
@@ -36,28 +38,55 @@ def run(args: Namespace) -> int:
 
     import torch
 
-    from tilewhisper.engine.tuning.autotune import tune
     from tilewhisper.engine.tuning.evaluation import Trials
     from tilewhisper.models.checkpoint import loader
 
     if args.threads:
         torch.set_num_threads(args.threads)
-    screen = console(stderr=True)
     loaded = loader.load(source)
     mels = _windows(args.audio, loaded.model.config.num_mel_bins)
     create = partial(registry.create, settings=settings(args))
-    with screen.status("measuring") as status, Trials(loaded.model, mels, create) as trials:
+    with Trials(loaded.model, mels, create) as trials:
+        if args.map:
+            _write_map(args, loaded, trials, candidates)
+        if args.output:
+            _write_policy(args, loaded.name, trials, candidates)
+    return 0
+
+
+def _write_policy(args: Namespace, model: str, trials: "Trials", candidates: Sequence[str]) -> None:
+    from tilewhisper.engine.tuning.autotune import tune
+
+    screen = console(stderr=True)
+    with screen.status("measuring") as status:
         tuning = tune(trials, candidates, args.bound, args.rounds, progress=lambda text: status.update(plain(text)))
-    text = _policy_text(loaded.name, args.audio, tuning)
+    text = _policy_text(model, args.audio, tuning)
     parse_policy(text, args.output)  # the file must be readable as a policy
-    _show(loaded.name, args.audio, tuning)
+    _show(model, args.audio, tuning)
+    _write(args.output, text)
+    say(screen, f"{_description(model, tuning)}: written to {args.output}", "bold")
+
+
+def _write_map(args: Namespace, loaded: "Checkpoint", trials: "Trials", candidates: Sequence[str]) -> None:
+    from tilewhisper.engine.tuning.sensitivity import TextProbe, measure
+    from tilewhisper.engine.tuning.sensitivity_page import page
+
+    screen = console(stderr=True)
+    with screen.status("measuring") as status:
+        probe = TextProbe(replace(loaded, model=trials.twin()), trials.expected) if args.audio else None
+        found = measure(trials, probe, candidates, args.rounds, progress=lambda text: status.update(plain(text)))
+    setting = _conditions(loaded.name, args.audio)
+    _write(args.map, page(loaded.name, found, f"{setting}; times: median of {args.rounds} rounds in turn"))
+    worst = max((effect for effect in found.effects if not effect.exclusion), key=lambda effect: effect.error)
+    say(screen, f"largest error: {worst.error:.1e}, {worst.site} on {worst.backend}; written to {args.map}", "bold")
+
+
+def _write(file: str, text: str) -> None:
     try:
-        write(Path(args.output), text)
+        write(Path(file), text)
     except OptionError:
         say(console(), text)  # it took minutes to measure
         raise
-    say(screen, f"{_description(loaded.name, tuning)}: written to {args.output}", "bold")
-    return 0
 
 
 def _check(args: Namespace) -> None:
@@ -68,8 +97,11 @@ def _check(args: Namespace) -> None:
         raise OptionError(f"--threads must be >= 0, got {args.threads}; 0 leaves the number to torch")
     if not (math.isfinite(args.bound) and args.bound > 0):
         raise OptionError(f"--bound must be > 0 and finite, got {args.bound}; the default is 5e-3")
-    check_writable(args.output)
-    check_separate([("--output", args.output)], args.audio)
+    if not (args.output or args.map):
+        raise OptionError("nothing to write: give --output FILE for a policy, --map FILE for a page, or both")
+    for file in (args.output, args.map):
+        check_writable(file)
+    check_separate([("--output", args.output), ("--map", args.map)], args.audio)
     for file in args.audio:
         check_file(file)
 
@@ -125,15 +157,23 @@ def _description(model: str, tuning: "Tuning") -> str:
 def _setting(model: str, files: Sequence[str], tuning: "Tuning") -> tuple[str, ...]:
     """The conditions of the measurement, and how to read the tables."""
     from tilewhisper.engine.commands.tables import counted
+
+    return (
+        _conditions(model, files),
+        f"ms: median of {counted(tuning.rounds, 'round')} in turn, one window of 30 s, all layers. error: relative, of "
+        "the encoder states against float32; in the first table with all other launches in float32.",
+    )
+
+
+def _conditions(model: str, files: Sequence[str]) -> str:
+    from tilewhisper.engine.commands.tables import counted
     from tilewhisper.engine.report import machine
 
     here = machine()
     versions = ", ".join(f"{name} {here.packages[name]}" for name in ("tilewhisper", "torch"))
     return (
         f"tilewhisper tune: model {model}; audio: {', '.join(files) or SYNTHETIC}; {versions}; "
-        f"{counted(here.threads, 'thread')} of {here.cpu}",
-        f"ms: median of {counted(tuning.rounds, 'round')} in turn, one window of 30 s, all layers. error: relative, of "
-        "the encoder states against float32; in the first table with all other launches in float32.",
+        f"{counted(here.threads, 'thread')} of {here.cpu}"
     )
 
 

@@ -101,7 +101,7 @@ class Json(Writer):
     def render(self, segments: Sequence[Segment], info: TranscriptionInfo, options: SubtitleOptions = PLAIN) -> str:
         result = {
             "text": "".join(segment.text for segment in segments),
-            "segments": [_segment(segment) for segment in segments],
+            "segments": [segment_fields(segment) for segment in segments],
             "language": info.language,
         }
         return json.dumps(result)
@@ -113,7 +113,7 @@ class JsonLines(GrowingWriter):
     name = "jsonl"
 
     def line(self, segment: Segment) -> str:
-        return json.dumps(_segment(segment)) + "\n"
+        return json.dumps(segment_fields(segment)) + "\n"
 
 
 WRITERS: Mapping[str, Writer] = {
@@ -172,7 +172,8 @@ def _timestamp(milliseconds: int, always_include_hours: bool = False, decimal_ma
     return f"{head}{minutes:02}:{seconds:02}{decimal_marker}{rest:03}"
 
 
-def _segment(segment: Segment) -> dict[str, Any]:
+def segment_fields(segment: Segment) -> dict[str, Any]:
+    """A segment as in openai-whisper's JSON."""
     fields: dict[str, Any] = {key: getattr(segment, key) for key in _SEGMENT_KEYS}
     if segment.words is not None:
         fields["words"] = [_word(word) for word in segment.words]

@@ -252,6 +252,10 @@ class Router:
         finally:
             _counting.reset(token)
 
+    def drop_weights(self) -> None:
+        """Release prepared weights; backends stay open. For a router that runs nothing now."""
+        self._prepared.clear()
+
     def close(self) -> None:
         """Release prepared weights and devices. Any later use raises ModelClosed."""
         # Outside this lock: a running launch holds its backend's lock and may need this one.

@@ -67,7 +67,10 @@ class Trials:
         self._create = create_once
         routed, encoder = self._encoder(Policy(BASELINE, BASELINE))
         self.kinds = _kinds(routed)
-        self._expected = [encoder(mel) for mel in self._mels]
+        self.sites = tuple(routed.router.plans)
+        """Names of all products, in the order of execution."""
+        self.expected = [encoder(mel) for mel in self._mels]
+        """The float32 states of each window, (1, 1500, d_model)."""
 
     def error(self, policy: Policy, windows: int | None = None) -> float:
         """Relative Frobenius error of the encoder states: the worst of the first `windows`, all if None.
@@ -77,9 +80,17 @@ class Trials:
         """
         if policy.default == BASELINE and not policy.rules:
             return 0.0
+        return self.error_of(self.states(policy, windows))
+
+    def error_of(self, states: Sequence[Tensor]) -> float:
+        """`error` of states that are there already, one for each of the first windows."""
+        pairs = zip(states, self.expected, strict=False)
+        return float(torch.stack([relative_error(found, expected) for found, expected in pairs]).max())
+
+    def states(self, policy: Policy, windows: int | None = None) -> list[Tensor]:
+        """The encoder states of the first `windows`, all if None. Raises EngineError and KernelError."""
         _, encoder = self._encoder(policy)
-        pairs = zip(self._mels[:windows], self._expected, strict=False)
-        return float(torch.stack([relative_error(encoder(mel), expected) for mel, expected in pairs]).max())
+        return [encoder(mel) for mel in self._mels[:windows]]
 
     def time_in_turn(self, policies: Mapping[str, Policy], rounds: int) -> dict[str, Timing]:
         """Time the first window under each policy, after a warm-up.
@@ -107,10 +118,14 @@ class Trials:
     ) -> None:
         self.close()
 
-    def _encoder(self, policy: Policy) -> tuple[RoutedEncoder, Encoder]:
-        # deepcopy does not copy objects that its memo lists as copied already: the weights are shared.
+    def twin(self) -> Any:
+        """A copy of the unrouted model that shares its weights."""
+        # deepcopy does not copy objects that its memo lists as copied already.
         memo = {id(tensor): tensor for tensor in chain(self._model.parameters(), self._model.buffers())}
-        twin: Any = copy.deepcopy(self._model, memo)
+        return copy.deepcopy(self._model, memo)
+
+    def _encoder(self, policy: Policy) -> tuple[RoutedEncoder, Encoder]:
+        twin = self.twin()
         routed = apply_policy(twin, policy, self._create)
         return routed, Encoder(twin.model.encoder, routed)
 

@@ -20,7 +20,7 @@ import json
 import logging
 import re
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -147,7 +147,8 @@ def _read(content: str, source: Source) -> Checkpoint | None:
         config = ModelConfig(**about["config"])
         vocabulary = json.loads(_text(stored.pop("vocabulary")))
         tokenizer = Tokenizer(vocabulary, functools.partial(_parsed, stored.pop("tokenizer")), config.vocab_size)
-        state = stored | {name: _in_file(source, name, tuple(shape)) for name, shape in about["matrices"].items()}
+        tensors = functools.cache(functools.partial(formats.tensors, source))  # mapped as long as a matrix is there
+        state = stored | {name: _in_file(tensors, name, tuple(shape)) for name, shape in about["matrices"].items()}
         CACHE.used(path)
         return Checkpoint(
             source.name,
@@ -164,20 +165,15 @@ def _read(content: str, source: Source) -> Checkpoint | None:
         return None
 
 
-def _in_file(source: Source, name: str, shape: tuple[int, ...]) -> StoredTensor:
-    """A matrix of a checkpoint whose files are opened when the first of them is used."""
+def _in_file(tensors: Callable[[], Mapping[str, Tensor]], name: str, shape: tuple[int, ...]) -> StoredTensor:
+    """A matrix of a checkpoint; `tensors` opens the files, when the first of them is used."""
 
     def opened() -> Storage:
-        weight = _tensors(source)[name]
+        weight = tensors()[name]
         assert isinstance(weight, StoredTensor)
         return weight.stored.part(0, shape[0])  # the file may have more tokens than are used
 
     return StoredTensor(Deferred(shape, opened))
-
-
-@functools.lru_cache(maxsize=1)
-def _tensors(source: Source) -> Mapping[str, Tensor]:
-    return formats.tensors(source)
 
 
 def _parsed(packed: Tensor) -> tokenizers.Tokenizer:

@@ -6,6 +6,7 @@ Pure data without heavy imports, so that names are checked before torch is impor
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -128,6 +129,7 @@ SIZES: Mapping[str, Size] = {size.name: size for size in _SIZES}
 ALIASES: Mapping[str, str] = {"large": "large-v3", "turbo": "large-v3-turbo"}
 DISTILLED = ("distil-small.en", "distil-medium.en", "distil-large-v2", "distil-large-v3", "distil-large-v3.5")
 """Models of Hugging Face with the encoder of an official model and fewer decoder layers."""
+_ADDED_BY_FORMATS = re.compile(r"^(ggml-|faster-whisper-|whisper-)|(-[qf]\d+(_\w)?|\.(bin|pt|pth|gguf|safetensors))$")
 
 
 @dataclass(frozen=True)
@@ -169,6 +171,14 @@ PACKAGES: Mapping[str, WeightPackage] = {
 def official(name: str) -> Size | None:
     """The official model with this name or alias, or None."""
     return SIZES.get(ALIASES.get(name, name))
+
+
+def short_name(file_name: str) -> str:
+    """The model's name in the name of a file or folder: "tiny.en" of whisper-tiny.en.pt and ggml-tiny.en-q5_0.bin."""
+    name = file_name
+    while (shorter := _ADDED_BY_FORMATS.sub("", name)) not in ("", name):
+        name = shorter
+    return name
 
 
 def repository(name: str) -> str | None:

@@ -55,7 +55,7 @@ def alignment_heads(dims: catalog.Dims, file_stem: str = "") -> tuple[tuple[int,
     """
     sizes = [size for size in catalog.SIZES.values() if size.dims == dims]
     if len(sizes) > 1:
-        named = catalog.official(file_stem.removeprefix("ggml-"))
+        named = catalog.official(catalog.short_name(file_stem))
         sizes = [size for size in sizes if size == named]
     if sizes:
         return sizes[0].alignment_heads

@@ -11,7 +11,6 @@ import hashlib
 import logging
 from collections import defaultdict
 from collections.abc import Mapping
-from functools import cached_property
 from typing import Any
 
 from torch import Tensor
@@ -28,9 +27,13 @@ class PackedWeights:
         """`content` is the name of the checkpoint's folder in the cache."""
         self._content = content
         self._new: dict[str, Mapping[str, Tensor]] = {}
+        self._files: dict[str, dict[str, Any]] | None = None
+        """For each packed weight the open file of each of its parts; None until they are looked for."""
 
     def get(self, name: str) -> dict[str, Tensor] | None:
         """The tensors of a packed weight, mapped, or None where the cache does not have it."""
+        if self._files is None:
+            self._files = self._open_files()
         files = self._files.get(name)
         return None if files is None else {part: file.get_tensor(f"{name}/{part}") for part, file in files.items()}
 
@@ -46,12 +49,10 @@ class PackedWeights:
         names = hashlib.sha256("\n".join(sorted(self._new)).encode()).hexdigest()[:16]
         stored = CACHE.write(f"{self._content}/packed-{names}.safetensors", tensors, {})
         self._new.clear()
-        self.__dict__.pop("_files", None)
+        self._files = None
         return stored
 
-    @cached_property
-    def _files(self) -> dict[str, dict[str, Any]]:
-        """For each packed weight the open file of each of its parts."""
+    def _open_files(self) -> dict[str, dict[str, Any]]:
         from safetensors import SafetensorError, safe_open
 
         found: defaultdict[str, dict[str, Any]] = defaultdict(dict)

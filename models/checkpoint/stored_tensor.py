@@ -62,7 +62,7 @@ class Storage(ABC):
 
 
 @dataclass(frozen=True, eq=False)
-class Rows(Storage):
+class RowStorage(Storage):
     """A tensor whose rows have the same number of bytes each, one after the other."""
 
     shape: tuple[int, ...]
@@ -90,7 +90,7 @@ class Rows(Storage):
     def pick(self, indices: Tensor) -> Tensor:
         return self.values(self.table[indices.view(-1)]).view(*indices.shape, *self.shape[1:])
 
-    def part(self, first: int, last: int) -> Rows:
+    def part(self, first: int, last: int) -> RowStorage:
         return replace(self, shape=(last - first, *self.shape[1:]), data=self.table[first:last].view(-1))
 
     @abstractmethod
@@ -99,7 +99,7 @@ class Rows(Storage):
 
 
 @dataclass(frozen=True, eq=False)
-class Plain(Rows):
+class Plain(RowStorage):
     """Numbers of one dtype."""
 
     dtype: torch.dtype

@@ -129,6 +129,17 @@ def _memory(peaks: Any) -> list[Figures]:
     ]
 
 
+def _weights(result: Any) -> list[Figures]:
+    def share(row: Any, key: str) -> str | None:
+        return None if row[key] is None else f"{row[key]}/{row['recordings']}"
+
+    return [
+        _pick(row, "model", "format", "precision", "megabytes", "word_error_rate", "our_word_error_rate")
+        | {key: share(row, key) for key in ("same_as_file", "same_with_its_rounding", "same_as_source")}
+        for row in result
+    ]
+
+
 def _pick(row: Mapping[str, Any], *keys: str) -> Figures:
     return {key: row[key] for key in keys}
 
@@ -310,6 +321,28 @@ BENCHMARKS: Mapping[str, Benchmark] = {
                 *(Column("disordered", "disordered", "d"), Column("their_disordered", "openai's", "d")),
             ),
             _parity,
+        ),
+        Benchmark(
+            "weights",
+            "Weight files beside their own engines",
+            "Each format and precision that `tilewhisper convert` writes, and ggml's K types, decoded greedily by the "
+            "engine it belongs to: recordings on which this engine gives the same tokens with the same file; with the "
+            "same file and that engine's rounding of activations, where it is known; and with the source of the file. "
+            "CTranslate2 computes int16, int8_float16 and int8_bfloat16 as int8_float32 on this processor. Precisions "
+            "that are missing were not run. "
+            f"{_NEEDS_PEERS}",
+            (
+                *("python", "scripts/check_weights.py", "{data}/jfk.flac", _CLIPS, "--clips", "9"),
+                *("--model", "tiny.en", "--model", "base"),
+            ),
+            (
+                *(_MODEL, Column("format", "format"), Column("precision", "precision")),
+                *(Column("megabytes", "MB", ".1f"), Column("same_as_file", "same file")),
+                *(Column("same_with_its_rounding", "its rounding"), Column("same_as_source", "source")),
+                *(_WER, Column("our_word_error_rate", "ours", ".2f")),
+            ),
+            _weights,
+            statuses=(0, 1),  # 1: a quantised file has other tokens; the figures are complete
         ),
         Benchmark(
             "transcripts",

@@ -11,6 +11,7 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 import torch
+from weight_check.greedy import first_window
 
 from tilewhisper.models.checkpoint.loader import Checkpoint
 
@@ -65,7 +66,6 @@ def openai_whisper(file: Path, checkpoint: Checkpoint) -> Decode:
 
 def transformers(folder: Path, checkpoint: Checkpoint) -> Decode:
     from transformers import WhisperForConditionalGeneration
-    from weight_check.onnx_whisper import first_window
 
     model = WhisperForConditionalGeneration.from_pretrained(folder, dtype=torch.float32)
     spoken = {"language": "en", "task": "transcribe"} if checkpoint.tokenizer.is_multilingual else {}

@@ -14,11 +14,12 @@ from tilewhisper.models.checkpoint.formats.binary import Cursor
 
 _F16 = 1
 _HEADER = "12i"
-_BLOCK = 256
+BLOCK = 256
+"""Values of a block: a row must have whole blocks."""
 
 
 def convert(source: Path, target: Path, name: str) -> None:
-    """Write the file `source`, whose matrices are float16, with those of rows of 256 n values in the type `name`."""
+    """Write the file `source`, whose matrices are float16, with those in the type `name`."""
     cursor = Cursor([source], source.name)
     header = cursor.raw(struct.calcsize(_HEADER))
     mel_bins, spectrum_bins = cursor.unpack("2i")
@@ -34,8 +35,8 @@ def convert(source: Path, target: Path, name: str) -> None:
             shape = tuple(reversed(cursor.unpack(f"{rank}i")))
             raw = cursor.raw(length)
             stored = cursor.stored(torch.float16 if kind == _F16 else torch.float32, shape)
-            quantised = rank == 2 and kind == _F16 and shape[1] % _BLOCK == 0
-            data = encode(stored.load().view(-1, _BLOCK)) if quantised else stored.data
+            quantised = rank == 2 and kind == _F16
+            data = encode(stored.load().view(-1, BLOCK)) if quantised else stored.data
             file.write(struct.pack("<3i", rank, length, number if quantised else kind))
             file.write(struct.pack(f"<{rank}i", *reversed(shape)) + raw + data.numpy().tobytes())
 

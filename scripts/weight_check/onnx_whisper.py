@@ -1,5 +1,6 @@
 """Greedy decoding of a folder of ONNX models with ONNX Runtime: one window, without timestamps."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -7,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime
 import torch
+from weight_check.greedy import first_window, greedy
 
-from tilewhisper.models.audio.log_mel import LogMel
 from tilewhisper.models.checkpoint.loader import Checkpoint
 
 Array = npt.NDArray[Any]
@@ -32,31 +33,17 @@ class OnnxWhisper:
 
     def decode(self, samples: npt.NDArray[np.float32]) -> list[int]:
         """English samples (n,) at 16 kHz, up to 30 s, to text tokens."""
-        checkpoint = self._checkpoint
-        tokenizer, settings = checkpoint.tokenizer, checkpoint.generation_config
-        prompt = tokenizer.prompt("en" if tokenizer.is_multilingual else None, "transcribe", timestamps=False)
-        states = self.encode(first_window(samples, checkpoint))
-        outputs = _run(self._first, {"input_ids": np.array([prompt]), "encoder_hidden_states": states})
-        never = [*settings.suppress_tokens, *range(tokenizer.no_timestamps, tokenizer.n_vocab)]
+        states = self.encode(first_window(samples, self._checkpoint))
         cache: dict[str, Array] = {}
-        tokens: list[int] = []
-        while len(prompt) + len(tokens) < checkpoint.model.config.max_target_positions:
+
+        def next_logits(tokens: Sequence[int]) -> npt.NDArray[np.float32]:
+            session = self._next if cache else self._first
+            outputs = _run(session, {"input_ids": np.array([tokens]), **(cache or {"encoder_hidden_states": states})})
             logits = outputs.pop("logits")[0, -1].astype(np.float32)
-            logits[[*never, *(() if tokens else settings.begin_suppress_tokens)]] = -np.inf
-            if (token := int(logits.argmax())) == tokenizer.eot:
-                break
-            tokens.append(token)
-            cache |= {name.replace("present", "past_key_values"): value for name, value in outputs.items()}
-            outputs = _run(self._next, {"input_ids": np.array([[token]]), **cache})
-        return tokens
+            cache.update((name.replace("present", "past_key_values"), value) for name, value in outputs.items())
+            return logits
 
-
-def first_window(samples: npt.NDArray[np.float32], checkpoint: Checkpoint) -> torch.Tensor:
-    """The log-mel (1, n_mels, 3000) of up to 30 s, padded as in this engine's transcriptions."""
-    mel = LogMel(checkpoint.model.config.num_mel_bins)
-    mel.append(samples)
-    mel.finish()
-    return mel.window(0)[None]
+        return greedy(self._checkpoint, next_logits)
 
 
 def _run(session: onnxruntime.InferenceSession, inputs: dict[str, Array]) -> dict[str, Array]:

@@ -1,14 +1,21 @@
 """`tilewhisper tune`: a loadable policy with its measurements and its machine, and the warning on another machine."""
 
+from dataclasses import replace
+
 import pytest
 from conftest import SAMPLE, SAMPLE_WORDS, require_weights
 from transformers import WhisperConfig, WhisperForConditionalGeneration
 
 from tilewhisper.engine.routing import policy
 from tilewhisper.engine.routing.sites import sites_of
+from tilewhisper.engine.tuning.evaluation import Trials
 from tilewhisper.engine.tuning.fingerprint import fingerprint
+from tilewhisper.engine.tuning.sensitivity import TextProbe
+from tilewhisper.models.audio.log_mel import log_mel, window
+from tilewhisper.models.audio.reader import decode_audio
+from tilewhisper.models.checkpoint import loader
 from tilewhisper.models.checkpoint.catalog import PACKAGES
-from tilewhisper.models.checkpoint.locate import installed
+from tilewhisper.models.checkpoint.locate import installed, locate
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +58,32 @@ def test_it_writes_a_policy_with_its_measurements_and_its_machine(tilewhisper, s
     ):
         assert any(part in line for line in comments), part
         assert part in finished.err
+
+
+def test_it_writes_a_map_of_what_each_product_does_to_states_and_text(tilewhisper, small, tmp_path):
+    file = tmp_path / "map.html"
+    finished = tilewhisper(
+        "tune", "--model", small, "--map", file, "--rounds", "1", "--candidate", "bf16", "--audio", SAMPLE
+    )
+    assert finished.status == 0, finished.err
+    assert "largest error: " in finished.err
+    page = file.read_text()
+    for part in ("bf16: relative error of the encoder states", "log-probabilities, nats", "milliseconds saved"):
+        assert part in page
+    assert page.count("layers.1.fc2 on bf16") == 3
+
+
+def test_text_probabilities_change_with_the_states_and_not_without():
+    source = locate(require_weights("tiny.en"))
+    mel = window(log_mel(decode_audio(SAMPLE), 80), 0)
+    checkpoint = loader.load(source)
+    with Trials(checkpoint.model, [mel]) as trials:
+        probe = TextProbe(replace(checkpoint, model=trials.twin()), trials.expected)
+        assert SAMPLE_WORDS in probe.texts[0].lower()
+        assert probe.change(trials.expected) == (0.0, 0)
+        near, far = (probe.change([states + off * states.flip(-1)]) for states in trials.expected for off in (1e-3, 1))
+    assert 0 < near[0] < 0.01 < far[0]
+    assert near[1] == 0 < far[1] <= probe.token_count
 
 
 def test_without_a_recording_it_uses_synthetic_speech_and_says_so(tilewhisper, small, tmp_path):
@@ -98,3 +131,10 @@ def test_a_bad_argument_is_one_line_of_error_and_nothing_is_written(
     (line,) = finished.err.splitlines()
     assert not [word for word in words if word not in line], line
     assert not list(tmp_path.iterdir())
+
+
+def test_without_a_file_to_write_nothing_is_measured(tilewhisper):
+    finished = tilewhisper("tune", "--model", require_weights("tiny.en"))
+    assert finished.errors == [
+        "tilewhisper: error: nothing to write: give --output FILE for a policy, --map FILE for a page, or both"
+    ]

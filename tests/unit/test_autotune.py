@@ -11,6 +11,7 @@ from tilewhisper.engine.routing import policy
 from tilewhisper.engine.routing.policy import Condition, Policy, Rule
 from tilewhisper.engine.routing.policy_file import compact, to_toml
 from tilewhisper.engine.routing.sites import sites_of
+from tilewhisper.engine.tuning import sensitivity, sensitivity_page
 from tilewhisper.engine.tuning.autotune import tune
 from tilewhisper.engine.tuning.evaluation import Trials
 from tilewhisper.engine.tuning.fingerprint import fingerprint, machine_warning
@@ -72,6 +73,19 @@ def model():
     for parameter in model.parameters():
         parameter.normal_(std=0.1)
     return model
+
+
+@pytest.fixture
+def mapped(model, monkeypatch):
+    """Run `sensitivity.measure` on fake backends."""
+
+    def run(*names, **backends):
+        fakes = FakeBackends(torch={"seconds": 3.0}, **backends)
+        monkeypatch.setattr("time.perf_counter", fakes.clock)
+        mels = torch.randn(2, 80, 100, generator=torch.Generator().manual_seed(1))
+        return sensitivity.measure(Trials(model, list(mels), fakes.create), None, names, rounds=1), fakes
+
+    return run
 
 
 @pytest.fixture
@@ -225,3 +239,29 @@ def test_synthetic_speech_is_deterministic_and_within_full_scale():
     assert (samples == synthetic_speech(2.0)).all()
     assert samples.shape == (32000,)
     assert 0.2 < abs(samples).max() <= 0.3
+
+
+def test_a_map_has_the_error_and_the_time_of_each_product_alone(mapped, model):
+    found, _ = mapped("fast", fast={"seconds": 1.0, "off": 0.01})
+    effects = {effect.site: effect for effect in found.effects}
+    assert list(effects) == [site.name for site in sites_of(model.config)]
+    trials = Trials(model, list(torch.randn(2, 80, 100, generator=torch.Generator().manual_seed(1))), FakeBackends(
+        torch={"seconds": 0.0}, fast={"seconds": 0.0, "off": 0.01}
+    ).create)  # fmt: skip
+    for site in ("conv1", "layers.0.fc1", "layers.1.self_attn.k_proj"):
+        alone = trials.error(Policy("alone", "torch", (Rule(site, "fast"),)))
+        assert effects[site].error == pytest.approx(alone)
+        assert alone > 0
+    assert effects["layers.0.fc1"].seconds_saved == pytest.approx(2.0)
+    assert {effect.text_error for effect in found.effects} == {None}
+
+
+def test_a_map_says_why_a_product_has_no_figures(mapped):
+    found, _ = mapped("small", small={"seconds": 1.0, "takes": lambda shape: shape.n != 128})
+    excluded = {effect.site: effect.exclusion for effect in found.effects if effect.exclusion}
+    assert set(excluded) == {"layers.0.fc1", "layers.1.fc1"}
+    assert all("is not supported" in why for why in excluded.values())
+    page = sensitivity_page.page("a <model>", found, "here")
+    assert page.count("cannot run") == 2
+    assert "a &lt;model&gt;" in page
+    assert "http" not in page

@@ -1,5 +1,6 @@
 """The checkpoint cache: bit-equal to the readers' results, never stale, and never a reason to fail."""
 
+import gc
 import json
 import logging
 import os
@@ -23,6 +24,7 @@ from tilewhisper.models.checkpoint.config import ModelConfig
 from tilewhisper.models.checkpoint.loader import Checkpoint
 from tilewhisper.models.checkpoint.locate import locate
 from tilewhisper.models.checkpoint.modules import Whisper
+from tilewhisper.models.checkpoint.stored_tensor import whole
 from tilewhisper.models.tokenizer import vocabulary
 
 SIZES = ModelConfig(
@@ -113,6 +115,17 @@ def test_weights_in_their_file_cannot_be_written_to(cache_folder, folder):
     fc1 = cache.load(folder).model.model.encoder.layers[0].fc1
     with pytest.raises(RuntimeError, match="would write to a weight in its file"):
         fc1.weight.data.zero_()
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="needs Linux's list of mapped files")
+def test_the_files_of_a_model_are_mapped_no_longer_than_it_lives(cache_folder, folder):
+    cache.load(folder)
+    checkpoint = cache.load(folder)
+    assert whole(checkpoint.model.model.decoder.embed_tokens.weight).shape == (SIZES.vocab_size, SIZES.d_model)
+    assert str(folder / "model.safetensors") in Path("/proc/self/maps").read_text()
+    del checkpoint
+    gc.collect()
+    assert str(folder / "model.safetensors") not in Path("/proc/self/maps").read_text()
 
 
 def test_a_copy_of_the_files_elsewhere_shares_what_is_cached(cache_folder, folder, tmp_path):

@@ -247,3 +247,16 @@ def test_an_empty_folder_stays_in_its_place(small, tmp_path):
 )
 def test_the_name_in_file_names(small, given, name):
     assert ExportedModel(replace(small, source=replace(small.source, kind="openai", name=given))).name == name
+
+
+@pytest.mark.slow
+def test_openvino_has_one_operator_for_each_attention_of_the_decoder(small, tmp_path: Path) -> None:
+    """Else each step copies all keys and values."""
+    openvino = pytest.importorskip("openvino", reason="openvino is not installed")
+    for package in export.FORMATS["openvino"].packages:
+        pytest.importorskip(package, reason=f"{package} is not installed")
+    export.write(small, "openvino", tmp_path / "model", "int8")
+    decoder = openvino.Core().read_model(tmp_path / "model" / "openvino_decoder_model.xml")
+    types = [node.get_type_name() for node in decoder.get_ops()]
+    assert types.count("ScaledDotProductAttention") == 2 * small.model.config.decoder_layers
+    assert "Softmax" not in types

@@ -310,10 +310,15 @@ def test_a_pt_uses_the_vocabulary_of_an_installed_openai_whisper(
     assert_same(small, load(weight_writers.write_openai(small, tmp_path / "own.pt")))
 
 
-def test_alignment_heads_of_models_that_share_their_dimensions() -> None:
+@pytest.mark.parametrize("published", ["{}", "whisper-{}", "ggml-{}", "ggml-{}-q5_0", "ggml-{}-q8_0", "ggml-{}-q4_K"])
+@pytest.mark.parametrize("name", catalog.SIZES)
+def test_alignment_heads_are_those_of_the_model_that_a_file_is_named_after(name: str, published: str) -> None:
+    size = catalog.SIZES[name]
+    assert alignment_heads(size.dims, published.format(name)) == size.alignment_heads
+
+
+def test_alignment_heads_of_an_unknown_model() -> None:
     large = catalog.SIZES["large-v2"].dims
-    assert alignment_heads(large, "ggml-large-v2") == catalog.SIZES["large-v2"].alignment_heads
-    assert alignment_heads(large, "large-v1") == catalog.SIZES["large-v1"].alignment_heads
     assert alignment_heads(large, "mine") == tuple((layer, head) for layer in range(16, 32) for head in range(20))
     assert alignment_heads(catalog.SIZES["base"].dims, "mine") == catalog.SIZES["base"].alignment_heads
 

@@ -16,7 +16,7 @@ import weight_writers
 from safetensors.torch import load_file, save_file
 from test_cache import write
 
-from tilewhisper.models.checkpoint import formats, loader
+from tilewhisper.models.checkpoint import export, formats, loader
 from tilewhisper.models.checkpoint.locate import locate
 from tilewhisper.models.errors import CheckpointError
 
@@ -87,20 +87,51 @@ def as_openai(small: Path, folder: Path) -> Path:
     return weight_writers.write_openai(loader.load(small), folder / "own.pt")
 
 
+def as_pickled_hf(small: Path, folder: Path) -> Path:
+    safetensors = as_hf(small, folder)
+    torch.save(load_file(safetensors), folder / "pytorch_model.bin")
+    safetensors.unlink()
+    return folder / "pytorch_model.bin"
+
+
+def as_sharded_hf(small: Path, folder: Path) -> Path:
+    """The second of two parts."""
+    whole = as_hf(small, folder)
+    state = sorted(load_file(whole).items())
+    parts = {"model-1-of-2.safetensors": dict(state[::2]), "model-2-of-2.safetensors": dict(state[1::2])}
+    for name, part in parts.items():
+        save_file(part, folder / name)
+    index = {"weight_map": {tensor: name for name, part in parts.items() for tensor in part}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    whole.unlink()
+    return folder / "model-2-of-2.safetensors"
+
+
+def as_ctranslate2_int8(small: Path, folder: Path) -> Path:
+    export.write(loader.load(small), "ctranslate2", folder, "int8")
+    return folder / "model.bin"
+
+
 FORMATS: dict[str, Callable[[Path, Path], Path]] = {
-    "hf": as_hf, "ctranslate2": as_ctranslate2, "ggml": as_ggml, "openai": as_openai,
+    "hf": as_hf, "hf-pickled": as_pickled_hf, "hf-sharded": as_sharded_hf, "ctranslate2": as_ctranslate2,
+    "ctranslate2-int8": as_ctranslate2_int8, "ggml": as_ggml, "openai": as_openai,
 }  # fmt: skip
+
+
+def to_load(written: Path) -> Path:
+    """What a user names: the folder of a part or of pickled weights."""
+    return written.parent if written.stem.startswith(("pytorch_model", "model-")) else written
 
 
 @pytest.mark.parametrize("written", FORMATS.values(), ids=FORMATS.keys())
 def test_a_file_that_ends_anywhere_is_refused(written, small: Path, tmp_path: Path) -> None:
     path = written(small, tmp_path)
-    load(path)
+    load(to_load(path))
     whole = path.read_bytes()
     places = [*range(0, 200, 13), *range(200, len(whole), len(whole) // 20), len(whole) - 1]
     for length in places:
         path.write_bytes(whole[:length])
-        refused(path)
+        refused(to_load(path))
 
 
 @pytest.mark.parametrize("number", [0, 0x7FFFFFFF, 0xFFFFFFFF])
@@ -112,6 +143,7 @@ def test_any_number_in_any_header_is_survived(written, number: int, small: Path,
     names = [
         b"decoder.token_embedding.weight",
         b"decoder/embeddings/weight",
+        b"decoder/embeddings/weight_scale",
         b"encoder.blocks.0.mlp.0.weight",
         b"PK\1\2",
     ]
@@ -120,7 +152,7 @@ def test_any_number_in_any_header_is_survived(written, number: int, small: Path,
         places |= {*range(place - 24, place + 48, 4)} if place >= 0 else set()
     for place in sorted(places):
         path.write_bytes(whole[:place] + struct.pack("<I", number) + whole[place + 4 :])
-        refused_or_loaded(path)
+        refused_or_loaded(to_load(path))
 
 
 def test_a_ggml_file_of_another_model_is_named(tmp_path: Path) -> None:
@@ -251,6 +283,19 @@ def test_a_pickle_runs_no_code_and_takes_no_memory(archive: bool, tmp_path: Path
         torch.save({"dims": call, "model_state_dict": {}}, path, _use_new_zipfile_serialization=archive)
         assert "code in weights is not run" in refused(path)
     assert not ran.exists()
+
+
+def test_pickled_weights_of_a_transformers_folder_run_no_code(small: Path, tmp_path: Path) -> None:
+    path, ran = as_pickled_hf(small, tmp_path / "model"), tmp_path / "ran"
+    torch.save({"model.encoder.conv1.weight": Call(Path.touch, ran)}, path)
+    assert "code in weights is not run" in refused(path.parent)
+    assert not ran.exists()
+
+
+@pytest.mark.parametrize("stored", [{"model": {"layer.weight": torch.zeros(3)}}, [1, 2], 7, {"dims": {}}])
+def test_a_pt_of_another_model_is_named(stored: Any, tmp_path: Path) -> None:
+    torch.save(stored, tmp_path / "yolo.pt")
+    assert "not OpenAI's Whisper format" in refused(tmp_path / "yolo.pt")
 
 
 def test_a_compressed_archive_is_refused_before_it_is_unpacked(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Packed weights in the cache: mapped as they were packed, shared by policies, never of another form."""
 
 import logging
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from test_cache import folder as folder
 
 from tilewhisper.engine.routing.policy import load_policy
 from tilewhisper.engine.runtime import Runtime
+from tilewhisper.engine.whisper_model import WhisperModel
 from tilewhisper.kernels import registry
 from tilewhisper.kernels.cpu import build
 from tilewhisper.kernels.cpu.quantized import Int8Backend
@@ -61,6 +63,14 @@ def test_a_later_start_maps_what_the_first_packed(policy, cache_folder, folder, 
     assert all(map(torch.equal, results(first, mel), results(later, mel)))
     assert packed_files(cache_folder) == [file]
     assert file.read_bytes() == written[1]
+
+
+def test_the_first_start_maps_what_it_packed_and_creates_no_backend_twice(cache_folder, folder, monkeypatch):
+    created, original = [], registry.create
+    monkeypatch.setattr(registry, "create", lambda name, settings: created.append(name) or original(name, settings))
+    with WhisperModel(folder, policy="int8") as model:
+        assert model.runtime.mapped
+    assert created and max(Counter(created).values()) == 1
 
 
 def test_policies_share_what_is_equal(cache_folder, folder):

@@ -57,8 +57,7 @@ class Packing {
     Tensor of(int64_t numbers) const {
         STD_TORCH_CHECK(bits_ == 16 || bits_ == 8, "bits must be 16 or 8, got ", bits_);
         const ScalarType type = bits_ == 8 ? ScalarType::Char : ScalarType::Short;
-        return lasting_ ? make_lasting({h_.batch, h_.heads, numbers}, type, bits_ / 8)
-                        : make({h_.batch, h_.heads, numbers}, type);
+        return lasting_ ? make_lasting({h_.batch, h_.heads, numbers}, type) : make({h_.batch, h_.heads, numbers}, type);
     }
     template <class T>
     static T* at(const Tensor& t, int64_t head) {

@@ -12,6 +12,7 @@
 
 #include "checks.h"
 #include "instruction_sets.h"
+#include "temporaries.h"
 
 namespace tilewhisper {
 
@@ -58,25 +59,49 @@ void share_each(int64_t total, const Run& run) {
     });
 }
 
+inline int64_t entry_bytes(ScalarType type) {
+    switch (type) {
+        case ScalarType::Char:
+        case ScalarType::Byte: return 1;
+        case ScalarType::Short:
+        case ScalarType::Half: return 2;
+        case ScalarType::Long: return 8;
+        default: return 4;
+    }
+}
+
+// A contiguous tensor in memory that `release` frees.
+template <class Release>
+Tensor tensor_in(void* memory, std::initializer_list<int64_t> sizes, ScalarType type, const Release& release) {
+    std::vector<int64_t> strides(sizes.size(), 1);
+    for (size_t i = sizes.size() - 1; i > 0; --i) strides[i - 1] = strides[i] * sizes.begin()[i];
+    const torch::stable::Device cpu(torch::headeronly::DeviceType::CPU);
+    return torch::stable::from_blob(memory, {sizes.begin(), sizes.size()}, {strides.data(), strides.size()}, cpu, type,
+                                    release);
+}
+
 inline Tensor make(std::initializer_list<int64_t> sizes, ScalarType type = ScalarType::Float) {
-    numbers_of(sizes, "the result");
+    const int64_t numbers = numbers_of(sizes, "the result");
+#ifdef __linux__
+    if (const int64_t bytes = numbers * entry_bytes(type); bytes >= Temporaries::LEAST) {
+        const Block block = Temporaries::of_process().take(bytes);
+        STD_TORCH_CHECK(block.memory, "out of memory: ", bytes, " bytes");
+        return tensor_in(block.memory, sizes, type, [block](void*) { Temporaries::of_process().give_back(block); });
+    }
+#endif
     const std::vector<int64_t> shape(sizes);
     return torch::stable::empty({shape.data(), shape.size()}, type);
 }
 
 // A tensor that stays while many others come and go, in memory of its own: within malloc's heap such tensors leave holes,
 // 60 MB of them after ten minutes in batches of 8 (base).
-inline Tensor make_lasting(std::initializer_list<int64_t> sizes, ScalarType type, int64_t entry_bytes) {
+inline Tensor make_lasting(std::initializer_list<int64_t> sizes, ScalarType type) {
 #ifdef __linux__
-    const int64_t bytes = numbers_of(sizes, "the result") * entry_bytes;
+    const int64_t bytes = numbers_of(sizes, "the result") * entry_bytes(type);
     if (bytes >= (64 << 10)) {
         void* memory = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
         STD_TORCH_CHECK(memory != MAP_FAILED, "out of memory: ", bytes, " bytes");
-        std::vector<int64_t> strides(sizes.size(), 1);
-        for (size_t i = sizes.size() - 1; i > 0; --i) strides[i - 1] = strides[i] * sizes.begin()[i];
-        const torch::stable::Device cpu(torch::headeronly::DeviceType::CPU);
-        return torch::stable::from_blob(memory, {sizes.begin(), sizes.size()}, {strides.data(), strides.size()}, cpu, type,
-                                        [bytes](void* mapped) { munmap(mapped, bytes); });
+        return tensor_in(memory, sizes, type, [bytes](void* mapped) { munmap(mapped, bytes); });
     }
 #endif
     return make(sizes, type);

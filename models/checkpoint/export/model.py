@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from tilewhisper.models.checkpoint import catalog
 from tilewhisper.models.checkpoint.loader import Checkpoint
 from tilewhisper.models.checkpoint.stored_tensor import whole
 from tilewhisper.models.constants import TIMESTAMPS
@@ -18,8 +18,6 @@ OnRead = Callable[[int, int], None]
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 """Precisions without quantisation, by their names."""
-
-_ADDED_BY_FORMATS = re.compile(r"^(ggml-|faster-whisper-|whisper-)|(-[qf]\d+(_\w)?|\.(bin|pt|pth|gguf|safetensors))$")
 
 
 class ExportedModel:
@@ -76,7 +74,4 @@ def _short_name(checkpoint: Checkpoint) -> str:
     path = Path(source.name)
     if source.kind in ("ctranslate2", "hf") and path.exists():
         path = source.folder.resolve()
-    name = path.name
-    while (shorter := _ADDED_BY_FORMATS.sub("", name)) not in ("", name):
-        name = shorter
-    return name
+    return catalog.short_name(path.name)

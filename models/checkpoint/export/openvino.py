@@ -2,8 +2,9 @@
 
 The decoder is stateful, as the pipeline needs it: keys and values of earlier tokens are variables of the model instead
 of inputs and outputs. Those of the encoder states are variables too, which are computed when the state is reset.
-OpenVINO reads our ONNX models, and what differs is replaced in its graph. int8 has a scale for each row of a matrix;
-activations stay float32.
+OpenVINO reads our ONNX models, and what differs is replaced in its graph. Attention is one operator there, so that
+OpenVINO joins it with the variables of earlier keys and values. int8 has a scale for each row of a matrix; activations
+stay float32.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ def write(model: ExportedModel, folder: Path, precision: str) -> None:
         decoder = _stateful(
             core.read_model(graphs / "decoder_model.onnx"), core.read_model(graphs / "decoder_with_past_model.onnx")
         )
+        _join_attention(decoder)
         openvino.save_model(decoder, folder / "openvino_decoder_model.xml", compress_to_fp16=half)
     transformers.write_settings(model, folder, "float32")
     _write_tokenizers(folder)
@@ -67,6 +69,23 @@ def _stateful(first: openvino.Model, cached: openvino.Model) -> openvino.Model:
             use.replace_source_output(value.output(0))
     states = first.input("encoder_hidden_states").get_node()
     return openvino.Model([results["logits"]], assignments, [tokens, states, beams], "decoder")
+
+
+def _join_attention(model: openvino.Model) -> None:
+    """Replace softmax(q k^T + mask) v, where q is scaled already, by one operator."""
+    for softmax in model.get_ordered_ops():
+        if softmax.get_type_name() != "Softmax":
+            continue
+        (use,) = softmax.output(0).get_target_inputs()
+        mixed = use.get_node()
+        scores, mask = softmax.input_value(0).get_node(), op.constant(np.float32(0))
+        if scores.get_type_name() == "Add":
+            scores, mask = scores.input_value(0).get_node(), scores.input_value(1)
+        queries, keys = scores.input_value(0), scores.input_value(1).get_node().input_value(0)
+        scale = op.constant(np.float32(1))
+        joined = op.scaled_dot_product_attention(queries, keys, mixed.input_value(1), mask, scale)
+        for use in mixed.output(0).get_target_inputs():
+            use.replace_source_output(joined.output(0))
 
 
 def _names(output: openvino.Output) -> set[str]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from tilewhisper.models.checkpoint.stored_tensor import Rows
+from tilewhisper.models.checkpoint.stored_tensor import RowStorage
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class BlockType:
 
 
 @dataclass(frozen=True, eq=False)
-class Blocks(Rows):
+class Blocks(RowStorage):
     """A tensor of blocks of one type."""
 
     type: BlockType

@@ -115,7 +115,7 @@ def _generation_config(folder: Path, config: ModelConfig, tokenizer: Tokenizer) 
             f"{folder}: its tokenizer has <|notimestamps|> at {tokenizer.no_timestamps} and generation_config.json at "
             f"{no_timestamps}: they do not belong together; take both from the same checkpoint"
         )
-    derived = derive(tokenizer, config.dims, folder.name.removeprefix("whisper-"))
+    derived = derive(tokenizer, config.dims, folder.name)
     names = ("suppress_tokens", "begin_suppress_tokens")
     decoder = (config.decoder_layers, config.decoder_attention_heads)
     return settings.checked(stored, names, derived, tokenizer, decoder, path)

@@ -6,14 +6,14 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from tilewhisper.models.checkpoint.stored_tensor import Rows, Storage
+from tilewhisper.models.checkpoint.stored_tensor import RowStorage, Storage
 
 
 @dataclass(frozen=True, eq=False)
 class Scaled(Storage):
     """value = integer / scale of its row."""
 
-    integers: Rows
+    integers: RowStorage
     scale: Tensor
     """(rows,) float32."""
 
