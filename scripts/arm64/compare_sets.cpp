@@ -270,8 +270,6 @@ void small_kernels(const Kernels& set, Random& random) {
 }  // namespace
 
 int main() {
-    std::printf("caches: %lld and %lld KiB\n", static_cast<long long>(caches().first >> 10),
-                static_cast<long long>(caches().second >> 10));
     for (const InstructionSet& set : instruction_sets()) {
         if (const std::string reason = why_not(set.extensions); !reason.empty()) {
             std::printf("%s: left out: %s\n", set.kernels->name, reason.c_str());

@@ -443,6 +443,12 @@ def test_other_architectures_compile_the_portable_unit_only(build):
     assert not any("AVX" in flag for its_own in flags.values() for flag in its_own)
 
 
+def test_every_instruction_set_has_a_unit_and_every_unit_flags():
+    sets = {name for of_machine in cxx.INSTRUCTION_SETS.values() for name in of_machine}
+    units = {unit.stem.removeprefix("isa_") for unit in builds.SOURCES.glob("isa_*.cpp")}
+    assert units == {"portable", *sets}
+
+
 def test_an_operator_of_the_stable_abi_runs_on_torchs_threads(build, compiler):
     (build.sources / "ops.cpp").write_text("""
         #include <torch/csrc/stable/library.h>

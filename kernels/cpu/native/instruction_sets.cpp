@@ -27,7 +27,7 @@ const std::vector<InstructionSet>& instruction_sets() {
         {&neon_dot_kernels, {"asimddp"}},
 #endif
 #ifdef TILEWHISPER_NEON
-        {&neon_kernels, {"asimd"}},
+        {&neon_kernels, {}},
 #endif
         {&portable_kernels, {}},
     };

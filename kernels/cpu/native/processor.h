@@ -1,7 +1,6 @@
 // What this processor offers, as far as its operating system lets programs use it.
 #pragma once
 
-#include <cstdint>
 #include <string>
 #include <vector>
 
@@ -13,13 +12,5 @@ std::string why_not(const char* extension);
 
 // Of the first extension that cannot be used.
 std::string why_not(const std::vector<const char*>& extensions);
-
-// Bytes of data that the caches of one core hold. A size that the system does not tell is that of a small core.
-struct Caches {
-    int64_t first = 32 << 10;
-    int64_t second = 256 << 10;
-};
-
-const Caches& caches();
 
 }  // namespace tilewhisper
