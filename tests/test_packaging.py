@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tilewhisper import __version__
 from tilewhisper.engine.commands.parser import parse
 
 ROOT = Path(__file__).parents[1]
@@ -31,6 +32,16 @@ def tool(name: str) -> str:
 def check(*command: str) -> None:
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stdout + done.stderr) == (0, ""), done.stdout + done.stderr
+
+
+def test_the_workflow_fits_its_schema():
+    """Of GitHub's, which check-jsonschema brings."""
+    command = ("--quiet", "--builtin-schema", "vendor.github-workflows")
+    check(tool("check-jsonschema"), *command, str(ROOT / ".github/workflows/wheels.yml"))
+
+
+def test_the_changelog_has_a_section_for_the_version():
+    assert f"\n## {__version__}\n" in (ROOT / "CHANGELOG.md").read_text("utf-8")
 
 
 @pytest.mark.parametrize("path", DOCKERFILES, ids=str)

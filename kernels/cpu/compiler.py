@@ -29,11 +29,8 @@ from tilewhisper.kernels.cpu.targets import SUFFIXES, Target, this_target
 
 COMPILERS = () if sys.platform == "win32" else ("g++", "clang++", "c++")
 """Those for Windows that have these names may need libraries that are not there when the kernels are loaded."""
-HOW_TO_INSTALL = (
-    "install one with `pip install 'tilewhisper[compiler]'`"
-    if sys.platform == "win32"
-    else "install one with `pip install 'tilewhisper[compiler]'`, `apt install g++`, `dnf install gcc-c++`, "
-    "`apk add g++` or `xcode-select --install`"
+HOW_TO_INSTALL = "`pip install 'tilewhisper[compiler]'` brings one" + " (or `apt install g++`)" * (
+    sys.platform == "linux"
 )
 
 FLAGS = ("-std=c++20", "-O3", "-fPIC", "-fvisibility=hidden", "-DTORCH_TARGET_VERSION=0x020d000000000000")
