@@ -38,6 +38,26 @@ class Rows(Protocol):
         """The rows of these indices (count,), as float32 (count, k)."""
 
 
+class OpenFile(Protocol):
+    """A file, open for reading."""
+
+    descriptor: int
+    offset: int
+    """Bytes before what is read."""
+
+    def unreadable(self) -> Exception:
+        """The error to raise where a read has failed, for the user."""
+
+
+@dataclass(frozen=True, eq=False)
+class RowsInFile:
+    """A weight (n, k) of which single rows are read from its file: those of its mapping would stay in memory."""
+
+    mapped: Tensor
+    """(n, k) float32, float16 or bfloat16, perhaps not aligned to its numbers."""
+    file: OpenFile
+
+
 @dataclass(frozen=True, eq=False)
 class PagedKV:
     """The self-attention K/V caches of a batch's rows, in pages of a few tokens, which rows may share.
@@ -86,13 +106,19 @@ class DecoderBackend(Backend):
         return self.linear(x, lm_head)
 
     def rescore(
-        self, logits: Tensor, x: Tensor, lm_head: Any, weight: Tensor | Rows, split: int, count: int = 1
+        self,
+        logits: Tensor,
+        x: Tensor,
+        lm_head: Any,
+        weight: Tensor | RowsInFile | Rows,
+        split: int,
+        count: int = 1,
     ) -> None:
         """Make the logits (rows, n_vocab) of x (rows, k) exact, in place, for every token that may be among the `count`
         largest of its part of the row: before `split`, or from there on.
 
-        `weight` is the output projection in float32, float16 or bfloat16, perhaps not aligned to its numbers, or what
-        gives its rows. Suppressed tokens must be -inf already.
+        `weight` is the output projection in float32, float16 or bfloat16, perhaps not aligned to its numbers, or where
+        its file has these, or what gives its rows. Suppressed tokens must be -inf already.
         """
 
     def top_k(self, logits: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:

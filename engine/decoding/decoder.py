@@ -17,8 +17,8 @@ from tilewhisper.engine.decoding.pages import PAGE_TOKENS, PagePool
 from tilewhisper.engine.encoding.states import Encoded
 from tilewhisper.engine.routing.modules import fuse, norm_of
 from tilewhisper.engine.routing.prepared import WeightPreparation
-from tilewhisper.kernels.decoder import DecoderBackend, DecoderLayer, PagedKV
-from tilewhisper.models.checkpoint.stored_tensor import exact_rows, rows_of, whole
+from tilewhisper.kernels.decoder import DecoderBackend, DecoderLayer, PagedKV, RowsInFile
+from tilewhisper.models.checkpoint.stored_tensor import TableInFile, exact_rows, rows_of, whole
 
 MAX_TOKENS_PER_CALL = 512
 """Tokens that go through the layers in one call, unless one row alone has more, so that the prompts of many windows do
@@ -82,7 +82,8 @@ class Decoder:
         self._heads, self._head_dim = int(own.num_heads), int(own.head_dim)
         weights = _DecoderWeights(backend, preparation or WeightPreparation())
         self._lm_head = weights.lm_head(self._embedding)
-        self._exact_rows = exact_rows(self._embedding)
+        rows = exact_rows(self._embedding)
+        self._exact_rows = RowsInFile(*rows) if isinstance(rows, TableInFile) else rows
         self._cross_kv_weights = [weights.cross_kv(layer, i) for i, layer in enumerate(modules.layers)]
         self._layers = backend.prepare_layers([weights.layer(layer, i) for i, layer in enumerate(modules.layers)])
 

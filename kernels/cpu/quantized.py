@@ -53,7 +53,7 @@ from tilewhisper.kernels.cpu.registered import (
     register_encoder_layer,
     register_layer,
 )
-from tilewhisper.kernels.decoder import DecoderBackend, DecoderLayer, PagedKV, Rows, runs
+from tilewhisper.kernels.decoder import DecoderBackend, DecoderLayer, PagedKV, Rows, RowsInFile, runs
 
 
 def linear(
@@ -173,11 +173,21 @@ class _NativeDecoder(_Native, DecoderBackend):
         return linear(x, lm_head.packed, more=(x.reshape(-1, x.shape[-1]) @ lm_head.shared, lm_head.parts))
 
     def rescore(
-        self, logits: Tensor, x: Tensor, lm_head: "LMHead", weight: Tensor | Rows, split: int, count: int = 1
+        self,
+        logits: Tensor,
+        x: Tensor,
+        lm_head: "LMHead",
+        weight: Tensor | RowsInFile | Rows,
+        split: int,
+        count: int = 1,
     ) -> None:
         bounds = lm_head.steps, lm_head.norms, 8 if lm_head.shared is None else 4, split, count
         if isinstance(weight, Tensor):
-            native.rescore(logits, x, weight, *bounds)
+            native.rescore(logits, x, weight, *bounds, -1, 0)
+            return
+        if isinstance(weight, RowsInFile):
+            if not native.rescore(logits, x, weight.mapped, *bounds, weight.file.descriptor, weight.file.offset):
+                raise weight.file.unreadable()
             return
         for second_part in (False, True):
             rows, tokens = native.candidates(logits, x, *bounds, second_part)

@@ -11,12 +11,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map_only
 
+from tilewhisper.models.mapped_file import MappedFile, file_of
 from tilewhisper.models.memory import release_pages
 
 CHUNK_BYTES = 1 << 20
@@ -87,8 +88,15 @@ class RowStorage(Storage):
         if self.mapped:
             release_pages(self.table[first:last])
 
+    @cached_property
+    def file(self) -> MappedFile | None:
+        """The file for reading single rows, where pages that are read through `data` would stay in memory."""
+        return file_of(self.data) if self.mapped else None
+
     def pick(self, indices: Tensor) -> Tensor:
-        return self.values(self.table[indices.view(-1)]).view(*indices.shape, *self.shape[1:])
+        flat, table = indices.reshape(-1), self.table
+        stored = self.file.rows(flat.tolist(), *table.shape) if self.file else table[flat]
+        return self.values(stored).view(*indices.shape, *self.shape[1:])
 
     def part(self, first: int, last: int) -> RowStorage:
         return replace(self, shape=(last - first, *self.shape[1:]), data=self.table[first:last].view(-1))
@@ -238,10 +246,21 @@ def rows_of(weight: Tensor, indices: Tensor) -> Tensor:
     return weight.stored.pick(indices) if isinstance(weight, StoredTensor) else weight[indices]
 
 
-def exact_rows(weight: Tensor) -> Tensor | Storage:
+class TableInFile(NamedTuple):
+    """A table (n, k) of float32, float16 or bfloat16, whose rows are to be read from its file one at a time."""
+
+    mapped: Tensor
+    """Perhaps not aligned to its numbers."""
+    file: MappedFile
+
+
+def exact_rows(weight: Tensor) -> Tensor | TableInFile | Storage:
     """A weight (n, k) for reading single rows: a table of float32, float16 or bfloat16, perhaps not aligned to its
-    numbers, or else a storage to `pick` them from."""
+    numbers, in memory or in its file, or else a storage to `pick` them from."""
     if not isinstance(weight, StoredTensor):
         return weight
     storage = weight.stored.opened if isinstance(weight.stored, Deferred) else weight.stored
-    return storage.table.view(storage.dtype) if isinstance(storage, Plain) else storage
+    if not isinstance(storage, Plain):
+        return storage
+    table = storage.table.view(storage.dtype)
+    return TableInFile(table, storage.file) if storage.file else table

@@ -1,7 +1,9 @@
 """Arguments that every native operator accepts, by operator."""
 
+import os
 from collections.abc import Callable
 from functools import partial
+from tempfile import TemporaryFile
 from typing import Any
 
 import torch
@@ -9,6 +11,8 @@ from torch import Tensor
 
 NAMESPACE = "tilewhisper_native"
 native = getattr(torch.ops, NAMESPACE)
+FILE = TemporaryFile()  # noqa: SIM115 (open as long as the process runs)
+"""For weights that are read from their file."""
 
 
 QUADS = 0
@@ -93,11 +97,18 @@ def decoder_layers(lengths: list[int], new: list[int], cross_rows: list[int], bi
 def rescore(rows: int, n: int, k: int = 8, bits: int = 8, split: int = 0, count: int = 2) -> list[Any]:
     x, dense = normal(rows, k), normal(n, k, seed=1)
     _, scales, _ = native.pack_quads(dense)
-    return [x @ dense.T + normal(rows, n, seed=2) / 100, x, dense, scales, dense.norm(dim=1), bits, split, count]
+    logits = x @ dense.T + normal(rows, n, seed=2) / 100
+    return [logits, x, dense, scales, dense.norm(dim=1), bits, split, count, -1, 0]
+
+
+def rescore_from_file(*sizes: int, **others: int) -> list[Any]:
+    arguments = rescore(*sizes, **others)
+    os.pwrite(FILE.fileno(), arguments[2].numpy().tobytes(), 6)
+    return [*arguments[:-2], FILE.fileno(), 6]
 
 
 def candidates(*sizes: int, **others: int) -> list[Any]:
-    logits, x, _, *bounds = rescore(*sizes, **others)
+    logits, x, _, *bounds = rescore(*sizes, **others)[:-2]
     return [logits, x, *bounds, True]
 
 
@@ -142,6 +153,7 @@ VALID: dict[str, list[Callable[[], list[Any]]]] = {
         partial(rescore, 3, 2500, split=2100),
         partial(rescore, 2, 2500, bits=4, split=2100),
         partial(rescore, 1, 1, count=1),
+        partial(rescore_from_file, 2, 40, split=30),
     ],
     "candidates": [partial(candidates, 3, 2500, bits=4, split=2100), partial(candidates, 1, 1, count=1)],
     "peak": [lambda: ["int8", "no such set"]],

@@ -1,6 +1,7 @@
 """Top-k and rescoring of logits by the native kernels on every instruction set of this processor."""
 
 import math
+from dataclasses import dataclass
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ from made_tensors import normal
 
 from tilewhisper.kernels.cpu import build
 from tilewhisper.kernels.cpu.torch_f32 import TorchBackend
+from tilewhisper.kernels.decoder import RowsInFile
 
 if reason := build.why_unavailable():
     pytest.skip(reason, allow_module_level=True)
@@ -31,6 +33,15 @@ def test_top_k_equals_torchs(instruction_set, backend, n, count):
     torch.testing.assert_close(total, exact[2].float(), rtol=1e-5, atol=1e-5)
 
 
+@dataclass
+class OfFile:
+    descriptor: int
+    offset: int
+
+    def unreadable(self) -> Exception:
+        return OSError("shortened")
+
+
 class PickedRows:
     """A weight that only gives single rows, as one that is quantised in its file."""
 
@@ -43,6 +54,23 @@ def unaligned(weight):
     raw = torch.zeros(weight.nbytes + 1, dtype=torch.uint8)
     raw[1:] = weight.view(torch.uint8).flatten()
     return torch.frombuffer(raw.numpy(), dtype=weight.dtype, offset=1).view(weight.shape)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_rows_from_a_file_give_the_logits_of_rows_in_memory(dtype, instruction_set, backend, tmp_path):
+    weight, x, path = normal(3000, 101).to(dtype), normal(4, 101, seed=1), tmp_path / "weights"
+    path.write_bytes(bytes(5) + weight.view(torch.uint8).numpy().tobytes())
+    lm_head = backend.prepare_lm_head(weight.float())
+    logits = backend.logits(x, lm_head)
+    from_memory, from_file = logits.clone(), logits.clone()
+    backend.rescore(from_memory, x, lm_head, weight, 2500, 6)
+    with path.open("r+b") as file:
+        rows = RowsInFile(torch.empty_like(weight), OfFile(file.fileno(), offset=5))
+        backend.rescore(from_file, x, lm_head, rows, 2500, 6)
+        assert torch.equal(from_file, from_memory) and not torch.equal(from_file, logits)
+        file.truncate(path.stat().st_size - weight[0].nbytes * 2999)
+        with pytest.raises(OSError, match="shortened"):
+            backend.rescore(logits, x, lm_head, rows, 2500, 6)
 
 
 @pytest.mark.parametrize("stored", [torch.float32, torch.float16, torch.bfloat16, PickedRows])

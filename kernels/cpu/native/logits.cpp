@@ -9,7 +9,7 @@
 #include <limits>
 #include <tuple>
 
-#include "ops.h"
+#include "file_rows.h"
 
 namespace tilewhisper {
 namespace {
@@ -235,22 +235,40 @@ Number numbers_in(const Tensor& table) {
 }
 
 // Computes logits again, in place, where they may be among the largest (see Uncertain), from the weight (n, k) itself in
-// the numbers of its file, which need not be aligned.
-void rescore(Tensor logits, Tensor x, Tensor weight, Tensor steps, Tensor norms, int64_t bits, int64_t split,
-             int64_t count) {
+// the numbers of its file, which need not be aligned. Where `file` is a descriptor and not -1, the weight's rows are read
+// from there, the first at `offset` bytes, and not from its memory, which is their mapping. Returns false where the file
+// does not have them.
+bool rescore(Tensor logits, Tensor x, Tensor weight, Tensor steps, Tensor norms, int64_t bits, int64_t split, int64_t count,
+             int64_t file, int64_t offset) {
     const Uncertain uncertain(logits, x, steps, norms, bits, split, count);
     const int64_t n = logits.size(1), k = x.size(1);
     STD_TORCH_CHECK(weight.is_cpu() && weight.dim() == 2 && weight.size(0) == n && weight.size(1) == k &&
                         (k == 1 || weight.stride(1) == 1),
                     "the weight must be (", n, ", ", k, ") on the CPU, contiguous in its last dimension");
     const Number numbers = numbers_in(weight);
-    const auto* table = static_cast<const char*>(weight.data_ptr());
-    const int64_t row_bytes = weight.stride(0) * (numbers == Number::FLOAT32 ? 4 : 2);
-    const auto exact = [&](int64_t row, int64_t token) {
+    const int64_t number_bytes = numbers == Number::FLOAT32 ? 4 : 2;
+    const auto exact = [&](int64_t row, int64_t token, const void* numbers_of_token) {
         float& logit = mutable_floats(logits)[row * logits.stride(0) + token];
-        return logit = kernels().dot_stored(uncertain.x(row), table + token * row_bytes, numbers, k);
+        return logit = kernels().dot_stored(uncertain.x(row), numbers_of_token, numbers, k);
     };
-    uncertain.second_part(uncertain.first_part(exact), exact);
+    if (file == -1) {
+        const auto* table = static_cast<const char*>(weight.data_ptr());
+        const int64_t row_bytes = weight.stride(0) * number_bytes;
+        const auto in_memory = [&](int64_t row, int64_t token) { return exact(row, token, table + token * row_bytes); };
+        uncertain.second_part(uncertain.first_part(in_memory), in_memory);
+        return true;
+    }
+    check_range(file, 0, std::numeric_limits<int>::max(), "the file");
+    check_range(offset, 0, MAX_NUMBERS, "the offset");
+    const FileRows rows(file, offset, k * number_bytes);
+    std::atomic<bool> complete{true};
+    const auto read = [&](int64_t row, int64_t token) {
+        if (const void* found = rows(token)) return exact(row, token, found);
+        complete = false;
+        return SUPPRESSED;
+    };
+    uncertain.second_part(uncertain.first_part(read), read);
+    return complete;
 }
 
 // The rows and the tokens of the logits of one part that `rescore` would compute again, for a caller that has the weight in
@@ -287,8 +305,8 @@ STABLE_TORCH_LIBRARY_FRAGMENT(tilewhisper_native, m) {
         "-> "
         "(Tensor, Tensor)");
     m.def(
-        "rescore(Tensor(a!) logits, Tensor x, Tensor weight, Tensor steps, Tensor norms, int bits, int split, int count) -> "
-        "()");
+        "rescore(Tensor(a!) logits, Tensor x, Tensor weight, Tensor steps, Tensor norms, int bits, int split, int count, "
+        "int file, int offset) -> bool");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(tilewhisper_native, CPU, m) {

@@ -23,9 +23,9 @@ class Packing {
           bits_(bits),
           lasting_(lasting),
           padded_(panels_of(h.n) * PANEL),
-          keys_(of(padded_ * h.head_dim)),
-          key_scale_(make({h.batch, h.heads, padded_ * (bits == 8 ? 2 : 1)})),
-          values_(of(padded_to_words(h.n, bits == 8 ? Layout::QUADS : Layout::PAIRS) * h.head_dim)),
+          keys_(words_of(padded_ * h.head_dim)),
+          key_scale_(of(padded_ * (bits == 8 ? 2 : 1), ScalarType::Float)),
+          values_(words_of(padded_to_words(h.n, bits == 8 ? Layout::QUADS : Layout::PAIRS) * h.head_dim)),
           value_scale_(make({h.batch, h.heads, h.head_dim})) {
         check_range(h.n, 1, MAX_POSITIONS, "the number of positions");
     }
@@ -40,9 +40,11 @@ class Packing {
     std::tuple<Tensor, Tensor, Tensor, Tensor> packed() const { return {keys_, key_scale_, values_, value_scale_}; }
 
    private:
-    Tensor of(int64_t numbers) const {
+    Tensor words_of(int64_t numbers) const {
         STD_TORCH_CHECK(bits_ == 16 || bits_ == 8, "bits must be 16 or 8, got ", bits_);
-        const ScalarType type = bits_ == 8 ? ScalarType::Char : ScalarType::Short;
+        return of(numbers, bits_ == 8 ? ScalarType::Char : ScalarType::Short);
+    }
+    Tensor of(int64_t numbers, ScalarType type) const {
         return lasting_ ? make_lasting({h_.batch, h_.heads, numbers}, type) : make({h_.batch, h_.heads, numbers}, type);
     }
     template <class T>
