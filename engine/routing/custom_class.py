@@ -4,8 +4,8 @@ import importlib.util
 from typing import Any
 
 if importlib.util.find_spec("torch._custom_class_base"):
-    from torch._custom_class_base import CustomClassBase
-    from torch._library.opaque_object import register_custom_class
+    from torch._custom_class_base import CustomClassBase  # type: ignore[import-not-found,unused-ignore]
+    from torch._library.opaque_object import register_custom_class  # type: ignore[attr-defined,unused-ignore]
 
     SYMBOLIC = "symbolic"
 else:  # torch 2.13, where later releases warn of the names

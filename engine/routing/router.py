@@ -82,7 +82,7 @@ def _no_weights(backend: Backend) -> None:
     pass
 
 
-class Launch(CustomClassBase):
+class Launch(CustomClassBase):  # type: ignore[misc,unused-ignore]  # Any where torch has the other name
     """One call of a backend: its sites and its weights. Custom operators take it as their last argument.
 
     It is a custom class to torch, which does not look into it, like the packed weights of `quantized::linear`. So there
