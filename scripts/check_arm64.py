@@ -9,6 +9,7 @@ The table has the instructions for each multiply-add, from the disassembly, besi
 x86. qemu is no processor: it says nothing about speed.
 """
 
+import argparse
 import re
 import shutil
 import subprocess
@@ -37,6 +38,7 @@ OTHER_UNITS = (build.SOURCES / "instruction_sets.cpp", build.SOURCES / "processo
 
 
 def main() -> int:
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     try:
         with tempfile.TemporaryDirectory() as scratch:
             return run(Path(scratch))
