@@ -9,6 +9,7 @@ The table has the instructions for each multiply-add, from the disassembly, besi
 x86. qemu is no processor: it says nothing about speed.
 """
 
+import argparse
 import re
 import shutil
 import subprocess
@@ -37,6 +38,7 @@ OTHER_UNITS = (build.SOURCES / "instruction_sets.cpp", build.SOURCES / "processo
 
 
 def main() -> int:
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     try:
         with tempfile.TemporaryDirectory() as scratch:
             return run(Path(scratch))
@@ -67,11 +69,9 @@ def run(scratch: Path) -> int:
 def _program(scratch: Path) -> Path:
     """Compile and link the comparison with all kernels for ARM64."""
     defined = [f"-DTILEWHISPER_{name.upper()}" for name in ARM64]
-    units = {build.SOURCES / f"isa_{name}.cpp": _zig_flags(flags) for name, flags in ({"portable": ()} | ARM64).items()}
-    objects = [
-        _compiled((*ZIG, *flags, *defined), unit, scratch)
-        for unit, flags in (units | dict.fromkeys(OTHER_UNITS, ())).items()
-    ]
+    units: dict[Path, tuple[str, ...]] = dict.fromkeys((build.SOURCES / "isa_portable.cpp", *OTHER_UNITS), ())
+    units |= {build.SOURCES / f"isa_{name}.cpp": _zig_flags(flags) for name, flags in ARM64.items()}
+    objects = [_compiled((*ZIG, *flags, *defined), unit, scratch) for unit, flags in units.items()]
     program = scratch / "compare_sets"
     _run([*ZIG, "-static", *map(str, objects), "-o", str(program)])
     return program

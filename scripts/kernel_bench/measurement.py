@@ -96,7 +96,7 @@ def measure(case: Case, contenders: Sequence[Contender], rounds: int) -> Outcome
                 reason,
                 error,
                 instruction_set=contender.instruction_set,
-                digest=hashlib.sha256(y.contiguous().numpy()).hexdigest()[:12],
+                digest=hashlib.sha256(y.contiguous().numpy().tobytes()).hexdigest()[:12],
             )
         )
     read = read_of(task) if case.is_decoding else None
