@@ -187,7 +187,7 @@ EMPTY: dict[str, list[tuple[Callable[[], list[Any]], Any]]] = {
     ],
     "decoder_layers": [(partial(decoder_layers, [], [], []), (0, 32))],
     "top_k": [(lambda: [normal(0, 50), 6], ((0, 6), (0, 6), (0, 1)))],
-    "rescore": [(partial(rescore, 0, 50), None)],
+    "rescore": [(partial(rescore, 0, 50), True)],
     "candidates": [(partial(candidates, 0, 50), ((0,), (0,)))],
     "read": [(lambda: [torch.zeros(0)], 0)],
 }
