@@ -12,9 +12,8 @@ from tilewhisper.kernels.cpu.targets import Target
 
 TORCHS_PREFIXES = ("torch_", "aoti_torch_")
 """Of the functions of torch's stable ABI."""
-GLIBC = (2, 28)
-"""The newest version whose functions a library for manylinux_2_28 may need."""
-MACOS = [11, 0]
+OLDEST = {"linux": ("glibc", (2, 28)), "darwin": ("macOS", (11, 0, 0)), "win32": ("Windows", (10, 0))}
+"""What a library may need at most."""
 SYSTEMS_LIBRARIES = {
     "linux": r"lib(c|m|pthread|dl|rt)\.so\.\d|ld-linux-[\w-]+\.so\.\d",
     "darwin": r"/usr/lib/lib(System\.B|c\+\+\.1|objc\.A)\.dylib",
@@ -42,8 +41,8 @@ class Interface:
     torch: frozenset[str]
     """The functions of torch that it imports."""
     exports: frozenset[str]
-    oldest: str
-    """The oldest system that it runs on, in words."""
+    oldest: tuple[int, ...]
+    """The oldest version of the system, or of its C library on Linux, that it runs on."""
 
 
 def check_library(data: bytes, target: Target, torchs_exports: Collection[str] | None) -> str:
@@ -60,7 +59,11 @@ def check_library(data: bytes, target: Target, torchs_exports: Collection[str] |
         raise WheelError(f"the library exports {sorted(found.exports)}; torch finds its operators without")
     if not found.torch:
         raise WheelError("the library calls no function of torch")
-    words = f"{len(found.torch)} functions of torch, no exports, {found.oldest}"
+    system, allowed = OLDEST[target.system]
+    oldest = ".".join(map(str, found.oldest))
+    if not found.oldest or found.oldest > allowed:
+        raise WheelError(f"the library needs {system} {oldest}")
+    words = f"{len(found.torch)} functions of torch, no exports, {system} {oldest}"
     if torchs_exports is None:
         return words
     if missing := found.torch - set(torchs_exports):
@@ -99,28 +102,24 @@ def _of_elf(library: lief.ELF.Binary) -> Interface:
         if auxiliary.name.startswith("GLIBC_")
     ]
     newest = max(needed, default=(0,))
-    if newest > GLIBC:
-        raise WheelError(f"the library needs glibc {newest}")
     return Interface(
         library.header.machine_type,
         frozenset(map(str, library.libraries)),
         frozenset(filter(is_torchs, (str(symbol.name) for symbol in library.imported_symbols))),
         frozenset(str(symbol.name) for symbol in library.exported_symbols),
-        f"glibc {'.'.join(map(str, newest))}",
+        newest,
     )
 
 
 def _of_macho(library: lief.MachO.Binary) -> Interface:
     oldest = library.build_version.minos if library.build_version else []
-    if oldest[:2] != MACOS:
-        raise WheelError(f"the library is for macOS {oldest}")
     names = (str(symbol.name).removeprefix("_") for symbol in library.imported_symbols)
     return Interface(
         library.header.cpu_type,
         frozenset(each.name for each in library.libraries if each.command is not lief.MachO.LoadCommand.TYPE.ID_DYLIB),
         frozenset(filter(is_torchs, names)),
         frozenset(str(symbol.name).removeprefix("_") for symbol in library.exported_symbols),
-        f"macOS {'.'.join(map(str, oldest))}",
+        tuple(oldest),
     )
 
 
@@ -132,7 +131,7 @@ def _of_pe(library: lief.PE.Binary) -> Interface:
         frozenset(name for name, _ in entries),
         frozenset(filter(is_torchs, (name for _, name in entries))),
         frozenset(str(entry.name) for entry in exports.entries) if exports else frozenset(),
-        f"Windows {library.optional_header.major_subsystem_version}.{library.optional_header.minor_subsystem_version}",
+        (library.optional_header.major_subsystem_version, library.optional_header.minor_subsystem_version),
     )
 
 
