@@ -24,8 +24,8 @@ EXPORTS = {
     "darwin": r"_Z(n|d)[wal]\w+|__dso_handle|_mh_dylib_header",
     "win32": r"_CRT_INIT|__mingw_module_is_dll|(__)?unw_getcontext|atexit",
 }
-"""What a library may export: zig's linkers cannot hide some of its own functions on macOS and Windows. On macOS the weak
-operators new and delete become those that were loaded first, the system's; on Windows nobody looks for exports."""
+"""What a library may export: on macOS and Windows zig's linkers cannot hide some functions of its runtime. On macOS the
+weak operators new and delete become those that were loaded first, the system's; on Windows nobody looks for exports."""
 TORCHS_LIBRARY = {"linux": "libtorch_cpu.so", "darwin": "libtorch_cpu.dylib", "win32": "torch_cpu.dll"}
 _MACHINES = {
     "x86_64": lief.ELF.ARCH.X86_64,
