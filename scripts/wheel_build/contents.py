@@ -67,19 +67,18 @@ class Contents:
 
 
 def linked_in(target: Target) -> Contents:
-    """zig links LLVM's C++ library statically, but macOS has its own; MinGW's start code is for Windows only."""
+    """zig links LLVM's C++ library statically, and MinGW's start code for Windows."""
     zig = _Zig(target)
     llvm, torch = "Apache-2.0 WITH LLVM-exception", _license_of_torch()
     parts = [
         Component("zig-compiler-rt", zig.version, "MIT", zig.folder / "LICENSE", "https://ziglang.org"),
         Component("torch-headers", version("torch"), "BSD-3-Clause", torch, "https://pytorch.org"),
     ]
-    if target.system != "darwin":
-        of_llvm = {"libcxx": "libc++", "libcxxabi": "libc++abi", "libunwind": "libunwind"}
-        parts += [
-            Component(name, zig.llvm_version, llvm, zig.folder / "lib" / folder / "LICENSE.TXT", "https://llvm.org")
-            for folder, name in of_llvm.items()
-        ]
+    of_llvm = {"libcxx": "libc++", "libcxxabi": "libc++abi", "libunwind": "libunwind"}
+    parts += [
+        Component(name, zig.llvm_version, llvm, zig.folder / "lib" / folder / "LICENSE.TXT", "https://llvm.org")
+        for folder, name in of_llvm.items()
+    ]
     if target.system == "win32":
         file = zig.folder / "lib/libc/mingw/COPYING"
         terms = "ZPL-2.1 AND LicenseRef-MinGW-w64-runtime"

@@ -12,14 +12,20 @@ from tilewhisper.kernels.cpu.targets import Target
 
 TORCHS_PREFIXES = ("torch_", "aoti_torch_")
 """Of the functions of torch's stable ABI."""
-GLIBC = (2, 28)
-"""The newest version whose functions a library for manylinux_2_28 may need."""
-MACOS = [11, 0]
+OLDEST = {"linux": ("glibc", (2, 28)), "darwin": ("macOS", (11, 0, 0)), "win32": ("Windows", (10, 0))}
+"""What a library may need at most."""
 SYSTEMS_LIBRARIES = {
     "linux": r"lib(c|m|pthread|dl|rt)\.so\.\d|ld-linux-[\w-]+\.so\.\d",
-    "darwin": r"/usr/lib/lib(System\.B|c\+\+\.1|objc\.A)\.dylib",
+    "darwin": r"/usr/lib/libSystem\.B\.dylib",
     "win32": r"(?i)(kernel32|ntdll|api-ms-win-crt-[\w-]+)\.dll",
 }
+EXPORTS = {
+    "linux": r"",
+    "darwin": r"_Z(n|d)[wal]\w+|__dso_handle|_mh_dylib_header",
+    "win32": r"_CRT_INIT|__mingw_module_is_dll|(__)?unw_getcontext|atexit",
+}
+"""What a library may export: on macOS and Windows zig's linkers cannot hide some functions of its runtime. On macOS the
+weak operators new and delete become those that were loaded first, the system's; on Windows nobody looks for exports."""
 TORCHS_LIBRARY = {"linux": "libtorch_cpu.so", "darwin": "libtorch_cpu.dylib", "win32": "torch_cpu.dll"}
 _MACHINES = {
     "x86_64": lief.ELF.ARCH.X86_64,
@@ -42,8 +48,8 @@ class Interface:
     torch: frozenset[str]
     """The functions of torch that it imports."""
     exports: frozenset[str]
-    oldest: str
-    """The oldest system that it runs on, in words."""
+    oldest: tuple[int, ...]
+    """The oldest version of the system, or of its C library on Linux, that it runs on."""
 
 
 def check_library(data: bytes, target: Target, torchs_exports: Collection[str] | None) -> str:
@@ -56,11 +62,15 @@ def check_library(data: bytes, target: Target, torchs_exports: Collection[str] |
     # On macOS torch's functions are looked up among the loaded libraries.
     if others != (set() if target.system == "darwin" else {torch}):
         raise WheelError(f"the library needs {sorted(others)}; allowed are {torch} and the system's")
-    if found.exports:
-        raise WheelError(f"the library exports {sorted(found.exports)}; torch finds its operators without")
+    if exports := [name for name in sorted(found.exports) if not re.fullmatch(EXPORTS[target.system], name)]:
+        raise WheelError(f"the library exports {exports}; torch finds its operators without")
     if not found.torch:
         raise WheelError("the library calls no function of torch")
-    words = f"{len(found.torch)} functions of torch, no exports, {found.oldest}"
+    system, allowed = OLDEST[target.system]
+    oldest = ".".join(map(str, found.oldest))
+    if not found.oldest or found.oldest > allowed:
+        raise WheelError(f"the library needs {system} {oldest}")
+    words = f"{len(found.torch)} functions of torch, no exports of its own, {system} {oldest}"
     if torchs_exports is None:
         return words
     if missing := found.torch - set(torchs_exports):
@@ -99,28 +109,24 @@ def _of_elf(library: lief.ELF.Binary) -> Interface:
         if auxiliary.name.startswith("GLIBC_")
     ]
     newest = max(needed, default=(0,))
-    if newest > GLIBC:
-        raise WheelError(f"the library needs glibc {newest}")
     return Interface(
         library.header.machine_type,
         frozenset(map(str, library.libraries)),
         frozenset(filter(is_torchs, (str(symbol.name) for symbol in library.imported_symbols))),
         frozenset(str(symbol.name) for symbol in library.exported_symbols),
-        f"glibc {'.'.join(map(str, newest))}",
+        newest,
     )
 
 
 def _of_macho(library: lief.MachO.Binary) -> Interface:
     oldest = library.build_version.minos if library.build_version else []
-    if oldest[:2] != MACOS:
-        raise WheelError(f"the library is for macOS {oldest}")
     names = (str(symbol.name).removeprefix("_") for symbol in library.imported_symbols)
     return Interface(
         library.header.cpu_type,
         frozenset(each.name for each in library.libraries if each.command is not lief.MachO.LoadCommand.TYPE.ID_DYLIB),
         frozenset(filter(is_torchs, names)),
         frozenset(str(symbol.name).removeprefix("_") for symbol in library.exported_symbols),
-        f"macOS {'.'.join(map(str, oldest))}",
+        tuple(oldest),
     )
 
 
@@ -132,7 +138,7 @@ def _of_pe(library: lief.PE.Binary) -> Interface:
         frozenset(name for name, _ in entries),
         frozenset(filter(is_torchs, (name for _, name in entries))),
         frozenset(str(entry.name) for entry in exports.entries) if exports else frozenset(),
-        f"Windows {library.optional_header.major_subsystem_version}.{library.optional_header.minor_subsystem_version}",
+        (library.optional_header.major_subsystem_version, library.optional_header.minor_subsystem_version),
     )
 
 
