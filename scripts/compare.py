@@ -5,6 +5,7 @@
     python scripts/compare.py long ../shared/data/librispeech --model base --runs 3
     python scripts/compare.py token ../shared/data/librispeech --model base --runs 3 --batch 8
     python scripts/compare.py start ../shared/data/jfk.flac --model tiny.en
+    python scripts/compare.py all --quick --json quick.json --html quick.html
 
 clips   each clip on its own
 files   all clips at once, as from a command over many files; engines that can, batch them
@@ -12,6 +13,7 @@ long    the clips joined to five minutes
 lengths recordings from a short clip to an hour, each on its own
 token   time per token after the encoder, of each clip, or with --batch of all clips at once
 start   from the start of a process to the transcript, against a script with faster-whisper
+all     these and more, with every installed engine: a table, JSON, and a page with charts
 
 All engines decode greedily, with timestamps, without temperature fallback, from samples in memory. `start` is the
 exception: both engines use their defaults, which are alike, and read a file. Each contender has its own process, which
@@ -30,6 +32,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import cold_start
+import compare_all
 import comparison_audio
 from clips import LONG_SECONDS
 from comparison import Recording, run_alternating, score
@@ -62,6 +65,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = _parser().parse_args(arguments)
     run = cold_start.compare if args.command == "start" else compare
     try:
+        if args.command == "all":
+            return compare_all.run(args)
         results = [run(model, args) for model in args.model or ["tiny.en"]]
         if args.json:
             write_whole(args.json, json.dumps(results, indent=1) + "\n")
@@ -202,6 +207,7 @@ def _parser() -> argparse.ArgumentParser:
     start = commands.add_parser("start")
     start.add_argument("file", type=Path, help="audio file")
     _add_common(start, runs=5)
+    compare_all.add_arguments(commands.add_parser("all"))
     return parser
 
 
