@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from html import escape
+from typing import Any
 
 import matplotlib
 from benchmark_page.benchmark import Benchmark
@@ -17,7 +18,7 @@ OURS, PEER, INK = "#0072B2", "#B8C4CE", "#33404A"
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#8C8C8C", "#5B4B8A")
 """Okabe and Ito's, which the colour-blind can tell apart; lines also differ in their markers."""
 MARKERS = "osD^vPX*"
-_STYLE = {
+_STYLE: Any = {
     "svg.fonttype": "none",
     "font.family": "sans-serif",
     "font.size": 11,
@@ -198,7 +199,7 @@ def _groups(rows: Sequence[Figures], key: str) -> Mapping[str, list[Figures]]:
     return groups
 
 
-def _styled(groups: Mapping[str, list[Figures]]) -> Iterator[tuple[dict[str, object], tuple[str, list[Figures]]]]:
+def _styled(groups: Mapping[str, list[Figures]]) -> Iterator[tuple[dict[str, Any], tuple[str, list[Figures]]]]:
     for number, group in enumerate(groups.items()):
         marker = MARKERS[(number + number // len(COLOURS)) % len(MARKERS)]
         yield {"color": COLOURS[number % len(COLOURS)], "marker": marker, "markersize": 5, "linewidth": 1.5}, group

@@ -82,7 +82,7 @@ def _more_errors_than_float32(rows: Rows) -> float:
 
 def _more_errors_than_the_best(rows: Rows) -> float:
     peers = [row["word_error_rate"] for row in rows if not row["name"].startswith("tilewhisper")]
-    return _of(rows, "tilewhisper", "word_error_rate") - min(rate for rate in peers if rate is not None)
+    return _of(rows, "tilewhisper", "word_error_rate") - float(min(rate for rate in peers if rate is not None))
 
 
 def _batch_of_8(rows: Rows) -> float:
