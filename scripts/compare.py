@@ -5,12 +5,15 @@
     python scripts/compare.py long ../shared/data/librispeech --model base --runs 3
     python scripts/compare.py token ../shared/data/librispeech --model base --runs 3 --batch 8
     python scripts/compare.py start ../shared/data/jfk.flac --model tiny.en
+    python scripts/compare.py all --quick --json quick.json --html quick.html
 
 clips   each clip on its own
 files   all clips at once, as from a command over many files; engines that can, batch them
 long    the clips joined to five minutes
+lengths recordings from a short clip to an hour, each on its own
 token   time per token after the encoder, of each clip, or with --batch of all clips at once
 start   from the start of a process to the transcript, against a script with faster-whisper
+all     these and more, with every installed engine: a table, JSON, and a page with charts
 
 All engines decode greedily, with timestamps, without temperature fallback, from samples in memory. `start` is the
 exception: both engines use their defaults, which are alike, and read a file. Each contender has its own process, which
@@ -21,7 +24,7 @@ project's weights once and cached in --work.
 import argparse
 import json
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -29,12 +32,13 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import cold_start
-import numpy as np
-from clips import LONG_SECONDS, end_of_speech, join, read_clips
+import compare_all
+import comparison_audio
+from clips import LONG_SECONDS
 from comparison import Recording, run_alternating, score
 from comparison_table import show
 from peers.base import PeerError, Setup
-from peers.catalog import OURS, PEERS, Kind, versions
+from peers.catalog import OURS, PEERS, Kind, missing, versions
 from peers.contender import Contender
 from peers.weights import WORK, Workshop
 from rich.progress import track
@@ -44,21 +48,25 @@ from tilewhisper.engine.commands.screen import console
 from tilewhisper.engine.errors import USER_ERRORS
 from tilewhisper.engine.output.files import write_whole
 from tilewhisper.engine.routing.policy import DEFAULT_POLICY
-from tilewhisper.models.audio import reader
-from tilewhisper.models.constants import SAMPLE_RATE
+from tilewhisper.models.errors import ModelsError
 
 DEFAULT_PEERS = {
     "clips": ("openvino-genai", "faster-whisper", "whisper.cpp"),
     "files": ("openvino-genai", "faster-whisper", "whisper.cpp"),
     "long": ("openvino-genai", "faster-whisper", "faster-whisper-batched", "whisper.cpp"),
+    "lengths": ("openvino-genai", "faster-whisper", "whisper.cpp"),
     "token": ("openvino-genai",),
 }
+LENGTHS = (1.0, 3.0, 10.0, 30.0, 60.0, 300.0, 3600.0)
+"""Seconds."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     args = _parser().parse_args(arguments)
     run = cold_start.compare if args.command == "start" else compare
     try:
+        if args.command == "all":
+            return compare_all.run(args)
         results = [run(model, args) for model in args.model or ["tiny.en"]]
         if args.json:
             write_whole(args.json, json.dumps(results, indent=1) + "\n")
@@ -70,17 +78,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def compare(model: str, args: argparse.Namespace) -> dict[str, Any]:
     """Run all contenders on the recordings of `args.command`, print the table, and return the results for the JSON."""
-    kinds = [*_ours(args), *(PEERS[name] for name in args.peer or DEFAULT_PEERS[args.command])]
-    packages = {name: number for kind in kinds for name, number in versions(kind).items()}
-    with TemporaryDirectory() as folder, ExitStack() as opened:
+    left_out: dict[str, str] = {}
+    with TemporaryDirectory() as folder, ExitStack() as stack:
         recordings = _recordings(args, Path(folder))
-        workshop = Workshop(args.work)
-        setups = [_setup(kind, model, workshop, args) for kind in kinds]
-        contenders = [
-            opened.enter_context(Contender(kind.label, setup)) for kind, setup in zip(kinds, setups, strict=True)
-        ]
+        kinds = _kinds(args, recordings, left_out)
+        packages = {name: number for kind in kinds for name, number in versions(kind).items()}
+        opened = _opened(kinds, model, args, recordings[0], left_out)
+        contenders = [stack.enter_context(contender) for contender in opened]
         answers = run_alternating(contenders, recordings, args.runs, _progress(model))
-    rows = score([kind.label for kind in kinds], answers, recordings)
+    rows = score([contender.name for contender in contenders], answers, recordings)
     machine = _machine(args.threads)
     result = {
         "command": args.command,
@@ -89,9 +95,10 @@ def compare(model: str, args: argparse.Namespace) -> dict[str, Any]:
         "runs": args.runs,
         "machine": machine,
         "packages": packages,
-        "setups": [asdict(setup) for setup in setups],
+        "setups": [asdict(contender.setup) for contender in contenders],
         "recordings": [{"name": recording.name, "seconds": recording.seconds} for recording in recordings],
         "rows": [asdict(row) for row in rows],
+        "left_out": left_out,
     }
     show(result, rows)
     return result
@@ -116,27 +123,55 @@ def _setup(kind: Kind, model: str, workshop: Workshop, args: argparse.Namespace)
 
 
 def _recordings(args: argparse.Namespace, folder: Path) -> list[Recording]:
-    """Decode the clips into `folder`: separately, joined to one recording, or as one folder."""
-    clips = read_clips(args.folder)[: args.clips]
-    decoded = [reader.decode_audio(clip.file) for clip in clips]
-    names, references = [clip.file.name for clip in clips], [clip.reference for clip in clips]
+    """Decode the clips into `folder`: separately, joined to recordings, or as one folder."""
+    speech = comparison_audio.speeches(args.folder, args.clips)
     if args.command == "long":
-        joined, used = join(decoded, args.seconds)
-        decoded, names, references = [joined], [f"{used} clips joined"], [" ".join(references[:used])]
-    recordings = []
-    for number, (name, samples, reference) in enumerate(zip(names, decoded, references, strict=True)):
-        path = folder / f"{number:06}.npy"
-        np.save(path, samples)
-        seconds = len(samples) / SAMPLE_RATE
-        recordings.append(Recording(name, path, seconds, reference, end_of_speech(samples)))
+        speech = [comparison_audio.joined(speech, args.seconds)]
+    if args.command == "lengths":
+        speech = list(comparison_audio.of_lengths(speech, args.seconds or LENGTHS))
+    recordings = comparison_audio.saved(speech, folder)
     at_once = args.command == "files" or (args.command == "token" and args.batch)
-    return [_all_at_once(recordings, folder)] if at_once else recordings
+    return [comparison_audio.all_at_once(recordings, folder)] if at_once else recordings
 
 
-def _all_at_once(recordings: Sequence[Recording], folder: Path) -> Recording:
-    seconds = sum(recording.seconds for recording in recordings)
-    reference = " ".join(recording.reference for recording in recordings)
-    return Recording(f"{len(recordings)} clips at once", folder, seconds, reference, seconds)
+def _kinds(args: argparse.Namespace, recordings: Sequence[Recording], left_out: dict[str, str]) -> list[Kind]:
+    """Ours and the peers. Of --every-peer, those that cannot run are added to `left_out` with the reason."""
+    kinds = _ours(args)
+    if not args.every_peer:
+        return [*kinds, *(PEERS[name] for name in args.peer or DEFAULT_PEERS[args.command])]
+    longest = max(recording.longest for recording in recordings)
+    for kind in PEERS.values():
+        if package := missing(kind):
+            left_out[kind.label] = f"{package} is not installed: pip install {kind.install}"
+        elif longest > kind.longest:
+            left_out[kind.label] = f"takes recordings of up to {kind.longest:g} s"
+        else:
+            kinds.append(kind)
+    return kinds
+
+
+def _opened(
+    kinds: Sequence[Kind], model: str, args: argparse.Namespace, recording: Recording, left_out: dict[str, str]
+) -> Iterator[Contender]:
+    """Load each contender and let it transcribe `recording` as a warm-up.
+
+    A peer of --every-peer that fails is added to `left_out`; any other failure is raised as PeerError or ModelsError.
+    """
+    workshop = Workshop(args.work)
+    for kind in kinds:
+        try:
+            contender = Contender(kind.label, _setup(kind, model, workshop, args))
+            try:
+                contender.transcribe(recording.samples)
+            except BaseException:
+                contender.close()
+                raise
+        except (PeerError, ModelsError) as e:
+            if kind.module == OURS.module or not args.every_peer:
+                raise
+            left_out[kind.label] = f"failed: {e}"
+        else:
+            yield contender
 
 
 def _progress(model: str) -> Callable[[range], Iterable[int]]:
@@ -156,9 +191,15 @@ def _parser() -> argparse.ArgumentParser:
         p = commands.add_parser(name)
         p.add_argument("folder", type=Path, help="clips and their transcripts.tsv")
         p.add_argument("--peer", action="append", choices=PEERS, help=f"repeatable (default: {', '.join(peers)})")
+        p.add_argument(
+            "--every-peer", action="store_true", help="all peers; a row says why one is missing, and what installs it"
+        )
         p.add_argument("--clips", type=_positive, metavar="N", help="use the first N clips only")
         if name == "long":
             p.add_argument("--seconds", type=float, default=LONG_SECONDS, help="length to join (default: %(default)g)")
+        if name == "lengths":
+            lengths_help = f"a length; repeatable (default: {', '.join(f'{length:g}' for length in LENGTHS)})"
+            p.add_argument("--seconds", type=float, action="append", metavar="S", help=lengths_help)
         if name == "token":
             batch_help = "all clips at once, with batch sizes 1 and N of this engine"
             p.add_argument("--batch", type=_positive, metavar="N", help=batch_help)
@@ -166,6 +207,7 @@ def _parser() -> argparse.ArgumentParser:
     start = commands.add_parser("start")
     start.add_argument("file", type=Path, help="audio file")
     _add_common(start, runs=5)
+    compare_all.add_arguments(commands.add_parser("all"))
     return parser
 
 

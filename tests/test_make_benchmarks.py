@@ -41,21 +41,35 @@ def outputs():
     import memory
     import parity
     import transcripts
+    from kernel_bench import measurement
 
-    from tilewhisper.engine.tuning import benchmark
+    from tilewhisper.engine.tuning import benchmark, sensitivity
 
-    compared = [{"model": "base", "rows": [record(comparison.Row), record(comparison.Row, token_seconds=None)]}]
+    rows = [record(comparison.Row, seconds=[[1.0, 3.0, 2.0]]), record(comparison.Row, token_seconds=None, seconds=[])]
+    left_out = {"a peer": "not installed: pip install a-peer"}
+    compared = [{"model": "base", "rows": rows, "left_out": left_out, "recordings": [{"name": "a", "seconds": 4.0}]}]
     starts = {"us": [record(cold_start.Start, to_end=end) for end in (3.0, 1.0, 2.0)]}
+    shape = {"batch": 1, "m": 1500, "k": 512, "n": 2048}
+    product = {"product": {"role": "fc1", "shape": shape}, "backend": "int8", "arithmetic": {"instructions": "int8"}}
+    rates = record(measurement.Figures)
+    products = [product | rates | {"seconds": [1.0]}, product | {"seconds": [], "why_not": "wrong"}]
+    effects = [
+        record(sensitivity.Effect, site=site, backend="int8", exclusion="", seconds_saved=0.001)
+        for site in ("conv1", "layers.0.fc1", "layers.0.fc2", "layers.1.fc1")
+    ]
+    layers = {"model": "base", "effects": effects, "seconds": {one["site"]: 0.004 for one in effects}}
     peaks = [record(memory.Peak, model="base", way="w", peak_bytes=size) for size in (10**8, 3 * 10**8)]
     return {
         "bench": {"files": ["a"], "rows": [record(benchmark.Row, stages={"encode": 0.2})]},
         "encoder": {
             "rows": [record(bench_encoder.Row), record(bench_encoder.Row, right=False, seconds=(), ratio=None)]
         },
-        **dict.fromkeys(("files", "clips", "long", "token"), compared),
+        **dict.fromkeys(("files", "clips", "one-thread", "long", "hour", "lengths", "token"), compared),
         "start": [{"model": "base", "starts": starts}],
         "footprint": {"footprints": [record(footprint.Footprint)]},
         "memory": peaks,
+        "products": {"peaks": {"gops": {"int8": 900.0}, "read_gb_s": 40.0}, "rows": products},
+        "layers": layers,
         "accuracy": [record(accuracy.Score)],
         "parity": {"rows": [record(parity.Row, recordings=4, different=["a"])]},
         "weights": [
@@ -74,17 +88,23 @@ def test_every_column_is_filled_from_the_scripts_records():
         first, *_ = benchmark.figures(json.loads(json.dumps(found[name])))
         columns = {column.key for column in benchmark.columns}
         assert set(first) == columns, name
-        assert {key for key in columns if first[key] is None} <= {"decode"}, name
+        assert {key for key in columns if first[key] is None} <= {"decode", "note"}, name
 
 
 def test_medians_and_differences():
     from benchmark_page.catalog import BENCHMARKS
 
     found = outputs()
+    *_, missing = BENCHMARKS["clips"].figures(found["clips"])
+    assert missing == {"model": "base", "name": "a peer", "note": "not installed: pip install a-peer"}
     (start,) = BENCHMARKS["start"].figures(found["start"])
     assert (start["to_end"], start["min"], start["max"]) == (2.0, 1.0, 3.0)
     (memory,) = BENCHMARKS["memory"].figures(found["memory"])
     assert (memory["short_mb"], memory["long_mb"], memory["difference_mb"]) == (100.0, 300.0, 200.0)
+    (length,) = BENCHMARKS["lengths"].figures(found["lengths"])
+    assert (length["audio"], length["rtf"], length["rtf_min"], length["rtf_max"]) == (4.0, 0.5, 0.25, 0.75)
+    layers = BENCHMARKS["layers"].figures(found["layers"])
+    assert [(one["layer"], round(one["ms"], 3)) for one in layers] == [("convolutions", 3), ("0", 6), ("1", 3)]
     (parity,) = BENCHMARKS["parity"].figures(found["parity"])
     assert parity["same_tokens"] == "3/4"
 

@@ -24,6 +24,8 @@ class Result:
     packages: dict[str, str]
     """Versions by distribution name, this project's and the peers'."""
     rows: list[dict[str, Any]]
+    quick: bool = False
+    """Whether it is of a quick run, with fewer clips and smaller models."""
 
 
 def load(path: Path) -> dict[str, Result]:
@@ -38,6 +40,13 @@ def store(path: Path, results: Mapping[str, Result], order: Iterable[str]) -> No
     listed = [asdict(results[name]) for name in order if name in results]
     path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, json.dumps(listed, indent=1, ensure_ascii=False) + "\n")
+
+
+def runs(history: Path) -> list[Result]:
+    """Every run of the history, oldest first; empty when there is no file."""
+    if not history.exists():
+        return []
+    return [Result(**json.loads(line)) for line in history.read_text(encoding="utf-8").splitlines() if line]
 
 
 def append(path: Path, result: Result) -> None:

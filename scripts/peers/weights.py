@@ -17,7 +17,10 @@ WORK = Path.home() / ".cache" / "tilewhisper" / "peers"
 AS_IT_IS = "as it is"
 FORMATS: Mapping[str, tuple[str, str]] = {
     "CTranslate2 float16": ("ctranslate2", "float16"),
+    "ggml f16": ("ggml", "f16"),
     "ggml q8_0": ("ggml", "q8_0"),
+    "ggml q5_1": ("ggml", "q5_1"),
+    "ONNX float32": ("onnx", "float32"),
     "openai float32": ("openai", "float32"),
     "OpenVINO int8": ("openvino", "int8"),
 }

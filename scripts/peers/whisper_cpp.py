@@ -1,4 +1,4 @@
-"""whisper.cpp through pywhispercpp, with q8_0 weights."""
+"""whisper.cpp through pywhispercpp, in the precision of its weights."""
 
 import numpy as np
 import numpy.typing as npt

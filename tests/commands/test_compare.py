@@ -46,18 +46,66 @@ def test_ratios_are_to_the_first_contender_and_word_errors_over_all_recordings()
     from comparison import Recording, score
 
     recordings = [
-        Recording("a", Path("a"), seconds=10.0, reference="red green blue white", end_of_speech=9.5),
-        Recording("b", Path("b"), seconds=30.0, reference="black", end_of_speech=30.0),
+        Recording("a", Path("a"), seconds=10.0, reference="red green blue white", end_of_speech=9.5, longest=10.0),
+        Recording("b", Path("b"), seconds=30.0, reference="black", end_of_speech=30.0, longest=30.0),
     ]
     ours = [[answer(9, "-"), answer(1, "-"), answer(2, "Red, green, blue white!", [(0, 9.0)])], [answer(2, "Black.")]]
     theirs = [[answer(4, "red green blue")], [answer(12, "grey")]]
     first, second = score(["ours", "theirs"], [ours, theirs], recordings)
     assert (first.rtf, first.ratio, first.word_error_rate) == (0.1, 1.0, 0.0)
+    assert (first.rtf_min, first.rtf_max) == (3 / 40, 11 / 40)
     assert first.end_error == -0.5
     assert first.token_seconds == pytest.approx(14 / 2 / 40)
     assert (second.rtf, second.ratio, second.median_ratio) == (0.4, 4.0, 4.0)
     assert second.word_error_rate == pytest.approx(40)
     assert second.end_error is None
+
+
+def test_a_wrong_text_has_no_times():
+    from comparison import Recording, score
+
+    recording = Recording("a", Path("a"), seconds=10.0, reference="red green", end_of_speech=9.5, longest=10.0)
+    answers = [[[answer(seconds, text)]] for seconds, text in ((2, "red green"), (4, "red green"), (1, "Thank you."))]
+    good, peer, wrong = score(["ours", "peer", "wrong"], answers, [recording])
+    assert not good.wrong
+    assert peer.ratio == 2.0
+    assert wrong.wrong
+    assert (wrong.rtf, wrong.ratio, wrong.token_seconds, wrong.seconds) == (None, None, None, [])
+    good, peer, wrong = score(["wrong", "peer", "ours"], answers[::-1], [recording])
+    assert (wrong.rtf, wrong.ratio, peer.ratio) == (0.2, None, None)
+
+
+def test_lengths_are_of_whole_clips_repeated_where_they_are_too_few():
+    from comparison_audio import Speech, of_lengths
+
+    clips = [Speech(word, speech(seconds), word) for word, seconds in (("red", 2), ("green", 4))]
+    short, long = of_lengths(clips, (3.5, 21))
+    assert short.reference == "green"
+    assert long.reference == "red green red green red green"
+    assert long.seconds == pytest.approx(20.5)
+
+
+def test_of_every_peer_those_that_cannot_run_are_left_out_with_the_reason(monkeypatch):
+    import argparse
+
+    import compare
+    from comparison import Recording
+    from peers.catalog import Kind
+
+    peers = {
+        "absent": Kind("Absent", "peers.absent", ("no-such-package",), "as it is", install="no-such-package>=1"),
+        "short": Kind("Short", "peers.short", (), "as it is", longest=30.0),
+        "present": Kind("Present", "peers.present", (), "as it is"),
+    }
+    monkeypatch.setattr(compare, "PEERS", peers)
+    recordings = [Recording("a", Path("a"), 60.0, "", 60.0, longest=60.0)]
+    args = argparse.Namespace(every_peer=True, command="clips", policy=["cpu"], ours=[])
+    left_out = {}
+    assert [kind.label for kind in compare._kinds(args, recordings, left_out)] == ["tilewhisper policy=cpu", "Present"]
+    assert left_out == {
+        "Absent": "no-such-package is not installed: pip install no-such-package>=1",
+        "Short": "takes recordings of up to 30 s",
+    }
 
 
 def test_a_segment_that_overlaps_or_has_no_length_is_misplaced():
