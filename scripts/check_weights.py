@@ -115,9 +115,18 @@ def check(
             theirs = _theirs(kind, weights, checkpoint, recordings)
             ours = _ours(weights, recordings, args.policy)[1] if kind in _READ else None
             rounded = _with_its_rounding(kind, precision, weights, recordings)
-        counts = [None if one is None else _same(theirs, one) for one in (ours, rounded)]
-        of_both = errors(theirs), errors(of_source if ours is None else ours)
-        yield Row(name, kind, precision, size / 1e6, len(recordings), *counts, _same(theirs, of_source), *of_both)
+        yield Row(
+            name,
+            kind,
+            precision,
+            size / 1e6,
+            len(recordings),
+            same_as_file=None if ours is None else _same(theirs, ours),
+            same_with_its_rounding=None if rounded is None else _same(theirs, rounded),
+            same_as_source=_same(theirs, of_source),
+            word_error_rate=errors(theirs),
+            our_word_error_rate=errors(of_source if ours is None else ours),
+        )
 
 
 def _theirs(kind: str, weights: Path, checkpoint: Checkpoint, recordings: Sequence[Samples]) -> list[list[int]]:

@@ -39,7 +39,7 @@ class OnnxWhisper:
         def next_logits(tokens: Sequence[int]) -> npt.NDArray[np.float32]:
             session = self._next if cache else self._first
             outputs = _run(session, {"input_ids": np.array([tokens]), **(cache or {"encoder_hidden_states": states})})
-            logits = outputs.pop("logits")[0, -1].astype(np.float32)
+            logits: npt.NDArray[np.float32] = outputs.pop("logits")[0, -1].astype(np.float32)
             cache.update((name.replace("present", "past_key_values"), value) for name, value in outputs.items())
             return logits
 

@@ -225,11 +225,11 @@ def test_wrong_arguments_are_refused(call, complaint):
 def test_a_whole_encoder_layer_has_the_bits_of_its_blocks(instruction_set, any_backend, positions):
     d, hidden, heads = 64, 80, 2
     norms = [Norm(1 + 0.1 * normal(d, seed=seed), normal(d, seed=seed + 1), 1e-5) for seed in (0, 2)]
-    products = [
+    qkv, out, fc1, fc2 = (
         any_backend.prepare(normal(n, k, seed=n) / k**0.5, normal(n, seed=k))
         for n, k in ((3 * d, d), (d, d), (hidden, d), (d, hidden))
-    ]
-    layer = EncoderLayer(norms[0], *products[:2], norms[1], *products[2:], heads, 32**-0.5)
+    )
+    layer = EncoderLayer(norms[0], qkv, out, norms[1], fc1, fc2, heads, 32**-0.5)
     x, bias = normal(2, positions, d, seed=9), normal(positions, seed=10)
     whole = any_backend.encoder_layer(x, any_backend.prepare_layer(layer), bias)
     assert torch.equal(whole, Backend.encoder_layer(any_backend, x, layer, bias))
