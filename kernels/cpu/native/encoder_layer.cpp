@@ -52,6 +52,8 @@ class EncoderStep {
         : layer_(layer),
           n_(n),
           bias_(bias),
+          quantised_(n, 2 * FEED_FORWARD_ROWS),
+          finished_(n, FEED_FORWARD_ROWS),
           words_(at.words(layer.weights[QKV].layout)),
           packing_(packing),
           packed_(packed) {}
@@ -69,8 +71,7 @@ class EncoderStep {
     static constexpr int64_t QUERIES = 4 * MAX_BLOCK;  // at a time
 
     template <class Run>
-    void share_rows(Phase& phase, int64_t most, const Run& run) const {
-        const RowParts parts(n_, most);
+    static void share_rows(Phase& phase, const RowParts& parts, const Run& run) {
         phase.share_each(parts.count(), [&](int64_t part) { run(parts.first(part), parts.last(part)); });
     }
 
@@ -84,7 +85,7 @@ class EncoderStep {
 
     void quantize(Phase& phase, const float* x) const {
         const int64_t width = layer_.width();
-        share_rows(phase, 2 * FEED_FORWARD_ROWS, [&](int64_t first, int64_t last) {
+        share_rows(phase, quantised_, [&](int64_t first, int64_t last) {
             auto* normed = static_cast<float*>(scratch(width * 4));
             kernels().quantize({x + first * width, width}, last - first, width, layer_.norms[ATTENTION],
                                layer_.weights[QKV].layout, words_.from(first), normed);
@@ -119,7 +120,7 @@ class EncoderStep {
     void finish(Phase& phase, const float* x, float* out) const {
         const int64_t width = layer_.width();
         const Weight& weight = layer_.weights[OUT];
-        share_rows(phase, FEED_FORWARD_ROWS, [&](int64_t first, int64_t last) {
+        share_rows(phase, finished_, [&](int64_t first, int64_t last) {
             const int64_t rows = last - first;
             float* here = out + first * width;
             const Workspace at(static_cast<char*>(scratch(Workspace::bytes(rows, width))), rows, width);
@@ -134,7 +135,8 @@ class EncoderStep {
     const EncoderLayer& layer_;
     const int64_t n_;
     const float* bias_;
-    const WordRows words_;  // of the normed input
+    const RowParts quantised_, finished_;  // the rows as these steps divide them
+    const WordRows words_;                 // of the normed input
     const Packing& packing_;
     const PackedHeads& packed_;
 };
@@ -154,7 +156,7 @@ Tensor encoder_layer(Tensor x, Handle handle, std::optional<Tensor> bias) {
     const PackedHeads packed(keys, key_scale, values, value_scale, heads, n, layer->head_dim());
     const EncoderStep step(*layer, n, added.data(), at, packing, packed);
     std::vector<Phase> phases(batch * EncoderStep::PHASES);
-    torch::stable::parallel_for(0, torch::stable::get_num_threads(), 1, [&](int64_t, int64_t) {
+    on_all_threads([&] {
         for (int64_t i = 0; i < batch; ++i)
             step.run(floats(x) + i * n * width, mutable_floats(out) + i * n * width, &phases[i * EncoderStep::PHASES]);
     });

@@ -17,10 +17,15 @@ class Phase {
     void share(int64_t total, int64_t part, const Prepare& prepare, const Run& run) {
         bool prepared = false;
         for (int64_t first; (first = next_.fetch_add(part)) < total;) {
-            if (!prepared) prepare();
-            prepared = true;
             const int64_t last = std::min(total, first + part);
-            run(first, last);
+            try {
+                if (!prepared) prepare();
+                prepared = true;
+                run(first, last);
+            } catch (...) {
+                done_.fetch_add(total);  // the others must not wait for this thread, which leaves
+                throw;
+            }
             done_.fetch_add(last - first, std::memory_order_release);
         }
         for (int64_t waits = 0; done_.load(std::memory_order_acquire) < total; ++waits)

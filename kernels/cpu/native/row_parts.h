@@ -6,7 +6,8 @@
 namespace tilewhisper {
 
 // Rows in parts of about `most`, which reuse a panel well while it is in the cache. Each thread gets equally many parts,
-// which differ by one block of MAX_BLOCK at most: in parts of 96 of 514 rows one of two threads would have 288.
+// which differ by one block of MAX_BLOCK at most: in parts of 96 of 514 rows one of two threads would have 288. To be made
+// before the threads part: torch tells a worker thread another number of threads than the caller's.
 class RowParts {
    public:
     RowParts(int64_t rows, int64_t most) : rows_(rows), blocks_((rows + MAX_BLOCK - 1) / MAX_BLOCK) {
