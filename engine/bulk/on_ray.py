@@ -52,7 +52,8 @@ class RayRunner:
             num_cpus=self._settings.threads,
             fn_constructor_args=(self._settings,),
             compute=ray.data.ActorPoolStrategy(
-                min_size=1,
+                min_size=1,  # a lost node's workers are not waited for
+                initial_size=self._workers,
                 max_size=self._workers,
                 max_concurrent_calls_per_actor=1 if alone else CALLS,
                 enable_true_multi_threading=not alone,

@@ -148,7 +148,7 @@ def test_a_job_on_two_nodes_of_which_one_is_killed_has_all_rows(folder, tmp_path
     cluster_utils = pytest.importorskip(
         "ray.cluster_utils", reason="Ray is not installed: pip install 'tilewhisper[ray]'"
     )
-    for number in range(40):
+    for number in range(120):
         (folder / f"more{number}.flac").write_bytes(SAMPLE.read_bytes() + bytes(number))
     cluster = cluster_utils.Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
     try:
@@ -165,7 +165,7 @@ def test_a_job_on_two_nodes_of_which_one_is_killed_has_all_rows(folder, tmp_path
     finally:
         cluster.shutdown()
     assert process.returncode == 3, err  # for the two recordings that cannot be read
-    assert len(rows(tmp_path / "out")) == 45
+    assert len(rows(tmp_path / "out")) == 125
     assert sum(row["error"] is not None for row in rows(tmp_path / "out").values()) == 2
 
 
