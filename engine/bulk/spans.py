@@ -1,6 +1,6 @@
 """Cut long recordings into spans, which workers share: each cut is at the quietest place near its due time.
 
-Every span is decoded from the start of its file, which takes some 4 s for each hour before it, so there are few.
+Every span is decoded from the start of its file, so there are few.
 """
 
 from collections.abc import Iterable

@@ -57,7 +57,7 @@ def run(args: Namespace) -> int:
     output = Path(args.output)
     formats = _formats(output, items, args.format or [JSONL], layout)
     with OutputFolder(output, made_with) as folder:
-        plan = folder.unfinished(items, retry_errors=args.retry_errors)
+        plan = folder.unfinished(items, retry_errors=bool(args.retry_errors))
         with _Screen(plan, err) as screen:
             job = BulkJob(folder, formats, screen.show)
             if plan.items:

@@ -40,15 +40,7 @@ def add(commands: "argparse._SubParsersAction[HintingParser]") -> None:
         help=f"of the rows: {', '.join(FORMATS)}; files is all of openai-whisper's formats; rows.jsonl is always "
         f"written (default: {JSONL})",
     )
-    p.add_argument(
-        "--retry_errors",
-        type=flags.truth,
-        nargs="?",
-        const=True,
-        default=False,
-        metavar="True|False",
-        help="try rows again that were errors (default: False)",
-    )
+    shared.add_truth(p, "retry_errors", "try rows again that were errors (default: False)")
     workers = p.add_argument_group("workers")
     workers.add_argument(
         "--workers",

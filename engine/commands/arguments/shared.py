@@ -67,3 +67,7 @@ def add_threads(p: argparse._ActionsContainer) -> None:
         metavar="N",
         help="CPU threads; 0 is torch's own number (default: %(default)s)",
     )
+
+
+def add_truth(p: argparse._ActionsContainer, name: str, help: str) -> None:
+    p.add_argument(f"--{name}", type=flags.truth, nargs="?", const=True, metavar="True|False", help=help)

@@ -39,7 +39,7 @@ def add(commands: "argparse._SubParsersAction[HintingParser]") -> None:
         metavar="FILE",
         help=f"audio or video files, folders of them, or {STDIN} for standard input (its files are named {STDIN_STEM})",
     )
-    _add_truth(p, "recursive", "include the folders inside the given folders (default: False)")
+    shared.add_truth(p, "recursive", "include the folders inside the given folders (default: False)")
     _add_output(p.add_argument_group("output"))
     for title, members in flags.GROUPS.items():
         group = p.add_argument_group(title)
@@ -59,12 +59,12 @@ def _add_output(p: argparse._ArgumentGroup) -> None:
         help=f"formats of the files: {', '.join(WRITERS)} or {ALL}; repeatable (default: {ALL})",
     )
     p.add_argument("-o", "--output_dir", metavar="DIR", help="folder of the files, created if missing (default: .)")
-    _add_truth(
+    shared.add_truth(
         p,
         "keep_folders",
         "repeat the inputs' folders in the output folder, below the folder that all inputs share (default: False)",
     )
-    _add_truth(p, "keep_extension", "name files talk.mp3.srt instead of talk.srt (default: False)")
+    shared.add_truth(p, "keep_extension", "name files talk.mp3.srt instead of talk.srt (default: False)")
     p.add_argument(
         "--verbose",
         type=flags.truth,
@@ -82,7 +82,7 @@ def _add_weights(p: argparse._ArgumentGroup) -> None:
         help=shared.MODEL,
     )
     p.add_argument("--model_dir", metavar="DIR", help="folder searched first for weights; downloads go there too")
-    _add_truth(p, "local_files_only", "never download from the hub (default: False)")
+    shared.add_truth(p, "local_files_only", "never download from the hub (default: False)")
 
 
 def _add_machine(p: argparse._ArgumentGroup) -> None:
@@ -96,7 +96,7 @@ def _add_machine(p: argparse._ArgumentGroup) -> None:
     shared.add_backend(p)
     shared.add_npu(p)
     shared.add_threads(p)
-    _add_truth(
+    shared.add_truth(
         p,
         "batched",
         "cut each file at silences and decode its chunks together (default: False, or True for one file with "
@@ -111,11 +111,7 @@ def _add_machine(p: argparse._ArgumentGroup) -> None:
         f"(default: {DEFAULT_BATCH_SIZE} chunks; for files it depends on cores and memory)",
     )
     p.add_argument("--device", metavar="NAME", help="cpu (default) or auto; use --policy npu for an NPU")
-    _add_truth(p, "fp16", "accepted for openai-whisper's sake, without effect: --policy decides the precision")
-
-
-def _add_truth(p: argparse._ActionsContainer, name: str, help: str) -> None:
-    p.add_argument(f"--{name}", type=flags.truth, nargs="?", const=True, metavar="True|False", help=help)
+    shared.add_truth(p, "fp16", "accepted for openai-whisper's sake, without effect: --policy decides the precision")
 
 
 def _compute_types() -> str:
