@@ -69,7 +69,7 @@ class Compiler:
     command: tuple[str, ...]
     """The full path of the program, and its arguments: `CXX` may be "ccache g++"."""
     version: str
-    """The first line of its `--version`."""
+    """The first line of what it says of its version."""
     zig_for: Target | None = None
     """The target that zig compiles for; None for other compilers, which compile for this machine."""
 
@@ -93,10 +93,10 @@ def find_compiler() -> Compiler:
     """
     if named := shlex.split(os.environ.get("CXX", ""), posix=os.name == "posix"):
         if program := shutil.which(named[0]):
-            return Compiler((program, *named[1:]), _ask_version(program, *named[1:]))
+            return Compiler((program, *named[1:]), _ask_version(program, *named[1:], "--version"))
         raise BackendUnavailable(f"the C++ compiler {named[0]!r} in CXX was not found; correct CXX or unset it")
     if program := next(filter(None, map(shutil.which, COMPILERS)), None):
-        return Compiler((program,), _ask_version(program))
+        return Compiler((program,), _ask_version(program, "--version"))
     target = this_target()
     if target and importlib.util.find_spec("ziglang"):
         return zig_compiler(target)
@@ -109,16 +109,18 @@ def zig_compiler(target: Target) -> Compiler:
 
     Without a processor of the target it would use every instruction of this machine.
     """
-    command = (sys.executable, "-m", "ziglang", "c++", "-target", target.zig, f"-mcpu={target.processor}")
-    return Compiler(command, _ask_version(*command), target)
+    zig = (sys.executable, "-m", "ziglang")
+    command = (*zig, "c++", "-target", target.zig, f"-mcpu={target.processor}")
+    # Not `c++ --version`: for macOS it leaves an empty a.o in the current folder.
+    return Compiler(command, f"zig {_ask_version(*zig, 'version')}", target)
 
 
 @functools.cache
 def _ask_version(*command: str) -> str:
     try:
-        said = run([*command, "--version"])
+        said = run(command)
     except CompileError as e:
-        raise BackendUnavailable(f"the C++ compiler {shlex.join(command)} does not work: {e}") from e
+        raise BackendUnavailable(f"the C++ compiler {shlex.join(command[:-1])} does not work: {e}") from e
     return said.partition("\n")[0].strip()
 
 
