@@ -193,6 +193,12 @@ class _NativeDecoder(_Native, DecoderBackend):
             rows, tokens = native.candidates(logits, x, *bounds, second_part)
             logits[rows, tokens] = (weight.pick(tokens) * x[rows]).sum(-1)
 
+    def mask(self, logits: Tensor, tokens: Tensor, spans: Sequence[tuple[int, int, int]]) -> None:
+        native.mask(logits, tokens, [*chain(*spans)])
+
+    def prefer_last_part(self, logits: Tensor, split: int) -> None:
+        native.prefer_last_part(logits, split)
+
     def top_k(self, logits: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
         found: tuple[Tensor, Tensor, Tensor] = native.top_k(logits, count)
         return found

@@ -33,6 +33,32 @@ def test_top_k_equals_torchs(instruction_set, backend, n, count):
     torch.testing.assert_close(total, exact[2].float(), rtol=1e-5, atol=1e-5)
 
 
+def test_masked_logits_equal_torchs(instruction_set, backend):
+    logits = normal(3, 4099)
+    arguments = torch.tensor([0, 4098, 7]), [(0, 0, 2000), (2, 4000, 4099), (2, 5, 5)]
+    expected = logits.clone()
+    TorchBackend().mask(expected, *arguments)
+    backend.mask(logits, *arguments)
+    assert torch.equal(logits, expected) and expected.isinf().sum() == 3 * 3 + 2000 - 2 + 99 - 1
+
+
+@pytest.mark.parametrize("split", [1, 2048, 4098])
+def test_the_last_part_is_preferred_where_it_is_more_probable_than_the_first_parts_largest(
+    split, instruction_set, backend
+):
+    """Row 0 by far, row 1 by a little, row 2 not by a little; row 3 has no first part, row 4 nothing at all."""
+    logits = normal(5, 4099)
+    total = logits[:3, split:].logsumexp(1)
+    logits[:3, :split] = logits[:3, :split].clamp(max=-9)
+    logits[:3, split - 1] = total + torch.tensor([-20, -1e-3, 1e-3])
+    logits[3, :split] = logits[4] = -math.inf
+    expected = logits.clone()
+    TorchBackend().prefer_last_part(expected, split)
+    backend.prefer_last_part(logits, split)
+    assert torch.equal(logits, expected)
+    assert logits[:, :split].isinf().all(1).tolist() == [True, True, False, True, True]
+
+
 @dataclass
 class OfFile:
     descriptor: int

@@ -1,5 +1,5 @@
-// Operators over a decode step's logits: top-k with the log-sum-exp, and exact rescoring of logits from products of few
-// bits.
+// Operators over a decode step's logits: masks, top-k with the log-sum-exp, and exact rescoring of logits from products of
+// few bits.
 //
 // Rows of 50,000 logits are searched in blocks. The k-th largest of the blocks' maxima is a lower bound of a row's k largest
 // logits, so that few blocks are searched logit by logit.
@@ -108,6 +108,45 @@ class Blocks {
     std::vector<float> maxima_;
 };
 
+void check_writable_logits(const Tensor& logits) {
+    check_floats(logits, 2, "logits");
+    STD_TORCH_CHECK(logits.size(0) <= 1 || logits.stride(0) >= logits.size(1), "the rows of logits must not overlap");
+}
+
+// Sets to -inf, of logits (rows, n), the `tokens` of all rows, and for each (row, first, end) of `spans` that row's logits
+// from the first to before the end.
+void mask(Tensor logits, Tensor tokens, std::vector<int64_t> spans) {
+    check_writable_logits(logits);
+    check_contiguous(tokens, ScalarType::Long, tokens.numel(), "tokens");
+    STD_TORCH_CHECK(spans.size() % 3 == 0, "spans must have three numbers each, got ", spans.size(), " in all");
+    const int64_t rows = logits.size(0), n = logits.size(1), count = tokens.numel();
+    const auto* token = static_cast<const int64_t*>(tokens.data_ptr());
+    for (int64_t i = 0; i < count; ++i) check_range(token[i], 0, n - 1, "a token");
+    for (size_t i = 0; i < spans.size(); i += 3) {
+        check_range(spans[i], 0, rows - 1, "a span's row");
+        check_range(spans[i + 1], 0, n, "a span's first token");
+        check_range(spans[i + 2], spans[i + 1], n, "a span's end");
+    }
+    const auto row = [&](int64_t i) { return mutable_floats(logits) + i * logits.stride(0); };
+    for (int64_t i = 0; i < rows; ++i)
+        for (int64_t j = 0; j < count; ++j) row(i)[token[j]] = SUPPRESSED;
+    for (size_t i = 0; i < spans.size(); i += 3)
+        std::fill(row(spans[i]) + spans[i + 1], row(spans[i]) + spans[i + 2], SUPPRESSED);
+}
+
+// Sets to -inf the logits before `split` of each row (rows, n) where those from there on are together more probable than the
+// most probable one before: Whisper's choice between timestamps and text.
+void prefer_last_part(Tensor logits, int64_t split) {
+    check_writable_logits(logits);
+    const int64_t rows = logits.size(0), n = logits.size(1);
+    check_range(split, 1, n - 1, "split");
+    if (rows == 0) return;
+    const Blocks first(floats(logits), rows, logits.stride(0), 0, split);
+    const std::vector<float> last = Blocks(floats(logits), rows, logits.stride(0), split, n).log_sum_exp();
+    for (int64_t i = 0; i < rows; ++i)
+        if (last[i] > first.max(i)) std::fill_n(mutable_floats(logits) + i * logits.stride(0), split, SUPPRESSED);
+}
+
 // Of each row of logits (rows, n): the `count` largest, largest first, their tokens, and log(sum of e^logit): (rows, count),
 // (rows, count), (rows, 1). Where fewer are not suppressed, the rest is -inf.
 std::tuple<Tensor, Tensor, Tensor> top_k(Tensor logits, int64_t count) {
@@ -155,11 +194,10 @@ class Uncertain {
     Uncertain(const Tensor& logits, const Tensor& x, const Tensor& steps, const Tensor& norms, int64_t bits, int64_t split,
               int64_t count)
         : rows_(logits.size(0)), n_(logits.size(1)), k_(x.size(1)), bits_(bits), split_(split), count_(count) {
-        check_floats(logits, 2, "logits");
+        check_writable_logits(logits);
         check_floats(x, 2, "x");
         STD_TORCH_CHECK(x.size(0) == rows_ && k_ > 0, "x must be (", rows_, ", k) with k > 0, got (", x.size(0), ", ", k_,
                         ")");
-        STD_TORCH_CHECK(rows_ <= 1 || logits.stride(0) >= n_, "the rows of logits must not overlap");
         check_range(split, 0, n_, "split");
         STD_TORCH_CHECK(count >= 1, "count must be >= 1, got ", count);
         STD_TORCH_CHECK(bits == 8 || bits == 4, "bits must be 8 or 4, got ", bits);
@@ -299,6 +337,8 @@ std::tuple<Tensor, Tensor> candidates(Tensor logits, Tensor x, Tensor steps, Ten
 }  // namespace
 
 STABLE_TORCH_LIBRARY_FRAGMENT(tilewhisper_native, m) {
+    m.def("mask(Tensor(a!) logits, Tensor tokens, int[] spans) -> ()");
+    m.def("prefer_last_part(Tensor(a!) logits, int split) -> ()");
     m.def("top_k(Tensor logits, int count) -> (Tensor, Tensor, Tensor)");
     m.def(
         "candidates(Tensor logits, Tensor x, Tensor steps, Tensor norms, int bits, int split, int count, bool second_part) "
@@ -310,6 +350,8 @@ STABLE_TORCH_LIBRARY_FRAGMENT(tilewhisper_native, m) {
 }
 
 STABLE_TORCH_LIBRARY_IMPL(tilewhisper_native, CPU, m) {
+    m.impl("mask", BOXED(&mask));
+    m.impl("prefer_last_part", BOXED(&prefer_last_part));
     m.impl("top_k", BOXED(&top_k));
     m.impl("candidates", BOXED(&candidates));
     m.impl("rescore", BOXED(&rescore));
