@@ -114,9 +114,13 @@ class DecoderBackend(Backend):
         weight: Tensor | RowsInFile | Rows,
         split: int,
         count: int = 1,
+        lowered: int = 0,
     ) -> None:
         """Make the logits (rows, n_vocab) of x (rows, k) exact, in place, for every token that may be among the `count`
-        largest of its part of the row: before `split`, or from there on.
+        largest of a row, even where a caller then makes up to `lowered` of them smaller.
+
+        A row has two parts, the second from `split` on. Where the second part's tokens together may be more probable
+        than the first part's largest, the `count` largest of each part are exact.
 
         `weight` is the output projection in float32, float16 or bfloat16, perhaps not aligned to its numbers, or where
         its file has these, or what gives its rows. Suppressed tokens must be -inf already.

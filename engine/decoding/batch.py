@@ -174,8 +174,8 @@ class Batch:
         """Candidates row by row for attempts of one search and processor, from their logits and decoder outputs."""
         tokens, backend = [live for active in group for live in active.live_tokens], self._decoder.backend
         processor.mask(logits, tokens, backend)
-        exact = search.top + processor.penalised_count(tokens)
-        self._decoder.rescore(logits, hidden, processor.timestamp_begin, exact)
+        lowered = processor.penalised_count(tokens)
+        self._decoder.rescore(logits, hidden, processor.timestamp_begin, search.top, lowered)
         processor.penalise(logits, tokens)
         processor.prefer_timestamps(logits, backend)
         return search.candidates(logits, [active.hypotheses for active in group], backend.top_k)

@@ -136,10 +136,10 @@ class Decoder:
         return self.backend.logits(hidden, self._lm_head)
 
     @torch.inference_mode()
-    def rescore(self, logits: Tensor, hidden: Tensor, timestamp_begin: int, top: int = 1) -> None:
+    def rescore(self, logits: Tensor, hidden: Tensor, timestamp_begin: int, top: int = 1, lowered: int = 0) -> None:
         """Make logits (rows, n_vocab) of outputs (rows, d_model) exact, in place, wherever a token may be among the
-        `top` largest of text or of timestamps. Masked tokens must be -inf already."""
-        self.backend.rescore(logits, hidden, self._lm_head, self._exact_rows, timestamp_begin, top)
+        `top` largest; see `DecoderBackend.rescore`. Masked tokens must be -inf already."""
+        self.backend.rescore(logits, hidden, self._lm_head, self._exact_rows, timestamp_begin, top, lowered)
 
 
 def _split(sizes: Sequence[int], most: int) -> Iterator[slice]:

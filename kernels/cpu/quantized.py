@@ -180,8 +180,9 @@ class _NativeDecoder(_Native, DecoderBackend):
         weight: Tensor | RowsInFile | Rows,
         split: int,
         count: int = 1,
+        lowered: int = 0,
     ) -> None:
-        bounds = lm_head.steps, lm_head.norms, 8 if lm_head.shared is None else 4, split, count
+        bounds = lm_head.steps, lm_head.norms, 8 if lm_head.shared is None else 4, split, count, lowered
         if isinstance(weight, Tensor):
             native.rescore(logits, x, weight, *bounds, -1, 0)
             return

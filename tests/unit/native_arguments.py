@@ -94,11 +94,13 @@ def decoder_layers(lengths: list[int], new: list[int], cross_rows: list[int], bi
     return [normal(sum(new), 32), layers, *pages(lengths, new, 2, 16), lengths, new, handles, cross_rows]
 
 
-def rescore(rows: int, n: int, k: int = 8, bits: int = 8, split: int = 0, count: int = 2) -> list[Any]:
+def rescore(
+    rows: int, n: int, k: int = 8, bits: int = 8, split: int = 0, count: int = 2, lowered: int = 1
+) -> list[Any]:
     x, dense = normal(rows, k), normal(n, k, seed=1)
     _, scales, _ = native.pack_quads(dense)
     logits = x @ dense.T + normal(rows, n, seed=2) / 100
-    return [logits, x, dense, scales, dense.norm(dim=1), bits, split, count, -1, 0]
+    return [logits, x, dense, scales, dense.norm(dim=1), bits, split, count, 1, -1, 0]
 
 
 def rescore_from_file(*sizes: int, **others: int) -> list[Any]:

@@ -101,12 +101,11 @@ def test_rows_from_a_file_give_the_logits_of_rows_in_memory(dtype, instruction_s
 
 @pytest.mark.parametrize("stored", [torch.float32, torch.float16, torch.bfloat16, PickedRows])
 @pytest.mark.parametrize("count", [1, 6])
-def test_rescored_logits_are_exact_where_a_token_may_be_in_the_top_k_of_its_part(
-    count, stored, instruction_set, backend
-):
+def test_rescored_logits_are_exact_where_a_token_may_be_in_the_top_k(count, stored, instruction_set, backend):
     weight, x, split = normal(3000, 101), normal(4, 101, seed=1), 2500
     weight[9] /= 1e5  # subnormal in float16
     x[0, 7], weight[5] = 30.0, weight[5] * 3  # a row and a token with coarser steps than the others
+    weight[split] = x[0] / 2  # the second part of row 0 is more probable than its first
     weight = weight if stored is PickedRows else weight.to(stored).float()
     lm_head = backend.prepare_lm_head(weight)
     exact, logits = (x.double() @ weight.double().T), backend.logits(x, lm_head)
@@ -117,13 +116,32 @@ def test_rescored_logits_are_exact_where_a_token_may_be_in_the_top_k_of_its_part
     approximate = logits.clone()
     rows = PickedRows(weight) if stored is PickedRows else unaligned(weight.to(stored))
     backend.rescore(logits, x, lm_head, rows, split, count)
-    for part in (slice(0, split), slice(split, None)):
-        least = exact[:, part].topk(count).values[:, -1:]
-        near = (exact[:, part] >= least - 0.05) & exact[:, part].isfinite()
-        assert near.any() and ((logits[:, part] - exact[:, part])[near].abs() < 1e-4).all()
-        assert (logits[:, part].argmax(dim=1) == exact[:, part].argmax(dim=1)).all()
-        best = (each[:, part].topk(count).values for each in (logits.double(), exact))
-        torch.testing.assert_close(*best, rtol=0, atol=1e-4)
+    needed = exact[:, split:].logsumexp(dim=1) > exact[:, :split].amax(dim=1)
+    assert needed[0] and not needed.all()
+    first, second, every = slice(0, split), slice(split, None), slice(None)
+    for part, of in ((first, every), (second, needed), (every, every)):
+        found, wanted = logits[of, part].double(), exact[of, part]
+        near = (wanted >= wanted.topk(count).values[:, -1:] - 0.05) & wanted.isfinite()
+        assert near.any() and ((found - wanted)[near].abs() < 1e-4).all()
+        assert (found.argmax(dim=1) == wanted.argmax(dim=1)).all()
+        torch.testing.assert_close(found.topk(count).values, wanted.topk(count).values, rtol=0, atol=1e-4)
     assert (logits[2, split:] == -math.inf).all() and logits[1, suppressed] == -math.inf
     if backend.bits > 4:  # of random rows, which have no common part, 4 bits decide little
         assert (logits != approximate)[:, :split].sum() < 0.02 * approximate.numel()
+
+
+@pytest.mark.parametrize("lowered", [0, 7])
+def test_logits_are_exact_where_a_token_may_rise_to_the_top_k(lowered, backend):
+    """The 7 largest of the first part become small, and the second part's come between those that are left."""
+    weight, x, split, count = normal(3000, 64), normal(4, 64, seed=1), 2500, 3
+    lm_head = backend.prepare_lm_head(weight)
+    logits, exact = backend.logits(x, lm_head), x.double() @ weight.double().T
+    backend.rescore(logits, x, lm_head, weight, split, count, lowered)
+    rows, largest = torch.arange(4)[:, None], exact[:, :split].topk(lowered).indices
+    logits[rows, largest] = exact[rows, largest] = -100
+    for part in (slice(None), slice(0, split)):
+        best = (each[:, part].topk(count).values for each in (logits.double(), exact))
+        torch.testing.assert_close(*best, rtol=0, atol=1e-4)
+    together, left = exact[:, split:].logsumexp(dim=1), exact[:, :split].amax(dim=1)
+    best = (each[together > left, split:].topk(count).values for each in (logits.double(), exact))
+    torch.testing.assert_close(*best, rtol=0, atol=1e-4)
