@@ -37,7 +37,8 @@ class Journal:
 
     def append(self, fields: Mapping[str, Any]) -> None:
         """Raises OptionError where there is no space, and leaves the file as it was."""
-        line = json.dumps(fields, ensure_ascii=False).encode("utf-8", "surrogateescape") + b"\n"
+        # Half a surrogate pair, which a file name of other bytes than UTF-8 has, stays as its JSON escape.
+        line = json.dumps(fields, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n"
         end = self._file.seek(0, os.SEEK_END)
         try:
             while line:

@@ -23,6 +23,7 @@ from tilewhisper.models.audio.facts import AudioLog
 from tilewhisper.models.audio.reader import stream
 from tilewhisper.models.audio.recording import Samples, join
 from tilewhisper.models.constants import FRAMES_PER_SECOND, SAMPLE_RATE
+from tilewhisper.models.errors import AudioError
 
 LEAST_READERS = 2
 READ_AHEAD = 2
@@ -133,7 +134,10 @@ def _samples_between(
     log = AudioLog()
     blocks = stream(path, log, strict_audio=options.get("strict_audio", False), audio_track=options.get("audio_track"))
     last = None if end is None else round(end * SAMPLE_RATE)
-    return join(_within(blocks, round(start * SAMPLE_RATE), last)), log.facts().damage
+    samples = join(_within(blocks, round(start * SAMPLE_RATE), last))
+    if not len(samples):
+        raise AudioError(f"{path}: ends before {start:g} s, where the part begins")
+    return samples, log.facts().damage
 
 
 def _within(blocks: Iterator[Samples], first: int, last: int | None) -> Iterator[Samples]:

@@ -18,6 +18,8 @@ from tilewhisper.engine.bulk.folder import OutputFolder
 from tilewhisper.engine.bulk.formats import TranscriptFiles
 from tilewhisper.engine.bulk.inputs import items_of
 from tilewhisper.engine.bulk.job import BulkJob
+from tilewhisper.engine.bulk.parquet import ParquetFiles
+from tilewhisper.engine.bulk.rows import Row
 from tilewhisper.engine.bulk.work import Answer, Content, Item, Span, SpanResult, Task, lost
 from tilewhisper.engine.errors import OptionError
 from tilewhisper.engine.output.subtitles import PLAIN
@@ -113,6 +115,8 @@ class TestInputs:
             ({"path": "a", "start": 5, "end": 5.0}, "0 <= start < end, got 5 and 5.0"),
             ({"path": "a", "end": "10"}, "end must be seconds, got '10'"),
             ({"path": "a", "start": float("nan")}, "0 <= start < end, got nan"),
+            ({"path": "a", "start": 10**400}, "0 <= start < end, got inf"),
+            ({"path": "a", "end": float("inf")}, "0 <= start < end, got 0 and inf"),
             ({"path": "a", "task": "sing"}, "line 1: task"),
         ],
     )
@@ -121,7 +125,13 @@ class TestInputs:
             items_of([manifest(tmp_path / "list.jsonl", row)])
         assert problem in str(error.value)
 
-    @pytest.mark.parametrize("content", ["", "{", "\n"])
+    def test_a_damaged_parquet_file_is_refused(self, tmp_path):
+        pytest.importorskip("pyarrow.parquet")
+        (tmp_path / "list.parquet").write_bytes(b"PAR1 and no more")
+        with pytest.raises(OptionError, match=r"list\.parquet: cannot be read: not Parquet, or damaged"):
+            items_of([str(tmp_path / "list.parquet")])
+
+    @pytest.mark.parametrize("content", ["", "{", "\n", "[" * 100_000])
     def test_a_manifest_without_rows_is_refused(self, tmp_path, content):
         (tmp_path / "list.jsonl").write_text(content)
         with pytest.raises(OptionError, match=r"list.jsonl: (has no rows|line 1 is no JSON)"):
@@ -248,6 +258,28 @@ class TestFolder:
         assert again.asked == []
         assert not any(row["error"] for row in run(tmp_path / "out", items, again, retry_errors=True))
         assert again.asked == [("a", False)]
+
+    def test_a_name_of_other_bytes_than_utf8_is_done_once_and_is_in_parquet(self, tmp_path):
+        pa = pytest.importorskip("pyarrow.parquet")
+        path = tmp_path / os.fsdecode(b"bad\xff.flac")
+        try:
+            path.write_bytes(SAMPLE.read_bytes())
+        except OSError:
+            pytest.skip("the file system takes UTF-8 names only")
+        items = [Item(str(path), prompt="\ud800")]
+        (row,) = run(tmp_path / "out", items, StandIn())
+        assert row["path"] == str(path)
+        run(tmp_path / "out", items, again := StandIn())
+        assert again.asked == []
+        ParquetFiles(tmp_path).finish([Row.from_json({**row, "text": "", "segments": []})])
+        (row,) = pa.read_table(tmp_path / "rows-00000.parquet").to_pylist()
+        assert (row["path"], row["asked"]) == (str(tmp_path / "bad?.flac"), [None, None, "?"])
+
+    def test_a_name_that_no_file_can_have_is_work_whose_answer_is_an_error(self, tmp_path):
+        with OutputFolder(tmp_path / "out", MADE_WITH) as output:
+            (item,) = output.unfinished([Item("a\0b.flac")]).items
+        with pytest.raises(AudioError, match="null"):
+            content_of(item.path, Path(item.path))
 
     def test_a_line_that_a_crash_cut_short_is_removed(self, tmp_path):
         items = [Item(str(path)) for path in recordings(tmp_path, "a.flac", "b.flac")]

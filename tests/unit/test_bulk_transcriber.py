@@ -77,3 +77,8 @@ def test_a_fault_while_the_text_is_decoded_is_an_answer(answers):
     broken.abort()
     (found,) = answers([Item(str(SAMPLE))], lambda path, **options: Text(broken))
     assert "BrokenBarrierError" in found.error
+
+
+def test_a_part_after_the_end_of_the_recording_is_an_error(answers):
+    (found,) = answers([Item(str(SAMPLE), start=1000.0)], lambda samples, **options: pytest.fail("nothing to decode"))
+    assert found.error == f"{SAMPLE}: ends before 1000 s, where the part begins"
