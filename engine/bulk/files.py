@@ -88,5 +88,7 @@ def _remote(url: str, use: Any) -> Any:
     try:
         files, name = fsspec.core.url_to_fs(url)
         return use(files, name)
+    except FileNotFoundError as e:
+        raise AudioError(f"{url}: no such file") from e
     except (ImportError, ValueError) as e:  # a scheme whose package is not installed, or that nobody knows
         raise AudioError(f"{url}: {e}") from e

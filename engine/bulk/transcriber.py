@@ -123,6 +123,8 @@ class Transcriber:
 
 
 def _failed(span: Span, error: Exception) -> SpanResult:
+    if isinstance(error, OSError) and error.strerror:
+        return SpanResult(span, error=f"{span.item.path}: {error.strerror}")
     known = isinstance(error, (*USER_ERRORS, OSError))
     return SpanResult(span, error=str(error) if known else f"{type(error).__name__}: {error}")
 

@@ -350,6 +350,12 @@ class TestFiles:
             tmp_path / "out/y/a.1.5-3.srt",
         ]
 
+    @pytest.mark.parametrize("url", ["file:///x/a.flac", "s3://x/a.flac", "s3://../../x/a.flac"])
+    def test_the_files_of_a_url_are_below_the_output(self, tmp_path, url):
+        item = Item(url)
+        form = TranscriptFiles(tmp_path, [item], ["txt"], PLAIN)
+        assert form.paths(item.id) == [tmp_path / "x/a.txt"]
+
     def test_two_recordings_of_one_name_are_refused(self, tmp_path):
         items = [Item(str(tmp_path / "a.flac")), Item(str(tmp_path / "a.mp3"))]
         with pytest.raises(OptionError, match=r"would both be written to .*a.txt"):

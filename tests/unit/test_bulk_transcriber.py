@@ -1,6 +1,7 @@
 """A worker's transcriber with a stand-in for the model: which threads read and wait, and what becomes of faults."""
 
 import queue
+import re
 import threading
 from collections.abc import Callable
 from types import SimpleNamespace
@@ -82,3 +83,11 @@ def test_a_fault_while_the_text_is_decoded_is_an_answer(answers):
 def test_a_part_after_the_end_of_the_recording_is_an_error(answers):
     (found,) = answers([Item(str(SAMPLE), start=1000.0)], lambda samples, **options: pytest.fail("nothing to decode"))
     assert found.error == f"{SAMPLE}: ends before 1000 s, where the part begins"
+
+
+@pytest.mark.parametrize("url", ["", "memory://"])
+def test_a_recording_that_has_vanished_is_an_error_in_words(answers, url):
+    if url:
+        pytest.importorskip("fsspec")
+    (found,) = answers([Item(f"{url}gone.flac")], lambda path, **options: pytest.fail("nothing to decode"))
+    assert re.fullmatch(rf"{url}gone\.flac: no such file( or directory)?", found.error, re.IGNORECASE)
