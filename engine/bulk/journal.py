@@ -3,10 +3,10 @@
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import closing
 from io import FileIO
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from tilewhisper.engine.errors import OptionError
 from tilewhisper.engine.output.files import temporary_beside
@@ -51,7 +51,7 @@ class Journal:
         """Replace all lines; the old ones stay until the new ones are complete. Raises OptionError."""
         new = temporary_beside(self.path)
         try:
-            with Journal(new) as other:
+            with closing(Journal(new)) as other:
                 for fields in lines:
                     other.append(fields)
             new.replace(self.path)
@@ -64,14 +64,6 @@ class Journal:
 
     def close(self) -> None:
         self._file.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _opened(self) -> FileIO:
         """Raises OptionError."""

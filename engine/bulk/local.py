@@ -3,8 +3,6 @@
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
-from types import TracebackType
-from typing import Self
 
 from tilewhisper.engine.bulk.work import Answer, Task, WorkerSettings, lost
 from tilewhisper.engine.bulk.worker import Worker, WorkerDied
@@ -47,14 +45,6 @@ class LocalRunner:
     def close(self) -> None:
         for worker in self._workers:
             worker.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _alive(self, needed: int) -> list[Worker]:
         """The living workers, and new ones in place of the dead."""

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +77,7 @@ class StandIn:
 
 
 def run(folder: Path, items: Sequence[Item], runner: StandIn, **options: object) -> list[dict[str, Any]]:
-    with OutputFolder(folder, MADE_WITH) as output:
+    with closing(OutputFolder(folder, MADE_WITH)) as output:
         job = BulkJob(output, [], lambda row, progress: None)
         job.run(output.unfinished(items, **options).items, runner)
         job.finish()
@@ -276,7 +277,7 @@ class TestFolder:
         assert (row["path"], row["asked"]) == (str(tmp_path / "bad?.flac"), [None, None, "?"])
 
     def test_a_name_that_no_file_can_have_is_work_whose_answer_is_an_error(self, tmp_path):
-        with OutputFolder(tmp_path / "out", MADE_WITH) as output:
+        with closing(OutputFolder(tmp_path / "out", MADE_WITH)) as output:
             (item,) = output.unfinished([Item("a\0b.flac")]).items
         with pytest.raises(AudioError, match="null"):
             content_of(item.path, Path(item.path))
@@ -321,7 +322,7 @@ class TestFolder:
         OutputFolder(tmp_path / "out", MADE_WITH).close()
 
     def test_two_jobs_cannot_use_a_folder_at_once(self, tmp_path):
-        with OutputFolder(tmp_path, MADE_WITH), pytest.raises(OptionError, match="in use by another job"):
+        with closing(OutputFolder(tmp_path, MADE_WITH)), pytest.raises(OptionError, match="in use by another job"):
             OutputFolder(tmp_path, MADE_WITH)
 
     def test_a_folder_that_cannot_be_made_is_refused(self, tmp_path):
