@@ -3,6 +3,7 @@
 import hashlib
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,6 +28,8 @@ def version_of(path: str) -> tuple[int, str]:
             status = os.stat(path)  # noqa: PTH116 (a name may be too long for a Path)
         except ValueError as e:  # a name that no file can have
             raise AudioError(f"{path}: {e}") from e
+        if not stat.S_ISREG(status.st_mode):  # a pipe or device may never end
+            raise AudioError(f"{path}: is a folder, pipe or device; expected a file")
         return status.st_size, str(status.st_mtime_ns)
     info = _remote(path, lambda files, name: files.info(name))
     tags = (info.get(key) for key in ("ETag", "etag", "md5Hash", "mtime", "LastModified", "updated"))

@@ -1,6 +1,6 @@
 """Run tasks on worker processes of this machine."""
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 
@@ -23,12 +23,15 @@ class LocalRunner:
         left = deque(tasks)
         running: dict[Future[Answer], tuple[Worker, Task]] = {}
         while left or running:
-            for worker in self._alive(min(self._count, len(left) + len(running))):
-                busy = sum(other is worker for other, _ in running.values())
-                for _ in range((1 if alone else worker.capacity) - busy):
-                    if left:
-                        task = left.popleft()
-                        running[worker.submit(task)] = worker, task
+            workers = self._alive(min(self._count, len(left) + len(running)))
+            tasks_of = Counter(worker for worker, _ in running.values())
+            while left:
+                worker = min(workers, key=lambda worker: tasks_of[worker])  # a few long spans are spread over all
+                if tasks_of[worker] >= (1 if alone else worker.capacity):
+                    break
+                task = left.popleft()
+                running[worker.submit(task)] = worker, task
+                tasks_of[worker] += 1
             done, _ = wait(running, return_when=FIRST_COMPLETED)
             for future in done:
                 _, task = running.pop(future)

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import pytest
 import soundfile
 from made_audio import SAMPLE
 
-from tilewhisper.engine.bulk import spans
+from tilewhisper.engine.bulk import local, spans
 from tilewhisper.engine.bulk.files import content_of
 from tilewhisper.engine.bulk.folder import OutputFolder
 from tilewhisper.engine.bulk.formats import TranscriptFiles
@@ -21,7 +22,7 @@ from tilewhisper.engine.bulk.inputs import items_of
 from tilewhisper.engine.bulk.job import BulkJob
 from tilewhisper.engine.bulk.parquet import ParquetFiles
 from tilewhisper.engine.bulk.rows import Row
-from tilewhisper.engine.bulk.work import Answer, Content, Item, Span, SpanResult, Task, lost
+from tilewhisper.engine.bulk.work import Answer, Content, Item, Span, SpanResult, Task, WorkerSettings, lost
 from tilewhisper.engine.errors import OptionError
 from tilewhisper.engine.output.subtitles import PLAIN
 from tilewhisper.models.errors import AudioError
@@ -361,6 +362,27 @@ class TestFiles:
         items = [Item(str(tmp_path / "a.flac")), Item(str(tmp_path / "a.mp3"))]
         with pytest.raises(OptionError, match=r"would both be written to .*a.txt"):
             TranscriptFiles(tmp_path / "out", items, ["txt"], PLAIN)
+
+
+def test_a_few_tasks_are_spread_over_all_workers(monkeypatch):
+    class Stub:
+        alive, capacity = True, 36
+
+        def __init__(self, settings: object) -> None:
+            self.tasks: list[Task] = []
+            workers.append(self)
+
+        def submit(self, task: Task) -> "Future[Answer]":
+            self.tasks.append(task)
+            future: Future[Answer] = Future()
+            future.set_result(lost(task, "done"))
+            return future
+
+    workers: list[Stub] = []
+    monkeypatch.setattr(local, "Worker", Stub)
+    tasks = [Item(f"{number}.flac") for number in range(6)]
+    assert len(list(local.LocalRunner(WorkerSettings("tiny.en", "torch"), 2).run(tasks))) == 6
+    assert [len(worker.tasks) for worker in workers] == [3, 3]
 
 
 def test_an_item_without_content_is_lost_with_its_reason():

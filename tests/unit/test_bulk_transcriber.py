@@ -1,5 +1,6 @@
 """A worker's transcriber with a stand-in for the model: which threads read and wait, and what becomes of faults."""
 
+import os
 import queue
 import re
 import threading
@@ -91,3 +92,11 @@ def test_a_recording_that_has_vanished_is_an_error_in_words(answers, url):
         pytest.importorskip("fsspec")
     (found,) = answers([Item(f"{url}gone.flac")], lambda path, **options: pytest.fail("nothing to decode"))
     assert re.fullmatch(rf"{url}gone\.flac: no such file( or directory)?", found.error, re.IGNORECASE)
+
+
+def test_a_pipe_is_an_error_and_nobody_waits_for_it(answers, tmp_path):
+    if not hasattr(os, "mkfifo"):
+        pytest.skip("this system has no named pipes")
+    os.mkfifo(tmp_path / "pipe.flac")
+    (found,) = answers([Item(str(tmp_path / "pipe.flac"))], lambda path, **options: pytest.fail("nothing to decode"))
+    assert found.error == f"{tmp_path / 'pipe.flac'}: is a folder, pipe or device; expected a file"
