@@ -82,12 +82,12 @@ class OutputFolder:
         return Plan(left, size_left, finished + sum(map(len, moved.values())))
 
     def rows(self) -> Iterator[Row]:
-        """The rows so far; of several with one id the last counts."""
-        return map(Row.from_json, self._rows)
+        """The rows so far; of several with one id the last counts. Raises OptionError."""
+        return self._rows.records(Row.from_json)
 
     def spans(self) -> Iterator[SpanResult]:
-        """The results of spans whose items are not finished."""
-        return map(SpanResult.from_json, self._spans)
+        """The results of spans whose items are not finished. Raises OptionError."""
+        return self._spans.records(SpanResult.from_json)
 
     def add(self, row: Row) -> None:
         """Raises OptionError where there is no space."""

@@ -2,14 +2,16 @@
 
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing
 from io import FileIO
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from tilewhisper.engine.errors import OptionError
 from tilewhisper.engine.output.files import temporary_beside
+
+Record = TypeVar("Record")
 
 
 class Journal:
@@ -22,14 +24,19 @@ class Journal:
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         """The lines so far. Raises OptionError for a line that is no JSON object."""
+        return self.records(dict)
+
+    def records(self, make: Callable[[Any], Record]) -> Iterator[Record]:
+        """What `make` gives for each line so far. Raises OptionError for a line of which it makes nothing."""
         with self.path.open("rb") as lines:
             for number, line in enumerate(lines, start=1):
                 try:
-                    yield dict(json.loads(line))
-                except (ValueError, TypeError) as e:
+                    record = make(json.loads(line))
+                except (ValueError, TypeError, KeyError) as e:
                     raise OptionError(
                         f"{self.path}: line {number} is damaged: {e}; remove it to have it done again"
                     ) from e
+                yield record
 
     @property
     def empty(self) -> bool:

@@ -331,13 +331,15 @@ class TestFolder:
         with pytest.raises(OptionError, match="cannot write the folder"):
             OutputFolder(tmp_path / "file/out", MADE_WITH)
 
-    def test_a_damaged_row_is_named(self, tmp_path):
-        (path,) = recordings(tmp_path, "a.flac")
-        run(tmp_path / "out", [Item(str(path))], StandIn())
-        with (tmp_path / "out/rows.jsonl").open("a") as rows:
-            rows.write("{half\n")
-        with pytest.raises(OptionError, match=r"rows.jsonl: line 2 is damaged"):
-            run(tmp_path / "out", [Item(str(path))], StandIn())
+    @pytest.mark.parametrize("damage", ["{half", "3", '{"id": "an other layout"}', '{"span": {}}'])
+    @pytest.mark.parametrize("name", ["rows", "spans"])
+    def test_a_damaged_line_is_named(self, tmp_path, name, damage):
+        a, b = recordings(tmp_path, "a.flac", "b.flac")
+        run(tmp_path / "out", [Item(str(a))], StandIn())
+        with (tmp_path / f"out/{name}.jsonl").open("a") as lines:
+            lines.write(f"{damage}\n")
+        with pytest.raises(OptionError, match=rf"{name}\.jsonl: line \d is damaged"):
+            run(tmp_path / "out", [Item(str(b))], StandIn())
 
 
 class TestFiles:
