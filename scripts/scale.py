@@ -4,8 +4,8 @@
 
 Measures here, with one worker of `tilewhisper batch` on the folder's recordings, repeated to --minutes of audio: the
 core seconds for a second of audio (beside `transcribe_many`), the worker's memory, the bytes of a second of audio and
-of a row, and how fast one process writes rows. Memory is flat if, after each recording was transcribed once as a
-warm-up, no quarter of the run has a median of resident memory more than 20 MB above that of the first. Everything else
+of a row, and how fast one process writes rows. Memory is flat if, after a warm-up of at least 10 minutes of audio,
+no quarter of the run has a median of resident memory more than 20 MB above that of the first. Everything else
 is multiplication; --price is of a core for an hour, and --storage and --network are what a disk or store and a link
 give in MB/s.
 """
@@ -13,6 +13,7 @@ give in MB/s.
 import argparse
 import itertools
 import json
+import math
 import multiprocessing
 import shutil
 import statistics
@@ -40,6 +41,7 @@ from tilewhisper.engine.whisper_model import WhisperModel
 
 HOUR = 3600.0
 MB = 1e6
+WARM_UP_SECONDS = 600.0
 FLAT_MB = 20.0
 """How much the memory of a worker may rise that is called flat."""
 ROWS = 2000
@@ -129,8 +131,11 @@ def measure(args: argparse.Namespace) -> Measured:
                 resident.append(_memory(runner, "VmRSS"))
 
             job = BulkJob(output, [], note)
-            job.run(given, runner)  # a warm-up, which tells how much audio there is
+            job.run(given, runner)  # tells how much audio there is
             seconds = sum(row.seconds for row in rows)
+            if not seconds:
+                raise OSError(f"{args.folder}: {rows[0].error}")
+            job.run(_copies(given, folder / "warm-up", math.ceil(WARM_UP_SECONDS / seconds) - 1), runner)
             items = _copies(given, folder / "audio", max(1, round(args.minutes * 60 / seconds)))
             rows.clear()
             resident.clear()
@@ -205,9 +210,9 @@ def _transcribe_together(settings: WorkerSettings, files: Sequence[str]) -> floa
 
 
 def quarters(sizes: Sequence[float]) -> tuple[float, ...]:
-    """The median of each quarter of at least four sizes."""
+    """The median of each quarter; of all where there are too few."""
     ends = [len(sizes) * quarter // 4 for quarter in range(5)]
-    return tuple(statistics.median(sizes[first:last]) for first, last in itertools.pairwise(ends))
+    return tuple(statistics.median(sizes[first:last] or sizes) for first, last in itertools.pairwise(ends))
 
 
 def _memory(runner: LocalRunner, field: str) -> int:
