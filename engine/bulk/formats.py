@@ -77,7 +77,8 @@ def _common_folder(items: Sequence[Item]) -> str:
 def _name(folder: Path, root: str, item: Item, name: str) -> Path:
     """`<folders below root>/<stem>.<name>`, with the times of a part; the host and folders of a URL stay."""
     if is_url(item.path):
-        path = Path(*PurePosixPath(item.path.partition("://")[2]).parts)
+        parts = PurePosixPath(item.path.partition("://")[2]).parts
+        path = Path(*(part for part in parts if part not in ("/", "..")))  # nothing outside the folder
     else:
         path = Path(os.path.relpath(os.path.abspath(item.path), root))  # noqa: PTH100 (keeps links)
     end = "" if item.end is None else f"{item.end:g}"
