@@ -21,7 +21,7 @@ def release_freed() -> None:
 
 def release_pages(mapped: Tensor) -> None:
     """Drop the pages of a contiguous mapping of a file to which nothing was written; they are read again on use."""
-    if libc := _libc():
+    if sys.platform == "linux" and (libc := _libc()):
         page = mmap.PAGESIZE
         first, end = mapped.data_ptr() // page * page, -(-(mapped.data_ptr() + mapped.nbytes) // page) * page
         libc.madvise(ctypes.c_void_p(first), ctypes.c_size_t(end - first), mmap.MADV_DONTNEED)

@@ -45,8 +45,20 @@ print("done")
 """Stands in for Windows as far as Python code can see it."""
 
 
+def after_windows_left(function: ast.FunctionDef) -> Iterator[ast.stmt]:
+    """The statements of a function after `if sys.platform == "win32": return …`, which mypy understands too."""
+    left = False
+    for statement in function.body:
+        if left:
+            yield statement
+        elif isinstance(statement, ast.If):
+            left = ast.unparse(statement.test) == "sys.platform == 'win32'" and isinstance(
+                statement.body[-1], ast.Return
+            )
+
+
 def unguarded_imports(tree: ast.AST) -> Iterator[str]:
-    """Imports of modules that only POSIX has, outside a `try` that catches ImportError."""
+    """Imports of modules that only POSIX has, outside a `try` that catches ImportError, where Windows may come."""
     guarded = {
         id(node)
         for attempt in ast.walk(tree)
@@ -54,6 +66,8 @@ def unguarded_imports(tree: ast.AST) -> Iterator[str]:
         for statement in attempt.body
         for node in ast.walk(statement)
     }
+    functions = (node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef))
+    guarded |= {id(statement) for function in functions for statement in after_windows_left(function)}
     for node in ast.walk(tree):
         names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
         names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
@@ -70,6 +84,9 @@ def test_modules_that_only_posix_has_are_optional():
 def test_an_unguarded_import_is_detected(source):
     assert [*unguarded_imports(ast.parse(source))]
     assert not [*unguarded_imports(ast.parse("try:\n    import grp\nexcept ImportError:\n    grp = None"))]
+    guard = "def f():\n    if sys.platform {} 'win32':\n        return 0\n    import grp"
+    assert not [*unguarded_imports(ast.parse(guard.format("==")))]
+    assert [*unguarded_imports(ast.parse(guard.format("!=")))]
 
 
 @pytest.mark.slow

@@ -12,6 +12,7 @@ from typing import Any, BinaryIO, cast
 
 from tilewhisper.engine.bulk.work import Content
 from tilewhisper.engine.errors import OptionError
+from tilewhisper.engine.output.file_names import THIS_SYSTEM
 from tilewhisper.models.errors import AudioError
 
 _BLOCK = 1 << 20
@@ -54,7 +55,7 @@ def local_copy(path: str) -> Iterator[Path]:
         return
     with tempfile.TemporaryDirectory(prefix="tilewhisper-") as folder:
         # The name stays, for messages and for containers that are told by it.
-        copy = Path(folder, PurePosixPath(path).name or "audio")
+        copy = Path(folder, THIS_SYSTEM.allowed(PurePosixPath(path).name) or "audio")
         with opened(path) as remote, copy.open("wb") as file:
             shutil.copyfileobj(remote, file, _BLOCK)
         yield copy

@@ -3,7 +3,7 @@
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from tilewhisper.engine.bulk.files import is_url
@@ -11,6 +11,7 @@ from tilewhisper.engine.bulk.rows import Row
 from tilewhisper.engine.bulk.work import Item
 from tilewhisper.engine.errors import OptionError
 from tilewhisper.engine.options import TranscriptionOptions
+from tilewhisper.engine.output.file_names import THIS_SYSTEM, NameRules, below, common_folder
 from tilewhisper.engine.output.files import write_whole
 from tilewhisper.engine.output.subtitles import SubtitleOptions
 from tilewhisper.engine.output.writers import WRITERS
@@ -34,17 +35,23 @@ class RowFormat(ABC):
 class TranscriptFiles(RowFormat):
     """openai-whisper's files, in folders as those of the recordings."""
 
-    def __init__(self, folder: Path, items: Sequence[Item], names: Sequence[str], layout: SubtitleOptions) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        items: Sequence[Item],
+        names: Sequence[str],
+        layout: SubtitleOptions,
+        rules: NameRules = THIS_SYSTEM,
+    ) -> None:
         """Raises OptionError where two items would be written to the same file."""
         self._layout = layout
         root = _common_folder(items)
-        self._paths = {item.id: [_name(folder, root, item, name) for name in names] for item in items}
-        taken: dict[Path, Item] = {}
+        self._paths = {item.id: [folder / _name(root, item, name, rules) for name in names] for item in items}
+        taken: dict[str, Item] = {}
         for item in items:
             path = self._paths[item.id][0]
-            if path in taken:
-                raise OptionError(f"{taken[path].path} and {item.path} would both be written to {path}; rename one")
-            taken[path] = item
+            if (first := taken.setdefault(rules.key(path), item)) is not item:
+                raise OptionError(f"{first.path} and {item.path} would both be written to {path}; rename one")
 
     def paths(self, id: str) -> Sequence[Path]:
         """The files of an item of this job."""
@@ -71,19 +78,20 @@ class TranscriptFiles(RowFormat):
 
 def _common_folder(items: Sequence[Item]) -> str:
     folders = [os.path.dirname(os.path.abspath(item.path)) for item in items if not is_url(item.path)]  # noqa: PTH100, PTH120 (keeps links)
-    return os.path.commonpath(folders) if folders else ""
+    return common_folder(folders) if folders else ""
 
 
-def _name(folder: Path, root: str, item: Item, name: str) -> Path:
+def _name(root: str, item: Item, name: str, rules: NameRules) -> Path:
     """`<folders below root>/<stem>.<name>`, with the times of a part; the host and folders of a URL stay."""
     if is_url(item.path):
-        parts = PurePosixPath(item.path.partition("://")[2]).parts
-        path = Path(*(part for part in parts if part not in ("/", "..")))  # nothing outside the folder
+        # Whatever a manifest names, files stay inside the output folder.
+        parts = [part for part in item.path.partition("://")[2].split("/") if part not in ("", ".", "..")]
+        path = Path(*map(rules.allowed, parts))
     else:
-        path = Path(os.path.relpath(os.path.abspath(item.path), root))  # noqa: PTH100 (keeps links)
+        path = Path(below(os.path.abspath(item.path), root))  # noqa: PTH100 (keeps links)
     end = "" if item.end is None else f"{item.end:g}"
     part = f".{item.start:g}-{end}" if item.start or end else ""
-    return folder / path.parent / f"{path.stem}{part}.{name}"
+    return path.parent / rules.allowed(f"{path.stem}{part}.{name}")
 
 
 def _segment(fields: Mapping[str, Any]) -> Segment:

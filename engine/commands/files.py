@@ -4,7 +4,7 @@ import errno
 import os
 from argparse import ArgumentTypeError
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from tilewhisper.engine.errors import OptionError
@@ -21,6 +21,8 @@ def check_writable(file: str | Path | None) -> None:
     with writing(file):
         if is_special(Path(file)):
             return
+        with suppress(FileNotFoundError):
+            path.stat()  # else a name that is too long would only be missing, from Python 3.14 on
         if path.is_dir():
             raise OptionError(f"cannot write {file}: it is a directory; give a file name")
         if not path.parent.is_dir():

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import BinaryIO, cast
 
+from tilewhisper.engine.output import file_names
 from tilewhisper.models.audio.folders import recordings_in
 from tilewhisper.models.errors import AudioError
 
@@ -74,10 +75,10 @@ def files_of(argument: str, *, recursive: bool) -> tuple[list[str], list[AudioEr
 
 
 def common_folder(arguments: Iterable[str]) -> str:
-    """The innermost folder that holds every file and folder given, as an absolute path."""
+    """The innermost folder that holds every file and folder given, as an absolute path or "" (see `file_names`)."""
     paths = [os.path.abspath(argument) for argument in arguments if argument != STDIN]  # noqa: PTH100 (keeps links)
     folders = [path if Path(path).is_dir() else os.path.dirname(path) for path in paths]  # noqa: PTH120
-    return os.path.commonpath(folders or [str(Path.cwd())])
+    return file_names.common_folder(folders or [str(Path.cwd())])
 
 
 def _standard_input() -> BinaryIO:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from tilewhisper.engine.commands import inputs
 from tilewhisper.engine.commands.files import check_writable, writing
 from tilewhisper.engine.errors import OptionError
+from tilewhisper.engine.output.file_names import THIS_SYSTEM, NameRules, below
 from tilewhisper.engine.output.files import write_whole
 from tilewhisper.engine.output.subtitles import SubtitleOptions
 from tilewhisper.engine.output.writers import WRITERS, GrowingFile, GrowingWriter, Writer
@@ -41,18 +42,20 @@ class Naming:
     folder: Path
     formats: Sequence[str]
     root: str
-    """The folder that all inputs share, as an absolute path."""
+    """The folder that all inputs share, as an absolute path or ""."""
     keep_folders: bool = False
     """Repeat the folders between `root` and the input in the output folder."""
     keep_extension: bool = False
+    rules: NameRules = THIS_SYSTEM
 
     def paths(self, file: str) -> list[Path]:
-        return [self._folder_of(file) / f"{self._stem(file)}.{name}" for name in dict.fromkeys(self.formats)]
+        names = [self.rules.allowed(f"{self._stem(file)}.{name}") for name in dict.fromkeys(self.formats)]
+        return [self._folder_of(file) / name for name in names]
 
     def _folder_of(self, file: str) -> Path:
         if not self.keep_folders or file == inputs.STDIN:
             return self.folder
-        return self.folder / os.path.relpath(os.path.dirname(os.path.abspath(file)), self.root)  # noqa: PTH100, PTH120 (".." is resolved)
+        return self.folder / below(os.path.dirname(os.path.abspath(file)), self.root)  # noqa: PTH100, PTH120 (".." is resolved)
 
     def _stem(self, file: str) -> str:
         if file == inputs.STDIN:
@@ -66,7 +69,7 @@ def plan(files: Sequence[str], naming: Naming) -> dict[str, list[Path]]:
     Raises OptionError if two inputs share an output file, or a file cannot be written.
     """
     outputs = {file: naming.paths(file) for file in files}
-    if shared := _shared(outputs):
+    if shared := _shared(outputs, naming.rules):
         raise OptionError(_shared_message(*shared, naming, files))
     for folder in dict.fromkeys(path.parent for paths in outputs.values() for path in paths):
         try:
@@ -79,14 +82,13 @@ def plan(files: Sequence[str], naming: Naming) -> dict[str, list[Path]]:
     return outputs
 
 
-def _shared(outputs: Mapping[str, Sequence[Path]]) -> tuple[str, str, Path] | None:
+def _shared(outputs: Mapping[str, Sequence[Path]], rules: NameRules) -> tuple[str, str, Path] | None:
     """Two inputs and the first file that both would be written to."""
-    taken: dict[Path, str] = {}
+    taken: dict[str, str] = {}
     for file, paths in outputs.items():
         for path in paths:
-            if path in taken:
-                return taken[path], file, path
-            taken[path] = file
+            if (first := taken.setdefault(rules.key(path), file)) != file:
+                return first, file, path
     return None
 
 
@@ -99,7 +101,7 @@ def _shared_message(first: str, second: str, path: Path, naming: Naming, files: 
     }
     both = f"{inputs.shown(first)} and {inputs.shown(second)} would both be written to {path}"
     for flags, other in ways.items():
-        if not _shared({file: other.paths(file) for file in files}):
+        if not _shared({file: other.paths(file) for file in files}, naming.rules):
             return f"{both}; add {flags} to write {other.paths(first)[0]} and {other.paths(second)[0]}"
     return f"{both}; transcribe them separately, each with its own --output_dir"
 

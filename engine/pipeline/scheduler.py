@@ -5,6 +5,7 @@ Jobs that wait for a place in the batch take turns, so that a long file does not
 """
 
 import os
+import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
@@ -249,7 +250,7 @@ def default_batch_size(window_bytes: int) -> int:
 
 
 def _free_memory() -> int:
-    try:
-        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, ValueError, OSError):  # not every system tells
-        return 4 << 30
+    if sys.platform != "win32":
+        with suppress(ValueError, OSError):  # macOS does not tell
+            return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return 4 << 30

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import sys
 from collections.abc import Callable
 from contextlib import AsyncExitStack, suppress
 from typing import Any
@@ -66,6 +67,8 @@ async def _listen(listener: AsyncServer, uri: str, connected: Callable[..., Any]
         if isinstance(listener, AsyncTcpServer):
             return await asyncio.start_server(connected, listener.host, listener.port)
         if isinstance(listener, AsyncUnixServer):
+            if sys.platform == "win32":
+                raise OptionError(f"--wyoming must be tcp://HOST:PORT on Windows, got {uri}")
             return await asyncio.start_unix_server(connected, listener.socket_path)
     except OSError as error:
         raise OptionError(f"--wyoming {uri}: cannot listen there ({error.strerror})") from error

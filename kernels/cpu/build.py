@@ -207,7 +207,8 @@ def _register(path: Path) -> Path:
 
 
 def _compile(build: Build, compiler: cxx.Compiler, log: Path, scratch: Path) -> Path:
-    _log.warning("compiling tilewhisper's native kernels with %s, once: some 10 seconds", compiler.command[0])
+    name, duration = ("zig", "about a minute") if compiler.zig_for else (compiler.command[0], "about half a minute")
+    _log.warning("compiling tilewhisper's native kernels with %s, once: %s", name, duration)
     try:
         return cxx.compile_library(compiler, build.units, build.extra_flags, scratch)
     except cxx.CompileError as e:

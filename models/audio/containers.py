@@ -66,7 +66,7 @@ def blocks(
     # The name is hidden because libav trusts an extension over the content: text named x.raw becomes a picture.
     nameless = SimpleNamespace(read=handle.read, seek=handle.seek, tell=handle.tell)
     try:
-        with av.open(nameless, mode="r", metadata_errors="ignore", options=options) as container:
+        with av.open(nameless, mode="r", options=options, **_escaped_tags(av.__version__)) as container:
             stream = _stream(container, name, track)
             tracks.check(stream, name)
             log.track = tracks.label(stream, container.streams.audio.index(stream) + 1)
@@ -156,6 +156,14 @@ class _Decoder:
         for packed in self._resampler.resample(frame):
             interleaved = to_float32(packed.to_ndarray())  # (1, samples * channels)
             yield to_mono(interleaved.reshape(-1, packed.layout.nb_channels))
+
+
+def _escaped_tags(version: str) -> dict[str, Any]:
+    """Arguments with which `av.open` escapes the bytes of tags that are not UTF-8, by the version of PyAV.
+
+    19 always does, and takes no such argument; earlier ones would refuse the file.
+    """
+    return {} if int(version.partition(".")[0]) >= 19 else {"metadata_errors": "surrogateescape"}
 
 
 def _stream(container: "InputContainer", name: str, track: int | str | None) -> "AudioStream":

@@ -8,7 +8,7 @@ import math
 import tempfile
 import weakref
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import numpy as np
 import numpy.typing as npt
@@ -27,7 +27,7 @@ class SpillBuffer:
         self._row_bytes = ITEM_BYTES * math.prod(row_shape)
         self._rows = 0
         self._file = tempfile.SpooledTemporaryFile(max_size=MEMORY_BYTES)  # noqa: SIM115 (closed by the finalizer)
-        weakref.finalize(self, self._file.close)
+        weakref.finalize(self, _discard, self._file)
 
     def __len__(self) -> int:
         return self._rows
@@ -67,3 +67,8 @@ def _folder() -> str:
         return tempfile.gettempdir()
     except OSError:  # no usable temporary folder
         return "the temporary folder"
+
+
+def _discard(file: "tempfile.SpooledTemporaryFile[bytes]") -> None:
+    with suppress(OSError):  # on a full disk, which was reported, closing writes the rest once more
+        file.close()

@@ -17,7 +17,7 @@ def choose(tracks: "Sequence[AudioStream]", wanted: int | str, name: str) -> "Au
     if isinstance(wanted, int):
         found = list(tracks[wanted - 1 : wanted]) if wanted > 0 else []
     else:
-        found = [track for track in tracks if same_language(track.language or "", wanted)]
+        found = [track for track in tracks if same_language(_tag(track, "language"), wanted)]
     if not found:
         listed = ", ".join(label(track, number) for number, track in enumerate(tracks, 1))
         raise AudioError(f"{name}: has no audio track {wanted}; its audio tracks are: {listed}")
@@ -32,7 +32,12 @@ def check(track: "AudioStream", name: str) -> None:
 
 def label(track: "AudioStream", number: int) -> str:
     """Number, language, codec and title, such as `2 (eng, aac, Commentary)`."""
-    language = track.language or ""
+    language = _tag(track, "language")
     codec = track.codec_context.codec.canonical_name if track.codec_context else "unknown codec"
-    facts = ("" if language in UNKNOWN else language, codec, track.metadata.get("title", ""))
+    facts = ("" if language in UNKNOWN else language, codec, _tag(track, "title"))
     return f"{number} ({', '.join(fact for fact in facts if fact)})"
+
+
+def _tag(track: "AudioStream", name: str) -> str:
+    """A tag's text without the escaped bytes that are not UTF-8, or ""."""
+    return track.metadata.get(name, "").encode("utf-8", "surrogateescape").decode("utf-8", "ignore")

@@ -4,6 +4,7 @@ import asyncio
 import json
 import socket
 from contextlib import asynccontextmanager
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -22,7 +23,7 @@ from wyoming.event import Event
 from wyoming.info import Describe, Info
 
 from tilewhisper.engine.errors import OptionError
-from tilewhisper.engine.serving.wyoming import serve_wyoming
+from tilewhisper.engine.serving import wyoming
 
 SECONDS = 20
 
@@ -177,4 +178,10 @@ def test_a_client_that_leaves_in_the_middle_frees_its_place(served_wyoming):
 @pytest.mark.parametrize("address", ["http://127.0.0.1:1", "tcp://127.0.0.1", "stdio://", "tcp://192.0.2.1:1"])
 def test_an_address_that_is_none(served, address):
     with pytest.raises(OptionError, match="--wyoming"):
-        asyncio.run(serve_wyoming(served.server, address))
+        asyncio.run(wyoming.serve_wyoming(served.server, address))
+
+
+def test_windows_has_no_unix_sockets(served, monkeypatch):
+    monkeypatch.setattr(wyoming, "sys", SimpleNamespace(platform="win32"))
+    with pytest.raises(OptionError, match=r"--wyoming must be tcp://HOST:PORT on Windows, got unix:///run/x"):
+        asyncio.run(wyoming.serve_wyoming(served.server, "unix:///run/x"))

@@ -211,6 +211,10 @@ def test_audio_that_ends_before_the_video_is_not_truncated(tmp_path: Path) -> No
 # ---- shared files
 
 
+PADDING = {"eight_channels.m4a": 0.015, "jfk_44100.m4a": 0.005}
+"""Seconds after the stated end, which libavformat leaves out from version 63 (PyAV 19) on."""
+
+
 @needs_formats
 @pytest.mark.parametrize(
     ("name", "seconds"),
@@ -219,8 +223,8 @@ def test_audio_that_ends_before_the_video_is_not_truncated(tmp_path: Path) -> No
         ("1272-141231-0002.flac", 13.335),
         ("1272-141231-0002.mp3", 13.335),
         ("1272-141231-0002.wav", 13.335),
-        ("eight_channels.m4a", 8.064),
-        ("jfk_44100.m4a", 11.005),
+        ("eight_channels.m4a", 8.049),
+        ("jfk_44100.m4a", 11.000),
         ("junk_chunk_16k.wav", 8.220),
         ("sample1.webm", 13.694),
         ("sample1_dual.ogg", 13.690),
@@ -229,7 +233,7 @@ def test_audio_that_ends_before_the_video_is_not_truncated(tmp_path: Path) -> No
 def test_shared_formats_load(name: str, seconds: float) -> None:
     samples = decode_audio(FORMATS / name)
     assert samples.dtype == np.float32 and samples.ndim == 1
-    assert len(samples) / SAMPLE_RATE == pytest.approx(seconds, abs=1e-3)
+    assert -1e-3 <= len(samples) / SAMPLE_RATE - seconds <= PADDING.get(name, 0) + 1e-3
     assert 0.001 < np.std(samples) < 0.3 and np.abs(samples).max() <= 1.0
 
 

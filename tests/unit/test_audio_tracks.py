@@ -50,6 +50,13 @@ def test_the_label_has_what_the_file_states(film: Path) -> None:
     assert log.facts().track == "3 (eng, pcm_s16le, Commentary)"
 
 
+def test_bytes_of_a_title_that_are_not_utf8_are_left_out(film: Path) -> None:
+    film.write_bytes(film.read_bytes().replace(b"Commentary", b"Comment\xe9ry"))
+    log = AudioLog()
+    list(stream(film, log, audio_track=3))
+    assert log.facts().track == "3 (eng, pcm_s16le, Commentry)"
+
+
 @pytest.mark.parametrize("wanted", [4, 0, -1, "fr", "klingon"])
 def test_an_unknown_track_is_refused_with_a_list(wanted: int | str, film: Path) -> None:
     with pytest.raises(AudioError) as error:

@@ -84,11 +84,14 @@ def test_a_full_disk_is_found_when_rows_are_appended(monkeypatch: pytest.MonkeyP
     if not Path("/dev/full").exists():
         pytest.skip("needs /dev/full")
     monkeypatch.setattr(spill, "MEMORY_BYTES", 1)
+    full = Path("/dev/full").open("r+b", buffering=1 << 20)  # noqa: SIM115 (closed with the buffer)
+    monkeypatch.setattr(spill.tempfile, "SpooledTemporaryFile", lambda max_size: full)
     buffer = spill.SpillBuffer()
-    buffer._file = Path("/dev/full").open("r+b", buffering=1 << 20)  # noqa: SIM115 (closed with the buffer)
     with pytest.raises(AudioError, match="No space left on device"):
         buffer.append(np.zeros(10, np.float32))
     assert len(buffer) == 0
+    del buffer  # what was not written must not be reported again, which would fail the test
+    assert full.closed
 
 
 @pytest.mark.parametrize("refuse", [decode_audio, check_file])

@@ -4,7 +4,6 @@ import copy
 import gc
 import itertools
 import threading
-import time
 import weakref
 from concurrent.futures import ThreadPoolExecutor
 
@@ -12,6 +11,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
+from troubled_backends import FeedForwardBackend, MeteredBackend, TroubledBackend, WholeLayerBackend
 
 from tilewhisper.engine.encoding.encoder import Encoder
 from tilewhisper.engine.errors import ModelClosed, PolicyError, RoutingError
@@ -19,45 +19,7 @@ from tilewhisper.engine.routing import operators, policy
 from tilewhisper.engine.routing.modules import RoutedLinear, apply_policy
 from tilewhisper.engine.routing.router import Counts
 from tilewhisper.kernels import registry
-from tilewhisper.kernels.base import Backend, BackendUnavailable, ProductFailed, UnknownBackend, Usage
-
-
-class TroubledBackend(Backend):
-    """Imitates a device: pads weights, rejects one K, and fails after `works` products."""
-
-    name = "troubled"
-    summary = "for tests"
-
-    def __init__(self, works: int = 10**9, refuses_k: int | None = None, fails_to_prepare: bool = False) -> None:
-        self.works, self.refuses_k, self.fails_to_prepare = works, refuses_k, fails_to_prepare
-        self.prepared, self.products, self.closed = 0, 0, False
-
-    def supports(self, shape):
-        return f"K = {shape.k} is more than a tile holds" if shape.k == self.refuses_k else None
-
-    def prepare(self, weight, bias):
-        if self.fails_to_prepare:
-            raise ProductFailed("no room for the weights")
-        self.prepared += 1
-        return F.pad(weight, (0, 0, 0, -len(weight) % 64)), len(weight), bias
-
-    def linear(self, x, prepared):
-        padded, n, bias = prepared
-        self._run()
-        y = (x @ padded.T)[..., :n]
-        return y.contiguous() if bias is None else y + bias
-
-    def matmul(self, a, b):
-        self._run()
-        return a @ b
-
-    def close(self):
-        self.closed = True
-
-    def _run(self):
-        self.products += 1
-        if self.products > self.works:
-            raise ProductFailed("the device was lost")
+from tilewhisper.kernels.base import BackendUnavailable, UnknownBackend
 
 
 @pytest.fixture
@@ -152,23 +114,6 @@ def test_q_k_and_v_run_separately_if_their_backends_differ(model, mel):
     assert counts["layers.0.self_attn.k_proj"].calls == {"troubled": 1}
     assert counts["layers.0.self_attn.q_proj"].calls == {"torch": 1}
     torch.testing.assert_close(states, expected, rtol=1e-5, atol=1e-6)
-
-
-class FeedForwardBackend(TroubledBackend):
-    """The same with feed-forward as one block, which alone can fail."""
-
-    def feed_forward(self, x, norm, fc1, fc2):
-        self._run()
-        return x + F.linear(F.gelu(F.linear(norm(x), fc1[0][: fc1[1]], fc1[2])), fc2[0][: fc2[1]], fc2[2])
-
-
-class WholeLayerBackend(TroubledBackend):
-    """The same with a whole layer as one block."""
-
-    def encoder_layer(self, x, layer, bias=None, more=None):
-        self._run()
-        inside = TroubledBackend()  # its products are not counted and do not fail
-        return inside.encoder_layer(x, layer, bias, more)
 
 
 def test_a_layer_runs_as_one_if_its_backend_can(model, mel):
@@ -321,25 +266,6 @@ def test_threads_that_share_a_model_count_exactly_their_own_calls(model, mel, na
             assert {site: count.calls for site, count in counts.items()} == {
                 site: {name: times} for site in routed.router.plans
             }
-
-
-class MeteredBackend(TroubledBackend):
-    """A device that counts its runs in two steps, as no lock of its own protects them."""
-
-    on_device = True
-
-    def __init__(self):
-        super().__init__()
-        self._usage = Usage()
-
-    @property
-    def usage(self):
-        return self._usage
-
-    def _run(self):
-        before = self._usage
-        time.sleep(1e-4)
-        self._usage = before + Usage(calls=3, device_seconds=1.0)
 
 
 def test_threads_that_share_a_device_count_exactly_its_work_for_them(model, mel):

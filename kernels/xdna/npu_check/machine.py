@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -97,10 +98,10 @@ def is_iommu_off() -> bool:
 
 def memlock_bytes() -> int | None:
     """How much memory this process may lock; None if there is no limit, or none that the system tells."""
-    try:
-        import resource
-    except ImportError:  # on Windows
+    if sys.platform == "win32":
         return None
+    import resource
+
     limit = resource.getrlimit(resource.RLIMIT_MEMLOCK)[0]
     return None if limit == resource.RLIM_INFINITY or _may_lock_any() else limit
 
@@ -114,13 +115,19 @@ def _may_lock_any() -> bool:
 def node_access(node: Path) -> str:
     """Group and mode, such as `group render, mode 660`."""
     state = node.stat()
-    try:
-        import grp  # not on Windows
+    return f"group {_group(state.st_gid)}, mode {state.st_mode & 0o777:o}"
 
-        group = grp.getgrgid(state.st_gid).gr_name
-    except (ImportError, KeyError):
-        group = str(state.st_gid)
-    return f"group {group}, mode {state.st_mode & 0o777:o}"
+
+def _group(number: int) -> str:
+    """Its name, or its number where it has none."""
+    if sys.platform == "win32":
+        return str(number)
+    import grp
+
+    try:
+        return grp.getgrgid(number).gr_name
+    except KeyError:
+        return str(number)
 
 
 def _read(path: Path) -> str | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mmap
 import struct
+import sys
 from bisect import bisect_right
 from collections.abc import Sequence
 from contextlib import suppress
@@ -33,7 +34,7 @@ def contents(file: Path) -> mmap.mmap | bytearray:
         with file.open("rb") as opened:
             # Copy-on-write, because torch rejects read-only buffers.
             mapped = mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_COPY)
-        if hasattr(mmap, "MADV_NOHUGEPAGE"):  # Linux: else a single embedding brings 2 MB into memory
+        if sys.platform == "linux":  # else a single embedding brings 2 MB into memory
             with suppress(OSError):  # a kernel without huge pages
                 mapped.madvise(mmap.MADV_NOHUGEPAGE)
         return mapped
