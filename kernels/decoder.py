@@ -6,6 +6,7 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from math import inf
 from typing import TYPE_CHECKING, Any, Protocol
 
 from tilewhisper.kernels.base import Backend, Norm
@@ -113,13 +114,31 @@ class DecoderBackend(Backend):
         weight: Tensor | RowsInFile | Rows,
         split: int,
         count: int = 1,
+        lowered: int = 0,
     ) -> None:
         """Make the logits (rows, n_vocab) of x (rows, k) exact, in place, for every token that may be among the `count`
-        largest of its part of the row: before `split`, or from there on.
+        largest of a row, even where a caller then makes up to `lowered` of them smaller.
+
+        A row has two parts, the second from `split` on. Where the second part's tokens together may be more probable
+        than the first part's largest, the `count` largest of each part are exact.
 
         `weight` is the output projection in float32, float16 or bfloat16, perhaps not aligned to its numbers, or where
         its file has these, or what gives its rows. Suppressed tokens must be -inf already.
         """
+
+    def mask(self, logits: Tensor, tokens: Tensor, spans: Sequence[tuple[int, int, int]]) -> None:
+        """Set to -inf, in place, of logits (rows, n): `tokens` (count,) of all rows, and for each (row, first, end) of
+        `spans` that row's logits from the first to before the end."""
+        logits.index_fill_(1, tokens, -inf)
+        for row, first, end in spans:
+            logits[row, first:end] = -inf
+
+    def prefer_last_part(self, logits: Tensor, split: int) -> None:
+        """Set to -inf, in place, the logits before `split` of each row (rows, n) where all from there on are together
+        more probable than the most probable one before."""
+        _, _, last_part = self.top_k(logits[:, split:], 1)
+        first_part = logits[:, :split]
+        first_part.masked_fill_(last_part > first_part.amax(dim=1, keepdim=True), -inf)
 
     def top_k(self, logits: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
         """The `count` largest logits of each row (rows, n), largest first, their indices, and log(sum of e^logit):

@@ -4,18 +4,24 @@
 
 Measures here, with one worker of `tilewhisper batch` on the folder's recordings, repeated to --minutes of audio: the
 core seconds for a second of audio (beside `transcribe_many`), the worker's memory, the bytes of a second of audio and
-of a row, and how fast one process writes rows. Everything else is multiplication; --price is of a core for an hour,
-and --storage and --network are what a disk or store and a link give in MB/s.
+of a row, and how fast one process writes rows. Memory is flat if, after a warm-up of at least 10 minutes of audio,
+no quarter of the run has a median of resident memory more than 20 MB above that of the first. Everything else
+is multiplication; --price is of a core for an hour, and --storage and --network are what a disk or store and a link
+give in MB/s.
 """
 
 import argparse
+import itertools
 import json
+import math
 import multiprocessing
 import shutil
+import statistics
 import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -23,7 +29,7 @@ from rich.table import Table
 
 from tilewhisper.engine.bulk.folder import OutputFolder
 from tilewhisper.engine.bulk.inputs import items_of
-from tilewhisper.engine.bulk.job import BulkJob
+from tilewhisper.engine.bulk.job import BulkJob, Progress
 from tilewhisper.engine.bulk.local import LocalRunner
 from tilewhisper.engine.bulk.rows import Row, joined
 from tilewhisper.engine.bulk.work import Item, SpanResult, WorkerSettings, whole
@@ -35,6 +41,9 @@ from tilewhisper.engine.whisper_model import WhisperModel
 
 HOUR = 3600.0
 MB = 1e6
+WARM_UP_SECONDS = 600.0
+FLAT_MB = 20.0
+"""How much the memory of a worker may rise that is called flat."""
 ROWS = 2000
 """How many rows are written to measure their speed."""
 
@@ -52,8 +61,8 @@ class Measured:
     threads: int
     worker_mb: float
     """Peak resident memory of the worker, mapped weights included."""
-    growth_mb: float
-    """Of that, after each recording had been transcribed once."""
+    quarters_mb: tuple[float, ...]
+    """Median of its resident memory in each quarter of the run."""
     audio_bytes_per_second: float
     row_bytes: float
     row_audio_seconds: float
@@ -65,6 +74,11 @@ class Measured:
     def core_seconds(self) -> float:
         """For a second of audio, idle ones of the worker's threads included: they are reserved."""
         return self.seconds * self.threads / self.audio_seconds
+
+    @property
+    def growth_mb(self) -> float:
+        """How far the worker's memory rises above that of the first quarter."""
+        return max(self.quarters_mb) - self.quarters_mb[0]
 
 
 @dataclass(frozen=True)
@@ -109,16 +123,26 @@ def measure(args: argparse.Namespace) -> Measured:
         given, _ = items_of([str(args.folder)])
         settings = WorkerSettings(args.model, args.policy, threads=args.threads, options={"language": args.language})
         rows: list[Row] = []
-        with LocalRunner(settings, 1) as runner, OutputFolder(folder / "out", {}) as output:
-            job = BulkJob(output, [], lambda row, progress: rows.append(row))
-            job.run(given, runner)  # a warm-up, which tells how much audio there is
+        resident: list[int] = []
+        with closing(LocalRunner(settings, 1)) as runner, closing(OutputFolder(folder / "out", {})) as output:
+
+            def note(row: Row, progress: Progress) -> None:
+                rows.append(row)
+                resident.append(_memory(runner, "VmRSS"))
+
+            job = BulkJob(output, [], note)
+            job.run(given, runner)  # tells how much audio there is
             seconds = sum(row.seconds for row in rows)
+            if not seconds:
+                raise OSError(f"{args.folder}: {rows[0].error}")
+            job.run(_copies(given, folder / "warm-up", math.ceil(WARM_UP_SECONDS / seconds) - 1), runner)
             items = _copies(given, folder / "audio", max(1, round(args.minutes * 60 / seconds)))
-            memory, rows = _peak_memory(runner), []
+            rows.clear()
+            resident.clear()
             started = time.perf_counter()
             job.run(items, runner)
             took = time.perf_counter() - started
-            grown = _peak_memory(runner) - memory
+            peak = _memory(runner, "VmHWM")
         if failed := next((row for row in rows if row.error), None):
             raise OSError(f"{failed.path}: {failed.error}")
         audio = sum(row.seconds for row in rows)
@@ -127,8 +151,8 @@ def measure(args: argparse.Namespace) -> Measured:
             seconds=took,
             together_seconds=_together(settings, items),
             threads=args.threads,
-            worker_mb=(memory + grown) / MB,
-            growth_mb=grown / MB,
+            worker_mb=peak / MB,
+            quarters_mb=quarters([size / MB for size in resident]),
             audio_bytes_per_second=sum(Path(item.path).stat().st_size for item in given) / seconds,
             row_bytes=sum(len(json.dumps(row.to_json())) for row in rows) / len(rows),
             row_audio_seconds=audio / len(rows),
@@ -185,16 +209,22 @@ def _transcribe_together(settings: WorkerSettings, files: Sequence[str]) -> floa
     return time.perf_counter() - started
 
 
-def _peak_memory(runner: LocalRunner) -> int:
-    """Bytes of the largest worker's peak so far, on Linux."""
+def quarters(sizes: Sequence[float]) -> tuple[float, ...]:
+    """The median of each quarter; of all where there are too few."""
+    ends = [len(sizes) * quarter // 4 for quarter in range(5)]
+    return tuple(statistics.median(sizes[first:last] or sizes) for first, last in itertools.pairwise(ends))
+
+
+def _memory(runner: LocalRunner, field: str) -> int:
+    """Bytes of the largest worker by a field of its status, on Linux."""
     statuses = [Path(f"/proc/{pid}/status").read_text() for pid in runner.pids]
-    return 1024 * max(int(text.partition("VmHWM:")[2].split()[0]) for text in statuses)
+    return 1024 * max(int(text.partition(f"{field}:")[2].split()[0]) for text in statuses)
 
 
 def _row_rate(rows: Sequence[Row], folder: Path) -> float:
     """Rows a second that one process joins and writes."""
     results = [SpanResult(whole(Item(row.path), row.content), row.segments, row.language) for row in rows]
-    with OutputFolder(folder, {}) as output:
+    with closing(OutputFolder(folder, {})) as output:
         started = time.perf_counter()
         for number in range(ROWS):
             result = results[number % len(results)]
@@ -208,8 +238,8 @@ def _table(measured: Measured, found: Plan, args: argparse.Namespace) -> Table:
         "seconds of work for an hour of audio": f"{measured.seconds / measured.audio_seconds * HOUR:.1f}",
         "the same against transcribe_many": f"{measured.seconds / measured.together_seconds:.3f}",
         f"core hours for an hour of audio, {measured.threads} threads": f"{measured.core_seconds:.4f}",
-        "a worker's peak memory, and its growth after a warm-up": f"{measured.worker_mb:.0f} MB, "
-        f"{measured.growth_mb:+.0f} MB",
+        "a worker's peak memory": f"{measured.worker_mb:.0f} MB",
+        "its memory in each quarter, after a warm-up": in_quarters(measured),
         "bytes of a second of audio, of a row": f"{measured.audio_bytes_per_second:.0f}, {measured.row_bytes:.0f}",
         "rows a second of one process": f"{measured.rows_per_second:.0f}",
         f"calculated for {args.hours:g} h: core hours": f"{found.core_hours:.1f}",
@@ -223,6 +253,13 @@ def _table(measured: Measured, found: Plan, args: argparse.Namespace) -> Table:
     for title, figure in rows.items():
         table.add_row(title, figure)
     return table
+
+
+def in_quarters(measured: Measured) -> str:
+    """The worker's memory in words: that of each quarter, and whether it is flat."""
+    sizes = ", ".join(f"{size:.0f}" for size in measured.quarters_mb)
+    flat = "flat" if measured.growth_mb <= FLAT_MB else f"grows by {measured.growth_mb:.0f} MB"
+    return f"{sizes} MB: {flat}"
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -5,6 +5,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+# Two workers and their commands have more threads than there are cores. Threads that spin while they wait took three
+# times as long (15 tests of forks and of docs/python.md). OpenMP reads this when torch is imported.
+os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
+
 import hypothesis
 import pytest
 import torch

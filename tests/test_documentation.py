@@ -149,10 +149,11 @@ def server_address() -> Iterator[str]:
     """The address of a server with tiny.en."""
     pytest.importorskip("fastapi", reason="serving needs pip install 'tilewhisper[serve]'")
     pytest.importorskip("openai", reason="the client of an example")
-    from running_server import running
+    from running_server import running, wait_for
 
     require_weights("tiny.en")
     with running(WhisperModel) as server:
+        wait_for(server.server.pool.loaded)  # a busy machine still loads when `curl` has started
         yield server.url.removeprefix("http://")
 
 

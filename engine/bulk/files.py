@@ -3,6 +3,7 @@
 import hashlib
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,7 +25,12 @@ def is_url(path: str) -> bool:
 def version_of(path: str) -> tuple[int, str]:
     """A file's size in bytes, and its time of change or a remote store's tag. Raises OSError and AudioError."""
     if not is_url(path):
-        status = os.stat(path)  # noqa: PTH116 (a name may be too long for a Path)
+        try:
+            status = os.stat(path)  # noqa: PTH116 (a name may be too long for a Path)
+        except ValueError as e:  # a name that no file can have
+            raise AudioError(f"{path}: {e}") from e
+        if not stat.S_ISREG(status.st_mode):  # a pipe or device may never end
+            raise AudioError(f"{path}: is a folder, pipe or device; expected a file")
         return status.st_size, str(status.st_mtime_ns)
     info = _remote(path, lambda files, name: files.info(name))
     tags = (info.get(key) for key in ("ETag", "etag", "md5Hash", "mtime", "LastModified", "updated"))
@@ -33,11 +39,12 @@ def version_of(path: str) -> tuple[int, str]:
 
 def content_of(path: str, copy: Path) -> Content:
     """What the file holds; `copy` is a local copy of it, or the file itself. Raises OSError and AudioError."""
+    version = version_of(path)  # before its bytes: a file that changes meanwhile is done again
     digest = hashlib.sha256()
     with copy.open("rb") as file:
         while block := file.read(_BLOCK):
             digest.update(block)
-    return Content(*version_of(path), digest.hexdigest())
+    return Content(*version, digest.hexdigest())
 
 
 @contextmanager
@@ -85,5 +92,7 @@ def _remote(url: str, use: Any) -> Any:
     try:
         files, name = fsspec.core.url_to_fs(url)
         return use(files, name)
+    except FileNotFoundError as e:
+        raise AudioError(f"{url}: no such file") from e
     except (ImportError, ValueError) as e:  # a scheme whose package is not installed, or that nobody knows
         raise AudioError(f"{url}: {e}") from e

@@ -7,11 +7,10 @@ recordings whose other spans are missing.
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from filelock import FileLock, Timeout
 
@@ -53,8 +52,8 @@ class OutputFolder:
         self.path = path
         with ExitStack() as stack:
             self._lock(stack)
-            self._rows = stack.enter_context(Journal(path / ROWS))
-            self._spans = stack.enter_context(Journal(path / SPANS))
+            self._rows = stack.enter_context(closing(Journal(path / ROWS)))
+            self._spans = stack.enter_context(closing(Journal(path / SPANS)))
             _check_job(path / JOB, made_with, begun=not (self._rows.empty and self._spans.empty))
             self._open = stack.pop_all()
 
@@ -83,12 +82,12 @@ class OutputFolder:
         return Plan(left, size_left, finished + sum(map(len, moved.values())))
 
     def rows(self) -> Iterator[Row]:
-        """The rows so far; of several with one id the last counts."""
-        return map(Row.from_json, self._rows)
+        """The rows so far; of several with one id the last counts. Raises OptionError."""
+        return self._rows.records(Row.from_json)
 
     def spans(self) -> Iterator[SpanResult]:
-        """The results of spans whose items are not finished."""
-        return map(SpanResult.from_json, self._spans)
+        """The results of spans whose items are not finished. Raises OptionError."""
+        return self._spans.records(SpanResult.from_json)
 
     def add(self, row: Row) -> None:
         """Raises OptionError where there is no space."""
@@ -107,14 +106,6 @@ class OutputFolder:
 
     def close(self) -> None:
         self._open.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _lock(self, stack: ExitStack) -> None:
         try:

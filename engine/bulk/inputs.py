@@ -83,7 +83,7 @@ def _json_rows(path: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
                 continue
             try:
                 row = json.loads(line)
-            except ValueError as e:
+            except (ValueError, RecursionError) as e:
                 raise OptionError(f"{path}: line {number} is no JSON: {e}") from e
             if not isinstance(row, dict):
                 raise OptionError(f"{path}: line {number} must be an object such as {EXAMPLE}, got {row!r:.60}")
@@ -105,13 +105,13 @@ def _item(where: str, row: Mapping[str, Any], manifest: str) -> Item:
         is_time = name in ("start", "end")
         if isinstance(value, bool) or not isinstance(value, (int, float) if is_time else str):
             raise OptionError(f"{where}: {name} must be {'seconds' if is_time else 'text'}, got {value!r:.60}")
-    start, end = float(given.get("start", 0.0)), given.get("end")
-    if not 0 <= start < (math.inf if end is None else float(end)) or start == math.inf:
+    start, end = _seconds(given.get("start", 0.0)), given.get("end")
+    if not 0 <= start < (math.inf if end is None else _seconds(end)) or math.inf in (start, end):
         raise OptionError(f"{where}: start and end must be seconds with 0 <= start < end, got {start:g} and {end}")
     item = Item(
         _placed(given["path"], manifest),
         start,
-        None if end is None else float(end),
+        None if end is None else _seconds(end),
         given.get("language"),
         given.get("task"),
         given.get("prompt"),
@@ -121,6 +121,13 @@ def _item(where: str, row: Mapping[str, Any], manifest: str) -> Item:
     except (OptionError, ModelsError) as e:
         raise OptionError(f"{where}: {e}") from e
     return item
+
+
+def _seconds(value: float) -> float:
+    try:
+        return float(value)
+    except OverflowError:  # an integer of hundreds of digits
+        return math.inf
 
 
 def _placed(path: str, manifest: str) -> str:

@@ -2,14 +2,16 @@
 
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import closing
 from io import FileIO
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any, TypeVar
 
 from tilewhisper.engine.errors import OptionError
 from tilewhisper.engine.output.files import temporary_beside
+
+Record = TypeVar("Record")
 
 
 class Journal:
@@ -22,14 +24,19 @@ class Journal:
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         """The lines so far. Raises OptionError for a line that is no JSON object."""
+        return self.records(dict)
+
+    def records(self, make: Callable[[Any], Record]) -> Iterator[Record]:
+        """What `make` gives for each line so far. Raises OptionError for a line of which it makes nothing."""
         with self.path.open("rb") as lines:
             for number, line in enumerate(lines, start=1):
                 try:
-                    yield dict(json.loads(line))
-                except (ValueError, TypeError) as e:
+                    record = make(json.loads(line))
+                except (ValueError, TypeError, KeyError) as e:
                     raise OptionError(
                         f"{self.path}: line {number} is damaged: {e}; remove it to have it done again"
                     ) from e
+                yield record
 
     @property
     def empty(self) -> bool:
@@ -37,7 +44,8 @@ class Journal:
 
     def append(self, fields: Mapping[str, Any]) -> None:
         """Raises OptionError where there is no space, and leaves the file as it was."""
-        line = json.dumps(fields, ensure_ascii=False).encode("utf-8", "surrogateescape") + b"\n"
+        # Half a surrogate pair, which a file name of other bytes than UTF-8 has, stays as its JSON escape.
+        line = json.dumps(fields, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n"
         end = self._file.seek(0, os.SEEK_END)
         try:
             while line:
@@ -50,7 +58,7 @@ class Journal:
         """Replace all lines; the old ones stay until the new ones are complete. Raises OptionError."""
         new = temporary_beside(self.path)
         try:
-            with Journal(new) as other:
+            with closing(Journal(new)) as other:
                 for fields in lines:
                     other.append(fields)
             new.replace(self.path)
@@ -63,14 +71,6 @@ class Journal:
 
     def close(self) -> None:
         self._file.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _opened(self) -> FileIO:
         """Raises OptionError."""

@@ -1,10 +1,8 @@
 """Run tasks on worker processes of this machine."""
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
-from types import TracebackType
-from typing import Self
 
 from tilewhisper.engine.bulk.work import Answer, Task, WorkerSettings, lost
 from tilewhisper.engine.bulk.worker import Worker, WorkerDied
@@ -25,12 +23,15 @@ class LocalRunner:
         left = deque(tasks)
         running: dict[Future[Answer], tuple[Worker, Task]] = {}
         while left or running:
-            for worker in self._alive(min(self._count, len(left) + len(running))):
-                busy = sum(other is worker for other, _ in running.values())
-                for _ in range((1 if alone else worker.capacity) - busy):
-                    if left:
-                        task = left.popleft()
-                        running[worker.submit(task)] = worker, task
+            workers = self._alive(min(self._count, len(left) + len(running)))
+            tasks_of = Counter(worker for worker, _ in running.values())
+            while left:
+                worker = min(workers, key=lambda worker: tasks_of[worker])  # a few long spans are spread over all
+                if tasks_of[worker] >= (1 if alone else worker.capacity):
+                    break
+                task = left.popleft()
+                running[worker.submit(task)] = worker, task
+                tasks_of[worker] += 1
             done, _ = wait(running, return_when=FIRST_COMPLETED)
             for future in done:
                 _, task = running.pop(future)
@@ -47,14 +48,6 @@ class LocalRunner:
     def close(self) -> None:
         for worker in self._workers:
             worker.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _alive(self, needed: int) -> list[Worker]:
         """The living workers, and new ones in place of the dead."""

@@ -10,8 +10,7 @@ import socket
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from tilewhisper.engine.bulk.work import Answer, Task, WorkerSettings, lost
 from tilewhisper.engine.bulk.worker import Worker, WorkerDied
@@ -70,14 +69,6 @@ class RayRunner:
 
     def close(self) -> None:
         _ray().shutdown()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _fitting(self) -> int:
         nodes = [node["Resources"].get("CPU", 0) for node in _ray().nodes() if node["Alive"]]

@@ -37,11 +37,21 @@ class ParquetFiles(RowFormat):
         path = self._folder / name
         new = temporary_beside(path)
         try:
-            pa.parquet.write_table(pa.Table.from_pylist([row.to_json() for row in rows], _schema(pa)), new)
+            pa.parquet.write_table(pa.Table.from_pylist([_encodable(row) for row in rows], _schema(pa)), new)
             new.replace(path)
         except OSError as e:
             new.unlink(missing_ok=True)
             raise OptionError(f"cannot write {path}: {e.strerror or e}") from e
+
+
+def _encodable(row: Row) -> dict[str, Any]:
+    """Half a surrogate pair, which a file name of other bytes than UTF-8 has, becomes a question mark."""
+    fields = row.to_json()
+    return {**fields, **{name: _utf8(fields[name]) for name in ("path", "error")}, "asked": list(map(_utf8, row.asked))}
+
+
+def _utf8(text: str | None) -> str | None:
+    return text and text.encode("utf-8", "replace").decode()
 
 
 def pyarrow() -> Any:
@@ -57,8 +67,11 @@ def pyarrow() -> Any:
 def read_rows(path: Path) -> Iterator[dict[str, Any]]:
     """The rows of a Parquet file as dicts. Raises OSError."""
     pa = pyarrow()
-    for batch in pa.parquet.ParquetFile(path).iter_batches(batch_size=PART_ROWS):
-        yield from batch.to_pylist()
+    try:
+        for batch in pa.parquet.ParquetFile(path).iter_batches(batch_size=PART_ROWS):
+            yield from batch.to_pylist()
+    except (pa.ArrowException, ValueError) as e:
+        raise OSError(f"not Parquet, or damaged: {e}") from e
 
 
 def _schema(pa: Any) -> Any:

@@ -7,15 +7,12 @@ import multiprocessing
 import os
 import signal
 import threading
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
+from functools import partial
 from multiprocessing.connection import Connection
 
 from tilewhisper.engine.bulk.work import Answer, Task, WorkerSettings
 from tilewhisper.engine.errors import EngineError
-
-PREPARED = 2
-"""Tasks beyond a batch that a worker reads ahead."""
-START_SECONDS = 600.0
 
 
 class WorkerDied(Exception):  # noqa: N818 (reads as the fact it states)
@@ -114,19 +111,16 @@ def serve(connection: Connection, settings: WorkerSettings) -> None:
     except USER_ERRORS as e:
         connection.send(str(e))
         return
-    capacity = transcriber.batch_size + PREPARED
-    connection.send(capacity)
+    connection.send(transcriber.capacity)
     sending = threading.Lock()
-    pool = ThreadPoolExecutor(capacity)
 
-    def answer(number: int, task: Task) -> None:
-        found = transcriber.answer(task)
+    def send(number: int, answer: Answer) -> None:
         with sending:
-            connection.send((number, found))
+            connection.send((number, answer))
 
     while True:
         try:
             number, task = connection.recv()
         except (EOFError, OSError):  # the parent has ended, however it did
             os._exit(0)
-        pool.submit(answer, number, task)
+        transcriber.submit(task, partial(send, number))

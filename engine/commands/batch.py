@@ -4,6 +4,7 @@ import os
 import time
 from argparse import Namespace
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any, Self
 
@@ -56,12 +57,12 @@ def run(args: Namespace) -> int:
     }
     output = Path(args.output)
     formats = _formats(output, items, args.format or [JSONL], layout)
-    with OutputFolder(output, made_with) as folder:
+    with closing(OutputFolder(output, made_with)) as folder:
         plan = folder.unfinished(items, retry_errors=bool(args.retry_errors))
         with _Screen(plan, err) as screen:
             job = BulkJob(folder, formats, screen.show)
             if plan.items:
-                with _runner(args, source, options) as runner:
+                with closing(_runner(args, source, options)) as runner:
                     job.run(plan.items, runner)
             job.finish()
         errors = sum(1 for row in folder.rows() if row.error)

@@ -80,6 +80,17 @@ def checked(parse: Callable[[str], Value]) -> Callable[[str], Value]:
     return parse_word
 
 
+def count(least: int) -> Callable[[str], int]:
+    """A flag's word as a whole number from `least` on."""
+
+    def parse(word: str) -> int:
+        if not word.isdecimal() or int(word) < least:
+            raise ValueError(f"must be a whole number >= {least}, got {word!r}")
+        return int(word)
+
+    return checked(parse)
+
+
 truth = checked(parse_truth)
 """A flag's word, True or False."""
 

@@ -172,13 +172,13 @@ class Batch:
         self, search: Search, processor: LogitsProcessor, group: Sequence[_Active], logits: Tensor, hidden: Tensor
     ) -> list[list[Candidate]]:
         """Candidates row by row for attempts of one search and processor, from their logits and decoder outputs."""
-        tokens = [live for active in group for live in active.live_tokens]
-        processor.mask(logits, tokens)
-        exact = search.top + processor.penalised_count(tokens)
-        self._decoder.rescore(logits, hidden, processor.timestamp_begin, exact)
+        tokens, backend = [live for active in group for live in active.live_tokens], self._decoder.backend
+        processor.mask(logits, tokens, backend)
+        lowered = processor.penalised_count(tokens)
+        self._decoder.rescore(logits, hidden, processor.timestamp_begin, search.top, lowered)
         processor.penalise(logits, tokens)
-        processor.prefer_timestamps(logits, self._decoder.top_k)
-        return search.candidates(logits, [active.hypotheses for active in group], self._decoder.top_k)
+        processor.prefer_timestamps(logits, backend)
+        return search.candidates(logits, [active.hypotheses for active in group], backend.top_k)
 
     def _leave(self, leaving: Sequence[_Active]) -> None:
         """Take attempts out; the rows of the others close up."""

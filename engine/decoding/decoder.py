@@ -77,7 +77,7 @@ class Decoder:
         self._embedding: Tensor = modules.embed_tokens.weight
         self._positions = whole(modules.embed_positions.weight)
         self._norm = modules.layer_norm
-        self._backend = backend
+        self.backend = backend
         own = modules.layers[0].self_attn
         self._heads, self._head_dim = int(own.num_heads), int(own.head_dim)
         weights = _DecoderWeights(backend, preparation or WeightPreparation())
@@ -95,7 +95,7 @@ class Decoder:
     @torch.inference_mode()
     def project_cross_kv(self, window: Encoded) -> CrossKV:
         """Compute a window's cross-attention K/V cache, once for all attempts at it."""
-        project, heads = self._backend.project_cross_kv, self._heads
+        project, heads = self.backend.project_cross_kv, self._heads
         return CrossKV(
             tuple(project(window.states, prepared, heads, window.bias) for prepared in self._cross_kv_weights)
         )
@@ -122,7 +122,7 @@ class Decoder:
         windows, token = [window.layers for window in state.windows], 0
         for rows in _split(new, MAX_TOKENS_PER_CALL):
             part = x[token : token + sum(new[rows])]
-            part[:] = self._backend.decoder_layers(part, self._layers, caches.of_rows(rows), new[rows], windows[rows])
+            part[:] = self.backend.decoder_layers(part, self._layers, caches.of_rows(rows), new[rows], windows[rows])
             token += len(part)
         state.lengths = ends
         return F.layer_norm(x, self._norm.normalized_shape, self._norm.weight, self._norm.bias, self._norm.eps)
@@ -133,18 +133,13 @@ class Decoder:
 
         `rescore` makes the candidates' logits exact.
         """
-        return self._backend.logits(hidden, self._lm_head)
+        return self.backend.logits(hidden, self._lm_head)
 
     @torch.inference_mode()
-    def rescore(self, logits: Tensor, hidden: Tensor, timestamp_begin: int, top: int = 1) -> None:
+    def rescore(self, logits: Tensor, hidden: Tensor, timestamp_begin: int, top: int = 1, lowered: int = 0) -> None:
         """Make logits (rows, n_vocab) of outputs (rows, d_model) exact, in place, wherever a token may be among the
-        `top` largest of text or of timestamps. Masked tokens must be -inf already."""
-        self._backend.rescore(logits, hidden, self._lm_head, self._exact_rows, timestamp_begin, top)
-
-    @torch.inference_mode()
-    def top_k(self, logits: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Each row's `count` largest logits, their indices, and log(sum(exp)), from logits (rows, n_vocab)."""
-        return self._backend.top_k(logits, count)
+        `top` largest; see `DecoderBackend.rescore`. Masked tokens must be -inf already."""
+        self.backend.rescore(logits, hidden, self._lm_head, self._exact_rows, timestamp_begin, top, lowered)
 
 
 def _split(sizes: Sequence[int], most: int) -> Iterator[slice]:

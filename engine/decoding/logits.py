@@ -12,17 +12,18 @@ Every function changes logits (rows, n_vocab) in place; `tokens` holds each row'
 and with the prefix.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import torch
 from torch import Tensor
 
-from tilewhisper.engine.decoding.hypothesis import TopK
+from tilewhisper.kernels.decoder import DecoderBackend
 from tilewhisper.models.tokenizer.tokenizer import Tokenizer
 
-_MASKED = float("-inf")
+Span = tuple[int, int]
+"""Tokens from the first to before the last."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,15 +70,11 @@ class LogitsProcessor:
         ids = (*self.suppress, self.no_timestamps) if self.timestamps else self.suppress
         return torch.tensor(ids, dtype=torch.int64)
 
-    def mask(self, logits: Tensor, tokens: Sequence[Sequence[int]]) -> None:
+    def mask(self, logits: Tensor, tokens: Sequence[Sequence[int]], backend: DecoderBackend) -> None:
         """Set forbidden tokens to -inf: rules 1 and 2 and repeated n-grams, which need no comparison of logits."""
-        logits.index_fill_(1, self._suppressed, _MASKED)
-        for row, seen in zip(logits, tokens, strict=True):
-            if not seen:
-                row[list(self.suppress_first)] = _MASKED
-            if self.timestamps:
-                self._keep_timestamps_in_order(row, seen)
-        mask_repeated_ngrams(logits, tokens, self.no_repeat_ngram_size)
+        end = logits.shape[1]
+        spans = [(row, *span) for row, seen in enumerate(tokens) for span in self._forbidden(seen, end)]
+        backend.mask(logits, self._suppressed, spans)
 
     def penalise(self, logits: Tensor, tokens: Sequence[Sequence[int]]) -> None:
         """Apply the repetition penalty."""
@@ -87,31 +84,40 @@ class LogitsProcessor:
         """How many logits of a row the penalty may push down, so that as many others move up."""
         return 0 if self.repetition_penalty == 1 else max(map(len, tokens))
 
-    def prefer_timestamps(self, logits: Tensor, top_k: TopK) -> None:
+    def prefer_timestamps(self, logits: Tensor, backend: DecoderBackend) -> None:
         """Rule 3, after `mask` and `penalise`."""
-        if not self.timestamps:
-            return
-        text, timestamps = logits[:, : self.timestamp_begin], logits[:, self.timestamp_begin :]
-        _, _, all_timestamps = top_k(timestamps, 1)
-        for row in (all_timestamps[:, 0] > text.amax(dim=1)).nonzero().flatten().tolist():
-            text[row] = _MASKED
+        if self.timestamps:
+            backend.prefer_last_part(logits, self.timestamp_begin)
 
-    def _keep_timestamps_in_order(self, row: Tensor, tokens: Sequence[int]) -> None:
+    def _forbidden(self, tokens: Sequence[int], end: int) -> Iterator[Span]:
+        """What a row may not say next, besides the suppressed tokens, of a vocabulary of `end` tokens."""
+        if not tokens:
+            yield from map(_span_of, self.suppress_first)
+        if self.timestamps:
+            yield from self._out_of_order(tokens, end)
+        if self.no_repeat_ngram_size:
+            yield from map(_span_of, ngram_completions(tokens, self.no_repeat_ngram_size))
+
+    def _out_of_order(self, tokens: Sequence[int], end: int) -> Iterator[Span]:
         begin = self.timestamp_begin
         if not tokens:
-            row[:begin] = _MASKED
+            yield 0, begin
             if self.max_initial_timestamp_index is not None:
-                row[begin + self.max_initial_timestamp_index + 1 :] = _MASKED
+                yield min(begin + self.max_initial_timestamp_index + 1, end), end
             return
         last = tokens[-1] >= begin
         before_last = len(tokens) < 2 or tokens[-2] >= begin
         if last and before_last:
-            row[begin:] = _MASKED
+            yield begin, end
         elif last:
-            row[: self.eot] = _MASKED
-        if timestamps := [token for token in tokens if token >= begin]:
+            yield 0, self.eot
+        if (latest := next((token for token in reversed(tokens) if token >= begin), None)) is not None:
             opens_segment = last and not before_last
-            row[begin : timestamps[-1] + (0 if opens_segment else 1)] = _MASKED
+            yield begin, latest + (0 if opens_segment else 1)
+
+
+def _span_of(token: int) -> Span:
+    return token, token + 1
 
 
 def penalise_repetition(logits: Tensor, tokens: Sequence[Sequence[int]], penalty: float) -> None:
@@ -127,16 +133,9 @@ def penalise_repetition(logits: Tensor, tokens: Sequence[Sequence[int]], penalty
         row[ids] = torch.where(values < 0, values * penalty, values / penalty)
 
 
-def mask_repeated_ngrams(logits: Tensor, tokens: Sequence[Sequence[int]], size: int) -> None:
-    """Set to -inf every token that would complete an n-gram of `size` tokens seen before. 0 changes nothing."""
-    if size == 0:
-        return
-    for row, seen in zip(logits, tokens, strict=True):
-        row[_ngram_completions(seen, size)] = _MASKED
-
-
-def _ngram_completions(tokens: Sequence[int], size: int) -> list[int]:
-    """The tokens that followed earlier occurrences of the last `size - 1` tokens."""
+def ngram_completions(tokens: Sequence[int], size: int) -> list[int]:
+    """The tokens that would complete an n-gram of `size` tokens seen before: those that followed earlier occurrences of
+    the last `size - 1` tokens."""
     begun = list(tokens[len(tokens) - size + 1 :])
     if len(begun) < size - 1:
         return []

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import count
 from typing import Any
 
@@ -24,7 +25,6 @@ class Transcription(Iterator[Segment]):
     """One file's segments, decoded as they are asked for, and the report of the run."""
 
     def __init__(self, scheduler: Scheduler, session: Session, jobs: Iterator[Job], progress: Progress | None) -> None:
-        self.info = replace(session.info)  # the caller may change it, and the session goes on
         self._scheduler, self._session, self._jobs, self._progress = scheduler, session, jobs, progress
         self._running: list[Job] = []
         self._token_logprobs: list[Sequence[tuple[int, float]]] = []
@@ -33,6 +33,12 @@ class Transcription(Iterator[Segment]):
 
     def __next__(self) -> Segment:
         return next(self._segments)
+
+    @cached_property
+    def info(self) -> TranscriptionInfo:
+        """The file's facts. Detects the language if it must, for which it waits for the model. Raises EngineError."""
+        described = self._scheduler.call(lambda: self._session.info)
+        return replace(described)  # the caller may change it, and the session goes on
 
     def cancel(self) -> None:
         """End the transcription, from any thread; its places are free before the next decode step.
@@ -117,8 +123,9 @@ class Transcriber:
         progress: Progress | None = None,
         on_read: OnRead | None = None,
     ) -> Transcription:
-        """One file, its segments lazy. Raises ModelsError, EngineError and what `on_read` raises."""
-        session = self._open(audio, options, on_read)
+        """One file, whose audio is read now; the rest is lazy. Raises ModelsError, EngineError and what `on_read`
+        raises."""
+        session = Session(self._runtime, self._model, audio, options, on_read)
         return Transcription(self._scheduler, session, self._jobs(session), progress)
 
     def transcribe_many(
@@ -131,7 +138,7 @@ class Transcriber:
         def jobs() -> Iterator[Job]:
             for number, audio in enumerate(files):
                 try:
-                    session = self._open(audio, options)
+                    session = self._described(audio, options)
                 except ModelClosed:
                     raise
                 except USER_ERRORS as error:
@@ -157,9 +164,10 @@ class Transcriber:
             segments = []
         yield from (transcript for _, transcript in unread)
 
-    def _open(self, audio: Any, options: TranscriptionOptions, on_read: OnRead | None = None) -> Session:
-        session = Session(self._runtime, self._model, audio, options, on_read)
-        self._scheduler.call(lambda: session.info)  # detects the language, for which the model is needed
+    def _described(self, audio: Any, options: TranscriptionOptions) -> Session:
+        """A file whose language is known."""
+        session = Session(self._runtime, self._model, audio, options)
+        self._scheduler.call(lambda: session.info)
         return session
 
     def _jobs(self, session: Session) -> Iterator[Job]:

@@ -180,8 +180,9 @@ class _NativeDecoder(_Native, DecoderBackend):
         weight: Tensor | RowsInFile | Rows,
         split: int,
         count: int = 1,
+        lowered: int = 0,
     ) -> None:
-        bounds = lm_head.steps, lm_head.norms, 8 if lm_head.shared is None else 4, split, count
+        bounds = lm_head.steps, lm_head.norms, 8 if lm_head.shared is None else 4, split, count, lowered
         if isinstance(weight, Tensor):
             native.rescore(logits, x, weight, *bounds, -1, 0)
             return
@@ -192,6 +193,12 @@ class _NativeDecoder(_Native, DecoderBackend):
         for second_part in (False, True):
             rows, tokens = native.candidates(logits, x, *bounds, second_part)
             logits[rows, tokens] = (weight.pick(tokens) * x[rows]).sum(-1)
+
+    def mask(self, logits: Tensor, tokens: Tensor, spans: Sequence[tuple[int, int, int]]) -> None:
+        native.mask(logits, tokens, [*chain(*spans)])
+
+    def prefer_last_part(self, logits: Tensor, split: int) -> None:
+        native.prefer_last_part(logits, split)
 
     def top_k(self, logits: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
         found: tuple[Tensor, Tensor, Tensor] = native.top_k(logits, count)

@@ -1,6 +1,8 @@
 """Write a whisper.cpp file's matrices in ggml's K types, which neither pip nor `tilewhisper convert` does.
 
-Scales are the plain ones, without whisper.cpp's search for the best: the files are right, and a little less accurate.
+Each group's step and minimum are those of the least squared error among some, weighted by the values' size: base in
+q3_K had a word error rate of 376 % with those that cover all values of a group, and of 11 % with these. In q2_K it is
+useless with either.
 """
 
 import struct
@@ -16,6 +18,8 @@ _F16 = 1
 _HEADER = "12i"
 BLOCK = 256
 """Values of a block: a row must have whole blocks."""
+_STEPS = tuple(0.4 + 0.05 * i for i in range(15))
+"""Times the step that covers all values of a group: smaller ones cut off outliers and are finer for the others."""
 
 
 def convert(source: Path, target: Path, name: str) -> None:
@@ -78,9 +82,9 @@ def _q6(blocks: Tensor) -> Tensor:
 def _signed(blocks: Tensor, largest: int, scales: int) -> tuple[Tensor, Tensor, Tensor]:
     """Codes in [-largest, largest), group scales up to `scales`, and the scale of these, in groups of 16 values."""
     groups = blocks.view(len(blocks), 16, 16)
-    steps = groups.abs().amax(2) / largest
+    steps = _fitted_steps(groups, largest)
     scale = (steps.amax(1, keepdim=True) / scales).half().float()
-    group_scales = _quotient(steps, scale).ceil().clamp(0, scales)
+    group_scales = _quotient(steps, scale).round().clamp(0, scales)
     codes = _quotient(groups, (scale * group_scales)[..., None]).round().clamp(-largest, largest - 1)
     return codes.view(blocks.shape).to(torch.int16), group_scales.to(torch.int16), scale
 
@@ -90,8 +94,7 @@ def _with_minima(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Codes up to `largest`, group scales and minima up to `scales`, and the scales of these two."""
     groups = blocks.view(len(blocks), -1, length)
-    minima = (-groups.amin(2)).clamp(min=0)
-    steps = (groups.amax(2) + minima).clamp(min=0) / largest
+    steps, minima = _fitted_range(groups, largest)
     scale = (steps.amax(1, keepdim=True) / scales).half().float()
     minimum = (minima.amax(1, keepdim=True) / scales).half().float()
     group_scales = _quotient(steps, scale).round().clamp(0, scales)
@@ -100,6 +103,41 @@ def _with_minima(
     codes = _quotient(above, (scale * group_scales)[..., None]).round().clamp(0, largest)
     integers = [numbers.to(torch.uint8) for numbers in (codes.view(blocks.shape), group_scales, group_minima)]
     return integers[0], integers[1], integers[2], scale, minimum
+
+
+def _fitted_steps(groups: Tensor, largest: int) -> Tensor:
+    """The steps of codes in [-largest, largest) for groups (blocks, count, length): (blocks, count)."""
+    covering, weights = groups.abs().amax(2) / largest, groups.square()
+    best, least = covering, torch.full_like(covering, torch.inf)
+    for factor in _STEPS:
+        codes = _quotient(groups, (factor * covering)[..., None]).round().clamp(-largest, largest - 1)
+        steps = _quotient((weights * codes * groups).sum(2), (weights * codes.square()).sum(2)).clamp(min=0)
+        error = (weights * (steps[..., None] * codes - groups).square()).sum(2)
+        best, least = torch.where(error < least, steps, best), torch.minimum(error, least)
+    return best
+
+
+def _fitted_range(groups: Tensor, largest: int) -> tuple[Tensor, Tensor]:
+    """The steps of codes in [0, largest] above minima that are 0 or negative, and these as positive numbers."""
+    lowest = (-groups.amin(2)).clamp(min=0)
+    covering, weights = (groups.amax(2) + lowest).clamp(min=0) / largest, _normalised(groups.abs())
+    best, best_minima, least = covering, lowest, torch.full_like(covering, torch.inf)
+    for factor in _STEPS:
+        above = groups + (factor * lowest)[..., None]
+        codes = _quotient(above, (factor * covering)[..., None]).round().clamp(0, largest)
+        mean, mean_code = (weights * groups).sum(2), (weights * codes).sum(2)
+        centred = codes - mean_code[..., None]
+        steps = _quotient((weights * centred * groups).sum(2), (weights * centred.square()).sum(2)).clamp(min=0)
+        minima = (steps * mean_code - mean).clamp(min=0)
+        error = (weights * (steps[..., None] * codes - minima[..., None] - groups).square()).sum(2)
+        better = error < least
+        best, best_minima = torch.where(better, steps, best), torch.where(better, minima, best_minima)
+        least = torch.minimum(error, least)
+    return best, best_minima
+
+
+def _normalised(weights: Tensor) -> Tensor:
+    return _quotient(weights, weights.sum(2, keepdim=True))
 
 
 def _quotient(values: Tensor, by: Tensor) -> Tensor:

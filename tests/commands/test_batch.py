@@ -169,6 +169,23 @@ def test_a_job_on_two_nodes_of_which_one_is_killed_has_all_rows(folder, tmp_path
     assert sum(row["error"] is not None for row in rows(tmp_path / "out").values()) == 2
 
 
+def test_a_worker_ends_with_the_process_that_started_it():
+    """So a lost node, whose raylet and actors are killed, keeps no model in memory."""
+    require_weights("tiny.en")
+    starts = """
+import time
+from tilewhisper.engine.bulk.worker import Worker
+from tilewhisper.engine.bulk.work import WorkerSettings
+worker = Worker(WorkerSettings("tiny.en", "torch", threads=1))
+print("started", flush=True)
+time.sleep(60)
+"""
+    process = subprocess.Popen([sys.executable, "-c", starts], stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "started\n"
+    process.kill()
+    process.communicate(timeout=20)  # the worker has the same output, which is open until it ends
+
+
 @pytest.mark.parametrize(
     ("arguments", "problem"),
     [

@@ -20,10 +20,13 @@ MEASURED = SimpleNamespace(
 
 
 @pytest.fixture
-def plan(monkeypatch):
+def script(monkeypatch):
     monkeypatch.syspath_prepend(Path(__file__).parents[2] / "scripts")
-    script = importlib.import_module("scale")
+    return importlib.import_module("scale")
 
+
+@pytest.fixture
+def plan(script):
     def of(**given):
         options = {"hours": 10_000.0, "cores": 64, "price": 0.05, "storage": 500.0, "network": 1250.0}
         return script.plan(MEASURED, argparse.Namespace(**{**options, **given}))
@@ -47,3 +50,12 @@ def test_the_calculation_is_the_one_by_hand(plan):
 def test_another_resource_may_be_the_bottleneck(plan):
     assert plan(storage=20.0).bottleneck == "the storage"
     assert plan(cores=64 * 4).bottleneck == "the process that writes the rows"
+
+
+def test_memory_that_grows_is_told_from_memory_that_varies(script):
+    def found(sizes):
+        measured = script.Measured(1, 1, 1, 2, max(sizes), script.quarters(sizes), 1, 1, 1, 1)
+        return script.in_quarters(measured)
+
+    assert found([600, 640, 600, 610, 650, 612, 615, 690, 615, 400, 612, 300]) == "600, 612, 615, 400 MB: flat"
+    assert found(range(600, 700)) == "612, 637, 662, 687 MB: grows by 75 MB"

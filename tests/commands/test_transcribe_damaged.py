@@ -11,6 +11,7 @@ from tilewhisper import WhisperModel
 
 SOME_WORDS = "Thank you for coming to the meeting"
 FIELD = SHARED / "field"
+GREEDY = ("--beam_size", "1")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -26,7 +27,7 @@ def cut(tmp_path):
 
 
 def test_a_truncated_file_is_transcribed_with_a_warning(tilewhisper, cut, tmp_path):
-    finished = tilewhisper("transcribe", cut, "--report", tmp_path / "r.json")
+    finished = tilewhisper("transcribe", *GREEDY, cut, "--report", tmp_path / "r.json")
     assert finished.status == 3
     assert SOME_WORDS in finished.out and SAMPLE_WORDS not in finished.out
     (run,) = json.loads((tmp_path / "r.json").read_text())["runs"]
@@ -40,7 +41,7 @@ def test_a_truncated_file_is_transcribed_with_a_warning(tilewhisper, cut, tmp_pa
 
 
 def test_strict_audio_refuses_it(tilewhisper, cut):
-    finished = tilewhisper("transcribe", cut, "--strict_audio", "True")
+    finished = tilewhisper("transcribe", *GREEDY, cut, "--strict_audio", "True")
     assert (finished.status, finished.out) == (2, "")
     (error,) = finished.errors
     assert error.startswith(f"tilewhisper: error: {cut}: truncated or damaged: ")
@@ -49,17 +50,17 @@ def test_strict_audio_refuses_it(tilewhisper, cut):
 
 @pytest.mark.parametrize("together", ["1", "2"])
 def test_of_several_files_the_others_are_transcribed(tilewhisper, cut, together):
-    finished = tilewhisper("transcribe", cut, SAMPLE, "--batch_size", together)
+    finished = tilewhisper("transcribe", *GREEDY, cut, SAMPLE, "--batch_size", together)
     assert finished.status == 3
     assert SAMPLE_WORDS in finished.out
     assert finished.err.count("warning: ") == 1
-    strict = tilewhisper("transcribe", cut, SAMPLE, "--batch_size", together, "--strict_audio")
+    strict = tilewhisper("transcribe", *GREEDY, cut, SAMPLE, "--batch_size", together, "--strict_audio")
     assert strict.status == 3
     assert SAMPLE_WORDS in strict.out and len(strict.errors) == 1
 
 
 def test_nothing_is_damaged_without_damage(tilewhisper):
-    finished = tilewhisper("transcribe", SAMPLE)
+    finished = tilewhisper("transcribe", *GREEDY, SAMPLE)
     assert finished.status == 0
     assert "warning" not in finished.err and "damaged" not in finished.err
 
@@ -86,11 +87,11 @@ def test_the_track_is_chosen_and_reported(tilewhisper, tmp_path):
             frame.sample_rate = rate
             out.mux([*track.encode(frame), *track.encode(None)])
     for wanted in ("2", "en"):
-        finished = tilewhisper("transcribe", film, "--audio_track", wanted, "--report", tmp_path / "r.json")
+        finished = tilewhisper("transcribe", *GREEDY, film, "--audio_track", wanted, "--report", tmp_path / "r.json")
         assert finished.status == 0 and SAMPLE_WORDS in finished.out
         assert json.loads((tmp_path / "r.json").read_text())["runs"][0]["audio"]["track"] == "2 (eng, pcm_s16le)"
         assert "audio track 2 (eng, pcm_s16le), " in finished.err
-    refused = tilewhisper("transcribe", film, "--audio_track", "fr")
+    refused = tilewhisper("transcribe", *GREEDY, film, "--audio_track", "fr")
     assert refused.status == 2
     assert refused.errors == [
         f"tilewhisper: error: {film}: has no audio track fr; its audio tracks are: 1 (ger, pcm_s16le), "
@@ -118,7 +119,7 @@ def test_the_track_is_chosen_and_reported(tilewhisper, tmp_path):
     ],
 )
 def test_recordings_from_the_field(tilewhisper, name, status, words):
-    finished = tilewhisper("transcribe", FIELD / name, "--verbose", "True")
+    finished = tilewhisper("transcribe", *GREEDY, FIELD / name, "--verbose", "True")
     assert finished.status == status
-    assert words in finished.out
+    assert words.lower() in finished.out.lower()
     assert ("warning: " in finished.err) == (status == 3)

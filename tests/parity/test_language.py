@@ -1,5 +1,7 @@
 """Speech and no speech with real weights: the language is detected in speech, and noise has no text."""
 
+import threading
+
 import numpy as np
 import pytest
 from conftest import GERMAN, SAMPLE
@@ -90,6 +92,26 @@ def test_detection_encodes_no_window_twice_where_speech_starts_at_once(engine, g
     report = segments.report()
     assert report.windows - report.windows_reencoded == 1
     assert next(stage.calls for stage in report.stages if stage.name == "detect language") == 1
+
+
+def test_begin_reads_the_audio_and_waits_for_no_model(engine, german):
+    model, busy, free, freed = engine("base"), threading.Event(), threading.Event(), []
+
+    def occupy():
+        busy.set()
+        freed.append(free.wait(20))
+
+    other = threading.Thread(target=model._scheduler.call, args=(occupy,))
+    other.start()
+    assert busy.wait(60)
+    seconds = []
+    transcription = model.begin(german, beam_size=1, temperature=0, on_read=seconds.append)
+    assert seconds[-1] == len(german) / SAMPLE_RATE
+    free.set()
+    other.join()
+    assert freed == [True]
+    assert GERMAN_WORDS in "".join(segment.text for segment in transcription)
+    assert transcription.info.language == "de"
 
 
 def test_a_guess_is_called_one(engine):

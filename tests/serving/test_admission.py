@@ -50,6 +50,11 @@ def threads():
         yield pool
 
 
+def wait_for_a_step(server, steps):
+    """Until a request is decoded: the first step may still be one of the test before."""
+    wait_for(lambda: server.server.works and steps.count)
+
+
 def post(server, fields=(), file=None):
     """The answer to a request, or the exception of a connection that ends."""
     with server.http() as http:
@@ -88,7 +93,7 @@ def test_a_client_that_leaves_frees_its_place_within_two_steps(served, steps, fi
     steps.hold()
     with socket.create_connection(served.address) as leaving:
         leaving.sendall(body(served, **fields))
-        wait_for(lambda: steps.count)
+        wait_for_a_step(served, steps)
         (work,) = served.server.works
     wait_for(work._stopped.is_set)
     before = steps.count
@@ -151,7 +156,7 @@ def test_a_stream_reports_the_error_that_ends_it(lent, steps, threads, long_wav)
     with running(lent, request_seconds=60) as server:
         steps.hold()
         events = threads.submit(consume, server)
-        wait_for(lambda: steps.count)
+        wait_for_a_step(server, steps)
         server.server.stop_all()  # as at the end of a shutdown
         steps.go_on()
         with pytest.raises(openai.APIError, match="shutting down"):
@@ -162,7 +167,7 @@ def test_a_shutdown_lets_requests_finish_and_refuses_new_ones(lent, steps, threa
     with running(lent, shutdown_seconds=30) as server:
         steps.hold()
         answer = threads.submit(post, server)
-        wait_for(lambda: steps.count)
+        wait_for_a_step(server, steps)
         server.server.shutting_down.set()
         server.server.admission.closed = True
         refused = post(server)
@@ -178,7 +183,7 @@ def test_a_request_of_a_server_that_stops_is_ended(lent, steps, threads):
     with running(lent) as server:
         steps.hold()
         answer = threads.submit(post, server)
-        wait_for(lambda: steps.count)
+        wait_for_a_step(server, steps)
         server.server.stop_all()
         steps.go_on()
         assert answer.result().status_code == 503
@@ -187,7 +192,7 @@ def test_a_request_of_a_server_that_stops_is_ended(lent, steps, threads):
 def test_requests_that_arrive_at_different_times_share_steps(served, steps, threads):
     steps.hold()
     answers = [threads.submit(post, served)]
-    wait_for(lambda: steps.count)
+    wait_for_a_step(served, steps)
     answers += [threads.submit(post, served, {"response_format": "verbose_json"}) for _ in range(3)]
     wait_for(lambda: served.server.admission.active == 4)
     time.sleep(0.1)  # until they are submitted

@@ -94,11 +94,13 @@ def decoder_layers(lengths: list[int], new: list[int], cross_rows: list[int], bi
     return [normal(sum(new), 32), layers, *pages(lengths, new, 2, 16), lengths, new, handles, cross_rows]
 
 
-def rescore(rows: int, n: int, k: int = 8, bits: int = 8, split: int = 0, count: int = 2) -> list[Any]:
+def rescore(
+    rows: int, n: int, k: int = 8, bits: int = 8, split: int = 0, count: int = 2, lowered: int = 1
+) -> list[Any]:
     x, dense = normal(rows, k), normal(n, k, seed=1)
     _, scales, _ = native.pack_quads(dense)
     logits = x @ dense.T + normal(rows, n, seed=2) / 100
-    return [logits, x, dense, scales, dense.norm(dim=1), bits, split, count, -1, 0]
+    return [logits, x, dense, scales, dense.norm(dim=1), bits, split, count, 1, -1, 0]
 
 
 def rescore_from_file(*sizes: int, **others: int) -> list[Any]:
@@ -110,6 +112,10 @@ def rescore_from_file(*sizes: int, **others: int) -> list[Any]:
 def candidates(*sizes: int, **others: int) -> list[Any]:
     logits, x, _, *bounds = rescore(*sizes, **others)[:-2]
     return [logits, x, *bounds, True]
+
+
+def mask(rows: int, n: int, tokens: list[int], spans: list[int]) -> list[Any]:
+    return [normal(rows, n), torch.tensor(tokens, dtype=torch.int64), spans]
 
 
 VALID: dict[str, list[Callable[[], list[Any]]]] = {
@@ -148,6 +154,8 @@ VALID: dict[str, list[Callable[[], list[Any]]]] = {
         partial(decoder_layers, [4], [1], [1], bits=QUADS),
         partial(decoder_layers, [4, 2], [1, 3], [4], bits=4),
     ],
+    "mask": [partial(mask, 3, 50, [1, 49], [0, 0, 7, 2, 20, 50]), partial(mask, 1, 1, [0], [0, 0, 1])],
+    "prefer_last_part": [lambda: [normal(3, 5001), 4000], lambda: [normal(1, 2), 1]],
     "top_k": [lambda: [normal(3, 5001), 6], lambda: [normal(1, 1), 1]],
     "rescore": [
         partial(rescore, 3, 2500, split=2100),
@@ -186,6 +194,8 @@ EMPTY: dict[str, list[tuple[Callable[[], list[Any]], Any]]] = {
         (lambda: [normal(0, 21, 32), native.register_encoder_layer(*encoder_layer(QUADS)), None], (0, 21, 32))
     ],
     "decoder_layers": [(partial(decoder_layers, [], [], []), (0, 32))],
+    "mask": [(partial(mask, 0, 50, [1], []), None)],
+    "prefer_last_part": [(lambda: [normal(0, 50), 20], None)],
     "top_k": [(lambda: [normal(0, 50), 6], ((0, 6), (0, 6), (0, 1)))],
     "rescore": [(partial(rescore, 0, 50), True)],
     "candidates": [(partial(candidates, 0, 50), ((0,), (0,)))],

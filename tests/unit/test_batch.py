@@ -90,10 +90,10 @@ class TableDecoder:
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         return torch.stack([self.table(*self._histories[int(place)]) for place in hidden.flatten()])
 
-    def rescore(self, logits: torch.Tensor, hidden: torch.Tensor, timestamp_begin: int, top: int = 1) -> None:
-        self.exact.append(top)
+    def rescore(self, logits: torch.Tensor, hidden: torch.Tensor, timestamp_begin: int, top: int, lowered: int) -> None:
+        self.exact.append(top + lowered)
 
-    top_k = staticmethod(TorchBackend().top_k)
+    backend = TorchBackend()
 
 
 def options(**fields) -> TranscriptionOptions:
@@ -323,7 +323,7 @@ def test_a_length_penalty_of_0_prefers_the_short():
 def test_draws_follow_the_probabilities_at_their_temperature(temperature):
     logits = torch.tensor([[1.0, -math.inf, 0.0, 2.0, -math.inf, -1.0]])
     search = Sampling(EOT, 20000, 1.0, temperature, seed=5)
-    (row,) = search.candidates(logits, [search.start(9)], TableDecoder.top_k)
+    (row,) = search.candidates(logits, [search.start(9)], TableDecoder.backend.top_k)
     drawn = Counter(one.token for one in row)
     for token, expected in enumerate((logits[0] / temperature).softmax(0).tolist()):
         assert drawn[token] / 20000 == pytest.approx(expected, abs=4 * math.sqrt(expected * (1 - expected) / 20000))
@@ -335,12 +335,14 @@ def test_what_may_not_come_is_never_drawn(monkeypatch):
     """Not by the smallest draw there is either; and where nothing may come, the hypothesis ends as it is."""
     search = Sampling(EOT, 2, 1.0, temperature=1.0, seed=0)
     monkeypatch.setattr("random.Random.random", lambda generator: 0.0)
-    ((one, _),) = search.candidates(torch.tensor([[-math.inf, 0.0, 0.0]]), [search.start(9)], TableDecoder.top_k)
+    ((one, _),) = search.candidates(
+        torch.tensor([[-math.inf, 0.0, 0.0]]), [search.start(9)], TableDecoder.backend.top_k
+    )
     assert (one.token, one.logprob) == (1, pytest.approx(math.log(0.5)))
 
     window = search.start(9)
     window.live = [Hypothesis((1,), (-0.5,))]
-    nothing = search.candidates(torch.full((1, 3), -math.inf), [window], TableDecoder.top_k)
+    nothing = search.candidates(torch.full((1, 3), -math.inf), [window], TableDecoder.backend.top_k)
     assert search.advance(window, nothing) == []
     assert (window.finished, window.complete) == ([Hypothesis((1,), (-0.5,))], True)
 

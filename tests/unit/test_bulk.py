@@ -4,6 +4,8 @@ import json
 import os
 import shutil
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +14,15 @@ import pytest
 import soundfile
 from made_audio import SAMPLE
 
-from tilewhisper.engine.bulk import spans
+from tilewhisper.engine.bulk import local, spans
 from tilewhisper.engine.bulk.files import content_of
 from tilewhisper.engine.bulk.folder import OutputFolder
 from tilewhisper.engine.bulk.formats import TranscriptFiles
 from tilewhisper.engine.bulk.inputs import items_of
 from tilewhisper.engine.bulk.job import BulkJob
-from tilewhisper.engine.bulk.work import Answer, Content, Item, Span, SpanResult, Task, lost
+from tilewhisper.engine.bulk.parquet import ParquetFiles
+from tilewhisper.engine.bulk.rows import Row
+from tilewhisper.engine.bulk.work import Answer, Content, Item, Span, SpanResult, Task, WorkerSettings, lost
 from tilewhisper.engine.errors import OptionError
 from tilewhisper.engine.output.subtitles import PLAIN
 from tilewhisper.models.errors import AudioError
@@ -74,7 +78,7 @@ class StandIn:
 
 
 def run(folder: Path, items: Sequence[Item], runner: StandIn, **options: object) -> list[dict[str, Any]]:
-    with OutputFolder(folder, MADE_WITH) as output:
+    with closing(OutputFolder(folder, MADE_WITH)) as output:
         job = BulkJob(output, [], lambda row, progress: None)
         job.run(output.unfinished(items, **options).items, runner)
         job.finish()
@@ -113,6 +117,8 @@ class TestInputs:
             ({"path": "a", "start": 5, "end": 5.0}, "0 <= start < end, got 5 and 5.0"),
             ({"path": "a", "end": "10"}, "end must be seconds, got '10'"),
             ({"path": "a", "start": float("nan")}, "0 <= start < end, got nan"),
+            ({"path": "a", "start": 10**400}, "0 <= start < end, got inf"),
+            ({"path": "a", "end": float("inf")}, "0 <= start < end, got 0 and inf"),
             ({"path": "a", "task": "sing"}, "line 1: task"),
         ],
     )
@@ -121,7 +127,13 @@ class TestInputs:
             items_of([manifest(tmp_path / "list.jsonl", row)])
         assert problem in str(error.value)
 
-    @pytest.mark.parametrize("content", ["", "{", "\n"])
+    def test_a_damaged_parquet_file_is_refused(self, tmp_path):
+        pytest.importorskip("pyarrow.parquet")
+        (tmp_path / "list.parquet").write_bytes(b"PAR1 and no more")
+        with pytest.raises(OptionError, match=r"list\.parquet: cannot be read: not Parquet, or damaged"):
+            items_of([str(tmp_path / "list.parquet")])
+
+    @pytest.mark.parametrize("content", ["", "{", "\n", "[" * 100_000])
     def test_a_manifest_without_rows_is_refused(self, tmp_path, content):
         (tmp_path / "list.jsonl").write_text(content)
         with pytest.raises(OptionError, match=r"list.jsonl: (has no rows|line 1 is no JSON)"):
@@ -249,6 +261,28 @@ class TestFolder:
         assert not any(row["error"] for row in run(tmp_path / "out", items, again, retry_errors=True))
         assert again.asked == [("a", False)]
 
+    def test_a_name_of_other_bytes_than_utf8_is_done_once_and_is_in_parquet(self, tmp_path):
+        pa = pytest.importorskip("pyarrow.parquet")
+        path = tmp_path / os.fsdecode(b"bad\xff.flac")
+        try:
+            path.write_bytes(SAMPLE.read_bytes())
+        except OSError:
+            pytest.skip("the file system takes UTF-8 names only")
+        items = [Item(str(path), prompt="\ud800")]
+        (row,) = run(tmp_path / "out", items, StandIn())
+        assert row["path"] == str(path)
+        run(tmp_path / "out", items, again := StandIn())
+        assert again.asked == []
+        ParquetFiles(tmp_path).finish([Row.from_json({**row, "text": "", "segments": []})])
+        (row,) = pa.read_table(tmp_path / "rows-00000.parquet").to_pylist()
+        assert (row["path"], row["asked"]) == (str(tmp_path / "bad?.flac"), [None, None, "?"])
+
+    def test_a_name_that_no_file_can_have_is_work_whose_answer_is_an_error(self, tmp_path):
+        with closing(OutputFolder(tmp_path / "out", MADE_WITH)) as output:
+            (item,) = output.unfinished([Item("a\0b.flac")]).items
+        with pytest.raises(AudioError, match="null"):
+            content_of(item.path, Path(item.path))
+
     def test_a_line_that_a_crash_cut_short_is_removed(self, tmp_path):
         items = [Item(str(path)) for path in recordings(tmp_path, "a.flac", "b.flac")]
         run(tmp_path / "out", items, StandIn())
@@ -289,7 +323,7 @@ class TestFolder:
         OutputFolder(tmp_path / "out", MADE_WITH).close()
 
     def test_two_jobs_cannot_use_a_folder_at_once(self, tmp_path):
-        with OutputFolder(tmp_path, MADE_WITH), pytest.raises(OptionError, match="in use by another job"):
+        with closing(OutputFolder(tmp_path, MADE_WITH)), pytest.raises(OptionError, match="in use by another job"):
             OutputFolder(tmp_path, MADE_WITH)
 
     def test_a_folder_that_cannot_be_made_is_refused(self, tmp_path):
@@ -297,13 +331,15 @@ class TestFolder:
         with pytest.raises(OptionError, match="cannot write the folder"):
             OutputFolder(tmp_path / "file/out", MADE_WITH)
 
-    def test_a_damaged_row_is_named(self, tmp_path):
-        (path,) = recordings(tmp_path, "a.flac")
-        run(tmp_path / "out", [Item(str(path))], StandIn())
-        with (tmp_path / "out/rows.jsonl").open("a") as rows:
-            rows.write("{half\n")
-        with pytest.raises(OptionError, match=r"rows.jsonl: line 2 is damaged"):
-            run(tmp_path / "out", [Item(str(path))], StandIn())
+    @pytest.mark.parametrize("damage", ["{half", "3", '{"id": "an other layout"}', '{"span": {}}'])
+    @pytest.mark.parametrize("name", ["rows", "spans"])
+    def test_a_damaged_line_is_named(self, tmp_path, name, damage):
+        a, b = recordings(tmp_path, "a.flac", "b.flac")
+        run(tmp_path / "out", [Item(str(a))], StandIn())
+        with (tmp_path / f"out/{name}.jsonl").open("a") as lines:
+            lines.write(f"{damage}\n")
+        with pytest.raises(OptionError, match=rf"{name}\.jsonl: line \d is damaged"):
+            run(tmp_path / "out", [Item(str(b))], StandIn())
 
 
 class TestFiles:
@@ -318,10 +354,37 @@ class TestFiles:
             tmp_path / "out/y/a.1.5-3.srt",
         ]
 
+    @pytest.mark.parametrize("url", ["file:///x/a.flac", "s3://x/a.flac", "s3://../../x/a.flac"])
+    def test_the_files_of_a_url_are_below_the_output(self, tmp_path, url):
+        item = Item(url)
+        form = TranscriptFiles(tmp_path, [item], ["txt"], PLAIN)
+        assert form.paths(item.id) == [tmp_path / "x/a.txt"]
+
     def test_two_recordings_of_one_name_are_refused(self, tmp_path):
         items = [Item(str(tmp_path / "a.flac")), Item(str(tmp_path / "a.mp3"))]
         with pytest.raises(OptionError, match=r"would both be written to .*a.txt"):
             TranscriptFiles(tmp_path / "out", items, ["txt"], PLAIN)
+
+
+def test_a_few_tasks_are_spread_over_all_workers(monkeypatch):
+    class Stub:
+        alive, capacity = True, 36
+
+        def __init__(self, settings: object) -> None:
+            self.tasks: list[Task] = []
+            workers.append(self)
+
+        def submit(self, task: Task) -> "Future[Answer]":
+            self.tasks.append(task)
+            future: Future[Answer] = Future()
+            future.set_result(lost(task, "done"))
+            return future
+
+    workers: list[Stub] = []
+    monkeypatch.setattr(local, "Worker", Stub)
+    tasks = [Item(f"{number}.flac") for number in range(6)]
+    assert len(list(local.LocalRunner(WorkerSettings("tiny.en", "torch"), 2).run(tasks))) == 6
+    assert [len(worker.tasks) for worker in workers] == [3, 3]
 
 
 def test_an_item_without_content_is_lost_with_its_reason():

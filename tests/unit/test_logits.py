@@ -16,8 +16,8 @@ def rules(*, timestamps=True, suppress=(), suppress_first=(), limit=None) -> Log
 
 
 def apply(given: LogitsProcessor, rows: torch.Tensor, tokens: list[list[int]]) -> None:
-    given.mask(rows, tokens)
-    given.prefer_timestamps(rows, TorchBackend().top_k)
+    given.mask(rows, tokens, TorchBackend())
+    given.prefer_timestamps(rows, TorchBackend())
 
 
 def allowed(given: LogitsProcessor, *tokens: int, logits: torch.Tensor | None = None) -> set[int]:

@@ -33,6 +33,32 @@ def test_top_k_equals_torchs(instruction_set, backend, n, count):
     torch.testing.assert_close(total, exact[2].float(), rtol=1e-5, atol=1e-5)
 
 
+def test_masked_logits_equal_torchs(instruction_set, backend):
+    logits = normal(3, 4099)
+    arguments = torch.tensor([0, 4098, 7]), [(0, 0, 2000), (2, 4000, 4099), (2, 5, 5)]
+    expected = logits.clone()
+    TorchBackend().mask(expected, *arguments)
+    backend.mask(logits, *arguments)
+    assert torch.equal(logits, expected) and expected.isinf().sum() == 3 * 3 + 2000 - 2 + 99 - 1
+
+
+@pytest.mark.parametrize("split", [1, 2048, 4098])
+def test_the_last_part_is_preferred_where_it_is_more_probable_than_the_first_parts_largest(
+    split, instruction_set, backend
+):
+    """Row 0 by far, row 1 by a little, row 2 not by a little; row 3 has no first part, row 4 nothing at all."""
+    logits = normal(5, 4099)
+    total = logits[:3, split:].logsumexp(1)
+    logits[:3, :split] = logits[:3, :split].clamp(max=-9)
+    logits[:3, split - 1] = total + torch.tensor([-20, -1e-3, 1e-3])
+    logits[3, :split] = logits[4] = -math.inf
+    expected = logits.clone()
+    TorchBackend().prefer_last_part(expected, split)
+    backend.prefer_last_part(logits, split)
+    assert torch.equal(logits, expected)
+    assert logits[:, :split].isinf().all(1).tolist() == [True, True, False, True, True]
+
+
 @dataclass
 class OfFile:
     descriptor: int
@@ -75,12 +101,11 @@ def test_rows_from_a_file_give_the_logits_of_rows_in_memory(dtype, instruction_s
 
 @pytest.mark.parametrize("stored", [torch.float32, torch.float16, torch.bfloat16, PickedRows])
 @pytest.mark.parametrize("count", [1, 6])
-def test_rescored_logits_are_exact_where_a_token_may_be_in_the_top_k_of_its_part(
-    count, stored, instruction_set, backend
-):
+def test_rescored_logits_are_exact_where_a_token_may_be_in_the_top_k(count, stored, instruction_set, backend):
     weight, x, split = normal(3000, 101), normal(4, 101, seed=1), 2500
     weight[9] /= 1e5  # subnormal in float16
     x[0, 7], weight[5] = 30.0, weight[5] * 3  # a row and a token with coarser steps than the others
+    weight[split] = x[0] / 2  # the second part of row 0 is more probable than its first
     weight = weight if stored is PickedRows else weight.to(stored).float()
     lm_head = backend.prepare_lm_head(weight)
     exact, logits = (x.double() @ weight.double().T), backend.logits(x, lm_head)
@@ -91,13 +116,32 @@ def test_rescored_logits_are_exact_where_a_token_may_be_in_the_top_k_of_its_part
     approximate = logits.clone()
     rows = PickedRows(weight) if stored is PickedRows else unaligned(weight.to(stored))
     backend.rescore(logits, x, lm_head, rows, split, count)
-    for part in (slice(0, split), slice(split, None)):
-        least = exact[:, part].topk(count).values[:, -1:]
-        near = (exact[:, part] >= least - 0.05) & exact[:, part].isfinite()
-        assert near.any() and ((logits[:, part] - exact[:, part])[near].abs() < 1e-4).all()
-        assert (logits[:, part].argmax(dim=1) == exact[:, part].argmax(dim=1)).all()
-        best = (each[:, part].topk(count).values for each in (logits.double(), exact))
-        torch.testing.assert_close(*best, rtol=0, atol=1e-4)
+    needed = exact[:, split:].logsumexp(dim=1) > exact[:, :split].amax(dim=1)
+    assert needed[0] and not needed.all()
+    first, second, every = slice(0, split), slice(split, None), slice(None)
+    for part, of in ((first, every), (second, needed), (every, every)):
+        found, wanted = logits[of, part].double(), exact[of, part]
+        near = (wanted >= wanted.topk(count).values[:, -1:] - 0.05) & wanted.isfinite()
+        assert near.any() and ((found - wanted)[near].abs() < 1e-4).all()
+        assert (found.argmax(dim=1) == wanted.argmax(dim=1)).all()
+        torch.testing.assert_close(found.topk(count).values, wanted.topk(count).values, rtol=0, atol=1e-4)
     assert (logits[2, split:] == -math.inf).all() and logits[1, suppressed] == -math.inf
     if backend.bits > 4:  # of random rows, which have no common part, 4 bits decide little
         assert (logits != approximate)[:, :split].sum() < 0.02 * approximate.numel()
+
+
+@pytest.mark.parametrize("lowered", [0, 7])
+def test_logits_are_exact_where_a_token_may_rise_to_the_top_k(lowered, backend):
+    """The 7 largest of the first part become small, and the second part's come between those that are left."""
+    weight, x, split, count = normal(3000, 64), normal(4, 64, seed=1), 2500, 3
+    lm_head = backend.prepare_lm_head(weight)
+    logits, exact = backend.logits(x, lm_head), x.double() @ weight.double().T
+    backend.rescore(logits, x, lm_head, weight, split, count, lowered)
+    rows, largest = torch.arange(4)[:, None], exact[:, :split].topk(lowered).indices
+    logits[rows, largest] = exact[rows, largest] = -100
+    for part in (slice(None), slice(0, split)):
+        best = (each[:, part].topk(count).values for each in (logits.double(), exact))
+        torch.testing.assert_close(*best, rtol=0, atol=1e-4)
+    together, left = exact[:, split:].logsumexp(dim=1), exact[:, :split].amax(dim=1)
+    best = (each[together > left, split:].topk(count).values for each in (logits.double(), exact))
+    torch.testing.assert_close(*best, rtol=0, atol=1e-4)

@@ -4,9 +4,15 @@ import pytest
 import torch
 from transformers import NoRepeatNGramLogitsProcessor, RepetitionPenaltyLogitsProcessor
 
-from tilewhisper.engine.decoding.logits import mask_repeated_ngrams, penalise_repetition
+from tilewhisper.engine.decoding.logits import LogitsProcessor, penalise_repetition
+from tilewhisper.kernels.cpu.torch_f32 import TorchBackend
 
 VOCABULARY = 7
+
+
+def mask_repeated_ngrams(logits: torch.Tensor, tokens: list[list[int]], size: int) -> None:
+    rules = LogitsProcessor(0, 0, VOCABULARY, (), (), False, None, no_repeat_ngram_size=size)
+    rules.mask(logits, tokens, TorchBackend())
 
 
 @pytest.fixture

@@ -44,14 +44,14 @@ def add(commands: "argparse._SubParsersAction[HintingParser]") -> None:
     workers = p.add_argument_group("workers")
     workers.add_argument(
         "--workers",
-        type=flags.checked(_count),
+        type=flags.count(least=1),
         default=0,
         metavar="N",
         help="processes with a model each (default: 1, or with --address as many as the cluster has room for)",
     )
     workers.add_argument(
         "--threads",
-        type=flags.checked(_count),
+        type=flags.count(least=1),
         default=0,
         metavar="N",
         help="CPU threads of a worker (default: this machine's CPUs shared among its workers)",
@@ -85,9 +85,3 @@ def _formats(text: str) -> list[str]:
         if name not in FORMATS:
             raise ValueError(f"unknown format {name!r}; choose from {', '.join(FORMATS)}")
     return names
-
-
-def _count(word: str) -> int:
-    if not word.isdecimal() or not int(word):
-        raise ValueError(f"must be a whole number >= 1, got {word!r}")
-    return int(word)

@@ -55,7 +55,7 @@ def add(commands: "argparse._SubParsersAction[HintingParser]") -> None:
     _add_number(limits, "max_audio_minutes", "MINUTES", "longest audio (default: %(default)g)", 240)
     limits.add_argument(
         "--max_waiting",
-        type=flags.checked(_count),
+        type=flags.count(least=0),
         default=64,
         metavar="N",
         help="requests that may wait; one more is answered with 429 (default: %(default)s)",
@@ -77,10 +77,4 @@ def _above_zero(word: str) -> float:
 def _port(word: str) -> int:
     if not word.isdecimal() or int(word) > 65535:
         raise ValueError(f"must be a port from 0 to 65535, got {word!r}")
-    return int(word)
-
-
-def _count(word: str) -> int:
-    if not word.isdecimal():
-        raise ValueError(f"must be a whole number >= 0, got {word!r}")
     return int(word)

@@ -1,5 +1,5 @@
-// Operators over a decode step's logits: top-k with the log-sum-exp, and exact rescoring of logits from products of few
-// bits.
+// Operators over a decode step's logits: masks, top-k with the log-sum-exp, and exact rescoring of logits from products of
+// few bits.
 //
 // Rows of 50,000 logits are searched in blocks. The k-th largest of the blocks' maxima is a lower bound of a row's k largest
 // logits, so that few blocks are searched logit by logit.
@@ -15,7 +15,7 @@ namespace tilewhisper {
 namespace {
 
 constexpr float SUPPRESSED = -std::numeric_limits<float>::infinity();
-constexpr int64_t BLOCK = 2048;
+constexpr int64_t BLOCK = 256;
 
 struct Candidate {
     float logit;
@@ -95,7 +95,7 @@ class Blocks {
    private:
     template <class Of>
     void each(const Of& of, std::vector<float>& to) const {
-        share(static_cast<int64_t>(to.size()), 4, [&](int64_t first, int64_t last) {
+        share(static_cast<int64_t>(to.size()), 32, [&](int64_t first, int64_t last) {
             for (int64_t item = first; item < last; ++item) {
                 const int64_t i = item / count_, block = item % count_;
                 to[item] = of(i, block, logits_ + i * stride_ + block * BLOCK, std::min(BLOCK, n_ - block * BLOCK));
@@ -107,6 +107,45 @@ class Blocks {
     int64_t stride_, n_, count_;
     std::vector<float> maxima_;
 };
+
+void check_writable_logits(const Tensor& logits) {
+    check_floats(logits, 2, "logits");
+    STD_TORCH_CHECK(logits.size(0) <= 1 || logits.stride(0) >= logits.size(1), "the rows of logits must not overlap");
+}
+
+// Sets to -inf, of logits (rows, n), the `tokens` of all rows, and for each (row, first, end) of `spans` that row's logits
+// from the first to before the end.
+void mask(Tensor logits, Tensor tokens, std::vector<int64_t> spans) {
+    check_writable_logits(logits);
+    check_contiguous(tokens, ScalarType::Long, tokens.numel(), "tokens");
+    STD_TORCH_CHECK(spans.size() % 3 == 0, "spans must have three numbers each, got ", spans.size(), " in all");
+    const int64_t rows = logits.size(0), n = logits.size(1), count = tokens.numel();
+    const auto* token = static_cast<const int64_t*>(tokens.data_ptr());
+    for (int64_t i = 0; i < count; ++i) check_range(token[i], 0, n - 1, "a token");
+    for (size_t i = 0; i < spans.size(); i += 3) {
+        check_range(spans[i], 0, rows - 1, "a span's row");
+        check_range(spans[i + 1], 0, n, "a span's first token");
+        check_range(spans[i + 2], spans[i + 1], n, "a span's end");
+    }
+    const auto row = [&](int64_t i) { return mutable_floats(logits) + i * logits.stride(0); };
+    for (int64_t i = 0; i < rows; ++i)
+        for (int64_t j = 0; j < count; ++j) row(i)[token[j]] = SUPPRESSED;
+    for (size_t i = 0; i < spans.size(); i += 3)
+        std::fill(row(spans[i]) + spans[i + 1], row(spans[i]) + spans[i + 2], SUPPRESSED);
+}
+
+// Sets to -inf the logits before `split` of each row (rows, n) where those from there on are together more probable than the
+// most probable one before: Whisper's choice between timestamps and text.
+void prefer_last_part(Tensor logits, int64_t split) {
+    check_writable_logits(logits);
+    const int64_t rows = logits.size(0), n = logits.size(1);
+    check_range(split, 1, n - 1, "split");
+    if (rows == 0) return;
+    const Blocks first(floats(logits), rows, logits.stride(0), 0, split);
+    const std::vector<float> last = Blocks(floats(logits), rows, logits.stride(0), split, n).log_sum_exp();
+    for (int64_t i = 0; i < rows; ++i)
+        if (last[i] > first.max(i)) std::fill_n(mutable_floats(logits) + i * logits.stride(0), split, SUPPRESSED);
+}
 
 // Of each row of logits (rows, n): the `count` largest, largest first, their tokens, and log(sum of e^logit): (rows, count),
 // (rows, count), (rows, 1). Where fewer are not suppressed, the rest is -inf.
@@ -148,20 +187,28 @@ class ErrorBound {
     float norm_, step_;
 };
 
+// What of a row's logits before `split` decides about those after; -inf where there are too few.
+struct Rivals {
+    float largest = SUPPRESSED;
+    float left = SUPPRESSED;   // the largest that is certain to be left where `lowered` of them become smaller
+    float least = SUPPRESSED;  // that may be among the `count` largest then
+};
+
 // Logits (rows, n) that are x (rows, k) times a weight (n, k) in `bits` 8 or 4, whose rows had `steps` (n or more,); `norms`
 // (n,) are the norms of the weight's rows where x had 8 bits as well, and zeros where it had 16.
 class Uncertain {
    public:
     Uncertain(const Tensor& logits, const Tensor& x, const Tensor& steps, const Tensor& norms, int64_t bits, int64_t split,
-              int64_t count)
-        : rows_(logits.size(0)), n_(logits.size(1)), k_(x.size(1)), bits_(bits), split_(split), count_(count) {
-        check_floats(logits, 2, "logits");
+              int64_t count, int64_t lowered)
+        : rows_(logits.size(0)), n_(logits.size(1)), k_(x.size(1)), bits_(bits), split_(split), lowered_(lowered) {
+        check_writable_logits(logits);
         check_floats(x, 2, "x");
         STD_TORCH_CHECK(x.size(0) == rows_ && k_ > 0, "x must be (", rows_, ", k) with k > 0, got (", x.size(0), ", ", k_,
                         ")");
-        STD_TORCH_CHECK(rows_ <= 1 || logits.stride(0) >= n_, "the rows of logits must not overlap");
         check_range(split, 0, n_, "split");
-        STD_TORCH_CHECK(count >= 1, "count must be >= 1, got ", count);
+        check_range(count, 1, MAX_NUMBERS, "count");
+        check_range(lowered, 0, MAX_NUMBERS, "lowered");
+        count_ = count + lowered;
         STD_TORCH_CHECK(bits == 8 || bits == 4, "bits must be 8 or 4, got ", bits);
         logits_ = {floats(logits), logits.stride(0)};
         x_ = {floats(x), x.stride(0)};
@@ -171,56 +218,95 @@ class Uncertain {
 
     const float* x(int64_t row) const { return x_.data + row * x_.stride; }
 
-    // exact(row, token) for each logit before `split` that may be among the `count` largest there; it returns the logit.
-    // Returns each row's largest of those.
+    // exact(row, token) for each logit before `split` that may be among the `count` largest there, even where `lowered` of
+    // them become smaller; it returns the logit.
     template <class Exact>
-    std::vector<float> first_part(const Exact& exact) const {
-        return part(0, split_, nullptr, exact);
+    std::vector<Rivals> first_part(const Exact& exact) const {
+        std::vector<Rivals> rivals(rows_);
+        each(0, split_, [&](int64_t i, const Uncertainties& of) {
+            std::vector<float> found;
+            of.exact(of.least(count_), [&](int64_t token) { found.push_back(exact(i, token)); });
+            rivals[i] = rivals_of(found);
+        });
+        return rivals;
     }
 
-    // The same from `split` on; and with 4 bits for all of that part where its log-sum-exp may be on either side of the
-    // first part's largest, by which Whisper chooses between timestamps and text.
+    // The same from `split` on, against all of the row: few, unless the tokens of this part together may be more probable
+    // than the first part's largest, by which Whisper chooses between timestamps and text. With 4 bits it is the whole part
+    // where this choice is open.
     template <class Exact>
-    void second_part(const std::vector<float>& largest_of_first, const Exact& exact) const {
-        part(split_, n_, bits_ == 4 ? largest_of_first.data() : nullptr, exact);
+    void second_part(const std::vector<Rivals>& of_first, const Exact& exact) const {
+        each(split_, n_, [&](int64_t i, const Uncertainties& of) {
+            const float together = of.part.log_sum_exp();
+            float least = of_first[i].least;
+            if (together + of.largest_error >= of_first[i].left) {
+                const bool open = together - of.largest_error <= of_first[i].largest;
+                least = bits_ == 4 && open ? SUPPRESSED : of.least(count_);
+            }
+            of.exact(least, [&](int64_t token) { exact(i, split_ + token); });
+        });
     }
 
-    // Each row's largest logit before `split`, as they are now.
-    std::vector<float> largest_of_first() const {
-        std::vector<float> largest(rows_, SUPPRESSED);
-        if (rows_ == 0 || split_ == 0) return largest;
-        const Blocks blocks(logits_.data, rows_, logits_.stride, 0, split_);
-        for (int64_t i = 0; i < rows_; ++i) largest[i] = blocks.max(i);
-        return largest;
+    // Those of the first part, whose largest logits are exact already.
+    std::vector<Rivals> rivals() const {
+        std::vector<Rivals> rivals(rows_);
+        each(0, split_, [&](int64_t i, const Uncertainties& of) {
+            std::vector<float> largest;
+            for (const Candidate& candidate : of.part.top_k(count_)) largest.push_back(candidate.logit);
+            rivals[i] = rivals_of(largest);
+        });
+        return rivals;
     }
 
    private:
-    template <class Exact>
-    std::vector<float> part(int64_t first, int64_t last, const float* rivals, const Exact& exact) const {
-        std::vector<float> found(rows_, SUPPRESSED);
-        if (rows_ == 0 || first == last) return found;
+    // A part of one row, and how far off its logits may be.
+    struct Uncertainties {
+        Part part;
+        ErrorBound error;
+        const float *step, *norm;
+        float largest_error;
+
+        // The least that one of the `count` largest may be; the largest float where all are suppressed.
+        float least(int64_t count) const {
+            float least = std::numeric_limits<float>::max();
+            for (const auto& [logit, token] : part.top_k(count))
+                least = std::min(least, logit - error(step[token], norm[token]));
+            return least;
+        }
+
+        // found(token) for each that may be at least `least`; a suppressed one is never found.
+        template <class Found>
+        void exact(float least, const Found& found) const {
+            part.at_least(std::max(least - largest_error, std::numeric_limits<float>::lowest()), [&](int64_t token) {
+                if (part.logits[token] + error(step[token], norm[token]) >= least) found(token);
+            });
+        }
+    };
+
+    // run(row, its logits of [first, last)), for all rows.
+    template <class Run>
+    void each(int64_t first, int64_t last, const Run& run) const {
+        if (rows_ == 0 || first == last) return;
         const Blocks blocks(logits_.data, rows_, logits_.stride, first, last);
         const float *step = step_ + first, *norm = norm_ + first;
         const float largest_step = kernels().max(step, last - first), largest_norm = kernels().max(norm, last - first);
         share_each(rows_, [&](int64_t i) {
-            const Part part = blocks.row(i);
-            const float* row = logits_.data + i * logits_.stride + first;
             const ErrorBound error(x(i), k_, bits_);
-            const float largest_error = error(largest_step, largest_norm);
-            float least = std::numeric_limits<float>::max();  // stays where all of them are suppressed
-            for (const Candidate& candidate : part.top_k(count_))
-                least = std::min(least, candidate.logit - error(step[candidate.token], norm[candidate.token]));
-            if (rivals && std::abs(part.log_sum_exp() - rivals[i]) <= largest_error)
-                least = std::numeric_limits<float>::lowest();
-            const float bound = std::max(least - largest_error, std::numeric_limits<float>::lowest());
-            part.at_least(bound, [&](int64_t j) {
-                if (row[j] + error(step[j], norm[j]) >= least) found[i] = std::max(found[i], exact(i, first + j));
-            });
+            run(i, Uncertainties{blocks.row(i), error, step, norm, error(largest_step, largest_norm)});
         });
-        return found;
     }
 
-    int64_t rows_, n_, k_, bits_, split_, count_;
+    Rivals rivals_of(std::vector<float>& largest) const {
+        const auto place = [&](int64_t i) {
+            if (i >= static_cast<int64_t>(largest.size())) return SUPPRESSED;
+            std::nth_element(largest.begin(), largest.begin() + i, largest.end(), std::greater<>());
+            return largest[i];
+        };
+        return {place(0), place(lowered_), place(count_ - 1)};
+    }
+
+    int64_t rows_, n_, k_, bits_, split_, lowered_;
+    int64_t count_;  // `lowered` included
     FloatRows logits_, x_;
     const float *step_, *norm_;
 };
@@ -239,8 +325,8 @@ Number numbers_in(const Tensor& table) {
 // from there, the first at `offset` bytes, and not from its memory, which is their mapping. Returns false where the file
 // does not have them.
 bool rescore(Tensor logits, Tensor x, Tensor weight, Tensor steps, Tensor norms, int64_t bits, int64_t split, int64_t count,
-             int64_t file, int64_t offset) {
-    const Uncertain uncertain(logits, x, steps, norms, bits, split, count);
+             int64_t lowered, int64_t file, int64_t offset) {
+    const Uncertain uncertain(logits, x, steps, norms, bits, split, count, lowered);
     const int64_t n = logits.size(1), k = x.size(1);
     STD_TORCH_CHECK(weight.is_cpu() && weight.dim() == 2 && weight.size(0) == n && weight.size(1) == k &&
                         (k == 1 || weight.stride(1) == 1),
@@ -274,15 +360,15 @@ bool rescore(Tensor logits, Tensor x, Tensor weight, Tensor steps, Tensor norms,
 // The rows and the tokens of the logits of one part that `rescore` would compute again, for a caller that has the weight in
 // another form: both (found,). The second part's depend on the first part's exact logits, which must be in place.
 std::tuple<Tensor, Tensor> candidates(Tensor logits, Tensor x, Tensor steps, Tensor norms, int64_t bits, int64_t split,
-                                      int64_t count, bool second_part) {
-    const Uncertain uncertain(logits, x, steps, norms, bits, split, count);
+                                      int64_t count, int64_t lowered, bool second_part) {
+    const Uncertain uncertain(logits, x, steps, norms, bits, split, count, lowered);
     std::vector<std::vector<int64_t>> of_row(logits.size(0));
     const auto found = [&](int64_t row, int64_t token) {
         of_row[row].push_back(token);
         return SUPPRESSED;
     };
     if (second_part)
-        uncertain.second_part(uncertain.largest_of_first(), found);
+        uncertain.second_part(uncertain.rivals(), found);
     else
         uncertain.first_part(found);
     int64_t total = 0;
@@ -299,17 +385,22 @@ std::tuple<Tensor, Tensor> candidates(Tensor logits, Tensor x, Tensor steps, Ten
 }  // namespace
 
 STABLE_TORCH_LIBRARY_FRAGMENT(tilewhisper_native, m) {
+    m.def("mask(Tensor(a!) logits, Tensor tokens, int[] spans) -> ()");
+    m.def("prefer_last_part(Tensor(a!) logits, int split) -> ()");
     m.def("top_k(Tensor logits, int count) -> (Tensor, Tensor, Tensor)");
     m.def(
-        "candidates(Tensor logits, Tensor x, Tensor steps, Tensor norms, int bits, int split, int count, bool second_part) "
+        "candidates(Tensor logits, Tensor x, Tensor steps, Tensor norms, int bits, int split, int count, int lowered, bool "
+        "second_part) "
         "-> "
         "(Tensor, Tensor)");
     m.def(
         "rescore(Tensor(a!) logits, Tensor x, Tensor weight, Tensor steps, Tensor norms, int bits, int split, int count, "
-        "int file, int offset) -> bool");
+        "int lowered, int file, int offset) -> bool");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(tilewhisper_native, CPU, m) {
+    m.impl("mask", BOXED(&mask));
+    m.impl("prefer_last_part", BOXED(&prefer_last_part));
     m.impl("top_k", BOXED(&top_k));
     m.impl("candidates", BOXED(&candidates));
     m.impl("rescore", BOXED(&rescore));
