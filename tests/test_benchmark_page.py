@@ -115,6 +115,8 @@ def test_targets_are_met_not_met_or_not_measured():
     assert texts["peak memory of an hour above a minute's"][3:] == ("120.00 MB", "not met")
     assert texts["peak memory above faster-whisper int8, worst model"][3:] == ("0.00 MB", "met")
     assert {verdict.text for verdict in verdicts({})} == {"not measured"}
+    quick = {name: result(name, [{"name": "tilewhisper", "model": "tiny.en"}]) for name in ("token", "clips", "start")}
+    assert {verdict.text for verdict in verdicts(quick)} == {"not measured"}, "a quick run has no rows of base"
     wrong = timed("OpenVINO GenAI int8", 0.03) | {"rtf": None, "ratio": None, "note": "wrong text: not timed"}
     (first, *_) = verdicts({"clips": result("clips", [timed("tilewhisper", 0.01), wrong])})
     assert first.text == "not measured"
