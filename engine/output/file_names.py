@@ -27,8 +27,8 @@ class NameRules:
     def allowed(self, name: str) -> str:
         """The name itself where it is allowed, else with "_" in place of what is not, and after a device's name."""
         name = name.translate(dict.fromkeys(map(ord, self.forbidden), "_"))
-        kept = name.rstrip(self.ignored_at_the_end)
-        start, dot, rest = kept.ljust(len(name), "_").partition(".")
+        stripped = name.rstrip(self.ignored_at_the_end)
+        start, dot, rest = stripped.ljust(len(name), "_").partition(".")
         return f"{start}{'_' * (start.rstrip().upper() in self.devices)}{dot}{rest}"
 
     def key(self, path: Path) -> str:
