@@ -81,7 +81,7 @@ def compare(model: str, args: argparse.Namespace) -> dict[str, Any]:
     left_out: dict[str, str] = {}
     with TemporaryDirectory() as folder, ExitStack() as stack:
         recordings = _recordings(args, Path(folder))
-        kinds = _kinds(args, recordings, left_out)
+        kinds = _kinds(args, model, recordings, left_out)
         packages = {name: number for kind in kinds for name, number in versions(kind).items()}
         opened = _opened(kinds, model, args, recordings[0], left_out)
         contenders = [stack.enter_context(contender) for contender in opened]
@@ -134,7 +134,9 @@ def _recordings(args: argparse.Namespace, folder: Path) -> list[Recording]:
     return [comparison_audio.all_at_once(recordings, folder)] if at_once else recordings
 
 
-def _kinds(args: argparse.Namespace, recordings: Sequence[Recording], left_out: dict[str, str]) -> list[Kind]:
+def _kinds(
+    args: argparse.Namespace, model: str, recordings: Sequence[Recording], left_out: dict[str, str]
+) -> list[Kind]:
     """Ours and the peers. Of --every-peer, those that cannot run are added to `left_out` with the reason."""
     kinds = _ours(args)
     if not args.every_peer:
@@ -145,6 +147,8 @@ def _kinds(args: argparse.Namespace, recordings: Sequence[Recording], left_out: 
             left_out[kind.label] = f"{package} is not installed: pip install {kind.install}"
         elif longest > kind.longest:
             left_out[kind.label] = f"takes recordings of up to {kind.longest:g} s"
+        elif kind.only_multilingual and model.endswith(".en"):
+            left_out[kind.label] = "takes multilingual models only"
         else:
             kinds.append(kind)
     return kinds

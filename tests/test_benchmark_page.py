@@ -127,13 +127,14 @@ def test_a_slow_down_is_above_a_tenth_on_the_same_processor():
     from benchmark_page.changes import last, slow_downs
 
     clips = BENCHMARKS["clips"]
-    before = result("clips", [timed("a", 0.1), timed("b", 0.1)])
+    before = result("clips", [timed("tilewhisper a", 0.1), timed("tilewhisper b", 0.1)])
     elsewhere = dataclasses.replace(before, machine="another", date="2026-11-30T11:00:00+00:00")
     quick = dataclasses.replace(before, command="another", date="2026-11-30T11:00:00+00:00")
-    now = result("clips", [timed("a", 0.109), timed("b", 0.12), timed("new", 9.0)], date="2026-11-30T12:00:00+00:00")
+    rows = [timed("tilewhisper a", 0.109), timed("tilewhisper b", 0.12), timed("new", 9.0)]
+    now = result("clips", rows, date="2026-11-30T12:00:00+00:00")
     assert last([before, elsewhere, quick, now], now) is before
     (line,) = slow_downs(clips, now, before)
-    assert line == "clips, base, b: +20% in time since commit abc1234"
+    assert line == "clips, base, tilewhisper b: +20% in time since commit abc1234"
     assert last([elsewhere], now) is None
     assert not list(slow_downs(clips, now, None))
 
@@ -142,10 +143,27 @@ def test_two_runs_disagree_where_their_spreads_do_not_overlap():
     from benchmark_page.catalog import BENCHMARKS
     from benchmark_page.changes import disagreements
 
-    one, near, far = ({"clips": result("clips", [timed("a", rtf), MISSING])} for rtf in (0.10, 0.12, 0.14))
+    name = "tilewhisper policy=int8"
+    one, near, far = ({"clips": result("clips", [timed(name, rtf), MISSING])} for rtf in (0.10, 0.12, 0.14))
     assert not list(disagreements(BENCHMARKS, one, near))
     (line,) = disagreements(BENCHMARKS, one, far)
-    assert line == "clips, base, a: 0.09 to 0.12 here, 0.126 to 0.168 there"
+    assert line == f"clips, base, {name}: 0.09 to 0.12 here, 0.126 to 0.168 there"
+
+
+def test_a_machine_that_is_slower_for_all_engines_changes_nothing():
+    from benchmark_page.catalog import BENCHMARKS
+    from benchmark_page.changes import disagreements, slow_downs
+
+    def run(ours, *others):
+        return result("clips", [timed("tilewhisper", ours), *(timed(f"peer {i}", t) for i, t in enumerate(others))])
+
+    before, slower_machine, slower = run(0.1, 0.2, 0.3), run(0.15, 0.3, 0.45), run(0.15, 0.2, 0.3)
+    clips = BENCHMARKS["clips"]
+    assert not list(slow_downs(clips, slower_machine, before))
+    assert not list(disagreements(BENCHMARKS, {"clips": slower_machine}, {"clips": before}))
+    (line,) = slow_downs(clips, slower, before)
+    assert line.startswith("clips, base, tilewhisper: +50%")
+    assert list(disagreements(BENCHMARKS, {"clips": slower}, {"clips": before}))
 
 
 def test_all_writes_what_was_measured_and_reports_what_failed(tmp_path, monkeypatch, capsys):

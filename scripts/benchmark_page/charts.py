@@ -12,7 +12,9 @@ from benchmark_page.benchmark import Benchmark
 from benchmark_page.figures import Figures
 from benchmark_page.results import Result
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 
 OURS, PEER, INK = "#0072B2", "#B8C4CE", "#33404A"
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#8C8C8C", "#5B4B8A")
@@ -104,7 +106,8 @@ def _lengths(rows: Sequence[Figures]) -> Iterator[tuple[str, Draw]]:
                     alpha=0.15,
                     linewidth=0,
                 )
-            axes.set(xscale="log", yscale="log", xlabel="seconds of audio", ylabel="RTF (less is better)")
+            axes.set(xlabel="seconds of audio", ylabel="RTF (less is better)")
+            _logarithmic(axes.xaxis, axes.yaxis)
             _legend(axes)
 
         yield f"RTF against the length of the recording, {model}", draw
@@ -120,7 +123,8 @@ def _errors(rows: Sequence[Figures]) -> Iterator[tuple[str, Draw]]:
             for style, (name, own) in _styled(_groups(timed, "name")):
                 points = [row["rtf"] for row in own], [row["word_error_rate"] for row in own]
                 axes.plot(*points, label=name, **{**style, "linestyle": "none", "markersize": 8})
-            axes.set(xscale="log", xlabel="RTF (less is better)", ylabel="WER % (less is better)")
+            axes.set(xlabel="RTF (less is better)", ylabel="WER % (less is better)")
+            _logarithmic(axes.xaxis)
             _legend(axes)
 
         yield f"Word errors against RTF, {model}", draw
@@ -139,7 +143,8 @@ def _memory(rows: Sequence[Figures]) -> Iterator[tuple[str, Draw]]:
             if row["engine"] == known[0]["engine"]:
                 at = (row["parameters"], row["peak_mb"])
                 axes.annotate(row["model"], at, (0, 7), textcoords="offset points", ha="center", fontsize=9)
-        axes.set(xscale="log", yscale="log", xlabel="million parameters", ylabel="peak MB (less is better)")
+        axes.set(xlabel="million parameters", ylabel="peak MB (less is better)")
+        _logarithmic(axes.xaxis, axes.yaxis)
         axes.margins(0.15)
         _legend(axes)
 
@@ -162,7 +167,8 @@ def _roofline(rows: Sequence[Figures]) -> Iterator[tuple[str, Draw]]:
         for style, (name, own) in _styled(_groups(rows, "backend")):
             points = [row["operations_per_byte"] for row in own], [row["gops"] for row in own]
             axes.plot(*points, label=name, **{**style, "linestyle": "none", "alpha": 0.8})
-        axes.set(xscale="log", yscale="log", xlim=(low, high))
+        axes.set(xlim=(low, high))
+        _logarithmic(axes.xaxis, axes.yaxis)
         axes.set(xlabel="operations a byte from and to memory", ylabel="GOP/s (more is better)")
         _legend(axes)
 
@@ -203,6 +209,15 @@ def _styled(groups: Mapping[str, list[Figures]]) -> Iterator[tuple[dict[str, Any
     for number, group in enumerate(groups.items()):
         marker = MARKERS[(number + number // len(COLOURS)) % len(MARKERS)]
         yield {"color": COLOURS[number % len(COLOURS)], "marker": marker, "markersize": 5, "linewidth": 1.5}, group
+
+
+def _logarithmic(*sides: Axis) -> None:
+    """Plain numbers at 1, 2 and 5: matplotlib writes powers, and where these are few, more between that overlap."""
+    for side in sides:
+        side.axes.set(**{f"{side.axis_name}scale": "log"})
+        side.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        side.set_major_formatter("{x:g}")
+        side.set_minor_formatter(NullFormatter())
 
 
 def _legend(axes: Axes) -> None:

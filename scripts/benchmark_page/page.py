@@ -11,6 +11,7 @@ from benchmark_page.markdown import cell, provenance, shown
 from benchmark_page.results import Result
 from benchmark_page.targets import Verdict, verdicts
 
+QUICK = " <strong>A quick run:</strong> on fewer recordings and smaller models, as its command says."
 FOLDED_ABOVE = 24
 """Rows of a table, above which it opens at a click."""
 _PAGE = Template("""<!doctype html>
@@ -64,7 +65,7 @@ def _section(benchmark: Benchmark, result: Result) -> str:
     return "\n".join(
         (
             f'<h2 id="{benchmark.name}">{escape(benchmark.title)}</h2>',
-            f'<p class="about">{_with_code(benchmark.about)}</p>',
+            f'<p class="about">{_with_code(benchmark.about)}{QUICK if result.quick else ""}</p>',
             f'<div class="charts">{figures}</div>' if figures else "",
             _folded(table) if len(result.rows) > FOLDED_ABOVE else table,
             f'<p class="setting"><code>{escape(result.command)}</code><br>{escape(provenance(result))}</p>',

@@ -23,6 +23,8 @@ class Kind:
     """What pip installs it with."""
     longest: float = math.inf
     """Seconds of the longest recording that it takes."""
+    only_multilingual: bool = False
+    """Whether it gives English-only models, too, a prompt with a language, after which they say nothing."""
 
 
 OURS = Kind("tilewhisper", "peers.ours", ("tilewhisper", "torch"), AS_IT_IS)
@@ -69,6 +71,7 @@ PEERS: Mapping[str, Kind] = {
         "ONNX float32",
         install="onnx-asr onnxruntime",
         longest=30.0,
+        only_multilingual=True,
     ),
     "transformers": Kind("transformers float32", "peers.transformers_generate", ("transformers", "torch"), AS_IT_IS),
 }

@@ -95,17 +95,21 @@ def test_of_every_peer_those_that_cannot_run_are_left_out_with_the_reason(monkey
     peers = {
         "absent": Kind("Absent", "peers.absent", ("no-such-package",), "as it is", install="no-such-package>=1"),
         "short": Kind("Short", "peers.short", (), "as it is", longest=30.0),
+        "multilingual": Kind("Multilingual", "peers.multilingual", (), "as it is", only_multilingual=True),
         "present": Kind("Present", "peers.present", (), "as it is"),
     }
     monkeypatch.setattr(compare, "PEERS", peers)
     recordings = [Recording("a", Path("a"), 60.0, "", 60.0, longest=60.0)]
     args = argparse.Namespace(every_peer=True, command="clips", policy=["cpu"], ours=[])
     left_out = {}
-    assert [kind.label for kind in compare._kinds(args, recordings, left_out)] == ["tilewhisper policy=cpu", "Present"]
+    kinds = compare._kinds(args, "tiny.en", recordings, left_out)
+    assert [kind.label for kind in kinds] == ["tilewhisper policy=cpu", "Present"]
     assert left_out == {
         "Absent": "no-such-package is not installed: pip install no-such-package>=1",
         "Short": "takes recordings of up to 30 s",
+        "Multilingual": "takes multilingual models only",
     }
+    assert "Multilingual" in [kind.label for kind in compare._kinds(args, "tiny", recordings, {})]
 
 
 def test_a_segment_that_overlaps_or_has_no_length_is_misplaced():
