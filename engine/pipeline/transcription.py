@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from itertools import count
 from typing import Any
 
@@ -26,6 +25,7 @@ class Transcription(Iterator[Segment]):
 
     def __init__(self, scheduler: Scheduler, session: Session, jobs: Iterator[Job], progress: Progress | None) -> None:
         self._scheduler, self._session, self._jobs, self._progress = scheduler, session, jobs, progress
+        self._info: TranscriptionInfo | None = None
         self._running: list[Job] = []
         self._token_logprobs: list[Sequence[tuple[int, float]]] = []
         self._cancelled = False
@@ -34,11 +34,13 @@ class Transcription(Iterator[Segment]):
     def __next__(self) -> Segment:
         return next(self._segments)
 
-    @cached_property
+    @property
     def info(self) -> TranscriptionInfo:
         """The file's facts. Detects the language if it must, for which it waits for the model. Raises EngineError."""
-        described = self._scheduler.call(lambda: self._session.info)
-        return replace(described)  # the caller may change it, and the session goes on
+        if self._info is None:  # not cached_property: Python 3.11 locks it for all objects, and a fork copies the lock
+            described = self._scheduler.call(lambda: self._session.info)
+            self._info = replace(described)  # the caller may change it, and the session goes on
+        return self._info
 
     def cancel(self) -> None:
         """End the transcription, from any thread; its places are free before the next decode step.

@@ -110,6 +110,28 @@ def test_a_fork_while_other_threads_transcribe():
         assert text(model) == expected
 
 
+def test_a_fork_while_a_thread_waits_for_its_files_language():
+    with WhisperModel(require_weights("tiny.en")) as model:
+        expected, call = text(model), model._scheduler.call
+        waits, go_on = threading.Event(), threading.Event()
+
+        def held(function):
+            if threading.current_thread() is thread:
+                waits.set()
+                assert go_on.wait(SECONDS)
+            return call(function)
+
+        model._scheduler.call = held
+        thread = threading.Thread(target=lambda: model.transcribe(SAMPLE, language="en"))
+        thread.start()
+        try:
+            assert waits.wait(SECONDS)
+            assert in_child(lambda: text(model)) == expected
+        finally:
+            go_on.set()
+            thread.join()
+
+
 def test_a_transcription_goes_on_in_the_parent_alone():
     audio = np.zeros(16000 * 90, np.float32)
     with WhisperModel(require_weights("tiny.en")) as model:
