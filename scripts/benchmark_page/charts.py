@@ -107,7 +107,7 @@ def _lengths(rows: Sequence[Figures]) -> Iterator[tuple[str, Draw]]:
                     linewidth=0,
                 )
             axes.set(xlabel="seconds of audio", ylabel="RTF (less is better)")
-            _logarithmic(axes.xaxis, axes.yaxis)
+            _logarithmic(axes)
             _legend(axes)
 
         yield f"RTF against the length of the recording, {model}", draw
@@ -124,7 +124,7 @@ def _errors(rows: Sequence[Figures]) -> Iterator[tuple[str, Draw]]:
                 points = [row["rtf"] for row in own], [row["word_error_rate"] for row in own]
                 axes.plot(*points, label=name, **{**style, "linestyle": "none", "markersize": 8})
             axes.set(xlabel="RTF (less is better)", ylabel="WER % (less is better)")
-            _logarithmic(axes.xaxis)
+            _logarithmic(axes, "x")
             _legend(axes)
 
         yield f"Word errors against RTF, {model}", draw
@@ -144,7 +144,7 @@ def _memory(rows: Sequence[Figures]) -> Iterator[tuple[str, Draw]]:
                 at = (row["parameters"], row["peak_mb"])
                 axes.annotate(row["model"], at, (0, 7), textcoords="offset points", ha="center", fontsize=9)
         axes.set(xlabel="million parameters", ylabel="peak MB (less is better)")
-        _logarithmic(axes.xaxis, axes.yaxis)
+        _logarithmic(axes)
         axes.margins(0.15)
         _legend(axes)
 
@@ -168,7 +168,7 @@ def _roofline(rows: Sequence[Figures]) -> Iterator[tuple[str, Draw]]:
             points = [row["operations_per_byte"] for row in own], [row["gops"] for row in own]
             axes.plot(*points, label=name, **{**style, "linestyle": "none", "alpha": 0.8})
         axes.set(xlim=(low, high))
-        _logarithmic(axes.xaxis, axes.yaxis)
+        _logarithmic(axes)
         axes.set(xlabel="operations a byte from and to memory", ylabel="GOP/s (more is better)")
         _legend(axes)
 
@@ -211,13 +211,14 @@ def _styled(groups: Mapping[str, list[Figures]]) -> Iterator[tuple[dict[str, Any
         yield {"color": COLOURS[number % len(COLOURS)], "marker": marker, "markersize": 5, "linewidth": 1.5}, group
 
 
-def _logarithmic(*sides: Axis) -> None:
+def _logarithmic(axes: Axes, sides: str = "xy") -> None:
     """Plain numbers at 1, 2 and 5: matplotlib writes powers, and where these are few, more between that overlap."""
     for side in sides:
-        side.axes.set(**{f"{side.axis_name}scale": "log"})
-        side.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        side.set_major_formatter("{x:g}")
-        side.set_minor_formatter(NullFormatter())
+        axes.set(**{f"{side}scale": "log"})
+        axis: Axis = getattr(axes, f"{side}axis")
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.set_major_formatter("{x:g}")
+        axis.set_minor_formatter(NullFormatter())
 
 
 def _legend(axes: Axes) -> None:
