@@ -16,6 +16,9 @@ namespace {
 
 constexpr float SUPPRESSED = -std::numeric_limits<float>::infinity();
 constexpr int64_t BLOCK = 256;
+// Nats by which all tokens of a part may together be below the most probable one of the other part before their errors show
+// in the log-sum-exp, which beams add up: 0.7 % of the probability. With 0, texts of 2 in 60 clips with 5 beams changed.
+constexpr float NEGLIGIBLE = 5;
 
 struct Candidate {
     float logit;
@@ -239,7 +242,7 @@ class Uncertain {
         each(split_, n_, [&](int64_t i, const Uncertainties& of) {
             const float together = of.part.log_sum_exp();
             float least = of_first[i].least;
-            if (together + of.largest_error >= of_first[i].left) {
+            if (together + of.largest_error + NEGLIGIBLE >= of_first[i].left) {
                 const bool open = together - of.largest_error <= of_first[i].largest;
                 least = bits_ == 4 && open ? SUPPRESSED : of.least(count_);
             }
