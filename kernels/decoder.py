@@ -120,7 +120,7 @@ class DecoderBackend(Backend):
         largest of a row, even where a caller then makes up to `lowered` of them smaller.
 
         A row has two parts, the second from `split` on. Where the second part's tokens together may be more probable
-        than the first part's largest, the `count` largest of each part are exact.
+        than the first part's largest, or so probable that their errors count, the `count` largest of each are exact.
 
         `weight` is the output projection in float32, float16 or bfloat16, perhaps not aligned to its numbers, or where
         its file has these, or what gives its rows. Suppressed tokens must be -inf already.

@@ -115,13 +115,13 @@ def test_a_fork_while_a_thread_waits_for_its_files_language():
         expected, call = text(model), model._scheduler.call
         waits, go_on = threading.Event(), threading.Event()
 
-        def held(function):
+        def call_later(function):
             if threading.current_thread() is thread:
                 waits.set()
                 assert go_on.wait(SECONDS)
             return call(function)
 
-        model._scheduler.call = held
+        model._scheduler.call = call_later
         thread = threading.Thread(target=lambda: model.transcribe(SAMPLE, language="en"))
         thread.start()
         try:
