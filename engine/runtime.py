@@ -189,8 +189,10 @@ class Runtime:
         prompt = tokenizer.prompt(language, task, False)
         tokens = (*prompt, *text, tokenizer.eot)
         attention_logits, hidden = self._cross_attention(tokens, encoded, cross_kv, frames // FRAMES_PER_POSITION)
-        chosen = slice(len(prompt) - 1, len(prompt) - 1 + len(text))
-        probabilities = token_probabilities(self.decoder.logits(hidden[chosen]), list(text), tokenizer.eot)
+        hidden = hidden[len(prompt) - 1 :][: len(text)]
+        logits = self.decoder.logits(hidden)
+        self.decoder.make_exact(logits, hidden, text)
+        probabilities = token_probabilities(logits, list(text), tokenizer.eot)
         return token_times(attention_logits, len(prompt)), probabilities
 
     def drop_weights(self) -> None:

@@ -46,6 +46,9 @@ class OpenFile(Protocol):
     offset: int
     """Bytes before what is read."""
 
+    def rows(self, indices: Sequence[int], count: int, row_bytes: int) -> Tensor:
+        """The bytes (len(indices), row_bytes) of some of `count` rows."""
+
     def unreadable(self) -> Exception:
         """The error to raise where a read has failed, for the user."""
 
@@ -57,6 +60,12 @@ class RowsInFile:
     mapped: Tensor
     """(n, k) float32, float16 or bfloat16, perhaps not aligned to its numbers."""
     file: OpenFile
+
+    def pick(self, indices: Tensor) -> Tensor:
+        """The rows of these indices (count,), as float32 (count, k)."""
+        count, k = self.mapped.shape
+        stored = self.file.rows(indices.tolist(), count, k * self.mapped.itemsize)
+        return stored.view(self.mapped.dtype).float()
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,6 +111,19 @@ class DecoderBackend(Backend):
         """Convert the output projection (n_vocab, k) for `logits` and `rescore`."""
         return self.prepare(weight, None)
 
+    def embed(self, tokens: Sequence[int], places: Sequence[int], weight: Tensor | Rows, positions: Tensor) -> Tensor:
+        """The decoder's input: rows `tokens` of the token embedding, plus rows `places` of `positions` (m, k): float32
+        (tokens, k). `weight` is as for `rescore`."""
+        import torch
+
+        indices = torch.tensor(tokens, dtype=torch.int64)
+        rows = weight[indices].float() if isinstance(weight, torch.Tensor) else weight.pick(indices)
+        return rows + positions[torch.tensor(places, dtype=torch.int64)]
+
+    def norm(self, x: Tensor, norm: Norm) -> Tensor:
+        """The layer norm of x (tokens, k)."""
+        return norm(x)
+
     def logits(self, x: Tensor, lm_head: Any) -> Tensor:
         """x (..., k) to logits (..., n_vocab), accurate enough to find the candidates that `rescore` makes exact."""
         return self.linear(x, lm_head)
@@ -111,7 +133,7 @@ class DecoderBackend(Backend):
         logits: Tensor,
         x: Tensor,
         lm_head: Any,
-        weight: Tensor | RowsInFile | Rows,
+        weight: Tensor | Rows,
         split: int,
         count: int = 1,
         lowered: int = 0,
@@ -120,10 +142,11 @@ class DecoderBackend(Backend):
         largest of a row, even where a caller then makes up to `lowered` of them smaller.
 
         A row has two parts, the second from `split` on. Where the second part's tokens together may be more probable
-        than the first part's largest, or so probable that their errors count, the `count` largest of each are exact.
+        than the first part's largest, or so probable that their errors count, the `count` largest of each are exact;
+        where they certainly are, only the second's (see `prefer_last_part`). With `split` n_vocab it is one part.
 
-        `weight` is the output projection in float32, float16 or bfloat16, perhaps not aligned to its numbers, or where
-        its file has these, or what gives its rows. Suppressed tokens must be -inf already.
+        `weight` is the output projection in float32, float16 or bfloat16, perhaps not aligned to its numbers, or what
+        gives its rows: `RowsInFile` where its file has them. Suppressed tokens must be -inf already.
         """
 
     def mask(self, logits: Tensor, tokens: Tensor, spans: Sequence[tuple[int, int, int]]) -> None:

@@ -7,7 +7,7 @@ import zlib
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import count, islice
+from itertools import accumulate, count, islice
 
 import torch
 from torch import Tensor
@@ -138,8 +138,7 @@ class Batch:
         if not self._active:
             return []
         unread = [tokens for active in self._active for tokens in active.unread]
-        outputs = self._decoder.step(unread, self._state).split(list(map(len, unread)))
-        logits, hidden = self._logits(outputs)
+        logits, hidden = self._logits(self._decoder.step(unread, self._state), [*accumulate(map(len, unread))])
         for (search, processor), group in _by_method(self._active):
             rows = [row for active in group for row in active.rows]
             everything = len(rows) == len(hidden)
@@ -153,20 +152,24 @@ class Batch:
         self._leave(finished)
         return [(active.attempt, self._decoded(active)) for active in finished]
 
-    def _logits(self, outputs: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    def _logits(self, outputs: Tensor, ends: Sequence[int]) -> tuple[Tensor, Tensor]:
         """Each row's next-token logits (rows, n_vocab) and decoder outputs (rows, d_model), rows in batch order.
 
-        New attempts get their no-speech probability from the logits at start-of-transcript on the way: one pass over
-        the output projection serves all.
+        `outputs` (tokens, d_model) has each row's up to the next of `ends`. New attempts get their no-speech
+        probability from the logits at start-of-transcript on the way: one pass over the output projection serves all.
         """
         new = [active for active in self._active if active.is_new]
-        sot = self._tokenizer.sot
-        at_sot = [outputs[active.rows[0]][active.attempt.prompt.index(sot)] for active in new]
-        hidden = torch.stack([output[-1] for output in outputs] + at_sot)
-        logits, first = self._decoder.logits(hidden).split([len(outputs), len(new)])
+        if not new:
+            return self._decoder.logits(outputs), outputs
+        sot, no_speech, starts = self._tokenizer.sot, self._tokenizer.no_speech, [0, *ends]
+        at_sot = [starts[active.rows[0]] + active.attempt.prompt.index(sot) for active in new]
+        hidden = outputs[[end - 1 for end in ends] + at_sot]
+        logits, first = self._decoder.logits(hidden).split([len(ends), len(new)])
+        hidden, hidden_at_sot = hidden.split([len(ends), len(new)])
+        self._decoder.make_exact(first, hidden_at_sot, [no_speech])
         for active, row in zip(new, first, strict=True):
-            active.no_speech_prob = float(row.softmax(dim=-1)[self._tokenizer.no_speech])
-        return logits, hidden[: len(outputs)]
+            active.no_speech_prob = float(row.softmax(dim=-1)[no_speech])
+        return logits, hidden
 
     def _candidates(
         self, search: Search, processor: LogitsProcessor, group: Sequence[_Active], logits: Tensor, hidden: Tensor
@@ -175,7 +178,8 @@ class Batch:
         tokens, backend = [live for active in group for live in active.live_tokens], self._decoder.backend
         processor.mask(logits, tokens, backend)
         lowered = processor.penalised_count(tokens)
-        self._decoder.rescore(logits, hidden, processor.timestamp_begin, search.top, lowered)
+        split = processor.timestamp_begin if processor.timestamps else logits.shape[1]
+        self._decoder.rescore(logits, hidden, split, search.top, lowered)
         processor.penalise(logits, tokens)
         processor.prefer_timestamps(logits, backend)
         return search.candidates(logits, [active.hypotheses for active in group], backend.top_k)

@@ -7,10 +7,10 @@ cross-attention K/V cache is computed once from the encoder states. Knows tokens
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from tilewhisper.engine.decoding.pages import PAGE_TOKENS, PagePool
@@ -18,11 +18,15 @@ from tilewhisper.engine.encoding.states import Encoded
 from tilewhisper.engine.routing.modules import fuse, norm_of
 from tilewhisper.engine.routing.prepared import WeightPreparation
 from tilewhisper.kernels.decoder import DecoderBackend, DecoderLayer, PagedKV, RowsInFile
-from tilewhisper.models.checkpoint.stored_tensor import TableInFile, exact_rows, rows_of, whole
+from tilewhisper.models.checkpoint.stored_tensor import TableInFile, exact_rows, whole
 
 MAX_TOKENS_PER_CALL = 512
 """Tokens that go through the layers in one call, unless one row alone has more, so that the prompts of many windows do
 not take memory without bound: 512 tokens of base take 15 MB."""
+
+PROBABLE = 8
+"""Logits of a row that `make_exact` makes exact besides those that are asked for. With all others in 4 bits,
+log(sum of e^logit) is off by less than 0.03 times their probability."""
 
 
 @dataclass(frozen=True)
@@ -74,16 +78,16 @@ class Decoder:
 
     def __init__(self, modules: Any, backend: DecoderBackend, preparation: WeightPreparation | None = None) -> None:
         """`preparation` finds weights that an earlier start prepared."""
-        self._embedding: Tensor = modules.embed_tokens.weight
+        embedding: Tensor = modules.embed_tokens.weight
         self._positions = whole(modules.embed_positions.weight)
-        self._norm = modules.layer_norm
+        self._norm = norm_of(modules.layer_norm)
         self.backend = backend
         own = modules.layers[0].self_attn
         self._heads, self._head_dim = int(own.num_heads), int(own.head_dim)
         weights = _DecoderWeights(backend, preparation or WeightPreparation())
-        self._lm_head = weights.lm_head(self._embedding)
-        rows = exact_rows(self._embedding)
-        self._exact_rows = RowsInFile(*rows) if isinstance(rows, TableInFile) else rows
+        self._lm_head = weights.lm_head(embedding)
+        rows = exact_rows(embedding)
+        self._embedding = RowsInFile(*rows) if isinstance(rows, TableInFile) else rows
         self._cross_kv_weights = [weights.cross_kv(layer, i) for i, layer in enumerate(modules.layers)]
         self._layers = backend.prepare_layers([weights.layer(layer, i) for i, layer in enumerate(modules.layers)])
 
@@ -116,30 +120,39 @@ class Decoder:
         if (longest := max(ends)) > self.text_context:
             raise IndexError(f"a row must have at most {self.text_context} tokens, got {longest}")
         caches = state.extend(ends)
-        ids = torch.tensor([token for row in tokens for token in row])
-        places = torch.tensor([place for span in zip(state.lengths, ends, strict=True) for place in range(*span)])
-        x = rows_of(self._embedding, ids) + F.embedding(places, self._positions)
-        windows, token = [window.layers for window in state.windows], 0
-        for rows in _split(new, MAX_TOKENS_PER_CALL):
-            part = x[token : token + sum(new[rows])]
-            part[:] = self.backend.decoder_layers(part, self._layers, caches.of_rows(rows), new[rows], windows[rows])
-            token += len(part)
+        places = [place for span in zip(state.lengths, ends, strict=True) for place in range(*span)]
+        x = self.backend.embed([*chain(*tokens)], places, self._embedding, self._positions)
+        windows = [window.layers for window in state.windows]
+        slices = [*_split(new, MAX_TOKENS_PER_CALL)]
+        parts = [
+            self.backend.decoder_layers(part, self._layers, caches.of_rows(rows), new[rows], windows[rows])
+            for rows, part in zip(slices, x.split([sum(new[rows]) for rows in slices]), strict=True)
+        ]
         state.lengths = ends
-        return F.layer_norm(x, self._norm.normalized_shape, self._norm.weight, self._norm.bias, self._norm.eps)
+        return self.backend.norm(parts[0] if len(parts) == 1 else torch.cat(parts), self._norm)
 
     @torch.inference_mode()
     def logits(self, hidden: Tensor) -> Tensor:
         """Outputs of `step` (..., d_model) to logits (..., n_vocab), exact enough to find the candidates.
 
-        `rescore` makes the candidates' logits exact.
+        `rescore` makes the candidates' logits exact, `make_exact` those of some tokens.
         """
         return self.backend.logits(hidden, self._lm_head)
 
     @torch.inference_mode()
-    def rescore(self, logits: Tensor, hidden: Tensor, timestamp_begin: int, top: int = 1, lowered: int = 0) -> None:
+    def make_exact(self, logits: Tensor, hidden: Tensor, tokens: Sequence[int]) -> None:
+        """Make logits (rows, n_vocab) of outputs (rows, d_model) exact, in place, for `tokens` and the most probable
+        tokens of each row, so that the probabilities of `tokens` are accurate."""
+        self.rescore(logits, hidden, logits.shape[1], PROBABLE)
+        chosen = torch.tensor(tokens, dtype=torch.int64)
+        rows = self._embedding[chosen] if isinstance(self._embedding, Tensor) else self._embedding.pick(chosen)
+        logits[:, chosen] = hidden @ rows.float().T
+
+    @torch.inference_mode()
+    def rescore(self, logits: Tensor, hidden: Tensor, split: int, top: int = 1, lowered: int = 0) -> None:
         """Make logits (rows, n_vocab) of outputs (rows, d_model) exact, in place, wherever a token may be among the
         `top` largest; see `DecoderBackend.rescore`. Masked tokens must be -inf already."""
-        self.backend.rescore(logits, hidden, self._lm_head, self._exact_rows, timestamp_begin, top, lowered)
+        self.backend.rescore(logits, hidden, self._lm_head, self._embedding, split, top, lowered)
 
 
 def _split(sizes: Sequence[int], most: int) -> Iterator[slice]:

@@ -14,6 +14,7 @@ def text_logprob(decoder: Decoder, window: CrossKV, prompt: Sequence[int], token
     state.add([window])
     places = [place for place, token in enumerate(tokens) if token < eot]
     hidden = decoder.step([[*prompt, *tokens]], state)[[len(prompt) - 1 + place for place in places]]
-    logprobs = decoder.logits(hidden).log_softmax(dim=-1)
-    text = torch.tensor([tokens[place] for place in places])
-    return float(logprobs.gather(1, text[:, None]).mean())
+    text = [tokens[place] for place in places]
+    logits = decoder.logits(hidden)
+    decoder.make_exact(logits, hidden, text)
+    return float(logits.log_softmax(dim=-1).gather(1, torch.tensor(text)[:, None]).mean())

@@ -95,7 +95,9 @@ class TextProbe:
         state = decoder.start()
         state.add([decoder.project_cross_kv(Encoded(states))])
         hidden = decoder.step([[*self._prompt, *tokens]], state)[len(self._prompt) - 1 :][: len(tokens)]
-        logprobs = decoder.logits(hidden).log_softmax(dim=-1)
+        logits = decoder.logits(hidden)
+        decoder.make_exact(logits, hidden, tokens)
+        logprobs = logits.log_softmax(dim=-1)
         return logprobs.gather(1, torch.tensor(tokens).long()[:, None])[:, 0], logprobs.argmax(dim=-1)
 
 

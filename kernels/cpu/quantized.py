@@ -18,10 +18,8 @@ for every row, which are safe for any norm, the errors were 1.9e-3 and 5e-3, at 
 
 Attention by int16 quantises its logits and its weighted values in the same steps, with a float32 softmax between; by
 int8 and w8a8 all of these have 8 bits (see native/attention.h). A decoder runs on int16 or int8; by int8, a window's
-cross-attention keys and values are w8a8 products. The output projection (LM head) has 8 bits, its activations 16 by
-int16 and 8 by int8; the logits of top candidates are computed again in float32 (`rescore`). The other logits enter the
-log-sum-exp that beam search accumulates: with 8 bits on both sides, one more clip of 60 (tiny.en) differed from
-openai-whisper.
+cross-attention keys and values are w8a8 products. The output projection (LM head) has 8 bits by int16 and 4 by int8;
+the logits of top candidates are computed again in float32 (`rescore`). See lm_head.py.
 
 The decoder's products are bound by reading weights, so int16 sums its rows 64 by 64 there, which allows up to twice as
 many steps. Beams of 5 gave the tokens of openai-whisper in float32 on 59 (tiny.en) and 60 (base) of 60 clips;
@@ -36,13 +34,14 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 from itertools import chain, islice
 from pathlib import Path
-from typing import ClassVar, NamedTuple
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from tilewhisper.kernels.base import Backend, EncoderLayer, Norm, Settings
 from tilewhisper.kernels.cpu import build
+from tilewhisper.kernels.cpu.lm_head import LMHead, in_4_bits, in_8_bits
 from tilewhisper.kernels.cpu.packed_weight import PackedWeight, native, pack, pack_quads, padded
 from tilewhisper.kernels.cpu.registered import (
     Handle,
@@ -55,6 +54,9 @@ from tilewhisper.kernels.cpu.registered import (
 )
 from tilewhisper.kernels.decoder import DecoderBackend, DecoderLayer, PagedKV, Rows, RowsInFile, runs
 
+IN_MEMORY = -1, 0
+"""A table's file and the offset of its first row there, where there is none."""
+
 
 def linear(
     x: Tensor,
@@ -63,11 +65,11 @@ def linear(
     gelu: bool = False,
     residual: Tensor | None = None,
     norm: Norm | None = None,
-    more: tuple[Tensor, Tensor] | tuple[None, None] = (None, None),
+    more: tuple[Tensor | None, Tensor | None] = (None, None),
 ) -> Tensor:
     """x (..., k), or its norm, times a packed weight, + bias, GELU, + residual (..., n): fresh float32 (..., n).
 
-    `more` is a product of low rank to add: (rows, rank) times (rank, n up to whole panels).
+    `more` makes a product of low rank to add: x times (rank, k), transposed, times (rank, n up to whole panels).
     """
     rows = x if x.dim() == 3 else x.reshape(1, -1, x.shape[-1])
     scaled = (norm.weight, norm.bias, norm.eps) if norm else (None, None, 0.0)
@@ -88,7 +90,7 @@ class _Native(Backend):
             code.update(module.read_bytes())
         return f"{self.name}-{code.hexdigest()[:12]}"
 
-    def to_stored(self, prepared: "PackedWeight | LMHead") -> dict[str, Tensor]:
+    def to_stored(self, prepared: PackedWeight | LMHead) -> dict[str, Tensor]:
         packed = prepared.packed if isinstance(prepared, LMHead) else prepared
         tensors = {"panels": packed.panels, "scales": packed.scales, "sums": packed.sums}
         if isinstance(prepared, LMHead):
@@ -96,11 +98,11 @@ class _Native(Backend):
             tensors |= {"shared": prepared.shared, "parts": prepared.parts}
         return {name: tensor for name, tensor in tensors.items() if tensor is not None}
 
-    def from_stored(self, tensors: Mapping[str, Tensor], n: int, bias: Tensor | None) -> "PackedWeight | LMHead":
+    def from_stored(self, tensors: Mapping[str, Tensor], n: int, bias: Tensor | None) -> PackedWeight | LMHead:
         packed = PackedWeight(tensors["panels"], tensors["scales"], tensors.get("sums"), padded(bias, n), n)
         if "steps" not in tensors:
             return packed
-        return LMHead(packed, tensors["steps"], tensors["norms"], tensors.get("shared"), tensors.get("parts"))
+        return LMHead.create(packed, tensors["steps"], tensors["norms"], tensors.get("shared"), tensors.get("parts"))
 
     @classmethod
     def why_unavailable(cls, settings: Settings) -> str | None:
@@ -163,28 +165,39 @@ class _NativeDecoder(_Native, DecoderBackend):
     def prepare(self, weight: Tensor, bias: Tensor | None) -> PackedWeight:
         return pack(weight, bias, self.bits)
 
-    def prepare_lm_head(self, weight: Tensor) -> "LMHead":
-        packed = pack(weight, None, 8)
-        return LMHead(packed, packed.scales, torch.zeros(len(weight)))
+    def prepare_lm_head(self, weight: Tensor) -> LMHead:
+        return in_8_bits(weight)
 
-    def logits(self, x: Tensor, lm_head: "LMHead") -> Tensor:
-        if lm_head.shared is None or lm_head.parts is None:
-            return linear(x, lm_head.packed)
-        return linear(x, lm_head.packed, more=(x.reshape(-1, x.shape[-1]) @ lm_head.shared, lm_head.parts))
+    def embed(self, tokens: Sequence[int], places: Sequence[int], weight: Tensor | Rows, positions: Tensor) -> Tensor:
+        x = torch.empty(len(tokens), positions.shape[1])
+        if isinstance(weight, Tensor):
+            native.embed(x, tokens, places, positions, weight, *IN_MEMORY)
+        elif not isinstance(weight, RowsInFile):
+            return super().embed(tokens, places, weight, positions)
+        elif not native.embed(x, tokens, places, positions, weight.mapped, weight.file.descriptor, weight.file.offset):
+            raise weight.file.unreadable()
+        return x
+
+    def logits(self, x: Tensor, lm_head: LMHead) -> Tensor:
+        return linear(x, lm_head.packed, more=(lm_head.shared, lm_head.parts))
+
+    def norm(self, x: Tensor, norm: Norm) -> Tensor:
+        y: Tensor = native.layer_norm(x, norm.weight, norm.bias, norm.eps)
+        return y
 
     def rescore(
         self,
         logits: Tensor,
         x: Tensor,
-        lm_head: "LMHead",
-        weight: Tensor | RowsInFile | Rows,
+        lm_head: LMHead,
+        weight: Tensor | Rows,
         split: int,
         count: int = 1,
         lowered: int = 0,
     ) -> None:
-        bounds = lm_head.steps, lm_head.norms, 8 if lm_head.shared is None else 4, split, count, lowered
+        bounds = *lm_head.rounding, split, count, lowered
         if isinstance(weight, Tensor):
-            native.rescore(logits, x, weight, *bounds, -1, 0)
+            native.rescore(logits, x, weight, *bounds, *IN_MEMORY)
             return
         if isinstance(weight, RowsInFile):
             if not native.rescore(logits, x, weight.mapped, *bounds, weight.file.descriptor, weight.file.offset):
@@ -192,7 +205,8 @@ class _NativeDecoder(_Native, DecoderBackend):
             return
         for second_part in (False, True):
             rows, tokens = native.candidates(logits, x, *bounds, second_part)
-            logits[rows, tokens] = (weight.pick(tokens) * x[rows]).sum(-1)
+            unique, places = tokens.unique(return_inverse=True)
+            logits[rows, tokens] = (weight.pick(unique)[places] * x[rows]).sum(-1)
 
     def mask(self, logits: Tensor, tokens: Tensor, spans: Sequence[tuple[int, int, int]]) -> None:
         native.mask(logits, tokens, [*chain(*spans)])
@@ -249,19 +263,6 @@ class _NativeDecoder(_Native, DecoderBackend):
         return y
 
 
-class LMHead(NamedTuple):
-    """The output projection in few bits, to find the candidates that are rescored: a step reads all of it.
-
-    In 4 bits it is without the part that is a product of low rank: `shared` times `parts`.
-    """
-
-    packed: PackedWeight
-    steps: Tensor  # (n,), by which its rows are quantised
-    norms: Tensor  # (n,), of its rows; zeros if activations have 16 bits
-    shared: Tensor | None = None  # (k, rank)
-    parts: Tensor | None = None  # (rank, n up to whole panels)
-
-
 class Int16Backend(_NativeDecoder):
     name = "int16"
     summary = "rows in int16, as fine as their norms allow, exact products, int32 and float32 sums; native code"
@@ -279,9 +280,8 @@ class Int8Backend(_NativeDecoder):
         """In 8 bits with 8-bit rows: at hundreds of rows, arithmetic takes the time, not reading the weight."""
         return pack_quads(weight, bias)
 
-    def prepare_lm_head(self, weight: Tensor) -> "LMHead":
-        packed = pack_quads(weight, None)
-        return LMHead(packed, packed.scales, torch.linalg.vector_norm(weight, dim=1))
+    def prepare_lm_head(self, weight: Tensor) -> LMHead:
+        return in_4_bits(weight)
 
 
 class W8A8Backend(_Native):

@@ -245,6 +245,14 @@ void small_kernels(const Kernels& set, Random& random) {
         is_near("dot of float32", set.dot_stored(a.data(), b.data(), Number::FLOAT32, n), sum);
         is_near("dot of float16", set.dot_stored(a.data(), half.data(), Number::FLOAT16, n), halves);
         is_near("dot of bfloat16", set.dot_stored(a.data(), brain.data(), Number::BFLOAT16, n), brains);
+        for (const auto& [stored, numbers] : {std::pair<const void*, Number>{b.data(), Number::FLOAT32},
+                                              {half.data(), Number::FLOAT16},
+                                              {brain.data(), Number::BFLOAT16}}) {
+            std::vector<float> got(n), wanted(n);
+            set.add_stored(a.data(), stored, numbers, n, got.data());
+            portable_kernels.add_stored(a.data(), stored, numbers, n, wanted.data());
+            exactly("sum with stored numbers" + what, got.data(), wanted.data(), n);
+        }
         const float largest = set.max(a.data(), n);
         exactly("max" + what, &largest, &most, 1);
         double powers = 0;

@@ -39,7 +39,7 @@ def padded(*shape: int) -> Tensor:
 
 def linear(*shape: int, bits: int = 16, n: int = 21, whole: bool = True, rank: int = 0) -> list[Any]:
     k = shape[-1]
-    low_rank = [normal(*shape[:-1], rank).view(-1, rank), padded(rank, n)] if rank else [None, None]
+    low_rank = [normal(rank, k), padded(rank, n)] if rank else [None, None]
     more = [normal(*shape[:-1], n), normal(k), normal(k, seed=1)] if whole else [None] * 3
     return [normal(*shape), *weight(n, k, bits), padded(n) if whole else None, n, whole, *more, 1e-5, *low_rank]
 
@@ -100,13 +100,25 @@ def rescore(
     x, dense = normal(rows, k), normal(n, k, seed=1)
     _, scales, _ = native.pack_quads(dense)
     logits = x @ dense.T + normal(rows, n, seed=2) / 100
-    return [logits, x, dense, scales, dense.norm(dim=1), bits, split, count, 1, -1, 0]
+    rounding = [scales[:n].clone(), dense.norm(dim=1)]
+    largest = [native.block_maxima(each) for each in rounding]
+    return [logits, x, dense, *rounding, *largest, bits, split, count, lowered, -1, 0]
 
 
 def rescore_from_file(*sizes: int, **others: int) -> list[Any]:
     arguments = rescore(*sizes, **others)
     os.pwrite(FILE.fileno(), arguments[2].numpy().tobytes(), 6)
     return [*arguments[:-2], FILE.fileno(), 6]
+
+
+def embed(tokens: list[int], places: list[int], n: int, k: int, stored: torch.dtype) -> list[Any]:
+    return [normal(len(tokens), k), tokens, places, normal(7, k, seed=1), normal(n, k, seed=2).to(stored), -1, 0]
+
+
+def embed_from_file(*arguments: Any) -> list[Any]:
+    of_memory = embed(*arguments)
+    os.pwrite(FILE.fileno(), of_memory[4].view(torch.uint8).numpy().tobytes(), 6)
+    return [*of_memory[:-2], FILE.fileno(), 6]
 
 
 def candidates(*sizes: int, **others: int) -> list[Any]:
@@ -131,6 +143,10 @@ VALID: dict[str, list[Callable[[], list[Any]]]] = {
         partial(linear, 3, 67, 13, bits=QUADS),
         partial(linear, 2, 67, 40, bits=8),
         partial(linear, 2, 67, 45, bits=4, rank=3),
+    ],
+    "layer_norm": [
+        lambda: [normal(3, 45), normal(45), normal(45, seed=1), 1e-5],
+        lambda: [normal(1, 1), normal(1), normal(1, seed=1), 1e-5],
     ],
     "feed_forward": [partial(feed_forward, 2, 5, 13, bits=QUADS), partial(feed_forward, 1, 67, 16, bits=4)],
     "pack_keys_values": [partial(keys_values, 2, 3, 21, 32), partial(keys_values, 1, 1, 1, 16, bits=8)],
@@ -157,6 +173,12 @@ VALID: dict[str, list[Callable[[], list[Any]]]] = {
     "mask": [partial(mask, 3, 50, [1, 49], [0, 0, 7, 2, 20, 50]), partial(mask, 1, 1, [0], [0, 0, 1])],
     "prefer_last_part": [lambda: [normal(3, 5001), 4000], lambda: [normal(1, 2), 1]],
     "top_k": [lambda: [normal(3, 5001), 6], lambda: [normal(1, 1), 1]],
+    "embed": [
+        partial(embed, [3, 0, 3], [6, 0, 1], 9, 13, torch.float16),
+        partial(embed, [0], [0], 1, 1, torch.float32),
+        partial(embed_from_file, [8, 1], [2, 3], 9, 40, torch.bfloat16),
+    ],
+    "block_maxima": [lambda: [normal(600)], lambda: [normal(1)]],
     "rescore": [
         partial(rescore, 3, 2500, split=2100),
         partial(rescore, 2, 2500, bits=4, split=2100),
@@ -197,6 +219,8 @@ EMPTY: dict[str, list[tuple[Callable[[], list[Any]], Any]]] = {
     "mask": [(partial(mask, 0, 50, [1], []), None)],
     "prefer_last_part": [(lambda: [normal(0, 50), 20], None)],
     "top_k": [(lambda: [normal(0, 50), 6], ((0, 6), (0, 6), (0, 1)))],
+    "layer_norm": [(lambda: [normal(0, 9), normal(9), normal(9), 1e-5], (0, 9))],
+    "embed": [(partial(embed, [], [], 9, 13, torch.float16), True)],
     "rescore": [(partial(rescore, 0, 50), True)],
     "candidates": [(partial(candidates, 0, 50), ((0,), (0,)))],
     "read": [(lambda: [torch.zeros(0)], 0)],

@@ -34,7 +34,7 @@ DTYPES = (
 )  # fmt: skip
 PACKED = (torch.int8, torch.int16)
 """A packed weight of 16 bits has as many entries as one of 8, so that either is a weight."""
-ACCEPTED = {("rescore", "weight"): (torch.float16,)}
+ACCEPTED = {("rescore", "weight"): (torch.float16,), ("embed", "table"): (torch.float16, torch.float32)}
 """Types of an argument besides that of the valid one."""
 HUGE = 2**50
 """A size that takes no memory in an expanded tensor."""

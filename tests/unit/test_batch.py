@@ -88,10 +88,16 @@ class TableDecoder:
         return torch.tensor([[len(self._histories) - 1.0]])
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
-        return torch.stack([self.table(*self._histories[int(place)]) for place in hidden.flatten()])
+        return self._tables(hidden)
 
-    def rescore(self, logits: torch.Tensor, hidden: torch.Tensor, timestamp_begin: int, top: int, lowered: int) -> None:
+    def rescore(self, logits: torch.Tensor, hidden: torch.Tensor, split: int, top: int, lowered: int) -> None:
         self.exact.append(top + lowered)
+
+    def make_exact(self, logits: torch.Tensor, hidden: torch.Tensor, tokens: Sequence[int]) -> None:
+        logits[:, tokens] = self._tables(hidden)[:, tokens]
+
+    def _tables(self, hidden: torch.Tensor) -> torch.Tensor:
+        return torch.stack([self.table(*self._histories[int(place)]) for place in hidden.flatten()])
 
     backend = TorchBackend()
 
@@ -213,7 +219,13 @@ def test_what_part_of_a_step_is_prompts_goes_by_tokens():
 
 
 def test_a_prompt_is_read_once_and_gives_the_no_speech_probability_at_its_start_of_transcript():
-    decoder = TableDecoder()
+    class InFewBits(TableDecoder):
+        def logits(self, hidden):
+            logits = super().logits(hidden)
+            logits[:, NO_SPEECH] -= 1
+            return logits
+
+    decoder = InFewBits()
     prompt = (1, 2, 1, SOT, NO_TIMESTAMPS, 2)
     (found,) = run([0], options(beam_size=3), 0.0, [prompt], decoder)
     assert decoder.tokens_read == len(prompt)

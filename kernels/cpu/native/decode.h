@@ -41,6 +41,25 @@ inline float dot_stored(const float* a, const void* b, Number numbers, int64_t n
     return 0;
 }
 
+template <class Stored>
+inline void add_stored(const float* a, const Stored* b, int64_t n, float* to) {
+    int64_t i = 0;
+    for (; i + LANES <= n; i += LANES) store(to + i, load<Floats>(a + i) + stored_floats(b + i));
+    if (i == n) return;
+    Stored last[LANES] = {};
+    std::memcpy(last, b + i, (n - i) * sizeof(Stored));
+    const Floats values = stored_floats(last);
+    for (int64_t j = 0; i + j < n; ++j) to[i + j] = a[i + j] + values[j];
+}
+
+inline void add_stored(const float* a, const void* b, Number numbers, int64_t n, float* to) {
+    switch (numbers) {
+        case Number::FLOAT32: return add_stored(a, static_cast<const float*>(b), n, to);
+        case Number::FLOAT16: return add_stored(a, static_cast<const Half*>(b), n, to);
+        case Number::BFLOAT16: return add_stored(a, static_cast<const BFloat*>(b), n, to);
+    }
+}
+
 // The sum of the first n values, weighted by `weights`: VECTORS of their columns, from `column` on.
 template <int VECTORS>
 inline void weighted_sum(const float* weights, const PagedKeysValues& cache, int64_t n, int64_t column, float factor,

@@ -114,7 +114,8 @@ struct Kernels {
 
     float (*dot)(const float* a, const float* b, int64_t n);
     float (*dot_stored)(const float* a, const void* b, Number numbers, int64_t n);  // b of any alignment, and finite
-    float (*max)(const float* x, int64_t n);                                        // NaN is passed over
+    void (*add_stored)(const float* a, const void* b, Number numbers, int64_t n, float* to);  // a + b
+    float (*max)(const float* x, int64_t n);                                                  // NaN is passed over
     float (*sum_exp)(const float* x, int64_t n, float max);  // of e^(x - max), where max is at least each x
 
     // In 16 bits, or with a `sum` in 8 bits.

@@ -148,18 +148,19 @@ WordRows quantized(const Tensor& x, int64_t first, int64_t last, Norm norm, cons
 }
 
 // Layer norm of x (batch, m, k), if there is one, times a packed weight of n columns, + bias, GELU, + residual, which is
-// contiguous: (batch, m, n). A product of low rank may be added: `left` (batch * m, rank) times `right` (rank, n up to whole
-// panels).
+// contiguous: (batch, m, n). A product of low rank may be added: x times `shared` (rank, k), transposed, times `parts`
+// (rank, n up to whole panels).
 Tensor linear(Tensor x, Tensor panels, Tensor scales, std::optional<Tensor> sums, std::optional<Tensor> bias, int64_t n,
               bool gelu, std::optional<Tensor> residual, std::optional<Tensor> norm_weight, std::optional<Tensor> norm_bias,
-              double eps, std::optional<Tensor> left, std::optional<Tensor> right) {
+              double eps, std::optional<Tensor> shared, std::optional<Tensor> parts) {
     check_floats(x, 3, "x");
     const int64_t batch = x.size(0), m = x.size(1), k = x.size(2), rows = batch * m;
     const Weight weight = weight_of(panels, scales, sums, k, n);
     const Norm norm = norm_of(norm_weight, norm_bias, eps, k);
+    std::vector<float> left;
     const Epilogue then{contiguous_or_null(bias, panels_of(n) * PANEL, "bias"), gelu,
                         contiguous_or_null(residual, numbers_of({rows, n}, "the result"), "residual"),
-                        low_rank_of(left, right, rows, n)};
+                        low_rank_of(x, shared, parts, n, left)};
     Tensor out = make({batch, m, n});
     if (rows == 0) return out;
     float* to = mutable_floats(out);
@@ -179,6 +180,20 @@ Tensor linear(Tensor x, Tensor panels, Tensor scales, std::optional<Tensor> sums
         if (here.residual) here.residual += first * n;
         here.more = here.more.at(first, 0);
         run.product(words(first, last), last - first, weight, 0, panels_of(n), here, to + first * n);
+    });
+    return out;
+}
+
+// The layer norm of x (rows, k).
+Tensor layer_norm(Tensor x, Tensor weight, Tensor bias, double eps) {
+    check_floats(x, 2, "x");
+    const int64_t rows = x.size(0), k = x.size(1);
+    const Norm norm = norm_of(weight, bias, eps, k);
+    Tensor out = make({rows, k});
+    share(rows, 16, [&](int64_t first, int64_t last) {
+        for (int64_t i = first; i < last; ++i)
+            kernels().layer_norm(floats(x) + i * x.stride(0), k, norm.weight, norm.bias, norm.eps,
+                                 mutable_floats(out) + i * k);
     });
     return out;
 }
@@ -211,7 +226,8 @@ STABLE_TORCH_LIBRARY(tilewhisper_native, m) {
     m.def("pack_nibbles(Tensor weight) -> (Tensor, Tensor, Tensor)");
     m.def(
         "linear(Tensor x, Tensor panels, Tensor scales, Tensor? sums, Tensor? bias, int n, bool gelu, Tensor? residual, "
-        "Tensor? norm_weight, Tensor? norm_bias, float eps, Tensor? left=None, Tensor? right=None) -> Tensor");
+        "Tensor? norm_weight, Tensor? norm_bias, float eps, Tensor? shared=None, Tensor? parts=None) -> Tensor");
+    m.def("layer_norm(Tensor x, Tensor weight, Tensor bias, float eps) -> Tensor");
     m.def(
         "feed_forward(Tensor x, Tensor norm_weight, Tensor norm_bias, float eps, Tensor panels1, Tensor scales1, Tensor? "
         "sums1, Tensor? bias1, int hidden, Tensor panels2, Tensor scales2, Tensor? sums2, Tensor? bias2) -> Tensor");
@@ -222,6 +238,7 @@ STABLE_TORCH_LIBRARY_IMPL(tilewhisper_native, CPU, m) {
     m.impl("pack_quads", BOXED(&pack_quads));
     m.impl("pack_nibbles", BOXED(&pack_nibbles));
     m.impl("linear", BOXED(&linear));
+    m.impl("layer_norm", BOXED(&layer_norm));
     m.impl("feed_forward", BOXED(&feed_forward));
 }
 

@@ -35,13 +35,21 @@ inline Weight weight_of(const Tensor& panels, const Tensor& scales, const std::o
             nullptr};
 }
 
-inline LowRank low_rank_of(const std::optional<Tensor>& left, const std::optional<Tensor>& right, int64_t rows, int64_t n) {
-    STD_TORCH_CHECK(left.has_value() == right.has_value(), "a product of low rank must have both sides, got only one");
-    if (!left) return {};
-    check_floats(*right, 2, "right");
-    const int64_t rank = right->size(0), columns = panels_of(n) * PANEL;
-    return {contiguous_floats(*left, numbers_of({rows, rank}, "left"), "left"),
-            contiguous_floats(*right, numbers_of({rank, columns}, "right"), "right"), columns, rank};
+// x (batch, m, k) times `shared` (rank, k), transposed, to `left` (batch * m, rank); `parts` (rank, n up to whole panels) is
+// the right side of the product.
+inline LowRank low_rank_of(const Tensor& x, const std::optional<Tensor>& shared, const std::optional<Tensor>& parts,
+                           int64_t n, std::vector<float>& left) {
+    STD_TORCH_CHECK(shared.has_value() == parts.has_value(), "a product of low rank must have both sides, got only one");
+    if (!shared) return {};
+    check_floats(*parts, 2, "parts");
+    const int64_t m = x.size(1), k = x.size(2), rank = parts->size(0), columns = panels_of(n) * PANEL;
+    const float* directions = contiguous_floats(*shared, numbers_of({rank, k}, "shared"), "shared");
+    const float* right = contiguous_floats(*parts, numbers_of({rank, columns}, "parts"), "parts");
+    left.resize(numbers_of({x.size(0), m, rank}, "the left side"));
+    for (int64_t i = 0; i < x.size(0) * m; ++i)
+        for (int64_t t = 0; t < rank; ++t)
+            left[i * rank + t] = kernels().dot(floats(x) + i / m * x.stride(0) + i % m * x.stride(1), directions + t * k, k);
+    return {left.data(), right, columns, rank};
 }
 
 inline Norm norm_of(const std::optional<Tensor>& weight, const std::optional<Tensor>& bias, double eps, int64_t k) {
