@@ -8,7 +8,7 @@ be approximated at little cost, without any training:
                 one of these S-th positions represents all skipped ones: log(all / retained) is added to its logit.
     silent      the positions with audio and a margin only. They attend to themselves and to the rest's keys and values
                 from a window of pure silence, encoded once; the decoder sees that window's states for the rest.
-    auto        `sparse:16` if every product runs on the host; `full` on devices, whose designs are made for 1500
+    auto        `sparse:32` if every product runs on the host; `full` on devices, whose designs are made for 1500
 
 A window without a silent tail is always encoded in full.
 """
@@ -24,10 +24,11 @@ MARGIN = 32
 """Positions (20 ms each) after the audio that are encoded in full."""
 EDGE = 16
 """Positions at the window's end that are encoded in full. Without them the states of the audio are off twice as far."""
-AUTO_STEP = 16
-"""Word errors on 60 clips in % (base, tiny.en; all 1500 positions: 13.59, 16.73): 13.69, 16.54 by `cpu`; 13.78, 16.54
-by `int8`. Character errors of base in 8 languages (11.87): 12.63, 11.36. With steps of 8, margins of 8 to 64 and edges
-of 8 to 32 word errors were 13.69 to 13.97 and 15.97 to 16.83, in no order; the encoder took up to a fifth longer."""
+AUTO_STEP = 32
+"""Word errors on 60 clips in % (base, tiny.en; all 1500 positions: 13.59, 16.73): 13.59, 16.83 by `cpu`; 13.88, 16.35
+by `int8`; with steps of 16 13.69, 16.54; 13.88, 16.54. Character errors of base in 8 languages (11.87): 12.12, 11.36;
+with 16 12.63, 11.87. With steps of 8 to 64, margins of 8 to 64 and edges of 8 to 32 word errors were 13.40 to 13.97 and
+15.97 to 17.02, in no order; with steps of 128 tiny.en had 17.68."""
 
 
 @dataclass(frozen=True)

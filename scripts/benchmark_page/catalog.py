@@ -154,7 +154,7 @@ BENCHMARKS: Mapping[str, Benchmark] = {
             "more often than they get worse.",
             (
                 *("python", "scripts/transcripts.py", _CLIPS, "{data}/languages", *_BOTH_MODELS),
-                *("--setting", "cpu/full", "--setting", "cpu/sparse:16", "--setting", "int8/sparse:16"),
+                *("--setting", "cpu/full", "--setting", "cpu/sparse:32", "--setting", "int8/sparse:32"),
             ),
             (
                 *(MODEL, Column("setting", "setting"), Column("folder", "clips of"), Column("clips", "clips", "d")),
