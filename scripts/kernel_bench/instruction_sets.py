@@ -10,13 +10,16 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import torch
-from kernel_bench.measurement import Outcome
 
 from tilewhisper.engine.errors import OptionError
 from tilewhisper.kernels.cpu import build
 from tilewhisper.kernels.cpu.compiler import INSTRUCTION_SETS
+
+if TYPE_CHECKING:
+    from kernel_bench.measurement import Outcome
 
 EVEX = "avx_vnni_evex"
 _SIXTEEN_REGISTERS = tuple(f"-ffixed-xmm{number}" for number in range(16, 32))  # g++ only
