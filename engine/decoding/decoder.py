@@ -54,6 +54,8 @@ class DecoderState:
 
     def select(self, rows: Sequence[int]) -> None:
         """Keep these rows, in this order; a row may be repeated, and shares its pages with its repetitions."""
+        if [*rows] == [*range(len(self.windows))]:
+            return
         uses = Counter(rows)
         for row, pages in enumerate(self._pages):
             if uses[row] > 1:

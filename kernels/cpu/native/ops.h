@@ -13,11 +13,11 @@
 #include <malloc.h>
 #endif
 
+#include "block_pool.h"
 #include "boundary.h"
 #include "checks.h"
 #include "instruction_sets.h"
 #include "kernels.h"
-#include "temporaries.h"
 
 namespace tilewhisper {
 
@@ -113,29 +113,29 @@ Tensor tensor_in(void* memory, std::initializer_list<int64_t> sizes, ScalarType 
                                     release);
 }
 
+#ifdef __linux__
+inline Tensor make_in(BlockPool& pool, std::initializer_list<int64_t> sizes, ScalarType type, int64_t bytes) {
+    const Block block = pool.take(bytes);
+    STD_TORCH_CHECK(block.memory, "out of memory: ", bytes, " bytes");
+    return tensor_in(block.memory, sizes, type, [block, &pool](void*) { pool.give_back(block); });
+}
+#endif
+
 inline Tensor make(std::initializer_list<int64_t> sizes, ScalarType type = ScalarType::Float) {
     const int64_t numbers = numbers_of(sizes, "the result");
 #ifdef __linux__
-    if (const int64_t bytes = numbers * entry_bytes(type); bytes >= Temporaries::LEAST) {
-        const Block block = Temporaries::of_process().take(bytes);
-        STD_TORCH_CHECK(block.memory, "out of memory: ", bytes, " bytes");
-        return tensor_in(block.memory, sizes, type, [block](void*) { Temporaries::of_process().give_back(block); });
-    }
+    if (const int64_t bytes = numbers * entry_bytes(type); bytes >= BlockPool::LEAST)
+        return make_in(BlockPool::of_results(), sizes, type, bytes);
 #endif
     const std::vector<int64_t> shape(sizes);
     return torch::stable::empty({shape.data(), shape.size()}, type);
 }
 
-// A tensor that stays while many others come and go, in memory of its own: within malloc's heap such tensors leave holes,
-// 60 MB of them after ten minutes in batches of 8 (base).
+// A tensor that stays while many others come and go.
 inline Tensor make_lasting(std::initializer_list<int64_t> sizes, ScalarType type) {
 #ifdef __linux__
-    const int64_t bytes = numbers_of(sizes, "the result") * entry_bytes(type);
-    if (bytes >= (64 << 10)) {
-        void* memory = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-        STD_TORCH_CHECK(memory != MAP_FAILED, "out of memory: ", bytes, " bytes");
-        return tensor_in(memory, sizes, type, [bytes](void* mapped) { munmap(mapped, bytes); });
-    }
+    if (const int64_t bytes = numbers_of(sizes, "the result") * entry_bytes(type); bytes >= BlockPool::LEAST_LASTING)
+        return make_in(BlockPool::of_lasting_results(), sizes, type, bytes);
 #endif
     return make(sizes, type);
 }
