@@ -19,6 +19,7 @@ from tilewhisper.models.errors import LanguageError
 # Both go through the file by the timestamps of the window before, with the same token rules on the same weights; what
 # follows the end of the audio differs, silence there and zeros here, so a few words of a hundred are let pass.
 LARGEST_WER = 0.05
+GREEDY = {"beam_size": 1, "temperature": 0}
 
 
 def plain(text: str) -> str:
@@ -36,7 +37,7 @@ def long_file(shared):
 
 
 def test_segments_come_before_the_last_window_is_encoded(engine, long_file):
-    segments, _ = engine("tiny.en").transcribe(long_file, beam_size=1)
+    segments, _ = engine("tiny.en").transcribe(long_file, **GREEDY)
     assert segments.report().windows == 0
     first = next(segments)
     assert first.start == 0
@@ -125,16 +126,16 @@ def test_long_files(engine, oracle, shared, name, file):
 
 
 def test_a_second_run_gives_the_same(engine, long_file):
-    first, second = (list(engine("tiny.en").transcribe(long_file, beam_size=1)[0]) for _ in range(2))
+    first, second = (list(engine("tiny.en").transcribe(long_file, **GREEDY)[0]) for _ in range(2))
     assert first == second
 
 
 def test_two_transcriptions_of_one_model_can_be_taken_in_turn(engine, shared, long_file):
     model = engine("tiny.en")
-    alone = [tokens_of(model.transcribe(path, beam_size=1)[0]) for path in (long_file, shared / "jfk.flac")]
-    one, _ = model.transcribe(long_file, beam_size=1)
+    alone = [tokens_of(model.transcribe(path, **GREEDY)[0]) for path in (long_file, shared / "jfk.flac")]
+    one, _ = model.transcribe(long_file, **GREEDY)
     begun = [next(one)]
-    other, _ = model.transcribe(shared / "jfk.flac", beam_size=1)
+    other, _ = model.transcribe(shared / "jfk.flac", **GREEDY)
     assert tokens_of(other) == alone[1]
     assert tokens_of([*begun, *one]) == alone[0]
     assert (one.report().windows, other.report().windows) == (2, 1)
