@@ -4,7 +4,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import require_weights
 
+from tilewhisper import WhisperModel
 from tilewhisper.engine.encoding.audio_context import FULL, AudioContext
 from tilewhisper.engine.encoding.states import Encoded
 from tilewhisper.engine.options import TranscriptionOptions
@@ -83,6 +85,25 @@ def test_cached_steps_equal_one_pass_over_all_tokens(engine, oracle, shared):
     with torch.inference_mode():
         (whole,) = theirs.model(encoder_outputs=(states,), decoder_input_ids=tokens).logits
     torch.testing.assert_close(ours, whole, rtol=1e-4, atol=1e-3)
+
+
+def test_probabilities_are_accurate_where_they_are_asked_for(oracle, shared):
+    """By int8, whose output projection has 4 bits: of no speech and a likely token, at the start and in the text."""
+    theirs, tokens, chosen = oracle("tiny.en"), [[50257, 50362, 843, 523, 616]], [50361, 843, 5891]
+    with WhisperModel(require_weights("tiny.en"), policy="int8") as model:
+        decoder = model.runtime.decoder
+        states = model.encode(theirs.log_mel(reader.decode_audio(shared / "jfk.flac")))
+        state = decoder.start()
+        state.add([decoder.project_cross_kv(Encoded(states))])
+        hidden = decoder.step(tokens, state)
+        logits = decoder.logits(hidden)
+        rough = logits.clone()
+        decoder.make_exact(logits, hidden, chosen)
+    exact = hidden.double() @ theirs.model.proj_out.weight.double().T
+    expected = exact.log_softmax(dim=1)[:, chosen]
+    error, before = ((each.double().log_softmax(dim=1)[:, chosen] - expected).abs().max() for each in (logits, rough))
+    assert (logits[:, chosen] - exact[:, chosen]).abs().max() < 1e-4
+    assert error < 0.03 < before
 
 
 @pytest.mark.parametrize("most", [512, 3])

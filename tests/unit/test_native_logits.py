@@ -145,3 +145,35 @@ def test_logits_are_exact_where_a_token_may_rise_to_the_top_k(lowered, backend):
         torch.testing.assert_close(*best, rtol=0, atol=1e-4)
     best = (each[together > left, split:].topk(count).values for each in (logits.double(), exact))
     torch.testing.assert_close(*best, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("count", [1, 6])
+def test_the_tokens_are_those_of_exact_logits(instruction_set, backend, count):
+    """Whether timestamps win, and the largest of what is left, in rows where they do so by far, hardly and not."""
+    common, split, rows = normal(1, 96, seed=2), 3500, 200
+    weight, x = normal(4000, 96, seed=1) / 10 + common, normal(rows, 96, seed=3) * 4
+    logits = x @ weight.T
+    lift = logits[:, :split].amax(1) - logits[:, split:].logsumexp(1) + 3 * normal(rows, seed=4)
+    # Another column lifts the second part's logits.
+    weight = torch.cat([weight, (torch.arange(4000) >= split).float()[:, None], torch.zeros(4000, 31)], dim=1)
+    x = torch.cat([x, lift[:, None], torch.zeros(rows, 31)], dim=1)
+    lm_head = backend.prepare_lm_head(weight)
+    found, exact = backend.logits(x, lm_head), (x.double() @ weight.double().T).float()
+    backend.rescore(found, x, lm_head, weight, split, count)
+    for logits in (found, exact):
+        backend.prefer_last_part(logits, split)
+    wins = exact[:, 0].isinf()
+    assert 70 < wins.sum() < 130
+    assert torch.equal(found[:, 0].isinf(), wins)
+    assert torch.equal(backend.top_k(found, count)[1], backend.top_k(exact, count)[1])
+
+
+def test_text_is_left_alone_where_timestamps_win_for_certain(backend):
+    weight, x, split = normal(3000, 64), normal(4, 64, seed=1), 2500
+    lm_head = backend.prepare_lm_head(weight)
+    logits = backend.logits(x, lm_head)
+    logits[:2, split:] += 1000
+    before = logits.clone()
+    backend.rescore(logits, x, lm_head, weight, split, 6)
+    assert torch.equal(logits[:2, :split], before[:2, :split])
+    assert not torch.equal(logits[2:, :split], before[2:, :split])

@@ -1,5 +1,6 @@
 """A decode step of the native kernels on every instruction set of this processor: caches, layers, threads, handles."""
 
+import os
 from dataclasses import replace
 
 import pytest
@@ -11,7 +12,9 @@ from made_tensors import normal, relative
 from tilewhisper.kernels.base import Norm
 from tilewhisper.kernels.cpu import build
 from tilewhisper.kernels.cpu.torch_f32 import TorchBackend
-from tilewhisper.kernels.decoder import DecoderLayer
+from tilewhisper.kernels.decoder import DecoderLayer, RowsInFile
+from tilewhisper.models.errors import CheckpointError
+from tilewhisper.models.mapped_file import MappedFile
 
 if reason := build.why_unavailable():
     pytest.skip(reason, allow_module_level=True)
@@ -19,6 +22,17 @@ if reason := build.why_unavailable():
 
 pytest_plugins = ["native_fixtures"]
 native = torch.ops.tilewhisper_native
+
+
+class Picked:
+    """A weight that only gives single rows, as one that is quantised in its file."""
+
+    def __init__(self, weight: torch.Tensor) -> None:
+        self.pick = lambda indices: weight[indices].float()
+
+
+def in_float64(norm: Norm) -> Norm:
+    return Norm(norm.weight.double(), norm.bias.double(), norm.eps)
 
 
 @pytest.mark.parametrize("fresh", [1, 20])
@@ -143,3 +157,28 @@ def test_a_cross_attention_cache_is_released_with_its_last_reference(backend):
         native.decoder_layers(x, [layers[0].number], *of_one_token, [gone], [1])
     with pytest.raises(RuntimeError, match="is not the handle of a decoder layer"):
         native.decoder_layers(x, [second.handle.number], *of_one_token, [second.handle.number], [1])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_the_input_is_a_row_of_the_embedding_and_a_position(dtype, instruction_set, backend, tmp_path):
+    """In memory, in a file, and from what only picks rows; the torch backend's is the same sum."""
+    weight, positions = normal(70, 45).to(dtype), normal(30, 45, seed=1)
+    tokens, places = [3, 0, 69, 3] * 9, [*range(29, -1, -1), *range(6)]
+    expected = weight[tokens].float() + positions[places]
+    path = tmp_path / "weights"
+    path.write_bytes(bytes(6) + weight.view(torch.uint8).numpy().tobytes())
+    with path.open("r+b") as file:
+        rows = RowsInFile(torch.empty_like(weight), MappedFile(str(path), os.dup(file.fileno()), 6))
+        for run in (backend, TorchBackend()):
+            for embedding in (weight, rows, Picked(weight)):
+                assert torch.equal(run.embed(tokens, places, embedding, positions), expected)
+        file.truncate(100)
+        for run in (backend, TorchBackend()):
+            with pytest.raises(CheckpointError, match="it changed or cannot be read any more"):
+                run.embed(tokens, places, rows, positions)
+
+
+@pytest.mark.parametrize(("rows", "k"), [(1, 512), (40, 45)])
+def test_the_norm_equals_torchs(rows, k, instruction_set, backend):
+    norm, x = Norm(normal(k, seed=1), normal(k, seed=2), 1e-5), normal(rows, 2 * k)[:, :k] * 3 + 2
+    torch.testing.assert_close(backend.norm(x, norm), TorchBackend().norm(x.double(), in_float64(norm)).float())

@@ -2,7 +2,6 @@
 
 #include <array>
 #include <bitset>
-#include <mutex>
 #include <tuple>
 
 #include "logit_blocks.h"
@@ -193,7 +192,7 @@ class Uncertain {
 
     // With 4 bits it is the whole part where the choice is open.
     template <class Exact>
-    void second_part(const std::vector<Rivals>& of_first, const Exact& exact) const {
+    std::vector<OpenLogits> second_part(const std::vector<Rivals>& of_first, const Exact& exact) const {
         const PartBounds second = second_bounds();
         std::vector<float> least(rows_);
         share_each(rows_, [&](int64_t i) {
@@ -207,7 +206,7 @@ class Uncertain {
             else
                 least[i] = least_of_first;
         });
-        second.open(least, exact);
+        return second.open(least, exact);
     }
 
     // From the exact logits of the first part.
@@ -259,7 +258,7 @@ class Uncertain {
     std::vector<ErrorBound> errors_;                  // of each row
 };
 
-// Where the rows of the open logits of one block are; of the other tokens of the block null.
+// Where the rows of the open logits of one block are, by their places in it; the others are not set.
 using RowsOfBlock = std::array<const char*, BLOCK_LOGITS>;
 
 // Finds the rows of open logits, or reads them into this thread's memory: each token's once, whichever rows of logits need
@@ -269,8 +268,8 @@ bool find_rows(const StoredTable& table, const OpenLogits& open, int64_t first, 
     for (const auto& [row, token] : open) needed.set(token - first);
     auto* memory = static_cast<char*>(scratch(needed.count() * table.row_bytes()));
     for (int64_t from = 0, end; from < BLOCK_LOGITS; from = end + 1) {
-        for (end = from; end < BLOCK_LOGITS && needed[end]; ++end) {
-        }
+        end = from;
+        while (end < BLOCK_LOGITS && needed[end]) ++end;
         if (end == from) continue;
         const char* found = table.rows(first + from, end - from, memory);
         if (!found) return false;
@@ -316,20 +315,15 @@ std::tuple<Tensor, Tensor> candidates(Tensor logits, Tensor x, Tensor steps, Ten
                                       Tensor largest_norms, int64_t bits, int64_t split, int64_t count, int64_t lowered,
                                       bool second_part) {
     const Uncertain uncertain(logits, x, steps, norms, largest_steps, largest_norms, bits, split, count, lowered);
-    std::mutex one_at_a_time;
-    OpenLogits found;
-    const auto add = [&](const OpenLogits& open, int64_t) {
-        const std::scoped_lock lock(one_at_a_time);
-        found.insert(found.end(), open.begin(), open.end());
-    };
-    if (second_part)
-        uncertain.second_part(uncertain.rivals(), add);
-    else
-        uncertain.first_part(add);
-    const auto total = static_cast<int64_t>(found.size());
+    const auto nothing = [](const OpenLogits&, int64_t) {};
+    const std::vector<OpenLogits> blocks =
+        second_part ? uncertain.second_part(uncertain.rivals(), nothing) : uncertain.first_part(nothing);
+    int64_t total = 0;
+    for (const OpenLogits& block : blocks) total += static_cast<int64_t>(block.size());
     Tensor rows = make({total}, ScalarType::Long), tokens = make({total}, ScalarType::Long);
     auto *row = static_cast<int64_t*>(rows.data_ptr()), *token = static_cast<int64_t*>(tokens.data_ptr());
-    for (const Open& open : found) *row++ = open.row, *token++ = open.token;
+    for (const OpenLogits& block : blocks)
+        for (const Open& open : block) *row++ = open.row, *token++ = open.token;
     return {rows, tokens};
 }
 
@@ -338,9 +332,8 @@ std::tuple<Tensor, Tensor> candidates(Tensor logits, Tensor x, Tensor steps, Ten
 STABLE_TORCH_LIBRARY_FRAGMENT(tilewhisper_native, m) {
     m.def("block_maxima(Tensor numbers) -> Tensor");
     m.def(
-        "candidates(Tensor logits, Tensor x, Tensor steps, Tensor norms, Tensor largest_steps, Tensor largest_norms, int "
-        "bits, "
-        "int split, int count, int lowered, bool second_part) -> (Tensor, Tensor)");
+        "candidates(Tensor logits, Tensor x, Tensor steps, Tensor norms, Tensor largest_steps, Tensor largest_norms, "
+        "int bits, int split, int count, int lowered, bool second_part) -> (Tensor, Tensor)");
     m.def(
         "rescore(Tensor(a!) logits, Tensor x, Tensor weight, Tensor steps, Tensor norms, Tensor largest_steps, Tensor "
         "largest_norms, int bits, int split, int count, int lowered, int file, int offset) -> bool");
