@@ -15,10 +15,10 @@ token   time per token after the encoder, of each clip, or with --batch of all c
 start   from the start of a process to the transcript, against a script with faster-whisper
 all     these and more, with every installed engine: a table, JSON, and a page with charts
 
-All engines decode greedily, with timestamps, without temperature fallback, from samples in memory. `start` is the
-exception: both engines use their defaults, which are alike, and read a file. Each contender has its own process, which
-is stopped during the turns of the others. The peers come with tilewhisper[peers]. Their weights are converted from this
-project's weights once and cached in --work.
+All engines decode greedily or with --beam_size beams, with timestamps, without temperature fallback, from samples in
+memory. `start` is the exception: both engines use their defaults, which are alike, and read a file. Each contender has
+its own process, which is stopped during the turns of the others. The peers come with tilewhisper[peers]. Their weights
+are converted from this project's weights once and cached in --work.
 """
 
 import argparse
@@ -92,6 +92,7 @@ def compare(model: str, args: argparse.Namespace) -> dict[str, Any]:
         "command": args.command,
         "model": model,
         "language": args.language,
+        "beam_size": args.beam_size,
         "runs": args.runs,
         "machine": machine,
         "packages": packages,
@@ -119,7 +120,7 @@ def _label(options: dict[str, Any]) -> str:
 
 def _setup(kind: Kind, model: str, workshop: Workshop, args: argparse.Namespace) -> Setup:
     weights = str(workshop.weights(model, kind.weights))
-    return Setup(kind.module, weights, args.threads, args.language, dict(kind.options))
+    return Setup(kind.module, weights, args.threads, args.language, dict(kind.options), args.beam_size)
 
 
 def _recordings(args: argparse.Namespace, folder: Path) -> list[Recording]:
@@ -199,6 +200,7 @@ def _parser() -> argparse.ArgumentParser:
             "--every-peer", action="store_true", help="all peers; a row says why one is missing, and what installs it"
         )
         p.add_argument("--clips", type=_positive, metavar="N", help="use the first N clips only")
+        p.add_argument("--beam_size", type=_positive, default=1, metavar="N", help="beams of every engine (default: 1)")
         if name == "long":
             p.add_argument("--seconds", type=float, default=LONG_SECONDS, help="length to join (default: %(default)g)")
         if name == "lengths":

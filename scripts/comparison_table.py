@@ -58,11 +58,12 @@ def show(result: dict[str, Any], rows: Sequence[Row]) -> None:
     recordings, machine = result["recordings"], result["machine"]
     audio = recordings[0]["name"] if len(recordings) == 1 else f"{len(recordings)} clips"
     seconds = sum(recording["seconds"] for recording in recordings)
+    search = "greedy" if result.get("beam_size", 1) == 1 else f"{result['beam_size']} beams"
     screen = console()
     screen.print(table)
     say(
         screen,
-        f"{audio}, {seconds:.1f} s; language {result['language']}, greedy; median of {result['runs']} alternating "
+        f"{audio}, {seconds:.1f} s; language {result['language']}, {search}; median of {result['runs']} alternating "
         f"run(s) after a warm-up; {LEGENDS[result['command']]}; {machine['threads']} threads of {machine['cpu']}; "
         + ", ".join(f"{name} {version}" for name, version in result["packages"].items()),
     )

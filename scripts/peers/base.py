@@ -23,6 +23,8 @@ class Setup:
     threads: int
     language: str
     options: dict[str, Any]
+    beam_size: int = 1
+    """1 is greedy."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,12 @@ class Transcript:
     step_seconds: float | None = None
     """The part of it in decode steps, without prompts and cross-attention K/V. A batch step that processes prompts and
     next tokens is divided in proportion to their tokens."""
+
+
+def check_greedy(setup: Setup) -> None:
+    """Raises PeerError, for a peer that decodes greedily only."""
+    if setup.beam_size > 1:
+        raise PeerError("decodes greedily here, not with beams")
 
 
 def joined(transcripts: Sequence[Transcript]) -> Transcript:
@@ -65,5 +73,5 @@ class Peer(Protocol):
     def __init__(self, setup: Setup) -> None: ...
 
     def transcribe(self, samples: npt.NDArray[np.float32]) -> Transcript:
-        """Transcribe samples (n,) at 16 kHz: greedily, with timestamps, without temperature fallback."""
+        """Transcribe samples (n,) at 16 kHz: with the setup's beams and timestamps, without temperature fallback."""
         ...

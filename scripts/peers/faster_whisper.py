@@ -17,10 +17,10 @@ class Peer:
         compute_type = options.pop("compute_type")
         model = WhisperModel(setup.weights, device="cpu", compute_type=compute_type, cpu_threads=setup.threads)
         self._model = BatchedInferencePipeline(model) if "batch_size" in options else model
-        self._options = {"language": setup.language, **options}
+        self._options = {"language": setup.language, "beam_size": setup.beam_size, **options}
 
     def transcribe(self, samples: npt.NDArray[np.float32]) -> Transcript:
-        segments, _ = self._model.transcribe(samples, beam_size=1, temperature=0.0, **self._options)
+        segments, _ = self._model.transcribe(samples, temperature=0.0, **self._options)
         found = list(segments)
         return Transcript(
             "".join(segment.text for segment in found),

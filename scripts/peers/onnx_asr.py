@@ -13,13 +13,14 @@ import numpy as np
 import numpy.typing as npt
 import onnx_asr
 import onnxruntime
-from peers.base import Setup, Transcript
+from peers.base import Setup, Transcript, check_greedy
 
 _NAMES = {"decoder_model.onnx": "decoder_model_merged.onnx"}
 
 
 class Peer:
     def __init__(self, setup: Setup) -> None:
+        check_greedy(setup)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads, options.inter_op_num_threads = setup.threads, 1
         weights = Path(setup.weights)

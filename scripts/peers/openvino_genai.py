@@ -20,9 +20,11 @@ class Peer:
         # An English-only model refuses both arguments.
         multilingual = json.loads(Path(setup.weights, "generation_config.json").read_text("utf-8"))["is_multilingual"]
         self._spoken = {"language": f"<|{setup.language}|>", "task": "transcribe"} if multilingual else {}
+        self._beam_size = setup.beam_size
 
     def transcribe(self, samples: npt.NDArray[np.float32]) -> Transcript:
-        result = self._pipeline.generate(samples, return_timestamps=True, num_beams=1, do_sample=False, **self._spoken)
+        search = {"num_beams": self._beam_size, "do_sample": False}
+        result = self._pipeline.generate(samples, return_timestamps=True, **search, **self._spoken)
         metrics = result.perf_metrics
         raw = metrics.whisper_raw_metrics
         before = sum(raw.features_extraction_durations) + sum(raw.encode_inference_durations)

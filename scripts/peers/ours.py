@@ -11,22 +11,20 @@ from tilewhisper import WhisperModel
 from tilewhisper.engine.report import RunReport
 from tilewhisper.engine.results import Segment
 
-GREEDY: dict[str, Any] = {"beam_size": 1, "temperature": 0}
-
 
 class Peer:
     def __init__(self, setup: Setup) -> None:
-        self._options = dict(setup.options)
+        self._options: dict[str, Any] = {"beam_size": setup.beam_size, "temperature": 0, **setup.options}
         policy = self._options.pop("policy")
         self._language = setup.language
         self._model = WhisperModel(setup.weights, policy=policy, cpu_threads=setup.threads)
 
     def transcribe(self, samples: npt.NDArray[np.float32]) -> Transcript:
-        segments, _ = self._model.transcribe(samples, self._language, **GREEDY, **self._options)
+        segments, _ = self._model.transcribe(samples, self._language, **self._options)
         return _transcript(list(segments), segments.report())
 
     def transcribe_many(self, recordings: Sequence[npt.NDArray[np.float32]]) -> list[Transcript]:
-        transcripts = self._model.transcribe_many(recordings, language=self._language, **GREEDY, **self._options)
+        transcripts = self._model.transcribe_many(recordings, language=self._language, **self._options)
         return [_transcript(transcript.segments, transcript.report) for transcript in transcripts]
 
 

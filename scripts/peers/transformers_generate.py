@@ -3,13 +3,14 @@
 import numpy as np
 import numpy.typing as npt
 import torch
-from peers.base import Setup, Transcript
+from peers.base import Setup, Transcript, check_greedy
 
 from tilewhisper.engine.tuning.transformers_whisper import TransformersWhisper
 
 
 class Peer:
     def __init__(self, setup: Setup) -> None:
+        check_greedy(setup)
         torch.set_num_threads(setup.threads)
         self._model = TransformersWhisper(setup.weights)
         self._language = setup.language

@@ -13,7 +13,9 @@ class Peer:
             n_threads=setup.threads,
             language=setup.language,
             temperature_inc=0.0,
+            params_sampling_strategy=int(setup.beam_size > 1),
             greedy={"best_of": 1},
+            beam_search={"beam_size": setup.beam_size, "patience": -1.0},  # -1: openai-whisper's
             print_progress=False,
         )
 

@@ -198,3 +198,27 @@ def test_a_peer_that_is_not_installed_is_named():
 
     with pytest.raises(PeerError, match="no-such-package is not installed: pip install"):
         versions(Kind("nobody", "nobody", ("no-such-package",), "as it is"))
+
+
+def test_a_peer_that_only_decodes_greedily_refuses_beams():
+    from peers.base import PeerError, Setup
+    from peers.transformers_generate import Peer
+
+    with pytest.raises(PeerError, match="decodes greedily here, not with beams"):
+        Peer(Setup("peers.transformers_generate", "tiny.en", 1, "en", {}, beam_size=5))
+
+
+@pytest.mark.parametrize(("options", "beams"), [({}, 5), ({"beam_size": 2}, 2)])
+def test_this_engine_decodes_with_the_beams_of_the_comparison(options, beams):
+    """An option of this engine alone takes precedence."""
+    from conftest import require_weights
+    from peers.base import Setup
+    from peers.ours import Peer
+
+    weights = str(require_weights("tiny.en"))
+    peer = Peer(Setup("peers.ours", weights, 1, "en", {"policy": "torch", "max_new_tokens": 3, **options}, beam_size=5))
+    rows = []
+    step = peer._model.runtime.decoder.step
+    peer._model.runtime.decoder.step = lambda tokens, state: rows.append(len(tokens)) or step(tokens, state)
+    peer.transcribe(speech(1))
+    assert max(rows) == beams
