@@ -33,7 +33,7 @@ MISSING = {"model": "base", "name": "onnx-asr", "note": "onnx-asr is not install
 def recorded():
     """Figures of every workload, as `compare.py all` stores them."""
     rows = [timed("tilewhisper policy=int8", 0.01), timed("OpenVINO GenAI int8", 0.03), MISSING]
-    found = {name: result(name, rows) for name in ("files", "clips", "one-thread", "long", "hour")}
+    found = {name: result(name, rows) for name in ("files", "clips", "one-thread", "long", "beams", "hour")}
     lengths = [timed(row["name"], row["rtf"], audio=seconds) for row in rows[:2] for seconds in (1.0, 60.0)]
     starts = [
         {"model": "tiny.en", "name": name, "to_text": 0.8, "to_end": 0.9, "min": 0.8, "max": 1.0} for name in "ab"

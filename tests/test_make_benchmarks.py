@@ -64,7 +64,7 @@ def outputs():
         "encoder": {
             "rows": [record(bench_encoder.Row), record(bench_encoder.Row, right=False, seconds=(), ratio=None)]
         },
-        **dict.fromkeys(("files", "clips", "one-thread", "long", "hour", "lengths", "token"), compared),
+        **dict.fromkeys(("files", "clips", "one-thread", "long", "beams", "hour", "lengths", "token"), compared),
         "start": [{"model": "base", "starts": starts}],
         "footprint": {"footprints": [record(footprint.Footprint)]},
         "memory": peaks,

@@ -114,6 +114,19 @@ SPEED = (
         time=_TIME,
     ),
     Benchmark(
+        "beams",
+        "A long recording, with 5 beams",
+        f"Five minutes of speech, window after window, as all engines do by default. {_NEEDS_PEERS}",
+        (
+            *(*_COMPARE, "long", _CLIPS, "--model", "base", *_INT8, "--beam_size", "5"),
+            *(*_TWO_PEERS, "--runs", "3"),
+        ),
+        (MODEL, _NAME, *_RTF, _RATIO, _MEDIAN_RATIO, WER, NOTE),
+        figures.compare(*_SPEED, "median_ratio"),
+        quick=(*_COMPARE, "long", _CLIPS, "--seconds", "60", *_QUICK, *_TWO_PEERS, "--beam_size", "5"),
+        time=_TIME,
+    ),
+    Benchmark(
         "hour",
         "An hour",
         f"An hour of speech: the clips, joined and repeated, decoded in batches of 8. {_NEEDS_PEERS}",

@@ -109,6 +109,7 @@ TARGETS = (
         *("five minutes, batched: WER above the best peer's", "long", "base", "<=", 0.5),
         *(_more_errors_than_the_best, "points"),
     ),
+    Target("five minutes, 5 beams: times of faster-whisper int8", "beams", "base", ">=", 5, _ratio(FASTER_WHISPER)),
     Target("a token: times of OpenVINO GenAI int8", "token", "base", ">=", 3, _ratio(OPENVINO, "token_ms")),
     Target("a token in batches of 8 / on its own", "token", "base", "<=", 1 / 3, _batch_of_8),
     Target("peak memory above faster-whisper int8, worst model", "footprint", None, "<=", 100, _more_memory, "MB"),
