@@ -147,8 +147,10 @@ class Decoder:
         tokens of each row, so that the probabilities of `tokens` are accurate."""
         self.rescore(logits, hidden, logits.shape[1], PROBABLE)
         chosen = torch.tensor(tokens, dtype=torch.int64)
-        rows = self._embedding[chosen] if isinstance(self._embedding, Tensor) else self._embedding.pick(chosen)
-        logits[:, chosen] = hidden @ rows.float().T
+        weight = self._embedding[chosen] if isinstance(self._embedding, Tensor) else self._embedding.pick(chosen)
+        weight = weight.float()
+        for row, output in zip(logits, hidden, strict=True):  # one by one: the bits must not depend on other rows
+            row[chosen] = weight @ output
 
     @torch.inference_mode()
     def rescore(self, logits: Tensor, hidden: Tensor, split: int, top: int = 1, lowered: int = 0) -> None:

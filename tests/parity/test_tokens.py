@@ -99,6 +99,10 @@ def test_probabilities_are_accurate_where_they_are_asked_for(oracle, shared):
         logits = decoder.logits(hidden)
         rough = logits.clone()
         decoder.make_exact(logits, hidden, chosen)
+        for row, output in zip(logits, hidden.split(1), strict=True):  # which others there are does not matter
+            alone = decoder.logits(output)
+            decoder.make_exact(alone, output, chosen)
+            assert torch.equal(alone[0], row)
     exact = hidden.double() @ theirs.model.proj_out.weight.double().T
     expected = exact.log_softmax(dim=1)[:, chosen]
     error, before = ((each.double().log_softmax(dim=1)[:, chosen] - expected).abs().max() for each in (logits, rough))
