@@ -11,7 +11,7 @@ from tilewhisper import WhisperModel
 
 SOME_WORDS = "Thank you for coming to the meeting"
 FIELD = SHARED / "field"
-GREEDY = ("--beam_size", "1", "--temperature_increment_on_fallback", "None")
+GREEDY = ("--model", "tiny.en", "--beam_size", "1", "--temperature_increment_on_fallback", "None")
 
 
 @pytest.fixture(scope="module", autouse=True)
