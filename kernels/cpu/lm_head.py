@@ -21,8 +21,6 @@ RANK = 4
 bound of the error than today's)."""
 _SAMPLE = 8
 """Principal directions are those of every eighth token: they are the same, in an eighth of the time."""
-_CHUNK = 8192
-"""Tokens whose rest is in memory at a time, in float32: 17 MB of base. In whole panels."""
 
 
 class LMHead(NamedTuple):
@@ -71,9 +69,7 @@ def in_4_bits(weight: Tensor) -> LMHead:
     _, directions = torch.linalg.eigh(sample.T @ sample)  # by rising eigenvalue
     shared = directions[:, -RANK:].T.contiguous()
     parts = weight @ shared.T
-    chunks = zip(weight.split(_CHUNK), parts.split(_CHUNK), strict=True)
-    packed = [native.pack_nibbles(torch.addmm(rows, part, shared, alpha=-1)) for rows, part in chunks]
-    panels, scales, errors = (torch.cat(each) for each in zip(*packed, strict=True))
+    panels, scales, errors = native.pack_nibbles(weight, parts, shared)
     # Evenly distributed errors of this size have steps sqrt(12) times as large.
     steps = errors * (12 / weight.shape[1]) ** 0.5
     norms = torch.linalg.vector_norm(weight, dim=1)

@@ -135,7 +135,11 @@ VALID: dict[str, list[Callable[[], list[Any]]]] = {
     "instruction_set": [list],
     "use_instruction_set": [lambda: ["portable"]],
     "pack_weight": [lambda: [normal(21, 13), 16], lambda: [normal(1, 1), 8]],
-    "pack_nibbles": [lambda: [normal(21, 45)], lambda: [normal(1, 1)]],
+    "pack_nibbles": [
+        lambda: [normal(21, 45), None, None],
+        lambda: [normal(1, 1), None, None],
+        lambda: [normal(21, 45), normal(21, 3), normal(3, 45)],
+    ],
     "pack_quads": [lambda: [normal(21, 13)], lambda: [normal(1, 1)]],
     "linear": [
         partial(linear, 2, 5, 13),

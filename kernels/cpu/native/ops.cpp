@@ -107,19 +107,29 @@ PackedGroup packed_group(const float* x, int64_t count) {
     return packed;
 }
 
-// A weight (n, k) as panels of nibbles, their scales (see panels.h), and the norm of each row's error (n,).
-std::tuple<Tensor, Tensor, Tensor> pack_nibbles(Tensor weight) {
+// A weight (n, k) as panels of nibbles, their scales (see panels.h), and the norm of each row's error (n,). A product of low
+// rank is subtracted before: `parts` (n, rank) times `shared` (rank, k).
+std::tuple<Tensor, Tensor, Tensor> pack_nibbles(Tensor weight, std::optional<Tensor> parts, std::optional<Tensor> shared) {
     check_weight(weight);
     const int64_t n = weight.size(0), k = weight.size(1), groups = groups_of(k);
+    STD_TORCH_CHECK(parts.has_value() == shared.has_value(), "a product of low rank must have both sides, got only one");
+    if (shared) check_floats(*shared, 2, "shared");
+    const int64_t rank = shared ? shared->size(0) : 0;
+    const float* left = contiguous_or_null(parts, numbers_of({n, rank}, "parts"), "parts");
+    const float* right = contiguous_or_null(shared, numbers_of({rank, k}, "shared"), "shared");
     Tensor panels = make_weight(panels_of(n) * groups * GROUP_BYTES, ScalarType::Byte, 1);
     Tensor scales = make({panels_of(n) * groups * PANEL}, ScalarType::Half), errors = make({n});
     share(panels_of(n), 16, [&](int64_t first, int64_t last) {
+        std::vector<float> row(k);
         for (int64_t column = first * PANEL; column < last * PANEL; ++column) {
+            if (column < n) std::copy_n(floats(weight) + column * weight.stride(0), k, row.begin());
+            for (int64_t t = 0; column < n && t < rank; ++t)
+                for (int64_t i = 0; i < k; ++i) row[i] -= left[column * rank + t] * right[t * k + i];
             float squares = 0;
             for (int64_t group = 0; group < groups; ++group) {
-                const float* row = floats(weight) + column * weight.stride(0) + group * GROUP;
                 const int64_t at = (column / PANEL * groups + group) * PANEL;
-                const PackedGroup packed = packed_group(row, column < n ? std::min(GROUP, k - group * GROUP) : 0);
+                const PackedGroup packed =
+                    packed_group(row.data() + group * GROUP, column < n ? std::min(GROUP, k - group * GROUP) : 0);
                 auto* to = static_cast<uint8_t*>(panels.data_ptr()) + at * GROUP / 2 + column % PANEL * 4;
                 for (int64_t i = 0; i < GROUP / 2; ++i)
                     to[i / 4 * PANEL * 4 + i % 4] = packed.halves[i] | packed.halves[i + GROUP / 2] << 4;
@@ -223,7 +233,7 @@ Tensor feed_forward(Tensor x, Tensor norm_weight, Tensor norm_bias, double eps, 
 STABLE_TORCH_LIBRARY(tilewhisper_native, m) {
     m.def("pack_weight(Tensor weight, int bits) -> (Tensor, Tensor)");
     m.def("pack_quads(Tensor weight) -> (Tensor, Tensor, Tensor)");
-    m.def("pack_nibbles(Tensor weight) -> (Tensor, Tensor, Tensor)");
+    m.def("pack_nibbles(Tensor weight, Tensor? parts=None, Tensor? shared=None) -> (Tensor, Tensor, Tensor)");
     m.def(
         "linear(Tensor x, Tensor panels, Tensor scales, Tensor? sums, Tensor? bias, int n, bool gelu, Tensor? residual, "
         "Tensor? norm_weight, Tensor? norm_bias, float eps, Tensor? shared=None, Tensor? parts=None) -> Tensor");
