@@ -32,10 +32,10 @@ class BlockPool {
 
     // Results that stay while many others come and go: within the heap they leave holes, 60 MB of them after ten minutes in
     // batches of 8 (base). Each block that is unmapped interrupts the other threads, and each page of a new one faults: of a
-    // clip of 8 s 2 ms together (base).
+    // clip of 8 s, which has 3 MB of them, 2 ms together (base).
     static constexpr int64_t LEAST_LASTING = 64 << 10;
     static BlockPool& of_lasting_results() {
-        static auto* const pool = new BlockPool(8 << 20, 1.5);
+        static auto* const pool = new BlockPool(4 << 20, 1.5);
         return *pool;
     }
 
