@@ -76,8 +76,10 @@ def standard_input(rate: int, channels: int) -> Iterator[Arrivals]:
 
     def read() -> None:
         rest = b""
+        # Unbuffered: a thread that waits in a buffer has its lock, without which Python ends with a fatal error.
+        stream = sys.stdin.buffer.raw  # type: ignore[union-attr]
         try:
-            while data := sys.stdin.buffer.read1(_PIECE):  # type: ignore[union-attr]
+            while data := stream.read(_PIECE):
                 data = rest + data
                 whole = len(data) - len(data) % pcm.frame_bytes
                 rest = data[whole:]

@@ -87,7 +87,8 @@ def test_ctrl_c_ends_with_what_was_said(tmp_path):
             time.sleep(0.1)
         time.sleep(1)  # the beginning of the second phrase is read as well
         listening.send_signal(signal.SIGINT)
-        out, err = listening.communicate(timeout=60)
+        listening.wait(timeout=60)  # standard input is still open
+        out, err = listening.communicate()
     assert listening.returncode == 0, err
     assert out.count(b"meeting") == 2 and b"Traceback" not in err
 
