@@ -39,9 +39,6 @@ def fast_imports() -> Iterator[None]:
     The garbage collector is off until `import_seconds` is called or the context ends: imports create a million objects
     and no garbage, and searching them again and again takes 0.15 s. Torch does not search all installed packages for
     backends of other devices (0.1 s), unless the user sets torch's variable TORCH_DEVICE_BACKEND_AUTOLOAD.
-
-    Torch 2.13 imports `torch._meta_registrations`, the shape functions of its compilers, in any case: a quarter of
-    `import torch` (0.25 of 1.08 s of CPU, medians of 7 runs). It has no switch for that, so every command pays for it.
     """
     global _imports_began
     os.environ.setdefault("TORCH_DEVICE_BACKEND_AUTOLOAD", "0")

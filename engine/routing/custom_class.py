@@ -1,9 +1,10 @@
 """torch's registration of a Python class as the type of an operator's argument, under the names of its release."""
 
-import importlib.util
 from typing import Any
 
-if importlib.util.find_spec("torch._custom_class_base"):
+from torch._library import opaque_object
+
+if hasattr(opaque_object, "register_custom_class"):
     from torch._custom_class_base import CustomClassBase  # type: ignore[import-not-found,unused-ignore]
     from torch._library.opaque_object import register_custom_class  # type: ignore[attr-defined,unused-ignore]
 
