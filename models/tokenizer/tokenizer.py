@@ -68,7 +68,8 @@ class Tokenizer:
                 f"the tokenizer has {self.n_vocab} tokens and the weights have {n_vocab}: "
                 "they do not belong together; take both from the same checkpoint"
             )
-        if other := [name for name, token in vocabulary.items() if self._is_timestamp(token) and name[:2] != "<|"]:
+        begin, end = self.timestamp_begin, self.n_vocab
+        if other := [name for name, token in vocabulary.items() if begin <= token < end and name[:2] != "<|"]:
             raise CheckpointError(
                 f"the tokenizer has {other[0]!r} in the place of a timestamp: tokens were added to a tokenizer without "
                 "timestamps; such models are not supported"
@@ -94,9 +95,6 @@ class Tokenizer:
         """Id -> content, of the text tokens."""
         return {token: content for content, token in self.vocabulary.items() if token < self.eot}
 
-    def _is_timestamp(self, token: int) -> bool:
-        return self.timestamp_begin <= token < self.n_vocab
-
     def _id(self, *contents: str) -> int:
         for content in contents:
             if (token := self.vocabulary.get(content)) is not None:
@@ -107,11 +105,11 @@ class Tokenizer:
 
     def _language_ids(self) -> dict[str, int]:
         """Code -> id, in the order of ids. The range of ids is checked too, as text tokens may look like a language."""
-        last = min(self.translate, self.transcribe)
+        first, last = self.sot + 1, min(self.translate, self.transcribe)
         found = {
             _OLD_CODES.get(match[1], match[1]): token
             for content, token in self.vocabulary.items()
-            if self.sot < token < last and (match := _LANGUAGE_TOKEN.fullmatch(content))
+            if first <= token < last and (match := _LANGUAGE_TOKEN.fullmatch(content))
         }
         return dict(sorted(found.items(), key=lambda item: item[1]))
 
