@@ -44,6 +44,7 @@ from peers.weights import WORK, Workshop
 from rich.progress import track
 
 from tilewhisper.engine.commands.files import output_file
+from tilewhisper.engine.commands.flags import count
 from tilewhisper.engine.commands.screen import console
 from tilewhisper.engine.errors import USER_ERRORS
 from tilewhisper.engine.output.files import write_whole
@@ -199,8 +200,8 @@ def _parser() -> argparse.ArgumentParser:
         p.add_argument(
             "--every-peer", action="store_true", help="all peers; a row says why one is missing, and what installs it"
         )
-        p.add_argument("--clips", type=_positive, metavar="N", help="use the first N clips only")
-        p.add_argument("--beam_size", type=_positive, default=1, metavar="N", help="beams of every engine (default: 1)")
+        p.add_argument("--clips", type=count(1), metavar="N", help="use the first N clips only")
+        p.add_argument("--beam_size", type=count(1), default=1, metavar="N", help="beams of every engine (default: 1)")
         if name == "long":
             p.add_argument("--seconds", type=float, default=LONG_SECONDS, help="length to join (default: %(default)g)")
         if name == "lengths":
@@ -208,7 +209,7 @@ def _parser() -> argparse.ArgumentParser:
             p.add_argument("--seconds", type=float, action="append", metavar="S", help=lengths_help)
         if name == "token":
             batch_help = "all clips at once, with batch sizes 1 and N of this engine"
-            p.add_argument("--batch", type=_positive, metavar="N", help=batch_help)
+            p.add_argument("--batch", type=count(1), metavar="N", help=batch_help)
         _add_common(p, runs=1)
     start = commands.add_parser("start")
     start.add_argument("file", type=Path, help="audio file")
@@ -223,8 +224,8 @@ def _add_common(p: argparse.ArgumentParser, runs: int) -> None:
     ours_help = "an argument of this engine's `transcribe`, such as audio_context=full; repeatable"
     p.add_argument("--ours", action="append", type=_option, default=[], metavar="NAME=VALUE", help=ours_help)
     p.add_argument("--language", default="en", help="language of the audio (default: en)")
-    p.add_argument("--threads", type=_positive, default=2, help="CPU threads of every contender (default: 2)")
-    p.add_argument("--runs", type=_positive, default=runs, help="runs; the median counts (default: %(default)s)")
+    p.add_argument("--threads", type=count(1), default=2, help="CPU threads of every contender (default: 2)")
+    p.add_argument("--runs", type=count(1), default=runs, help="runs; the median counts (default: %(default)s)")
     p.add_argument("--json", type=output_file, metavar="FILE", help="write results and texts as JSON")
     p.add_argument(
         "--work", type=Path, metavar="DIR", default=WORK, help="cache of converted weights (default: %(default)s)"
@@ -239,12 +240,6 @@ def _option(text: str) -> tuple[str, Any]:
         return name, json.loads(value)
     except ValueError:
         return name, value
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or not int(text):
-        raise argparse.ArgumentTypeError(f"must be an integer >= 1, got {text!r}")
-    return int(text)
 
 
 if __name__ == "__main__":
