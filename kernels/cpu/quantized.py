@@ -272,7 +272,7 @@ class Int16Backend(_NativeDecoder):
 
 class Int8Backend(_NativeDecoder):
     name = "int8"
-    summary = "8-bit weight rows, 16-bit activation rows, attention of 8 bits, a choice of tokens in 4 bits; native code"
+    summary = "8-bit weight rows, 16-bit activation rows, attention of 8 bits, token candidates in 4 bits; native code"
     bits = 8
     attention_bits = 8
 
