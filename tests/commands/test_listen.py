@@ -73,9 +73,18 @@ def test_no_audio_is_no_error(monkeypatch, capsys):
     assert capsys.readouterr() == ("", "no audio arrived\n")
 
 
+_PROGRAM = """
+import signal
+from tilewhisper.engine.commands.main import program
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell's background jobs ignore
+program()
+"""
+
+
 def test_ctrl_c_ends_with_what_was_said(tmp_path):
     require_weights("tiny.en")
-    command = [sys.executable, "-c", "from tilewhisper.engine.commands.main import program; program()", "listen", "-"]
+    command = [sys.executable, "-c", _PROGRAM, "listen", "-"]
     flags = ["--model", "tiny.en", "--policy", "torch", "--threads", "1", "-f", "jsonl", "-o", str(tmp_path)]
     with subprocess.Popen([*command, *flags], stdin=-1, stdout=-1, stderr=-1) as listening:
         silence = bytes(48_000)
