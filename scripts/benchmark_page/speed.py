@@ -176,7 +176,7 @@ SPEED = (
         "start",
         "From the start of the process",
         f"Seconds from the start of the process to the text and to its end, on the second run. {_NEEDS_PEERS}",
-        (*_COMPARE, "start", "{data}/jfk.flac", "--model", "tiny.en", "--model", "base", "--runs", "5"),
+        (*_COMPARE, "start", "{data}/jfk.flac", "--model", "tiny.en", "--model", "base", "--runs", "9"),
         (
             *(MODEL, _NAME, Column("to_text", "to text s", ".2f"), Column("to_end", "to end s", ".2f")),
             *(Column("min", "min", ".2f"), Column("max", "max", ".2f")),
