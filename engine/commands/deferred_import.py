@@ -39,8 +39,9 @@ class _Finder(MetaPathFinder):
         if not fullname.startswith(f"{self._package}."):
             return None
         if not getattr(sys.modules[self._package].__spec__, "_initializing", False):
-            sys.meta_path.remove(self)
-            for name in self._modules & sys.modules.keys():
+            # The finder stays where it is, without work: this list is being walked, perhaps by several threads.
+            names, self._modules = self._modules, frozenset()
+            for name in [name for name in [*sys.modules] if name in names]:  # in the order of their imports
                 _run(sys.modules[name])
             return None
         spec = PathFinder.find_spec(fullname, path, target) if fullname in self._modules else None
