@@ -15,7 +15,7 @@ else:
 
 
 def defer(package: str, modules: Collection[str]) -> None:
-    """Let `import package`, if it is still to come, not run these modules of it, given by their full names.
+    """Let `import package`, if it is still to come, not run these modules, of it or of others, given by full names.
 
     They are run when a name of theirs is asked for, and before any further module of the package is imported: that one
     may rely on what they register. `importlib.util.LazyLoader` would also run them when their `__file__` is asked for,
@@ -36,15 +36,19 @@ class _Finder(MetaPathFinder):
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        if not fullname.startswith(f"{self._package}."):
+        if self._package not in sys.modules:
             return None
-        if not getattr(sys.modules[self._package].__spec__, "_initializing", False):
+        if getattr(sys.modules[self._package].__spec__, "_initializing", False):
+            return self._deferred(fullname, path) if fullname in self._modules else None
+        if fullname.startswith(f"{self._package}."):
             # The finder stays where it is, without work: this list is being walked, perhaps by several threads.
             names, self._modules = self._modules, frozenset()
             for name in [name for name in [*sys.modules] if name in names]:  # in the order of their imports
                 _run(sys.modules[name])
-            return None
-        spec = PathFinder.find_spec(fullname, path, target) if fullname in self._modules else None
+        return None
+
+    def _deferred(self, fullname: str, path: Sequence[str] | None) -> ModuleSpec | None:
+        spec = PathFinder.find_spec(fullname, path)
         if spec is not None and spec.loader is not None:
             spec.loader = _Deferring(spec.loader)
         return spec
@@ -67,8 +71,11 @@ class _Deferring(Loader):
 
 class _DeferredModule(ModuleType):
     def __getattr__(self, name: str) -> object:
-        """Run the module for a name that it does not have yet; what every module may lack tells of no need."""
-        if name.startswith("__"):
+        """Run the module for a name that it does not have yet; what every module may lack tells of no need.
+
+        `from module import *` asks for `__all__`.
+        """
+        if name.startswith("__") and name != "__all__":
             raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
         _run(self)
         return getattr(self, name)

@@ -12,27 +12,10 @@ from pathlib import Path
 from typing import NoReturn
 
 from tilewhisper.engine import startup
-from tilewhisper.engine.commands import screen
-from tilewhisper.engine.commands.deferred_import import defer
+from tilewhisper.engine.commands import screen, unused_modules
 from tilewhisper.engine.commands.parser import parse
 from tilewhisper.engine.errors import USER_ERRORS, OptionError
 
-_UNUSED = {
-    "torch._meta_registrations",  # shape functions in Python, for tensors without memory: 0.22 s with what they import
-    "torch.distributions",
-    "torch.masked",
-    "torch.nested",
-    "torch.nn.intrinsic",  # this, the next three and the last are old names of torch.ao.quantization's modules
-    "torch.nn.qat",
-    "torch.nn.quantizable",
-    "torch.nn.quantized",
-    "torch.optim",
-    "torch.quantization",
-}
-"""Modules that `import torch` runs and no command uses: 0.26 of 0.89 s (the shortest of 15 runs, torch 2.13).
-
-What does use them imports more of torch, as torch.compile does, and so they are run before it.
-"""
 _FLAG = re.compile(r"(?<=^--)[^=]*")
 
 
@@ -59,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(words: Sequence[str]) -> int:
     args = parse(_underscored(words))
     _check_working_folder()
-    defer("torch", _UNUSED)
+    unused_modules.leave_out()
     with startup.fast_imports():
         # A command is imported only when it runs: torch and transformers take seconds.
         command = import_module(f"tilewhisper.engine.commands.{args.command.replace('-', '_')}")

@@ -3,10 +3,12 @@
 import subprocess
 import sys
 from importlib import import_module
+from importlib.machinery import PathFinder
 
 import pytest
 from conftest import SAMPLE, require_weights
 
+from tilewhisper.engine.commands import unused_modules
 from tilewhisper.engine.commands.deferred_import import defer
 
 
@@ -55,14 +57,44 @@ def test_a_package_that_is_there_already_is_left_alone(package, capsys):
     assert sys.meta_path == before and capsys.readouterr().out == "rare\ncommon\n"
 
 
+def test_a_module_of_another_package_is_deferred_while_the_package_is_imported(package, tmp_path, capsys):
+    (tmp_path / "deferred_sample_helper.py").write_text("print('helper')\n__all__ = ['_hidden']\n_hidden = 4\n")
+    (tmp_path / "deferred_sample" / "common.py").write_text("import deferred_sample_helper\n")
+    defer(package, ["deferred_sample_helper"])
+    import_module(package)
+    assert capsys.readouterr().out == "rare\n"
+    names = {}
+    exec("from deferred_sample_helper import *", names)
+    assert capsys.readouterr().out == "helper\n" and names["_hidden"] == 4
+
+
+def test_a_module_of_another_package_is_run_when_it_is_imported_by_others(package, tmp_path, capsys):
+    (tmp_path / "deferred_sample_helper.py").write_text("print('helper')\n")
+    defer(package, ["deferred_sample_helper"])
+    import_module("deferred_sample_helper")
+    assert capsys.readouterr().out == "helper\n"
+
+
+@pytest.mark.parametrize("version", ["2.13.0+cpu", "2.99.0"])
+def test_only_a_torch_that_was_tested_is_imported_in_part(version, tmp_path, monkeypatch):
+    (tmp_path / "torch").mkdir()
+    (tmp_path / "torch/__init__.py").write_text("")
+    (tmp_path / "torch/version.py").write_text(f"from typing import Optional\n\n__version__ = {version!r}\n")
+    deferred = []
+    monkeypatch.setattr(unused_modules, "defer", lambda *call: deferred.append(call))
+    monkeypatch.setattr(unused_modules, "find_spec", lambda name: PathFinder.find_spec(name, [str(tmp_path)]))
+    unused_modules.leave_out()
+    assert deferred == ([("torch", unused_modules.TORCH)] if version.startswith("2.13.") else [])
+
+
 def _run(code: str) -> None:
-    code = f"import sys\nfrom tilewhisper.engine.commands import main\n{code}"
+    code = f"import sys\nfrom tilewhisper.engine.commands import main, unused_modules\n{code}"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_torchs_compilers_find_what_import_torch_left_out():
     _run("""
-main.defer("torch", main._UNUSED)
+unused_modules.leave_out()
 import torch
 assert "torch._prims" not in sys.modules, "it was run"
 
@@ -74,10 +106,31 @@ assert "torch._prims" in sys.modules
 """)
 
 
+def test_torch_works_with_what_its_import_left_out():
+    _run("""
+unused_modules.leave_out()
+import torch
+
+assert torch.utils.data.DataLoader([1, 2], batch_size=2).__iter__().__next__().tolist() == [1, 2]
+layer = torch.nn.utils.parametrizations.weight_norm(torch.nn.Linear(2, 2))
+torch.optim.SGD(layer.parameters(), lr=0.1).step()
+torch.testing.assert_close(torch.sparse.sum(torch.eye(2).to_sparse()), torch.tensor(2.0))
+with torch.profiler.profile() as profile:
+    torch.ones(2) + 1
+assert "aten::add" in {event.key for event in profile.key_averages()}
+assert torch.export.export(layer, (torch.ones(1, 2),)).module()(torch.ones(1, 2)).shape == (1, 2)
+""")
+
+
 def test_a_transcription_runs_none_of_it():
     require_weights("tiny.en")
     _run(f"""
+from tilewhisper.engine.commands import deferred_import
+
+run = []
+deferred_import._run = lambda module: run.append(module.__name__)
 assert main.main(["transcribe", {str(SAMPLE)!r}, "--model", "tiny.en", "--threads", "1"]) == 0
-assert main._UNUSED <= sys.modules.keys(), "torch no longer imports it"
-assert "torch._prims" not in sys.modules, "it was run"
+assert unused_modules.TORCH <= sys.modules.keys(), "torch no longer imports it"
+assert run == []
+assert "torch._prims" not in sys.modules
 """)

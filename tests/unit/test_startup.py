@@ -1,6 +1,8 @@
 """The import time of a command, and the garbage collector, which must be on again however the command ends."""
 
 import gc
+import inspect
+import sys
 import time
 
 import pytest
@@ -24,3 +26,17 @@ def test_a_command_that_fails_turns_the_collector_on_again():
         raise KeyError
     assert gc.isenabled()
     assert startup.import_seconds() is None
+
+
+def test_modules_of_frames_are_found_by_name_until_the_imports_end():
+    search = inspect.getmodule
+    with startup.fast_imports():
+        quick = inspect.getmodule
+        assert quick(sys._getframe()) is sys.modules[__name__] is search(sys._getframe())
+        assert quick(pytest.raises) is search(pytest.raises)
+        startup.import_seconds()
+        assert quick is not search and inspect.getmodule is search
+    gc.unfreeze()
+    with startup.fast_imports():
+        pass
+    assert inspect.getmodule is search
