@@ -23,6 +23,7 @@ import sys
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 from tilewhisper.kernels.base import BackendUnavailable
@@ -72,9 +73,12 @@ class Build:
         """The sources to compile, with their own flags."""
         return cxx.unit_flags(self.sources, self.machine, self.set_flags)
 
-    @property
+    @cached_property
     def stem(self) -> str:
-        """`native-<inputs>`: the digest of everything that the library depends on except the compiler."""
+        """`native-<inputs>`: the digest of everything that the library depends on except the compiler.
+
+        Of the sources as they are when it is first asked for, as a process asks a dozen times.
+        """
         units = {unit.name: flags for unit, flags in self.units.items()}
         machine = (self.system, self.machine)
         digest = hashlib.sha256(repr((machine, cxx.FLAGS, units, self.extra_flags)).encode())

@@ -45,6 +45,8 @@ if TYPE_CHECKING:
 
 _FOLDERS = ("hf", "ctranslate2")  # kinds whose reader may open any file of the folder
 _READERS = (Path(__file__).parent, Path(__file__).parents[1] / "tokenizer")
+_BETWEEN_NAMES = "\0"
+"""Of tokens, 50,000 of which it splits in 1 ms (JSON: 20). A vocabulary that has it in a name is not cached."""
 _log = logging.getLogger(__name__)
 
 
@@ -145,7 +147,8 @@ def _read(content: str, source: Source) -> Checkpoint | None:
             # Copies, so that nothing depends on the file any more.
             stored = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 (no mapping)
         config = ModelConfig(**about["config"])
-        vocabulary = json.loads(_text(stored.pop("vocabulary")))
+        names, ids = _bytes(stored.pop("vocabulary")).decode().split(_BETWEEN_NAMES), stored.pop("vocabulary_ids")
+        vocabulary = dict(zip(names, ids.tolist(), strict=True))
         tokenizer = Tokenizer(vocabulary, functools.partial(_parsed, stored.pop("tokenizer")), config.vocab_size)
         tensors = functools.cache(functools.partial(formats.tensors, source))  # mapped as long as a matrix is there
         state = stored | {name: _in_file(tensors, name, tuple(shape)) for name, shape in about["matrices"].items()}
@@ -179,15 +182,15 @@ def _in_file(tensors: Callable[[], Mapping[str, Tensor]], name: str, shape: tupl
 def _parsed(packed: Tensor) -> tokenizers.Tokenizer:
     import tokenizers
 
-    return tokenizers.Tokenizer.from_str(_text(packed))
+    return tokenizers.Tokenizer.from_str(zlib.decompress(_bytes(packed)).decode())
 
 
-def _text(packed: Tensor) -> str:
-    return zlib.decompress(packed.numpy().tobytes()).decode()
+def _bytes(stored: Tensor) -> bytes:
+    return stored.numpy().tobytes()
 
 
-def _packed_text(text: str) -> Tensor:
-    return torch.frombuffer(bytearray(zlib.compress(text.encode(), 6)), dtype=torch.uint8)
+def _as_tensor(content: bytes) -> Tensor:
+    return torch.frombuffer(bytearray(content), dtype=torch.uint8)
 
 
 def _generation_config(stored: dict[str, Any]) -> GenerationConfig:
@@ -209,7 +212,11 @@ def _write(loaded: Checkpoint, content: str) -> bool:
         "matrices": matrices,
     }
     tensors = {name: tensor.contiguous() for name, tensor in state.items() if name not in matrices}
-    by_id = sorted(loaded.tokenizer.vocabulary.items(), key=lambda item: item[1])
-    tensors["vocabulary"] = _packed_text(json.dumps(dict(by_id)))
-    tensors["tokenizer"] = _packed_text(loaded.tokenizer.to_json())
+    vocabulary = loaded.tokenizer.vocabulary
+    if any(_BETWEEN_NAMES in name for name in vocabulary):
+        return False
+    names = sorted(vocabulary, key=vocabulary.__getitem__)
+    tensors["vocabulary"] = _as_tensor(_BETWEEN_NAMES.join(names).encode())
+    tensors["vocabulary_ids"] = torch.tensor([vocabulary[name] for name in names], dtype=torch.int32)
+    tensors["tokenizer"] = _as_tensor(zlib.compress(loaded.tokenizer.to_json().encode(), 6))
     return CACHE.write(f"{content}/checkpoint.safetensors", tensors, {"about": json.dumps(about)})

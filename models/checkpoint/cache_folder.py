@@ -32,7 +32,14 @@ ABANDONED = 3600.0
 CACHE_LINE = 64
 WRITE_BYTES = 16 << 20
 """Written at a time: Linux then has the file in huge pages (2 MB), as long as it stays in memory."""
-_DTYPES = {torch.float32: "F32", torch.float16: "F16", torch.int16: "I16", torch.int8: "I8", torch.uint8: "U8"}
+_DTYPES = {
+    torch.float32: "F32",
+    torch.float16: "F16",
+    torch.int32: "I32",
+    torch.int16: "I16",
+    torch.int8: "I8",
+    torch.uint8: "U8",
+}
 
 _log = logging.getLogger(__name__)
 

@@ -68,14 +68,15 @@ class Tokenizer:
                 f"the tokenizer has {self.n_vocab} tokens and the weights have {n_vocab}: "
                 "they do not belong together; take both from the same checkpoint"
             )
-        begin, end = self.timestamp_begin, self.n_vocab
-        if other := [name for name, token in vocabulary.items() if begin <= token < end and name[:2] != "<|"]:
+        special = {token: name for name, token in vocabulary.items() if token > self.eot}
+        timestamps = (special.get(token, "<|") for token in range(self.timestamp_begin, self.n_vocab))
+        if other := next((name for name in timestamps if name[:2] != "<|"), None):
             raise CheckpointError(
-                f"the tokenizer has {other[0]!r} in the place of a timestamp: tokens were added to a tokenizer without "
+                f"the tokenizer has {other!r} in the place of a timestamp: tokens were added to a tokenizer without "
                 "timestamps; such models are not supported"
             )
         self.is_multilingual = self.eot > _GPT2_TOKENS
-        self.languages: Mapping[str, int] = self._language_ids()
+        self.languages: Mapping[str, int] = self._language_ids(special)
 
     @classmethod
     def wrap(cls, tokenizer: tokenizers.Tokenizer, n_vocab: int) -> Tokenizer:
@@ -103,15 +104,13 @@ class Tokenizer:
             f"the tokenizer has no {contents[0]}: it is not Whisper's; use the tokenizer of the checkpoint"
         )
 
-    def _language_ids(self) -> dict[str, int]:
-        """Code -> id, in the order of ids. The range of ids is checked too, as text tokens may look like a language."""
-        first, last = self.sot + 1, min(self.translate, self.transcribe)
-        found = {
+    def _language_ids(self, special: Mapping[int, str]) -> dict[str, int]:
+        """Code -> id, in the order of ids. They are in their usual place, as other tokens may look like a language."""
+        return {
             _OLD_CODES.get(match[1], match[1]): token
-            for content, token in self.vocabulary.items()
-            if first <= token < last and (match := _LANGUAGE_TOKEN.fullmatch(content))
+            for token in range(self.sot + 1, min(self.translate, self.transcribe))
+            if (match := _LANGUAGE_TOKEN.fullmatch(special.get(token, "")))
         }
-        return dict(sorted(found.items(), key=lambda item: item[1]))
 
     def language_code(self, language: str) -> str:
         """The code of a language the model supports: its code, English name or tag, such as "en-US" (see `code_of`).
