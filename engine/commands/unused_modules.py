@@ -9,10 +9,12 @@ from tilewhisper.engine.commands.deferred_import import defer
 TORCH_VERSIONS = ("2.13", "2.14")
 """Those whose import was tested without `TORCH`; others are imported whole."""
 
-TORCH = frozenset(
-    {
+TORCH: dict[str, tuple[str, ...]] = {
+    "torch._higher_order_ops": ("cond", "while_loop"),
+    "torch.func": ("vmap",),
+} | dict.fromkeys(
+    (
         # training, tracing and other devices
-        "torch._export",
         "torch._meta_registrations",  # shape functions in Python, for tensors without memory
         "torch._native",  # kernels in Triton
         "torch.compiler",
@@ -21,8 +23,8 @@ TORCH = frozenset(
         "torch.cuda.tunable",
         "torch.distributed.config",
         "torch.distributions",
+        "torch.export",
         "torch.fx.experimental._config",
-        "torch.fx.passes",
         "torch.masked",
         "torch.multiprocessing",
         "torch.nested",
@@ -49,9 +51,10 @@ TORCH = frozenset(
         "unittest.mock",
         # docstrings of functions in C
         "torch._tensor_docs",
-    }
+    ),
+    (),
 )
-"""0.45 of 1.3 s of `import torch` (2.13).
+"""Half of the time of `import torch` (2.13), each with the functions that torch's own namespace has of it.
 
 What does use them imports more of torch, as torch.compile does, or asks for one of their names, and so they are run
 before it.

@@ -40,7 +40,9 @@ class CrossAttention:
         """
         modules, states = self._modules, encoded.states[0, :positions]
         indices = torch.arange(len(tokens)).clamp(max=len(modules.embed_positions.weight) - 1)
-        x = rows_of(modules.embed_tokens.weight, torch.tensor(tokens)) + modules.embed_positions.weight[indices]
+        x = rows_of(modules.embed_tokens.weight, torch.tensor(tokens)) + rows_of(
+            modules.embed_positions.weight, indices
+        )
         logits = []
         for index, (layer, cached) in enumerate(zip(modules.layers, cross_kv.layers, strict=True)):
             x = x + _self_attention(layer, x)
