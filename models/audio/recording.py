@@ -4,6 +4,7 @@ Samples are mono float32, (samples,), full scale at ±1, at the file's own rate.
 sample rate.
 """
 
+import functools
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -49,9 +50,10 @@ def to_mono(block: Samples) -> Samples:
     """Average the channels: (samples, channels) to (samples,)."""
     if block.shape[1] == 1:
         return block[:, 0]
-    with np.errstate(invalid="ignore"):  # inf - inf is NaN, which the reader refuses later
-        mono: Samples = block.mean(axis=1, dtype=np.float32)
-    return mono
+    with np.errstate(invalid="ignore", over="ignore"):  # NaN and inf, which the reader refuses later
+        # By columns: `block.mean(axis=1)` takes 15 times as long for 2 channels, 11 ms for jfk.flac.
+        total: Samples = functools.reduce(np.add, block.T)
+        return total / np.float32(block.shape[1])
 
 
 def silence(samples: int, rate: int) -> Iterator[Block]:
