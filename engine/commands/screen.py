@@ -7,11 +7,13 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TextIO, cast
+from typing import TYPE_CHECKING, Any, TextIO, cast
 
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
+
+if TYPE_CHECKING:
+    from rich.table import Table  # whoever has one to show has imported it
 
 # Without a terminal rich assumes 80 columns and wraps table cells to fit; a file or pipe has no such limit. A terminal
 # of width 0 does not know its width; rich would show nothing on it.
@@ -136,7 +138,7 @@ class Transcript:
         for screen in (self._copy, self._errors):
             complain(screen, message)
 
-    def show(self, table: Table) -> None:
+    def show(self, table: "Table") -> None:
         for screen in (self._copy, self._out):
             screen.print(table)
 
