@@ -16,6 +16,25 @@ def test_a_converted_model_transcribes(tilewhisper, tmp_path):
     assert SAMPLE_WORDS in tilewhisper("transcribe", SAMPLE, "--model", file).out
 
 
+QUANTISED = [
+    ("ctranslate2", "int8", "cpu"),
+    ("ctranslate2", "int16", "cpu"),
+    *(("ggml", name, "cpu") for name in export.FORMATS["ggml"].precisions if name.startswith("q")),
+    ("ggml", "q5_1", "int8"),
+]
+
+
+@pytest.mark.parametrize(("kind", "precision", "policy"), QUANTISED)
+def test_a_quantised_model_transcribes(tilewhisper, tmp_path, kind, precision, policy):
+    """Tokens are chosen by the file's own rows, and without timestamps none of these are among them."""
+    made = tilewhisper("convert", require_weights("tiny.en"), "--to", kind, tmp_path / "new", "--precision", precision)
+    (model,) = (tmp_path / "new").iterdir() if kind == "ggml" else [tmp_path / "new"]
+    assert made.status == 0
+    for flags in ((), ("--without_timestamps",)):
+        found = tilewhisper("transcribe", SAMPLE, "--model", model, "--policy", policy, *flags)
+        assert "take your questions" in found.out
+
+
 def test_the_help_has_every_format_and_precision(tilewhisper):
     text = " ".join(tilewhisper("convert", "--help").out.split())
     for name, form in export.FORMATS.items():

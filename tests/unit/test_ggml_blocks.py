@@ -39,5 +39,6 @@ def test_values_are_those_of_ggml(number: int) -> None:
     expected = gguf.dequantize(blocks.numpy().reshape(16, -1), gguf.GGMLQuantizationType(number))
     assert torch.equal(stored.load(), torch.from_numpy(expected))
     assert torch.equal(stored.pick(torch.tensor([[15, 2]])), torch.from_numpy(expected[[[15, 2]]]))
+    assert stored.pick(torch.empty(2, 0, dtype=torch.long)).shape == (2, 0, 4 * kind.length)
     assert torch.equal(stored.part(3, 9).load(), torch.from_numpy(expected[3:9]))
     assert gguf.GGML_QUANT_SIZES[gguf.GGMLQuantizationType(number)] == (kind.length, kind.nbytes)

@@ -56,6 +56,8 @@ def test_all_ways_to_read_give_the_files_values(kind, dtype, values):
     assert torch.equal(storage.rows(1, 4), expected[1:4])
     indices = torch.tensor([[6, 0, 2], [3, 3, 1]])
     assert torch.equal(rows_of(weight, indices), expected[indices])
+    none = rows_of(weight, torch.empty(0, 2, dtype=torch.long))
+    assert (none.shape, none.dtype) == ((0, 2, 5), torch.float32)
     part = storage.part(2, 6)
     assert (part.shape, torch.equal(part.load(), expected[2:6])) == ((4, 5), True)
     assert torch.equal(part.pick(torch.tensor([3, 0])), expected[[5, 2]])

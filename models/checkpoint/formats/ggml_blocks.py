@@ -33,7 +33,8 @@ class Blocks(RowStorage):
     type: BlockType
 
     def values(self, stored: Tensor) -> Tensor:
-        return self.type.decode(stored.view(-1, self.type.nbytes))
+        blocks = stored.view(-1, self.type.nbytes)
+        return self.type.decode(blocks) if len(blocks) else torch.empty(0)  # no view of no blocks has a size of -1
 
 
 def _q4_0(block: Tensor) -> Tensor:
