@@ -74,5 +74,5 @@ def _torch_version() -> str | None:
     torch = find_spec("torch")
     if torch is None or torch.origin is None:
         return None
-    found = _VERSION.search(Path(torch.origin).with_name("version.py").read_text())
+    found = _VERSION.search(Path(torch.origin).with_name("version.py").read_text("utf-8"))
     return found and found[1]

@@ -120,7 +120,7 @@ def test_a_library_that_never_loads_is_an_error(build, stand_in):
 def test_a_changed_source_runs(build, compiler):
     first = ctypes.CDLL(str(builds.library(build)))
     (build.sources / "answer.h").write_text("#define ANSWER 43\n")
-    assert (first.answer(), ctypes.CDLL(str(builds.library(build))).answer()) == (42, 43)
+    assert (first.answer(), ctypes.CDLL(str(builds.library(replace(build)))).answer()) == (42, 43)
 
 
 def test_arguments_in_cxx_are_passed_to_the_compiler(build, compiler, monkeypatch):
