@@ -75,7 +75,7 @@ class _Deferring(Loader):
         module.__class__ = _DeferredModule
 
     def run(self, module: ModuleType) -> None:
-        module.__class__ = ModuleType  # type: ignore[assignment]  # its base, of the same layout
+        module.__class__ = ModuleType  # its base, of the same layout
         assert module.__spec__
         module.__spec__.loader = module.__loader__ = self._loader
         self._loader.exec_module(module)

@@ -47,12 +47,17 @@ inline void pack_key_quads(FloatRows k, int64_t n, int64_t head_dim, Quad* panel
         for (int64_t j = first; j < first + PANEL; ++j) {
             int8_t* row = rows + (j - first) * head_dim;
             const float* key = k.data + (j < n ? j : first) * k.stride;
-            const float most = j < n ? largest_magnitude(key, head_dim) : 0.0f, factor = most > 0.0f ? LIMIT_8 / most : 0.0f;
+            const float most = j < n ? largest_magnitude(key, head_dim) : 0.0f;
             Ints total{};
-            for (int64_t i = 0; i < head_dim; i += LANES) {
-                const Ints whole = round(load<Floats>(key + i) * factor);
-                store(row + i, __builtin_convertvector(whole, Bytes));
-                total += whole;
+            if (most > 0.0f) {
+                const float factor = LIMIT_8 / most;
+                for (int64_t i = 0; i < head_dim; i += LANES) {
+                    const Ints whole = round(load<Floats>(key + i) * factor);
+                    store(row + i, __builtin_convertvector(whole, Bytes));
+                    total += whole;
+                }
+            } else {  // all zeros, or a NaN, which the scale keeps
+                std::memset(row, 0, head_dim);
             }
             scale[j] = most / LIMIT_8;
             of_entries[j] = sum(to_float(total)) * scale[j];
