@@ -216,6 +216,12 @@ def test_a_full_disk_leaves_no_partial_file(cache_folder, folder, monkeypatch, c
     assert "could not be written" in caplog.text
 
 
+def test_a_vocabulary_with_the_separator_in_a_name_is_not_cached(cache_folder, folder, readers, monkeypatch):
+    monkeypatch.setattr(cache, "_BETWEEN_NAMES", "a")  # which is a token of its own
+    assert_same(cache.load(folder), cache.load(folder))
+    assert len(readers) == 2 and cached_folders(cache_folder) == []
+
+
 def test_weights_that_change_while_they_are_read_are_not_cached(cache_folder, folder, monkeypatch):
     original = loader.read
 
